@@ -1,0 +1,74 @@
+"""What a user of recmoe can get wrong, and what the message tells them to do.
+
+    RecmoeError
+    ├── ConfigError        a key, a value or a combination in a config or an override
+    ├── SchemaError        a feature, a vocabulary, an encoding, a column's type
+    ├── DataError          a file, a row, a label, an empty split
+    ├── ShardingError      a placement of tables that the device or optimizer cannot do
+    ├── TrainingError      a run that cannot start, go on or be resumed
+    ├── CheckpointError    a checkpoint that is damaged, uncommitted or of another model
+    ├── EvaluationError    a metric or a report that cannot be computed
+    ├── BundleError        a model bundle that is damaged, or whose scores differ
+    ├── RegistryError      a registry that does not answer, an unknown version or alias
+    ├── RequestError       a ranking request; knows the field at fault
+    ├── ServingError       a server that cannot start
+    └── StackError         packages that are missing or do not fit together
+
+Errors of a programmer are assertions, not part of this tree.
+"""
+
+
+class RecmoeError(Exception):
+    """Base of all errors that a user can mend; the message says how."""
+
+
+class ConfigError(RecmoeError):
+    """A key, a value or a combination in a config or an override."""
+
+
+class SchemaError(RecmoeError):
+    """A feature, a vocabulary, an encoding or a column's type."""
+
+
+class DataError(RecmoeError):
+    """A file, a row, a label or an empty split."""
+
+
+class ShardingError(RecmoeError):
+    """A placement of tables that the device or the optimizer cannot do."""
+
+
+class TrainingError(RecmoeError):
+    """A run that cannot start, go on or be resumed."""
+
+
+class CheckpointError(RecmoeError):
+    """A checkpoint that is damaged, uncommitted or of another model."""
+
+
+class EvaluationError(RecmoeError):
+    """A metric or a report that cannot be computed."""
+
+
+class BundleError(RecmoeError):
+    """A model bundle that is damaged, or whose scores differ."""
+
+
+class RegistryError(RecmoeError):
+    """A registry that does not answer, or an unknown version or alias."""
+
+
+class RequestError(RecmoeError):
+    """A ranking request that cannot be served; ``field`` names what is at fault."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+
+
+class ServingError(RecmoeError):
+    """A server that cannot start."""
+
+
+class StackError(RecmoeError):
+    """Packages that are missing or do not fit together."""
