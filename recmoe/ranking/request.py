@@ -1,0 +1,199 @@
+"""RankRequest and RankResponse: what a product sends and what it gets back."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
+
+from recmoe.errors import RequestError
+from recmoe.ranking.score import unknown_name
+
+Row = dict[str, Any]
+Columns = dict[str, list[Any]]
+
+_CANDIDATES_SCHEMA = {
+    "anyOf": [
+        {"type": "array", "items": {"type": "object"}, "title": "one object per candidate"},
+        {"type": "object", "additionalProperties": {"type": "array"}, "title": "one list per column"},
+    ]
+}
+
+
+class RankRequest(BaseModel):
+    """One user in one context, and the candidates to order for them.
+
+    Example::
+
+        {"user": {"user_id": "u7", "country": "CH"},
+         "context": {"hour": 18},
+         "candidates": [{"item_id": "a", "price": 9.5}, {"item_id": "b", "price": null}],
+         "top_k": 1}
+
+    Candidates may also come by column: ``{"item_id": ["a", "b"], "price": [9.5, null]}``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    request_id: str | None = None
+    """Comes back in the response, for logs."""
+    user: Row = Field(default_factory=dict)
+    """Columns of the user side, by column name of the log."""
+    context: Row = Field(default_factory=dict)
+    """Columns of the context side."""
+    candidates: list[Row] | Columns = Field(json_schema_extra=_CANDIDATES_SCHEMA)
+    """Columns of the item side: one object per candidate, or one list per column."""
+    tasks: tuple[str, ...] | None = None
+    """Tasks whose predictions are wanted in the response; all by default."""
+    score: str | None = None
+    """Name of the score to order by; the ranking config's default by default."""
+    top_k: PositiveInt | None = None
+    """Items to return, the best ones; all by default."""
+
+    @field_validator("candidates", mode="wrap")
+    @classmethod
+    def _one_of_two_shapes(cls, value: object, _handler: object) -> list[Row] | Columns:
+        if isinstance(value, list):
+            for index, row in enumerate(value):
+                if not isinstance(row, dict):
+                    raise PydanticCustomError(
+                        "candidate", "expected an object, found {found}", {"found": shown(row), "at": f"[{index}]"}
+                    )
+            return value
+        if isinstance(value, dict):
+            return _equal_columns(value)
+        raise PydanticCustomError(
+            "candidates", "expected a list of objects or an object of lists, found {found}", {"found": shown(value)}
+        )
+
+    @property
+    def num_candidates(self) -> int:
+        if isinstance(self.candidates, list):
+            return len(self.candidates)
+        return len(next(iter(self.candidates.values()), []))
+
+    @classmethod
+    def parse(cls, document: bytes | str | Mapping[str, Any]) -> "RankRequest":
+        """Read a request from JSON or from what JSON became; RequestError with the field at fault."""
+        if isinstance(document, bytes | str):
+            try:
+                document = json.loads(document)
+            except (ValueError, RecursionError) as error:
+                raise RequestError("body", f"is not JSON: {error}") from error
+        if not isinstance(document, Mapping):
+            raise RequestError("body", f"expected an object, found {shown(document)}")
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            raise _request_error(error) from error
+
+    def limited_to(self, max_candidates: int) -> "RankRequest":
+        """This request; RequestError where it has no candidates or too many."""
+        if self.num_candidates == 0:
+            raise RequestError("candidates", "there are none; give at least one")
+        if self.num_candidates > max_candidates:
+            raise RequestError(
+                "candidates",
+                f"{self.num_candidates} given, at most {max_candidates} are ranked in one request; "
+                "send the most promising ones, or raise ranking.max_candidates in the config",
+            )
+        return self
+
+
+class RankedItem(BaseModel):
+    """One candidate in its place."""
+
+    item_id: JsonValue
+    """Value of the item column; the candidate's position in the request where the model has no such column."""
+    score: float | None
+    """None where the formula gave no finite number; such items stand last."""
+    tasks: dict[str, float]
+    """Predictions by task: probabilities, or values in the unit of the label."""
+
+
+class ModelInfo(BaseModel):
+    """Which model ranked."""
+
+    name: str
+    version: str | None
+    """Version in the registry; None for a bundle from a folder."""
+    digest: str
+    """sha256 over the bundle's files."""
+
+
+class ScoreInfo(BaseModel):
+    """Which formula ordered the items."""
+
+    name: str
+    formula: str
+
+
+class FeatureWarning(BaseModel):
+    """Values of one feature that the model did not know, in this request."""
+
+    feature: str
+    code: str
+    """``missing``: not given or null; ``unknown``: an id that training has not seen; ``not_finite``: no finite score."""
+    count: int
+    """Values; at most 1 per request on the user and context sides, unless it is a list."""
+
+
+class RankResponse(BaseModel):
+    """Candidates in the order to show them."""
+
+    request_id: str | None
+    model: ModelInfo
+    score: ScoreInfo
+    items: list[RankedItem]
+    warnings: list[FeatureWarning]
+    timing_ms: dict[str, float]
+    """Milliseconds by stage: ``decode`` JSON to columns, ``features`` encoding, ``model`` look-up and forward,
+    ``score`` formula and sorting, ``total``. Requests ranked together share theirs."""
+
+
+def shown(value: object) -> str:
+    """A value of a request as a message shows it: short, and as JSON would write it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
+    if isinstance(value, list | tuple):
+        return "a list"
+    if isinstance(value, dict):
+        return "an object"
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _equal_columns(columns: dict[Any, Any]) -> Columns:
+    """Candidates by column, once all columns are lists of one length."""
+    first_name, first = None, []
+    for name, values in columns.items():
+        if not isinstance(values, list):
+            raise PydanticCustomError(
+                "column", "expected a list, found {found}", {"found": shown(values), "at": f".{name}"}
+            )
+        if first_name is None:
+            first_name, first = name, values
+        elif len(values) != len(first):
+            raise PydanticCustomError(
+                "column",
+                "has {count} values, {first_name} has {first_count}; give one per candidate",
+                {"count": len(values), "first_name": first_name, "first_count": len(first), "at": f".{name}"},
+            )
+    return columns
+
+
+def _request_error(error: ValidationError) -> RequestError:
+    """The first thing wrong with a request, by the path of its field."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) + first.get("ctx", {}).get("at", "")
+    if first["type"] == "extra_forbidden":
+        name = str(first["loc"][-1])
+        return RequestError(field, unknown_name("field", name, list(RankRequest.model_fields)))
+    if first["type"] == "missing":
+        return RequestError(field, "field required")
+    message = first["msg"][:1].lower() + first["msg"][1:]
+    if first["type"] not in ("candidate", "candidates", "column"):
+        message += f", found {shown(first['input'])}"
+    return RequestError(field, message)
