@@ -1,0 +1,95 @@
+"""ExperimentConfig: the whole run as one typed tree, and the checks between its sections."""
+
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pydantic import NonNegativeInt
+
+from recmoe.config import Config, load_config
+from recmoe.data.loader import DataConfig
+from recmoe.embeddings.tables import TablesConfig
+from recmoe.evaluation.evaluate import EvaluationConfig
+from recmoe.features.schema import FeatureSchema
+from recmoe.model import ModelConfig
+from recmoe.ranking.score import RankingConfig
+from recmoe.tasks import TaskConfig
+from recmoe.tasks.funnel import TaskSet, label_columns, task_problems
+from recmoe.tracking.tracker import TrackingConfig
+from recmoe.training.loop import TrainingConfig
+
+
+class ExperimentConfig(Config):
+    """One run: from the log to the model that serves."""
+
+    name: str
+    """Name of the run, of its MLflow experiment's run and of the registered model."""
+    seed: NonNegativeInt = 0
+    """Seed of initial weights, of the order of rows and of the bootstrap."""
+    data: DataConfig
+    """Where the log is."""
+    inputs: FeatureSchema
+    """What of it the model reads."""
+    tasks: dict[str, TaskConfig]
+    """What it predicts."""
+    model: ModelConfig = ModelConfig()
+    """How tasks share what they learn."""
+    tables: TablesConfig = TablesConfig()
+    """Embedding tables: back end, placement, optimizer."""
+    training: TrainingConfig = TrainingConfig()
+    """How it is trained."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """What is measured, and for which slices of the rows."""
+    ranking: RankingConfig = RankingConfig()
+    """Formulas that turn predictions into the score that candidates are sorted by."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Where the run is recorded."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What does not fit together between sections, as (key path, message)."""
+        found = list(task_problems(self.tasks))
+        yield from ((f"tasks.{path}" if path else "tasks", message) for path, message in found)
+        if found:
+            return
+        yield from self._leaks()
+        yield from self._stopping_problems()
+        yield from ((f"ranking.{path}", message) for path, message in self.ranking.task_problems(list(self.tasks)))
+
+    def _leaks(self) -> Iterator[tuple[str, str]]:
+        """Labels among the features: the model would read the answer."""
+        labels = {label.column for label in label_columns(self.tasks)}
+        for name, feature in self.inputs.features.items():
+            if (feature.column or name) in labels:
+                yield f"inputs.features.{name}", f"column {feature.column or name} is a label; a feature must not be one"
+
+    def _stopping_problems(self) -> Iterator[tuple[str, str]]:
+        stopping = self.training.early_stopping
+        if stopping is None:
+            return
+        path = "training.early_stopping.metric"
+        if not self.data.validation:
+            yield "data.validation", "early stopping needs a validation split"
+        metrics = self.evaluation.metric_names(self.tasks, has_groups=self.inputs.group is not None)
+        if stopping.metric not in metrics:
+            near = difflib.get_close_matches(stopping.metric, metrics, n=1, cutoff=0.3)
+            hint = f", did you mean {near[0]}?" if near else ""
+            yield path, f"no such metric: {stopping.metric}{hint} There are: {', '.join(metrics)}"
+
+    def task_set(self) -> TaskSet:
+        """The tasks, ready for a model."""
+        return TaskSet(self.tasks)
+
+
+def load_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Read a config file with what it extends and overrides like ``training.epochs=3``.
+
+    Raises:
+        ConfigError: everything that is wrong with it, each with key and file:line.
+    """
+    return load_config(ExperimentConfig, path, overrides)
+
+
+def experiment_from_json(text: str) -> ExperimentConfig:
+    """The config that a run or a bundle keeps as JSON."""
+    return ExperimentConfig.model_validate(json.loads(text))

@@ -1,0 +1,108 @@
+"""RunFolder: where a run keeps what it makes."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from recmoe.errors import TrainingError
+
+
+class RunFolder:
+    """The files of one run::
+
+        config.json      the resolved config
+        encoder/         vocabularies and statistics, learnt once from the training split
+        plan.json        where every table went
+        checkpoints/     the newest ones and the best
+        metrics.jsonl    a line per logged step and validation
+        replay/          raw rows and the scores the training model gave them
+        report.json      metrics of the test split; report.html shows them
+        bundle/          the model as it is served
+        state.json       status, tracking id, best step
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / "config.json"
+        self.encoder = root / "encoder"
+        self.plan = root / "plan.json"
+        self.checkpoints = root / "checkpoints"
+        self.metrics = root / "metrics.jsonl"
+        self.replay = root / "replay"
+        self.report = root / "report.json"
+        self.page = root / "report.html"
+        self.bundle = root / "bundle"
+        self.cache = root / "cache"
+        self._state = root / "state.json"
+
+    def start(self, config: Mapping[str, Any], *, resume: bool) -> None:
+        """Claim the folder for a run, or check that it belongs to the same run.
+
+        Raises:
+            TrainingError: it holds another run, or one and ``resume`` is off.
+        """
+        if not self.config.exists():
+            if self.root.exists() and any(self.root.iterdir()):
+                raise TrainingError(f"{self.root} is not empty and holds no run; choose another --run-dir")
+            self.root.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.config, json.dumps(config, indent=2))
+            return
+        if not resume:
+            raise TrainingError(f"{self.root} holds a run already; go on with --resume or choose another --run-dir")
+        changed = sorted(_differences(json.loads(self.config.read_text()), config))
+        if changed:
+            raise TrainingError(
+                f"{self.root} was started with another config: {', '.join(changed)}; "
+                "resume with the same values, or start afresh in another --run-dir"
+            )
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What is known of the run so far."""
+        if not self._state.exists():
+            return {}
+        state: dict[str, Any] = json.loads(self._state.read_text())
+        return state
+
+    def update_state(self, **values: Any) -> None:
+        """Remember something of the run."""
+        write_atomically(self._state, json.dumps({**self.state, **values}, indent=2))
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Append a line to the curves."""
+        with self.metrics.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop the curves of steps that a resumed run will do again."""
+        if self.metrics.exists():
+            lines = [line for line in self.metrics.read_text().splitlines() if json.loads(line)["step"] <= step]
+            write_atomically(self.metrics, "".join(line + "\n" for line in lines))
+
+
+# What may change between a run and its continuation without changing its numbers.
+FREE_KEYS = ("tracking", "data.cache_dir", "training.keep_checkpoints", "training.checkpoint_every", "training.timeout_s")
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Key paths whose values differ."""
+    changed: list[str] = []
+    for key in {**old, **new}:
+        path = f"{prefix}{key}"
+        before, after = old.get(key), new.get(key)
+        if path in FREE_KEYS or before == after:
+            continue
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            changed += _differences(before, after, f"{path}.")
+        else:
+            changed.append(path)
+    return changed
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a reader finds the old or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)

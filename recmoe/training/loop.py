@@ -1,0 +1,294 @@
+"""train(): step the model through the log, validate, checkpoint, stop in time."""
+
+# T tasks
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from recmoe.config import Config
+from recmoe.data.loader import BatchLoader
+from recmoe.data.parquet import Cursor, ParquetStream
+from recmoe.errors import TrainingError
+from recmoe.training.optimizers import AdamWConfig, ConstantSchedule, ScheduleConfig, set_learning_rate
+from recmoe.training.progress import ProgressLog
+from recmoe.training.runtime import Precision, Runtime, autocast
+from recmoe.training.stop import StopSignal
+
+LOG_EVERY = 10
+"""Steps between looks at the losses; each look waits for the device."""
+
+
+class EarlyStoppingConfig(Config):
+    """Stop when a validation metric no longer gets better, and keep the best checkpoint."""
+
+    metric: str
+    """Task, metric and space, such as ``ctr.auc[all]``."""
+    patience: PositiveInt = 3
+    """Validations in a row without a better value before the run stops."""
+    min_delta: NonNegativeFloat = 0.0
+    """How much better counts as better."""
+
+
+class TrainingConfig(Config):
+    """How the model is trained."""
+
+    epochs: PositiveInt = 1
+    """Passes over the training split."""
+    max_steps: PositiveInt | None = None
+    """Optimizer steps at most, whatever the epochs."""
+    batch_size: PositiveInt = 4096
+    """Rows per step and rank."""
+    evaluation_batch_size: PositiveInt = 16384
+    """Rows per forward pass of an evaluation and rank."""
+    dense_optimizer: AdamWConfig = AdamWConfig()
+    """Optimizer of everything but the tables."""
+    schedule: ScheduleConfig = ConstantSchedule()
+    """Share of the learning rate per step, for the dense part and the tables."""
+    clip_norm: PositiveFloat | None = 10.0
+    """Largest norm of the dense gradient."""
+    precision: Precision = "auto"
+    """Matrix products in training: bf16 where the device has it, or fp32. Evaluation and serving run in fp32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model is trained."""
+    evaluate_every: PositiveInt | None = None
+    """Steps between validations; by default at the end of every epoch."""
+    early_stopping: EarlyStoppingConfig | None = None
+    """When to stop before the last epoch; without it the last checkpoint is the result."""
+    checkpoint_every: PositiveInt = 500
+    """Steps between checkpoints."""
+    keep_checkpoints: PositiveInt = 2
+    """Newest checkpoints kept, beside the best."""
+    timeout_s: PositiveFloat = 1800.0
+    """Seconds a collective may take before the run is stopped."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a run has come; what a checkpoint holds beside weights and optimizers."""
+
+    cursor: Cursor
+    step: int = 0
+    best_step: int | None = None
+    best_value: float | None = None
+    num_worse: int = 0
+    """Validations in a row without a better value."""
+    train_s: float = 0.0
+    """Seconds spent in training steps, validations and checkpoints left out."""
+    num_samples: int = 0
+    """Rows of all ranks."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        return {
+            "cursor": {"epoch": self.cursor.epoch, "remaining": [list(pair) for pair in self.cursor.remaining]},
+            "step": self.step,
+            "best_step": self.best_step,
+            "best_value": self.best_value,
+            "num_worse": self.num_worse,
+            "train_s": self.train_s,
+            "num_samples": self.num_samples,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Position":
+        """The inverse of ``to_json``."""
+        cursor = values["cursor"]
+        remaining = tuple((int(start), int(stop)) for start, stop in cursor["remaining"])
+        return cls(**{**values, "cursor": Cursor(epoch=cursor["epoch"], remaining=remaining)})
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A validation metric that decides when to stop."""
+
+    metric: str
+    is_higher_better: bool
+    min_delta: float
+    patience: int
+
+    def is_better(self, value: float, best: float | None) -> bool:
+        """Whether a value beats the best so far; NaN never does."""
+        if math.isnan(value):
+            return False
+        if best is None:
+            return True
+        return value > best + self.min_delta if self.is_higher_better else value < best - self.min_delta
+
+
+@dataclass
+class TrainResult:
+    """What a finished or interrupted run has to say."""
+
+    position: Position
+    is_interrupted: bool
+    wait_share: float
+
+    @property
+    def samples_per_s(self) -> float:
+        """Rows of all ranks per second of training, reading included."""
+        return self.position.num_samples / max(self.position.train_s, 1e-9)
+
+
+@dataclass
+class Trainer:
+    """Everything a run needs; ``train`` moves it from one position to the end.
+
+    ``validate`` returns the value of the stopping metric; ``save`` commits a checkpoint of a
+    position. Both are collective: every rank calls them equally often.
+    """
+
+    model: nn.Module
+    dense_optimizer: torch.optim.Optimizer
+    set_table_lr: Callable[[float], None]
+    """Set the rate of the sparse optimizers as a share of their own."""
+    step_tables: Callable[[], None]
+    """Apply the tables' gradients where the backward has not done it already."""
+    stream: ParquetStream
+    loader: BatchLoader
+    validate: Callable[[Position], float | None]
+    validation: Validation | None
+    save: Callable[[Position, bool], None]
+    log: Callable[[int, Mapping[str, float]], None]
+    config: TrainingConfig
+    precision: Literal["fp32", "bf16"]
+    runtime: Runtime
+    progress: ProgressLog
+    task_names: Sequence[str]
+    stop: StopSignal = field(default_factory=StopSignal)
+
+    def train(self, position: Position, *, num_steps: int) -> TrainResult:
+        """Step until the epochs are over, ``num_steps`` are done, or the metric stops getting better."""
+        is_interrupted = False
+        saved_step = position.step
+        wait_before_s = self.loader.wait_s
+        while position.cursor.epoch < self.config.epochs and position.step < num_steps and not is_interrupted:
+            if self._is_out_of_patience(position):
+                break
+            position, saved_step, is_interrupted = self._epoch(position, num_steps=num_steps, saved_step=saved_step)
+        if saved_step != position.step:
+            self.save(position, False)
+        wait_share = (self.loader.wait_s - wait_before_s) / max(position.train_s, 1e-9)
+        return TrainResult(position=position, is_interrupted=is_interrupted, wait_share=wait_share)
+
+    def _epoch(self, position: Position, *, num_steps: int, saved_step: int) -> tuple[Position, int, bool]:
+        """The rest of an epoch; ends early at the last step, out of patience, or when told to stop."""
+        world = {"world_size": self.runtime.world_size, "batch_size": self.config.batch_size}
+        first = position
+        last_step = min(num_steps, first.step + self.stream.num_steps(first.cursor, **world))
+        losses_T = torch.zeros(len(self.task_names), device=self.runtime.device)
+        num_summed = 0
+        batches = self.loader.epoch(first.cursor)
+        try:
+            while position.step < last_step:
+                started_s = time.perf_counter()
+                losses_T += self._step(next(batches), position.step, num_steps)
+                num_summed += 1
+                step = position.step + 1
+                is_epoch_end = step == last_step
+                position = replace(
+                    position,
+                    step=step,
+                    num_samples=position.num_samples + world["batch_size"] * world["world_size"],
+                    train_s=position.train_s + time.perf_counter() - started_s,
+                )
+                if step % LOG_EVERY == 0 or is_epoch_end:
+                    self._report(position, losses_T / num_summed, num_steps)
+                    losses_T = torch.zeros_like(losses_T)
+                    num_summed = 0
+                must_validate = self._must_validate(step, is_epoch_end)
+                must_save = step % self.config.checkpoint_every == 0
+                is_told = (step % LOG_EVERY == 0 or is_epoch_end) and self.runtime.any(self.stop.is_requested)
+                if not (must_validate or must_save or is_told or is_epoch_end):
+                    continue
+                position = replace(position, cursor=self._cursor(first, step, is_epoch_end and step < num_steps))
+                is_best = False
+                if must_validate:
+                    position, is_best = self._validate(position)
+                if must_save or is_best or is_told:
+                    self.save(position, is_best)
+                    saved_step = step
+                if is_told or self._is_out_of_patience(position):
+                    return position, saved_step, is_told
+        finally:
+            batches.close()
+        if position.step == first.step:
+            # What is left of the epoch is less than one step.
+            position = replace(position, cursor=self.stream.start(position.cursor.epoch + 1))
+        return position, saved_step, False
+
+    def _cursor(self, first: Position, step: int, is_epoch_end: bool) -> Cursor:
+        if is_epoch_end:
+            return self.stream.start(first.cursor.epoch + 1)
+        return self.stream.advance(
+            first.cursor,
+            num_steps=step - first.step,
+            world_size=self.runtime.world_size,
+            batch_size=self.config.batch_size,
+        )
+
+    def _step(self, batch: Any, step: int, num_steps: int) -> Tensor:
+        """One optimizer step; losses_T before it."""
+        share = self.config.schedule.factor(step, num_steps)
+        set_learning_rate(self.dense_optimizer, self.config.dense_optimizer.lr * share)
+        self.set_table_lr(share)
+        self.dense_optimizer.zero_grad(set_to_none=True)
+        with autocast(self.precision, self.runtime.device):
+            loss, losses_T = self.model(batch)
+        loss.backward()
+        if self.config.clip_norm is not None:
+            parameters = [p for group in self.dense_optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
+        self.dense_optimizer.step()
+        self.step_tables()
+        return losses_T  # type: ignore[no-any-return]
+
+    def _report(self, position: Position, losses_T: Tensor, num_steps: int) -> None:
+        losses = dict(zip(self.task_names, losses_T.tolist(), strict=True))
+        broken = [name for name, value in losses.items() if not math.isfinite(value)]
+        if broken:
+            raise TrainingError(
+                f"step {position.step}: the loss of {', '.join(broken)} is not finite; lower training.dense_optimizer.lr "
+                "or tables.optimizer.lr, set training.clip_norm, or look for extreme values with `recmoe data check`"
+            )
+        samples_per_s = position.num_samples / max(position.train_s, 1e-9)
+        wait_share = self.loader.wait_s / max(position.train_s, 1e-9)
+        if not self.runtime.is_main:
+            return
+        self.progress.update(
+            step=position.step,
+            samples_per_s=samples_per_s,
+            losses=losses,
+            wait_share=wait_share,
+            is_last=position.step == num_steps,
+        )
+        values = {f"train/{name}/loss": value for name, value in losses.items()}
+        values |= {
+            "train/samples_per_s": samples_per_s,
+            "train/data_wait_share": wait_share,
+            "train/lr": self.dense_optimizer.param_groups[0]["lr"],
+        }
+        self.log(position.step, values)
+
+    def _must_validate(self, step: int, is_epoch_end: bool) -> bool:
+        if self.config.evaluate_every is None:
+            return is_epoch_end
+        return step % self.config.evaluate_every == 0 or is_epoch_end
+
+    def _validate(self, position: Position) -> tuple[Position, bool]:
+        """The position with the stopping metric taken into account, and whether it is the best so far."""
+        value = self.validate(position)
+        if value is None or self.validation is None:
+            return position, False
+        if self.validation.is_better(value, position.best_value):
+            return replace(position, best_step=position.step, best_value=value, num_worse=0), True
+        return replace(position, num_worse=position.num_worse + 1), False
+
+    def _is_out_of_patience(self, position: Position) -> bool:
+        return self.validation is not None and position.num_worse >= self.validation.patience

@@ -1,0 +1,113 @@
+"""Runtime: who this process is among its peers, on which device, with how many threads."""
+
+import atexit
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal, TypeVar
+
+import psutil
+import torch
+from torch import distributed as dist
+
+from recmoe.errors import TrainingError
+
+Precision = Literal["auto", "fp32", "bf16"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One process of a training job; a job without peers is a world of one."""
+
+    rank: int
+    world_size: int
+    local_world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """The process that logs, writes and reports."""
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process; every process must ask equally often."""
+        if self.world_size == 1:
+            return flag
+        votes = torch.tensor([int(flag)])
+        dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+        return bool(votes.item())
+
+    def gather(self, value: T) -> list[T]:
+        """The value of every process, in rank order, in every process."""
+        if self.world_size == 1:
+            return [value]
+        values: list[T | None] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values  # type: ignore[return-value]
+
+
+def num_usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1
+
+
+def start_runtime(*, device: Literal["auto", "cpu", "cuda"] = "auto", timeout_s: float = 1800.0) -> Runtime:
+    """Join the process group that a launcher announced, or found a world of one.
+
+    torchrec's sharded tables need a process group even in a single process. It lives as long
+    as the process: a second group in one process life aborts at exit.
+    """
+    kind = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("device cuda was asked for and torch sees none; use device=cpu, or see `recmoe doctor`")
+    if not dist.is_initialized():
+        backend = "nccl" if kind == "cuda" else "gloo"
+        if "WORLD_SIZE" in os.environ:
+            dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+        else:
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        atexit.register(_leave)
+    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", dist.get_world_size()))
+    if kind == "cpu":
+        # Threads of several processes on the same cores wait for each other at every barrier.
+        torch.set_num_threads(max(1, num_usable_cores() // local_world_size))
+        place = torch.device("cpu")
+    else:
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(place)
+    return Runtime(dist.get_rank(), dist.get_world_size(), local_world_size, place)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
+    """What ``auto`` means here: bf16 where the device multiplies it in hardware."""
+    has_bf16 = has_fast_bf16(device)
+    if precision == "bf16" and not has_bf16:
+        raise TrainingError(
+            f"training.precision: bf16 was asked for and this {device.type} has no bf16 arithmetic; "
+            "use precision: auto or fp32"
+        )
+    if precision == "auto":
+        return "bf16" if has_bf16 else "fp32"
+    return precision
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether matrices of bf16 are multiplied in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+@contextmanager
+def autocast(precision: Literal["fp32", "bf16"], device: torch.device) -> Iterator[None]:
+    """Matrix products in bf16 where asked; parameters stay float32."""
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        yield
