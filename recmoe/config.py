@@ -1,8 +1,16 @@
-"""Config: typed, frozen, unknown keys refused; load_config: YAML + extends + overrides."""
+"""Config: typed, frozen, unknown keys refused; load_config: YAML + extends + overrides, every error with its line."""
 
-from collections.abc import Iterator
+import difflib
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from recmoe.config_source import Fault, Place, Source, config_error, join_key, merge
+from recmoe.config_yaml import display_name, read_file, read_overrides
 
 
 class Config(BaseModel):
@@ -11,5 +19,173 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """What does not fit together although each value is valid, as (key path, message)."""
+        """What does not fit together although each value is valid, as (key path, message).
+
+        The sections inside have been asked before, and had none.
+        """
         return iter(())
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load_config(cls: type[C], path: Path | str, overrides: Sequence[str] = ()) -> C:
+    """A config from a YAML file, the files it extends, and ``key.path=value`` overrides.
+
+    ``extends: [base.yaml, …]`` merges files section by section, a later one wins, the file itself last and the
+    overrides after it; a section whose ``kind`` changes is replaced. ``${VAR}`` is an environment variable,
+    ``${VAR:-text}`` with a default, ``${here}`` the folder of the file in which it is written.
+
+    Raises:
+        ConfigError: everything that is wrong, each with file and line (or "command line") and key path.
+    """
+    source = read_file(Path(path))
+    if overrides:
+        source = merge(source, read_overrides(overrides))
+    return _validate(cls, source, main=display_name(Path(path)))
+
+
+def config_from_dict(cls: type[C], values: Mapping[str, Any], *, source: str = "config") -> C:
+    """A config from a dictionary, such as the one ``dump_config`` made; ``source`` names it in errors.
+
+    Raises:
+        ConfigError: everything that is wrong, each with its key path.
+    """
+    return _validate(cls, Source(dict(values), {"": Place(source)}), main=source)
+
+
+def dump_config(config: Config) -> dict[str, Any]:
+    """The resolved config, defaults included, as values that JSON and YAML can hold."""
+    return config.model_dump(mode="json")
+
+
+def all_problems(value: Any, key: str = "") -> list[tuple[str, str]]:
+    """What ``problems()`` of a config and of every section in it yield, with full key paths.
+
+    A section is asked only when the sections inside it have no problems, so it may rely on them.
+    """
+    inner: list[tuple[str | int, Any]]
+    if isinstance(value, Config):
+        inner = [(name, getattr(value, name)) for name in type(value).model_fields]
+    elif isinstance(value, Mapping):
+        inner = list(value.items())
+    elif isinstance(value, list | tuple):
+        inner = list(enumerate(value))
+    else:
+        return []
+    found = [problem for name, part in inner for problem in all_problems(part, join_key(key, name))]
+    if not found and isinstance(value, Config):
+        found = [(join_key(key, path) if path else key, message) for path, message in value.problems()]
+    return found
+
+
+def _validate(cls: type[C], source: Source, *, main: str) -> C:
+    faults = list(source.faults)
+    config = None
+    try:
+        config = cls.model_validate(source.values)
+    except ValidationError as error:
+        known = {fault.key for fault in faults}
+        found = _key_messages(cls, source.values, error.errors(include_url=False))
+        faults += [Fault(source.place(key), key, message) for key, message in found if key not in known]
+    if config is not None and not faults:
+        faults += [Fault(source.place(key), key, message) for key, message in all_problems(config)]
+    if config is None or faults:
+        raise config_error(faults, main)
+    return config
+
+
+def _key_messages(cls: type[Config], values: dict[str, Any], errors: Sequence[ErrorDetails]) -> list[tuple[str, str]]:
+    """Pydantic's errors by key path; what the members of a union say about one key is joined."""
+    messages: dict[str, list[str]] = {}
+    unions: dict[str, str] = {}
+    for error in errors:
+        location = _locate(cls, values, error)
+        if location.union is not None:
+            unions.setdefault(location.key, location.union)
+        told = messages.setdefault(location.key, [])
+        if location.message not in told:
+            told.append(location.message)
+    # An error deep inside one member tells more than "not a number" from the member beside it.
+    outdone = {union for key, union in unions.items() if key != union}
+    return [(key, " or ".join(told)) for key, told in messages.items() if not (key in outdone and key in unions)]
+
+
+class _Location:
+    """Where in the tree an error of pydantic lies, and what it says."""
+
+    def __init__(self, key: str, message: str, union: str | None) -> None:
+        self.key = key
+        self.message = message
+        self.union = union
+
+
+def _locate(cls: type[Config], values: Any, error: ErrorDetails) -> _Location:
+    """Follow pydantic's ``loc``, dropping the names of union members, which are no keys (pydantic#7500)."""
+    key, union, value, expected = "", None, values, _members(cls)
+    loc, kind = list(error["loc"]), error["type"]
+    for depth, part in enumerate(loc):
+        is_last = depth == len(loc) - 1
+        tagged = [member for member in expected if part in _tags(member)]
+        if isinstance(value, dict) and value.get("kind") == part and tagged:
+            expected = tagged
+        elif isinstance(value, dict) and (part in value or (is_last and kind == "missing")):
+            if kind == "extra_forbidden" and is_last:
+                return _Location(join_key(key, part), _unknown_key(str(part), expected), union)
+            key, value = join_key(key, part), value.get(part)
+            expected = [inner for member in expected for inner in _inside(member, part)]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            key, value = join_key(key, part), value[part]
+            expected = [inner for member in expected for inner in _inside(member, part)]
+        elif part != "[key]":
+            union = key
+    tags = sorted({tag for member in expected for tag in _tags(member)})
+    if kind == "union_tag_not_found":
+        return _Location(join_key(key, "kind"), f"field required, one of {', '.join(map(repr, tags))}", union)
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return _Location(key, f"expected a section of keys, got {value!r}", union)
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    if kind == "union_tag_invalid":
+        close = difflib.get_close_matches(str(value.get("kind")), tags, n=1)
+        return _Location(join_key(key, "kind"), message + (f", did you mean {close[0]!r}?" if close else ""), union)
+    return _Location(key, message, union)
+
+
+def _unknown_key(name: str, expected: Sequence[Any]) -> str:
+    names = sorted({field for member in expected if _is_config(member) for field in member.model_fields})
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"unknown key, did you mean {close[0]}?" if close else f"unknown key, known here: {', '.join(names)}"
+
+
+def _members(annotation: Any) -> list[Any]:
+    """The types an annotation allows, unions taken apart."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _members(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return [member for part in get_args(annotation) for member in _members(part)]
+    return [annotation]
+
+
+def _inside(member: Any, part: str | int) -> list[Any]:
+    """The types a member allows at one of its keys or positions."""
+    if _is_config(member):
+        return _members(member.model_fields[part].annotation) if part in member.model_fields else []
+    args = get_args(member)
+    if get_origin(member) is tuple and isinstance(part, int) and args[-1] is not Ellipsis:
+        return _members(args[part]) if part < len(args) else []
+    if get_origin(member) in (dict, Mapping):
+        return _members(args[1])
+    return _members(args[0]) if args else []
+
+
+def _tags(member: Any) -> tuple[Any, ...]:
+    """Values of ``kind`` by which a union knows a config."""
+    if not _is_config(member) or "kind" not in member.model_fields:
+        return ()
+    return get_args(member.model_fields["kind"].annotation)
+
+
+def _is_config(member: Any) -> bool:
+    return isinstance(member, type) and issubclass(member, Config)
