@@ -1,0 +1,50 @@
+"""Tower: one task's head on its shared representation."""
+
+# B rows, H width of the representation
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from recmoe.config import Config
+
+
+class Tower(nn.Module):
+    """A multilayer perceptron that ends in one logit per row.
+
+    Args:
+        in_features: H, width of what the architecture gives each task.
+        hidden: widths of the hidden layers; none makes the tower linear.
+        dropout: share of hidden activations dropped in training.
+    """
+
+    def __init__(self, *, in_features: int, hidden: Sequence[int], dropout: float) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width in hidden:
+            layers += [nn.Linear(in_features, width), nn.ReLU()]
+            if dropout > 0:
+                layers.append(nn.Dropout(dropout))
+            in_features = width
+        layers.append(nn.Linear(in_features, 1))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, h_BH: Tensor) -> Tensor:
+        """logit_B."""
+        logits_B1: Tensor = self.layers(h_BH)
+        return logits_B1[:, 0]
+
+
+class TowerConfig(Config):
+    """The head of each task."""
+
+    hidden: tuple[PositiveInt, ...] = (64,)
+    """Widths of the hidden layers; an empty list makes the tower linear."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of hidden activations dropped in training."""
+
+    def build(self, *, in_features: int) -> Tower:
+        """A tower on representations of width ``in_features``."""
+        return Tower(in_features=in_features, hidden=self.hidden, dropout=self.dropout)
