@@ -1,0 +1,1 @@
+"""From files of raw rows to batches: streams, loaders, example logs."""
