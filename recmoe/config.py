@@ -3,6 +3,7 @@
 import difflib
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -97,39 +98,42 @@ def _validate(cls: type[C], source: Source, *, main: str) -> C:
 
 def _key_messages(cls: type[Config], values: dict[str, Any], errors: Sequence[ErrorDetails]) -> list[tuple[str, str]]:
     """Pydantic's errors by key path; what the members of a union say about one key is joined."""
+    located = [_locate(cls, values, error) for error in errors]
+    # An error inside one member of a union tells more than "not a number" from the member beside it.
+    outdone = {location.union for location in located if location.union is not None and not location.is_of_type}
     messages: dict[str, list[str]] = {}
-    unions: dict[str, str] = {}
-    for error in errors:
-        location = _locate(cls, values, error)
-        if location.union is not None:
-            unions.setdefault(location.key, location.union)
-        told = messages.setdefault(location.key, [])
-        if location.message not in told:
-            told.append(location.message)
-    # An error deep inside one member tells more than "not a number" from the member beside it.
-    outdone = {union for key, union in unions.items() if key != union}
-    return [(key, " or ".join(told)) for key, told in messages.items() if not (key in outdone and key in unions)]
+    for location in located:
+        if not (location.is_of_type and location.union in outdone):
+            messages.setdefault(location.key, []).append(location.message)
+    return [(key, "; or ".join(dict.fromkeys(told))) for key, told in messages.items()]
 
 
+@dataclass(frozen=True)
 class _Location:
     """Where in the tree an error of pydantic lies, and what it says."""
 
-    def __init__(self, key: str, message: str, union: str | None) -> None:
-        self.key = key
-        self.message = message
-        self.union = union
+    key: str
+    message: str
+    union: str | None = None
+    """Key of the untagged union whose member said it."""
+    is_of_type: bool = False
+    """Whether it only says that the value is of another type."""
 
 
 def _locate(cls: type[Config], values: Any, error: ErrorDetails) -> _Location:
     """Follow pydantic's ``loc``, dropping the names of union members, which are no keys (pydantic#7500)."""
-    key, union, value, expected = "", None, values, _members(cls)
+    key, value, expected = "", values, _members(cls)
+    union: str | None = None
     loc, kind = list(error["loc"]), error["type"]
+    has_tag = False
     for depth, part in enumerate(loc):
         is_last = depth == len(loc) - 1
         tagged = [member for member in expected if part in _tags(member)]
-        if isinstance(value, dict) and value.get("kind") == part and tagged:
-            expected = tagged
-        elif isinstance(value, dict) and (part in value or (is_last and kind == "missing")):
+        if isinstance(value, dict) and value.get("kind") == part and tagged and not has_tag:
+            expected, has_tag = tagged, True
+            continue
+        has_tag = False
+        if isinstance(value, dict) and (part in value or (is_last and kind == "missing")):
             if kind == "extra_forbidden" and is_last:
                 return _Location(join_key(key, part), _unknown_key(str(part), expected), union)
             key, value = join_key(key, part), value.get(part)
@@ -143,13 +147,13 @@ def _locate(cls: type[Config], values: Any, error: ErrorDetails) -> _Location:
     if kind == "union_tag_not_found":
         return _Location(join_key(key, "kind"), f"field required, one of {', '.join(map(repr, tags))}", union)
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return _Location(key, f"expected a section of keys, got {value!r}", union)
+        return _Location(key, f"expected a section of keys, got {value!r}", union, is_of_type=True)
     message = error["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if kind == "union_tag_invalid":
         close = difflib.get_close_matches(str(value.get("kind")), tags, n=1)
         return _Location(join_key(key, "kind"), message + (f", did you mean {close[0]!r}?" if close else ""), union)
-    return _Location(key, message, union)
+    return _Location(key, message, union, is_of_type=kind.endswith("_type"))
 
 
 def _unknown_key(name: str, expected: Sequence[Any]) -> str:

@@ -74,11 +74,11 @@ def join_key(section: str, key: str | int) -> str:
 
 
 def merge(base: Source, over: Source) -> Source:
-    """Sections are merged key by key, anything else is replaced, and so is a section whose ``kind`` changes."""
+    """``over`` above ``base``: sections key by key, anything else replaced, and so a section whose ``kind`` changes."""
     places = dict(base.places)
     values = _merge_sections(base.values, over.values, "", places, over.places)
     kept = [fault for fault in base.faults if not fault.is_of_value or places.get(fault.key) == base.place(fault.key)]
-    return Source(values, places | {"": over.places[""]}, kept + over.faults)
+    return Source(values, places, kept + over.faults)
 
 
 def _merge_sections(
@@ -88,7 +88,7 @@ def _merge_sections(
     for name, value in over.items():
         key = join_key(section, name)
         old = base.get(name)
-        if isinstance(old, dict) and isinstance(value, dict) and old.get("kind") == value.get("kind", old.get("kind")):
+        if isinstance(old, dict) and isinstance(value, dict) and not _kind_changes(old, value):
             merged[name] = _merge_sections(old, value, key, places, over_places)
         else:
             merged[name] = value
@@ -97,3 +97,7 @@ def _merge_sections(
             places.update({inner: place for inner, place in over_places.items() if inner.startswith(f"{key}.")})
         places[key] = over_places[key]
     return merged
+
+
+def _kind_changes(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    return "kind" in old and "kind" in new and old["kind"] != new["kind"]

@@ -195,7 +195,8 @@ class _Reader:
                 return match[0][1:]
             if match["name"] == "here":
                 return str(self._here)
-            value = os.environ.get(match["name"], match["default"])
+            default: str | None = match["default"]
+            value = os.environ.get(match["name"], default)
             if value is None:
                 message = f"environment variable {match['name']} is not set"
                 self.faults.append(Fault(self._place(node), key, message, is_of_value=True))
