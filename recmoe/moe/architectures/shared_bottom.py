@@ -1,0 +1,54 @@
+"""Shared bottom: one network for all tasks.
+
+Caruana, Machine Learning 1997, https://doi.org/10.1023/A:1007379606734.
+"""
+
+# B rows, D input width, H width of the representation
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from recmoe.config import Config
+from recmoe.moe.expert_layer import GateUse
+from recmoe.moe.experts import Experts
+from recmoe.moe.linear import SidedInput
+
+
+class SharedBottomConfig(Config):
+    """One network for all tasks."""
+
+    kind: Literal["shared_bottom"] = "shared_bottom"
+    hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (256, 128)
+    """Width of each layer of the network."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of activations dropped in training."""
+
+    def build(self, *, in_features: int, task_names: Sequence[str]) -> "SharedBottom":
+        """The network, with weights drawn from torch's global generator."""
+        return SharedBottom(
+            in_features=in_features, num_tasks=len(task_names), hidden=self.hidden, dropout=self.dropout
+        )
+
+
+class SharedBottom(nn.Module):
+    """h_BH = mlp(x_BD), the same for every task: one expert, so that no gate has a choice.
+
+    Args:
+        in_features: D.
+        num_tasks: how many tasks read the representation.
+        hidden: width of each layer; the last is H.
+        dropout: share of activations dropped in training.
+    """
+
+    def __init__(self, *, in_features: int, num_tasks: int, hidden: Sequence[int], dropout: float = 0.0) -> None:
+        super().__init__()
+        self.num_tasks = num_tasks
+        self.experts = Experts(experts_per_group=[1], in_features=in_features, hidden=hidden, dropout=dropout)
+        self.out_features = self.experts.out_features
+
+    def forward(self, x: Tensor | SidedInput) -> tuple[list[Tensor], list[GateUse]]:
+        """The same h_BH for every task; there are no gates."""
+        return self.experts([x]) * self.num_tasks, []

@@ -1,0 +1,106 @@
+"""How evenly the gates use the experts: usage, dead experts, the balance loss."""
+
+# B rows, G gates, E experts
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recmoe.moe.expert_layer import GateUse
+
+
+@dataclass(frozen=True)
+class ExpertUsage:
+    """The mean weight that each gate of a level gave each expert, over some rows.
+
+    Example: two tasks with one expert each and one shared expert; cvr leaves its own expert alone::
+
+                 ctr.0  cvr.0  shared.0
+            ctr    .40      0       .60
+            cvr      0    .01       .99
+    """
+
+    level: int
+    gates: tuple[str, ...]
+    experts: tuple[str, ...]
+    usage_GE: Tensor
+    """float64 on the CPU; rows sum to one."""
+    visible_GE: Tensor
+    """bool, which experts each gate sees."""
+    num_rows: int
+
+    def merge(self, other: "ExpertUsage") -> "ExpertUsage":
+        """The usage over the rows of both."""
+        assert (self.level, self.gates, self.experts) == (other.level, other.gates, other.experts), "not the same level"
+        num_rows = self.num_rows + other.num_rows
+        usage_GE = (self.usage_GE * self.num_rows + other.usage_GE * other.num_rows) / num_rows
+        return ExpertUsage(
+            level=self.level,
+            gates=self.gates,
+            experts=self.experts,
+            usage_GE=usage_GE,
+            visible_GE=self.visible_GE,
+            num_rows=num_rows,
+        )
+
+
+def expert_usage(use: GateUse) -> ExpertUsage:
+    """The mean of the gate weights over the rows of a batch."""
+    weights_BGE = use.weights_BGE.detach()
+    return ExpertUsage(
+        level=use.level,
+        gates=use.gates,
+        experts=use.experts,
+        usage_GE=weights_BGE.mean(dim=0).double().cpu(),
+        visible_GE=_visible(use).cpu(),
+        num_rows=weights_BGE.shape[0],
+    )
+
+
+def dead_experts(usages: Sequence[ExpertUsage], *, threshold: float = 0.05) -> list[str]:
+    """Experts that no gate uses, as "level 0: ctr.1".
+
+    Args:
+        threshold: an expert is dead where every gate that sees it gives it less than this part of an even share,
+            1 / (experts that the gate sees).
+    """
+    dead = []
+    for usage in usages:
+        num_visible_G1 = usage.visible_GE.sum(dim=1, keepdim=True)
+        best_E = (usage.usage_GE * num_visible_G1).amax(dim=0)
+        dead += [
+            f"level {usage.level}: {expert}"
+            for expert, best in zip(usage.experts, best_E.tolist(), strict=True)
+            if best < threshold
+        ]
+    return dead
+
+
+def importance_loss(uses: Sequence[GateUse]) -> Tensor:
+    """Mean over all gates of the squared coefficient of variation of their experts' importance.
+
+    importance_e = Σ_b p[b, e];  loss = (standard deviation / mean)² over the experts a gate sees: 0 where all get
+    the same, V - 1 where one of V gets everything. Shazeer et al., ICLR 2017, https://arxiv.org/abs/1701.06538,
+    equations 6-7.
+
+    Args:
+        uses: at least one.
+    """
+    assert uses, "a model without gates has nothing to balance"
+    losses = []
+    for use in uses:
+        visible_GE = _visible(use)
+        num_visible_G = visible_GE.sum(dim=1)
+        # Weights of a row sum to one, so an expert's even share is known: rows / experts seen.
+        relative_GE = use.weights_BGE.mean(dim=0) * num_visible_G.unsqueeze(1)
+        deviation_GE = torch.where(visible_GE, relative_GE - 1.0, 0.0)
+        losses.append(deviation_GE.square().sum(dim=1) / num_visible_G)
+    return torch.cat(losses).mean()
+
+
+def _visible(use: GateUse) -> Tensor:
+    if use.visible_GE is not None:
+        return use.visible_GE
+    return torch.ones(use.weights_BGE.shape[1:], dtype=torch.bool, device=use.weights_BGE.device)

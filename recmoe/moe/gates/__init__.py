@@ -1,0 +1,12 @@
+"""The gates; the union is the registry."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from recmoe.moe.gates.softmax import SoftmaxGate, SoftmaxGateConfig
+from recmoe.moe.gates.top_k import TopKGate, TopKGateConfig
+
+GateConfig = Annotated[SoftmaxGateConfig | TopKGateConfig, Field(discriminator="kind")]
+
+__all__ = ["GateConfig", "SoftmaxGate", "SoftmaxGateConfig", "TopKGate", "TopKGateConfig"]

@@ -1,0 +1,65 @@
+"""Softmax gate: every visible expert gets a share.
+
+MMoE: Ma et al., KDD 2018, https://doi.org/10.1145/3219819.3220007, equation 7.
+"""
+
+# B rows, D input width, V visible experts
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import PositiveFloat
+from torch import Tensor, nn
+
+from recmoe.config import Config
+from recmoe.moe.linear import SidedInput, linear
+
+
+class SoftmaxGateConfig(Config):
+    """A share for every visible expert."""
+
+    kind: Literal["softmax"] = "softmax"
+    temperature: PositiveFloat = 1.0
+    """Divides the logits: above 1 the shares are more even, below 1 more decided."""
+
+    def build(self, *, in_features: int, num_experts: int) -> "SoftmaxGate":
+        """The gate over ``num_experts`` visible experts."""
+        return SoftmaxGate(in_features=in_features, num_experts=num_experts, temperature=self.temperature)
+
+
+class SoftmaxGate(nn.Module):
+    """p_BV = softmax(x_BD · W / temperature), over the visible experts.
+
+    Args:
+        in_features: D.
+        num_experts: V.
+        temperature: divides the logits.
+    """
+
+    is_sparse = False
+
+    def __init__(self, *, in_features: int, num_experts: int, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.weight_VD = new_gate_weight(in_features=in_features, num_experts=num_experts)
+
+    def forward(self, x: Tensor | SidedInput) -> Tensor:
+        """p_BV in float32: not negative, rows sum to one."""
+        return torch.softmax(gate_logits(x, self.weight_VD) / self.temperature, dim=1)
+
+
+def new_gate_weight(*, in_features: int, num_experts: int) -> nn.Parameter:
+    """A gate's matrix without bias, as in the papers, drawn as ``nn.Linear`` draws its weight."""
+    bound = 1.0 / math.sqrt(in_features)
+    return nn.Parameter(torch.empty(num_experts, in_features).uniform_(-bound, bound))
+
+
+def gate_logits(x: Tensor | SidedInput, weight_VD: Tensor) -> Tensor:
+    """x · W in float32, also where autocast would take less."""
+    # Gates run in float32: in bfloat16 the softmax of near-equal experts collapses to one.
+    device_type = weight_VD.device.type
+    if not torch.is_autocast_enabled(device_type):
+        return linear(x.float(), weight_VD.float())
+    with torch.autocast(device_type, enabled=False):
+        return linear(x.float(), weight_VD.float())

@@ -1,0 +1,55 @@
+"""Top-k gate: each row uses its k best experts, and only those are computed.
+
+Shazeer et al., ICLR 2017, https://arxiv.org/abs/1701.06538, equations 3 and 5, without the noise.
+"""
+
+# B rows, D input width, V visible experts, K experts chosen
+
+from typing import Literal
+
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from recmoe.config import Config
+from recmoe.moe.gates.softmax import gate_logits, new_gate_weight
+from recmoe.moe.linear import SidedInput
+
+
+class TopKGateConfig(Config):
+    """Shares for the k best visible experts of each row; the others are not computed."""
+
+    kind: Literal["top_k"] = "top_k"
+    k: PositiveInt = 2
+    """Experts used per row and gate; all of them where a gate sees fewer."""
+    temperature: PositiveFloat = 1.0
+    """Divides the logits: above 1 the shares are more even, below 1 more decided."""
+
+    def build(self, *, in_features: int, num_experts: int) -> "TopKGate":
+        """The gate over ``num_experts`` visible experts."""
+        return TopKGate(in_features=in_features, num_experts=num_experts, k=self.k, temperature=self.temperature)
+
+
+class TopKGate(nn.Module):
+    """p_BV = softmax over the k largest of x_BD · W / temperature; zero for the other experts.
+
+    Args:
+        in_features: D.
+        num_experts: V.
+        k: experts used per row; all where V is smaller.
+        temperature: divides the logits.
+    """
+
+    is_sparse = True
+
+    def __init__(self, *, in_features: int, num_experts: int, k: int, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.k = min(k, num_experts)
+        self.temperature = temperature
+        self.weight_VD = new_gate_weight(in_features=in_features, num_experts=num_experts)
+
+    def forward(self, x: Tensor | SidedInput) -> Tensor:
+        """p_BV in float32: not negative, rows sum to one, at most k of a row above zero."""
+        logits_BV = gate_logits(x, self.weight_VD) / self.temperature
+        best_BK, chosen_BK = logits_BV.topk(self.k, dim=1)
+        return torch.zeros_like(logits_BV).scatter(1, chosen_BK, torch.softmax(best_BK, dim=1))

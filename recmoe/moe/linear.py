@@ -1,0 +1,82 @@
+"""SidedInput: rows whose shared part is held, and multiplied, once per request."""
+
+# R requests, C candidates, S width of the shared part, I width of a candidate's own part,
+# D = S + I input width, O output width
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class SidedInput:
+    """C rows of width S + I, of which the first S floats are the same for all candidates of a request.
+
+    Example: two requests, the first with two candidates, the second with one::
+
+            shared_RS = [[u0], [u1]]     own_CI = [[a], [b], [c]]     request_C = [0, 0, 1]
+
+            stands for the rows  [u0 a], [u0 b], [u1 c]
+    """
+
+    shared_RS: Tensor
+    own_CI: Tensor
+    request_C: Tensor
+    """int64, the row of ``shared_RS`` that belongs to each candidate."""
+
+    @property
+    def num_rows(self) -> int:
+        return self.own_CI.shape[0]
+
+    def concatenated(self) -> Tensor:
+        """The rows it stands for, x_CD."""
+        return torch.cat([self.shared_RS.index_select(0, self.request_C), self.own_CI], dim=1)
+
+    def index_select(self, rows_N: Tensor) -> "SidedInput":
+        """Some of its rows; the shared part stays as it is."""
+        return SidedInput(
+            shared_RS=self.shared_RS,
+            own_CI=self.own_CI.index_select(0, rows_N),
+            request_C=self.request_C.index_select(0, rows_N),
+        )
+
+    def float(self) -> "SidedInput":
+        """The same rows in float32."""
+        return SidedInput(
+            shared_RS=self.shared_RS.float(),
+            own_CI=self.own_CI.float(),
+            request_C=self.request_C,
+        )
+
+
+def linear(x: Tensor | SidedInput, weight_OD: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """W · x + b for every row; for a sided input W · [u; c] = W_u · u + W_c · c, the first term once per request.
+
+    Args:
+        x: x_BD, or the sided input that stands for it.
+
+    Returns:
+        y_BO, a row per row of x.
+    """
+    if isinstance(x, Tensor):
+        return functional.linear(x, weight_OD, bias_O)
+    num_shared = x.shared_RS.shape[1]
+    assert weight_OD.shape[1] == num_shared + x.own_CI.shape[1], "the weight is as wide as shared and own part together"
+    shared_RO = functional.linear(x.shared_RS, weight_OD[:, :num_shared], bias_O)
+    if shared_RO.shape[0] == 1:
+        # One request: its part is a bias, which the matmul adds for nothing.
+        return functional.linear(x.own_CI, weight_OD[:, num_shared:], shared_RO[0])
+    own_CO = functional.linear(x.own_CI, weight_OD[:, num_shared:])
+    return own_CO.add_(shared_RO.index_select(0, x.request_C))
+
+
+def num_rows(x: Tensor | SidedInput) -> int:
+    """Rows of an input of either form."""
+    return x.shape[0] if isinstance(x, Tensor) else x.num_rows
+
+
+def select_rows(x: Tensor | SidedInput, rows_N: Tensor) -> Tensor | SidedInput:
+    """Some rows of an input of either form."""
+    return x.index_select(0, rows_N) if isinstance(x, Tensor) else x.index_select(rows_N)
