@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, ValidationError, field_validator
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from recmoe.errors import RequestError
@@ -14,7 +15,7 @@ from recmoe.ranking.score import unknown_name
 Row = dict[str, Any]
 Columns = dict[str, list[Any]]
 
-_CANDIDATES_SCHEMA = {
+_CANDIDATES_SCHEMA: JsonDict = {
     "anyOf": [
         {"type": "array", "items": {"type": "object"}, "title": "one object per candidate"},
         {"type": "object", "additionalProperties": {"type": "array"}, "title": "one list per column"},
@@ -135,7 +136,8 @@ class FeatureWarning(BaseModel):
 
     feature: str
     code: str
-    """``missing``: not given or null; ``unknown``: an id that training has not seen; ``not_finite``: no finite score."""
+    """``missing``: not given or null; ``unknown``: an id that training has not seen; ``not_finite``: a score that
+    is no number."""
     count: int
     """Values; at most 1 per request on the user and context sides, unless it is a list."""
 

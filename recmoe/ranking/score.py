@@ -7,6 +7,7 @@ import difflib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,10 +100,13 @@ class RankingConfig(Config):
                 yield f"scores.{name}", str(error)
 
     def task_problems(self, task_names: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """What does not fit the tasks of the experiment, as (key path, message)."""
+        """What does not fit the tasks of the experiment, in formulas that can be read, as (key path, message)."""
+        unreadable = {path for path, _ in self.problems()}
         for name, text in self.scores.items():
             if name in task_names:
                 yield f"scores.{name}", f"{name} is a task already, which is a score by its own name; choose another"
+            if f"scores.{name}" in unreadable:
+                continue
             try:
                 ScoreFormula.parse(text).check_tasks(task_names)
             except ConfigError as error:
@@ -113,7 +117,7 @@ class RankingConfig(Config):
 
     def build(self, task_names: Sequence[str]) -> "Scores":
         """The formulas, parsed; ConfigError with the first thing that does not fit the tasks."""
-        for path, message in self.task_problems(task_names):
+        for path, message in chain(self.problems(), self.task_problems(task_names)):
             raise ConfigError(f"ranking.{path}: {message}")
         formulas = {name: ScoreFormula.parse(text) for name, text in self.scores.items()}
         formulas |= {name: ScoreFormula.of_task(name) for name in task_names}
