@@ -1,0 +1,75 @@
+"""find_files: the data files behind files, folders and globs."""
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+from recmoe.errors import DataError
+
+PARQUET_SUFFIXES = (".parquet",)
+CSV_SUFFIXES = (".csv", ".csv.gz")
+SUFFIXES = PARQUET_SUFFIXES + CSV_SUFFIXES
+
+
+def find_files(patterns: Sequence[str]) -> tuple[Path, ...]:
+    """Data files in the order of the patterns, by path within one; a file found twice is taken once.
+
+    A folder stands for all data files below it. Whatever is neither Parquet nor CSV, and whatever
+    begins with "." or "_" (hidden files, ``_SUCCESS``, ``_temporary``), is passed over unless it is
+    named itself.
+
+    Raises:
+        DataError: a pattern behind which there is no data file.
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        files = _behind(pattern)
+        if not files:
+            raise DataError(f"no data file matches {pattern!r}; {_explanation(pattern)}")
+        found.update(dict.fromkeys(files))
+    return tuple(found)
+
+
+def is_data_file(path: Path) -> bool:
+    """Whether the name ends like one of a Parquet or CSV file."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def is_csv(path: Path) -> bool:
+    """Whether the name ends like one of a CSV file, compressed or not."""
+    return path.name.lower().endswith(CSV_SUFFIXES)
+
+
+def _behind(pattern: str) -> list[Path]:
+    path = Path(pattern).expanduser()
+    if path.is_dir():
+        return _below(path)
+    if path.is_file():
+        return [path] if is_data_file(path) else []
+    files: list[Path] = []
+    for match in sorted(Path(name) for name in glob.glob(str(path), recursive=True)):
+        if match.is_dir():
+            files += _below(match)
+        elif is_data_file(match) and not match.name.startswith(("_", ".")):
+            files.append(match)
+    return files
+
+
+def _below(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if is_data_file(path)
+        and not any(part.startswith(("_", ".")) for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+
+
+def _explanation(pattern: str) -> str:
+    path = Path(pattern).expanduser()
+    suffixes = ", ".join(SUFFIXES)
+    if path.is_file():
+        return f"the name of a data file ends in one of {suffixes}"
+    if path.is_dir():
+        return f"the folder holds no file that ends in one of {suffixes}"
+    return "there is no such file or folder; check the path under data (it counts from the working directory)"

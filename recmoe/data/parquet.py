@@ -1,0 +1,247 @@
+"""ParquetStream: files larger than memory as batches of raw rows, shuffled, shared out to ranks."""
+
+# N rows of the stream, R rows that remain of an epoch, W ranks, B rows per batch
+
+import hashlib
+import logging
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recmoe.data.column_types import common_type, wide_dictionary
+from recmoe.data.data_file import DataFile, open_data_file
+from recmoe.data.files import find_files
+from recmoe.data.order import Cursor, EpochOrder, Interval, RowGroup
+from recmoe.data.row_block import RowBlock, joined
+from recmoe.errors import DataError, SchemaError
+
+logger = logging.getLogger(__name__)
+
+Window = tuple[RowGroup, ...]
+
+
+class ParquetStream:
+    """Rows of Parquet and CSV files in a seeded order, of which a ``Cursor`` tells what remains.
+
+    In memory are one window of rows (``shuffle_rows`` and at most a row group more) and the next one,
+    which is read ahead. A stream that is a single window keeps it for the next epoch.
+
+    Args:
+        paths: files, folders and globs; see ``find_files``.
+        seed: of the order of rows.
+        shuffle_rows: rows shuffled together; None keeps the order of the files.
+        on_error: whether damaged rows are an error, or are looked for at opening, by reading
+            everything once, and left out.
+        cache_dir: where CSV files are converted to Parquet.
+        columns: the columns to read; all columns of the first file by default.
+
+    Raises:
+        DataError: a path without data files, a file that cannot be read, no rows at all.
+        SchemaError: a column that a file lacks or stores as another type than the files before it.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        *,
+        seed: int,
+        shuffle_rows: int | None,
+        on_error: Literal["fail", "skip"] = "fail",
+        cache_dir: Path,
+        columns: Sequence[str] | None = None,
+    ) -> None:
+        assert seed >= 0
+        assert shuffle_rows is None or shuffle_rows > 0
+        if not paths:
+            raise DataError("the split is empty: no files are given; name them under data")
+        self.seed = seed
+        self.shuffle_rows = shuffle_rows
+        self.num_skipped_files = 0
+        found = find_files(paths)
+        self._files = self._opened(found, cache_dir, on_error)
+        self.arrow_schema: pa.Schema = _common_schema(self._files, columns)
+        if on_error == "skip":
+            self._files = [self._verified(file) for file in self._files]
+        self.files = tuple(file.path for file in self._files)
+        self.num_rows = sum(file.num_rows for file in self._files)
+        self.num_skipped_rows = sum(file.num_skipped_rows for file in self._files)
+        if self.num_rows == 0:
+            raise DataError(
+                f"the split is empty: no rows in {', '.join(paths)} ({len(found)} files, {self.num_skipped_files} of "
+                f"them unreadable, {self.num_skipped_rows} rows skipped)"
+            )
+        self._groups = tuple(_row_groups(self._files))
+        self._kept: tuple[tuple[Window, tuple[str, ...]], pa.Table] | None = None
+
+    @property
+    def identity(self) -> str:
+        """Hash of the names, sizes and row counts of the files; equal data elsewhere has an equal one."""
+        parts = [
+            f"{file.path.name}\n{file.num_bytes}\n{[file.group_rows[i] for i in file.groups()]}" for file in self._files
+        ]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def start(self, epoch: int = 0) -> Cursor:
+        """The cursor of a whole epoch."""
+        assert epoch >= 0
+        return Cursor(epoch, ((0, self.num_rows),))
+
+    def num_steps(self, cursor: Cursor, *, world_size: int, batch_size: int) -> int:
+        """Steps that every rank can take with full batches: R // (W * B).
+
+        Raises:
+            DataError: a whole epoch has fewer rows than one step.
+        """
+        num_steps = cursor.num_steps(world_size=world_size, batch_size=batch_size)
+        if num_steps == 0 and cursor == self.start(cursor.epoch):
+            raise DataError(
+                f"the split has {self.num_rows} rows, fewer than one step of {world_size} x {batch_size}; "
+                "lower training.batch_size or the number of workers"
+            )
+        return num_steps
+
+    def advance(self, cursor: Cursor, *, num_steps: int, world_size: int, batch_size: int) -> Cursor:
+        """The cursor after some more steps of all ranks."""
+        return cursor.advance(num_steps, world_size=world_size, batch_size=batch_size)
+
+    def batches(self, cursor: Cursor, *, rank: int, world_size: int, batch_size: int) -> Iterator[pa.Table]:
+        """What a rank reads from a cursor on: ``num_steps`` tables of B rows."""
+        blocks = self.blocks(cursor, rank=rank, world_size=world_size, batch_size=batch_size)
+        return (block.table for block in blocks)
+
+    def chunks(self, *, rank: int = 0, world_size: int = 1, batch_size: int) -> Iterator[pa.Table]:
+        """Rows in the order of the files, each exactly once over all ranks; the last table may be short."""
+        intervals = [self.file_order_share(rank=rank, world_size=world_size)]
+        return (block.table for block in self.blocks_in_file_order(intervals, batch_size=batch_size))
+
+    def file_order_share(self, *, rank: int, world_size: int) -> Interval:
+        """Positions in the order of the files that belong to a rank; shares differ by one row at most."""
+        assert 0 <= rank < world_size
+        return rank * self.num_rows // world_size, (rank + 1) * self.num_rows // world_size
+
+    def blocks(
+        self, cursor: Cursor, *, rank: int, world_size: int, batch_size: int, columns: Sequence[str] | None = None
+    ) -> Generator[RowBlock]:
+        """``batches`` that know where their rows came from, of all columns or some."""
+        assert cursor.remaining == () or cursor.remaining[-1][1] <= self.num_rows
+        num_rows = self.num_steps(cursor, world_size=world_size, batch_size=batch_size) * batch_size
+        order = EpochOrder(self._groups, seed=self.seed, epoch=cursor.epoch, shuffle_rows=self.shuffle_rows)
+        share = Cursor(cursor.epoch, cursor.share(rank=rank, world_size=world_size)).first(num_rows)
+        return self._blocks(order, share, batch_size, columns)
+
+    def blocks_in_file_order(
+        self, intervals: Sequence[Interval], *, batch_size: int, columns: Sequence[str] | None = None
+    ) -> Generator[RowBlock]:
+        """Rows at some positions in the order of the files; the last block may be short."""
+        order = EpochOrder(self._groups, seed=self.seed, epoch=0, shuffle_rows=None)
+        return self._blocks(order, intervals, batch_size, columns)
+
+    def _blocks(
+        self, order: EpochOrder, intervals: Sequence[Interval], batch_size: int, columns: Sequence[str] | None
+    ) -> Generator[RowBlock]:
+        waiting: list[RowBlock] = []
+        num_waiting = 0
+        for window, rows, table in self._visited(order, intervals, columns):
+            start = 0
+            while start < len(rows):
+                taken = rows[start : start + batch_size - num_waiting]
+                waiting.append(RowBlock(table.take(pa.array(taken)), ((window, taken),)))
+                start += len(taken)
+                num_waiting += len(taken)
+                if num_waiting == batch_size:
+                    yield joined(waiting)
+                    waiting, num_waiting = [], 0
+            del table  # so that only the next window is in memory while the one after it is read
+        if waiting:
+            yield joined(waiting)
+
+    def _visited(
+        self, order: EpochOrder, intervals: Sequence[Interval], columns: Sequence[str] | None
+    ) -> Generator[tuple[Window, NDArray[np.int64], pa.Table]]:
+        """Windows in turn, the next one being read meanwhile."""
+        names = tuple(self.arrow_schema.names if columns is None else columns)
+        keep = len(order.windows) == 1
+        visits = ((order.windows[window], rows) for window, rows in order.visits(intervals))
+        visit = next(visits, None)
+        if visit is None:
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as executor:
+            future = executor.submit(self._window, visit[0], names, keep)
+            while visit is not None:
+                following = next(visits, None)
+                table = future.result()
+                if following is not None:
+                    future = executor.submit(self._window, following[0], names, keep)
+                yield *visit, table
+                del table
+                visit = following
+
+    def _window(self, window: Window, columns: tuple[str, ...], keep: bool) -> pa.Table:
+        key = (window, columns)
+        if self._kept is not None and self._kept[0] == key:
+            return self._kept[1]
+        schema = pa.schema([self.arrow_schema.field(column) for column in columns])
+        tables = [
+            self._files[file].read([group.index for group in groups], schema)
+            for file, groups in groupby(window, key=lambda group: group.file)
+        ]
+        table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+        if keep:
+            self._kept = (key, table)
+        return table
+
+    def _opened(self, paths: Iterable[Path], cache_dir: Path, on_error: Literal["fail", "skip"]) -> list[DataFile]:
+        files: list[DataFile] = []
+        for path in paths:
+            try:
+                files.append(open_data_file(path, cache_dir=cache_dir, on_error=on_error))
+            except DataError as error:
+                if on_error == "fail":
+                    raise
+                logger.warning("left out: %s", error)
+                self.num_skipped_files += 1
+        return files
+
+    def _verified(self, file: DataFile) -> DataFile:
+        verified, reasons = file.verified(self.arrow_schema)
+        for reason in reasons:
+            logger.warning("%s", reason)
+        return verified
+
+
+def _row_groups(files: Sequence[DataFile]) -> Iterator[RowGroup]:
+    for number, file in enumerate(files):
+        first_row = 0
+        for index, num_rows in enumerate(file.group_rows):
+            if num_rows > 0 and index not in file.bad_groups:
+                yield RowGroup(file=number, index=index, first_row=first_row, num_rows=num_rows)
+            first_row += num_rows
+
+
+def _common_schema(files: Sequence[DataFile], columns: Sequence[str] | None) -> pa.Schema:
+    """One type per column that holds the values of all files."""
+    if not files:
+        return pa.schema([])
+    names = tuple(files[0].schema.names if columns is None else columns)
+    assert names, "a stream without columns"
+    common = {field.name: field.type for field in files[0].select(names)}
+    # The file that gave a column its type: with nulls only, the first one says nothing.
+    owners = dict.fromkeys(names, files[0])
+    for file in files[1:]:
+        for field in file.select(names):
+            type_ = common_type(common[field.name], field.type)
+            if type_ is None:
+                raise SchemaError(
+                    f"{file.path}: column {field.name!r} is {field.type}, expected {common[field.name]} as in "
+                    f"{owners[field.name].path}; write the files with one type"
+                )
+            if type_ != common[field.name]:
+                owners[field.name] = file
+            common[field.name] = type_
+    return pa.schema([pa.field(name, wide_dictionary(type_)) for name, type_ in common.items()])
