@@ -257,7 +257,7 @@ def _space_problems(tasks: Mapping[str, TaskConfig]) -> Iterator[tuple[str, str]
                 path,
                 (
                     f"label {task.label} lies in spaces of which none contains the others "
-                    f"({', '.join(implies[task.label])}); set outside_space: ignore on the tasks whose space it may leave"
+                    f"({', '.join(implies[task.label])}); set outside_space: ignore where it may leave the space"
                 ),
             )
 
