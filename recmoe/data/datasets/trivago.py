@@ -1,13 +1,14 @@
 """trivago RecSys Challenge 2019: lists of hotels in a session of searching, one row per impression.
 
 https://recsys.trivago.cloud/challenge. A "clickout item" event shows a list of up to 25 hotels with prices; its
-``reference`` is the hotel clicked. Features use the session's events before that step only; what happens later is label.
+``reference`` is the hotel clicked. Features use what the session did before that step; the rest is label.
 """
 
 # L lists, I impressions (rows), N events on items
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +37,7 @@ Ints = npt.NDArray[np.int64]
 
 
 def import_trivago(source: Path, target: Path, seed: int) -> Path:  # noqa: ARG001 - the split is by time
-    """Write the splits by session and time, the config, and ``truth.json`` with the baselines; returns the config's path.
+    """Write splits by session and time, ``truth.json`` with the baselines, and the config; returns the config's path.
 
     Raises:
         DataError: the file is missing or is another file, or a list and its prices differ in length.
@@ -183,5 +184,10 @@ def _baselines(test: pa.Table) -> dict[str, float]:
     return baselines
 
 
-def _flat(lists: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.generic]:
-    return (lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists).flatten().to_numpy()
+def _flat(lists: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
+    values: npt.NDArray[Any] = (
+        pa.concat_arrays(lists.chunks).flatten().to_numpy()
+        if isinstance(lists, pa.ChunkedArray)
+        else lists.flatten().to_numpy()
+    )
+    return values
