@@ -1,0 +1,192 @@
+"""ModelBundle: all that serving needs of a trained model, in one folder, without pickle.
+
+manifest.json            what it is, and size and hash of every other file
+config.json              the resolved config of the run
+encoder/                 vocabularies and statistics
+dense.safetensors        experts, gates, towers, numeric vectors
+tables.json  tables/     embedding tables, in files below a size limit, named by their content
+report.json              metrics of the test split, where there was one
+replay*                  raw rows, their encoding, the training model's predictions
+"""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from recmoe import __version__
+from recmoe.embeddings.tables import PlainTables
+from recmoe.errors import BundleError
+from recmoe.evaluation.evaluate import Report
+from recmoe.export.manifest import FILE_NAME, Manifest, digest_of, list_files
+from recmoe.export.replay import Replay
+from recmoe.export.weights import read_weights, write_weights
+from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.schema import FeatureSchema
+from recmoe.model import ModelConfig, MultiTaskRanker, build_model
+from recmoe.tasks import TaskConfig
+from recmoe.tasks.funnel import TaskSet
+
+MAX_FILE_BYTES = 512 * 2**20
+"""Larger uploads time out or are refused by registries and the proxies before them."""
+
+
+class _ModelSections(BaseModel):
+    """The sections of a run's config that make the model; the others are kept as they are."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    inputs: FeatureSchema
+    tasks: dict[str, TaskConfig]
+    model: ModelConfig
+
+
+@dataclass(frozen=True)
+class ModelBundle:
+    """A bundle in memory: model in evaluation mode, over plain tables."""
+
+    name: str
+    digest: str
+    created_at: str
+    """UTC, ISO 8601."""
+    config: Mapping[str, Any]
+    """The run's whole config."""
+    encoder: FeatureEncoder
+    tasks: TaskSet
+    model: MultiTaskRanker
+    report: Report | None
+    replay: Replay
+
+    @classmethod
+    def load(cls, path: Path) -> "ModelBundle":
+        """Read a bundle, after comparing every file with its hash.
+
+        Raises:
+            BundleError: a file is missing or damaged (named), or it is of another format or schema.
+        """
+        manifest = Manifest.read(path)
+        manifest.verify(path)
+        try:
+            config = json.loads((path / "config.json").read_text())
+            sections = _ModelSections.model_validate(config)
+        except (ValueError, ValidationError) as error:
+            raise BundleError(f"{path / 'config.json'} does not fit this version of recmoe: {error}") from error
+        encoder = FeatureEncoder.load(path / "encoder")
+        if encoder.fingerprint != manifest.schema_fingerprint or encoder.schema != sections.inputs:
+            raise BundleError(
+                f"{path} holds an encoder of another schema than the model was trained with; export it again"
+            )
+        tasks = TaskSet(sections.tasks)
+        model = build_model(
+            layout=encoder.layout, tasks=tasks, config=sections.model, tables=PlainTables(encoder.layout)
+        )
+        read_weights(model, path)
+        report_path = path / "report.json"
+        return cls(
+            name=manifest.name,
+            digest=manifest.digest,
+            created_at=manifest.created_at,
+            config=config,
+            encoder=encoder,
+            tasks=tasks,
+            model=model.eval().requires_grad_(False),
+            report=Report.from_json(report_path.read_text()) if report_path.exists() else None,
+            replay=Replay.load(path),
+        )
+
+    def predict(self, rows: pa.Table) -> NDArray[np.float32]:
+        """predictions_NT of flat rows that hold the columns of all sides."""
+        with torch.inference_mode():
+            predictions_NT = self.model.predict(self.encoder.encode(rows, with_labels=False))
+        result: NDArray[np.float32] = predictions_NT.numpy()
+        return result
+
+    def check_replay(self) -> None:
+        """Score the replay rows again.
+
+        Raises:
+            BundleError: a feature is encoded differently, or a task scored differently than in training.
+        """
+        batch = self.encoder.encode(self.replay.rows, with_labels=False)
+        self.replay.check_features(batch, self.encoder.layout)
+        with torch.inference_mode():
+            self.replay.check_predictions(self.model.predict(batch).numpy())
+
+
+def write_bundle(
+    path: Path,
+    *,
+    name: str,
+    config: Mapping[str, Any],
+    encoder: FeatureEncoder,
+    model: MultiTaskRanker,
+    replay: Replay,
+    report: Report | None = None,
+    max_file_bytes: int = MAX_FILE_BYTES,
+    replace: bool = False,
+) -> ModelBundle:
+    """Write a bundle, read it back, replay it, and only then give it its name.
+
+    Args:
+        path: the folder to make.
+        config: the run's resolved config, as JSON would hold it.
+        model: over plain tables.
+        replay: rows with the predictions of the model as it was trained.
+        max_file_bytes: limit of the files that hold tables.
+        replace: give up an older bundle of that path.
+
+    Raises:
+        BundleError: something else stands there, the disk is full, or the model's scores are not the replay's.
+    """
+    if path.exists() and not (replace and (path / FILE_NAME).is_file()):
+        raise BundleError(f"{path} exists already; choose another folder, or replace the bundle in it")
+    with _new_folder(path) as folder:
+        (folder / "config.json").write_text(json.dumps(config, indent=2))
+        (folder / "encoder").mkdir()
+        encoder.save(folder / "encoder")
+        write_weights(model, folder, max_file_bytes=max_file_bytes)
+        replay.save(folder)
+        if report is not None:
+            (folder / "report.json").write_text(report.to_json())
+        files = list_files(folder)
+        manifest = Manifest(
+            name=name,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            recmoe_version=__version__,
+            schema_fingerprint=encoder.fingerprint,
+            tasks=replay.task_names,
+            digest=digest_of(files),
+            files=files,
+        )
+        manifest.write(folder)
+        bundle = ModelBundle.load(folder)
+        bundle.check_replay()
+    return bundle
+
+
+@contextmanager
+def _new_folder(path: Path) -> Iterator[Path]:
+    """A folder under a temporary name, renamed to ``path`` at the end, or removed if that is not reached."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if path.exists():
+            shutil.rmtree(path)
+        os.rename(temporary, path)
+    except OSError as error:
+        raise BundleError(f"{path} could not be written: {error.strerror or error}; nothing was left there") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,127 @@
+"""Replay: raw rows with the scores that the training model gave them, to prove that serving gives the same."""
+
+# N rows, T tasks, F dense columns, K sparse keys
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import Tensor
+
+from recmoe.errors import BundleError
+from recmoe.features.batch import Batch
+from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.layout import InputLayout
+
+TOLERANCE = 1e-5
+"""Largest difference of a prediction that passes; relative for predictions beyond ±1."""
+
+_ROWS, _SCORES, _ENCODED = "replay.parquet", "replay_scores.parquet", "replay_encoded.safetensors"
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Rows of the log as they came, what the encoder made of them, and what the model predicted."""
+
+    rows: pa.Table
+    """N rows of raw columns."""
+    task_names: tuple[str, ...]
+    predictions_NT: NDArray[np.float64]
+    encoded: dict[str, Tensor]
+    """dense_NF, lengths_KN and values of the encoded rows: they tell which feature differs."""
+
+    @classmethod
+    def capture(
+        cls, rows: pa.Table, *, encoder: FeatureEncoder, task_names: Sequence[str], predictions_NT: NDArray[np.floating]
+    ) -> "Replay":
+        """Rows with the predictions of the model in training, whichever back end and device it is on."""
+        assert predictions_NT.shape == (rows.num_rows, len(task_names)), predictions_NT.shape
+        assert rows.num_rows > 0, "an empty replay proves nothing"
+        kept = [name for name in encoder.columns(with_labels=False) if name in rows.column_names]
+        rows = rows.select(kept)
+        return cls(
+            rows=rows,
+            task_names=tuple(task_names),
+            predictions_NT=predictions_NT.astype(np.float64),
+            encoded=_tensors(encoder.encode(rows, with_labels=False)),
+        )
+
+    def save(self, directory: Path) -> None:
+        """Write it as Parquet and safetensors."""
+        scores = {name: self.predictions_NT[:, index] for index, name in enumerate(self.task_names)}
+        pq.write_table(self.rows, directory / _ROWS)
+        pq.write_table(pa.table(scores), directory / _SCORES)
+        (directory / _ENCODED).write_bytes(safetensors.torch.save(self.encoded))
+
+    @classmethod
+    def load(cls, directory: Path) -> "Replay":
+        """Read what ``save`` wrote; BundleError if that cannot be read."""
+        try:
+            rows = pq.read_table(directory / _ROWS)
+            scores = pq.read_table(directory / _SCORES)
+            encoded = safetensors.torch.load_file(directory / _ENCODED)
+        except (OSError, pa.ArrowException, SafetensorError) as error:
+            raise BundleError(f"{directory}: its replay cannot be read: {error}; export the bundle again") from error
+        columns = [column.to_numpy() for column in scores.columns]
+        return cls(
+            rows=rows,
+            task_names=tuple(scores.column_names),
+            predictions_NT=np.stack(columns, axis=1).astype(np.float64),
+            encoded=encoded,
+        )
+
+    def check_features(self, batch: Batch, layout: InputLayout) -> None:
+        """BundleError naming the first feature whose encoded rows are not what training saw."""
+        found = _tensors(batch)
+        for index, column in enumerate(layout.dense):
+            before, now = self.encoded["dense"][:, index], found["dense"][:, index]
+            if not torch.allclose(before, now, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
+                row = int((~torch.isclose(before, now, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)).nonzero()[0])
+                raise BundleError(
+                    f"replay: feature {column.feature} is encoded differently than in training: {column.name} of row "
+                    f"{row} is {now[row]:g}, was {before[row]:g}; export the bundle again with this version"
+                )
+        before_keys, now_keys = _ids_by_key(self.encoded), _ids_by_key(found)
+        for key, before, now in zip(layout.sparse, before_keys, now_keys, strict=True):
+            if not torch.equal(before, now):
+                raise BundleError(
+                    f"replay: feature {key.feature} is encoded differently than in training: "
+                    f"other rows of table {key.table}; export the bundle again with this version"
+                )
+
+    def check_predictions(self, predictions_NT: NDArray[np.floating], *, tolerance: float = TOLERANCE) -> None:
+        """BundleError naming the first task whose predictions are not the training model's."""
+        expected_NT = self.predictions_NT
+        difference_NT = np.abs(predictions_NT - expected_NT) / np.maximum(1.0, np.abs(expected_NT))
+        # Not "beyond": a comparison with NaN is false, and NaN must not pass.
+        is_wrong_NT = ~(difference_NT <= tolerance)
+        for index, name in enumerate(self.task_names):
+            if is_wrong_NT[:, index].any():
+                row = int(is_wrong_NT[:, index].argmax())
+                raise BundleError(
+                    f"replay: task {name} differs from the training model by more than {tolerance:g}: row {row} gives "
+                    f"{predictions_NT[row, index]:.8g}, was {expected_NT[row, index]:.8g}; do not serve this bundle, "
+                    "export it again"
+                )
+
+
+def _tensors(batch: Batch) -> dict[str, Tensor]:
+    return {
+        "dense": batch.dense_BF.cpu().contiguous(),
+        "lengths": batch.lengths_KB.cpu().contiguous(),
+        "values": batch.values.cpu().contiguous(),
+    }
+
+
+def _ids_by_key(encoded: dict[str, Tensor]) -> list[Tensor]:
+    """Per sparse key: its lengths and ids in one vector, fit for comparison."""
+    sizes = encoded["lengths"].sum(dim=1).tolist()
+    values = encoded["values"].split(sizes)
+    return [torch.cat([lengths.long(), ids]) for lengths, ids in zip(encoded["lengths"], values, strict=True)]
