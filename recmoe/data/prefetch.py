@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -26,17 +26,19 @@ class Prefetch(Generic[T]):
     consumer stops early, the thread stops and the iterator is closed.
 
     Args:
-        make: makes the iterator; called on the thread.
+        source: the iterator; run and closed on the thread.
         num_items: items that may wait.
+        on_wait: told the seconds that the consumer waited, item by item.
     """
 
-    def __init__(self, make: Callable[[], Generator[T]], *, num_items: int, on_wait: Callable[[float], None]) -> None:
+    def __init__(self, source: Generator[T], *, num_items: int, on_wait: Callable[[float], None]) -> None:
         assert num_items > 0
-        self._make = make
+        self._source = source
         self._num_items = num_items
         self._on_wait = on_wait
 
-    def __iter__(self) -> Iterator[T]:
+    def items(self) -> Generator[T]:
+        """The items; the thread runs from the first one asked for until the last, or until this is closed."""
         items: queue.Queue[T | _Failed | _End] = queue.Queue(maxsize=self._num_items)
         stop = threading.Event()
         thread = threading.Thread(target=self._run, args=(items, stop), name="prefetch", daemon=True)
@@ -56,9 +58,8 @@ class Prefetch(Generic[T]):
             _drain(items, thread)
 
     def _run(self, items: "queue.Queue[T | _Failed | _End]", stop: threading.Event) -> None:
-        generator = self._make()
         try:
-            for item in generator:
+            for item in self._source:
                 items.put(item)
                 if stop.is_set():
                     return
@@ -66,7 +67,7 @@ class Prefetch(Generic[T]):
         except BaseException as error:
             items.put(_Failed(error))
         finally:
-            generator.close()
+            self._source.close()
 
 
 def _drain(items: "queue.Queue[T | _Failed | _End]", thread: threading.Thread) -> None:
