@@ -1,0 +1,143 @@
+"""evaluate(): predictions → report, by task, space, metric and slice."""
+
+# N rows, R resamples
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import NonNegativeInt, PositiveInt
+
+from recmoe.config import Config
+from recmoe.errors import EvaluationError
+from recmoe.evaluation.bootstrap import intervals
+from recmoe.evaluation.metrics import METRIC_KINDS, MetricConfig
+from recmoe.evaluation.metrics.ndcg import NdcgConfig
+from recmoe.evaluation.metrics.recall import RecallConfig
+from recmoe.evaluation.predictions import Predictions
+from recmoe.evaluation.report import MetricRow, Report, metric_name
+from recmoe.tasks import TaskConfig
+from recmoe.tasks.funnel import task_space
+from recmoe.tasks.task import TaskOutput
+
+
+class EvaluationConfig(Config):
+    """What is measured on a split."""
+
+    metrics: tuple[MetricConfig, ...] | None = None
+    """Metrics, each for the tasks it fits; by default all that fit a task and, over groups, the log."""
+    ks: tuple[PositiveInt, ...] = (5, 10)
+    """Places from the top for the default NDCG and recall."""
+    slices: tuple[str, ...] = ()
+    """Raw columns; every metric is also given for the rows of each of their values."""
+    max_slice_values: PositiveInt = 20
+    """Values per slice column, the most frequent ones; the others are taken together."""
+    num_resamples: NonNegativeInt = 200
+    """Bootstrap resamples for the 95 % intervals; 0 leaves the intervals out."""
+    seed: NonNegativeInt = 0
+    """Seed of the bootstrap."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What does not fit together, as (key path, message)."""
+        names = [metric.name for metric in self.metrics or ()]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                yield f"metrics.{index}", f"{name} is given twice"
+
+    def metrics_for(self, output: TaskOutput, *, has_groups: bool) -> list[MetricConfig]:
+        """The metrics of a task that predicts probabilities or values."""
+        chosen = self.metrics
+        if chosen is None:
+            chosen = tuple(metric for kind in METRIC_KINDS for metric in self._defaults(kind))
+        return [metric for metric in chosen if output in metric.outputs and (has_groups or not metric.needs_groups)]
+
+    def metric_names(self, tasks: Mapping[str, TaskConfig], *, has_groups: bool) -> list[str]:
+        """Names of everything a report will hold for these tasks, without slices: ``cvr.auc[click]``, …"""
+        return [
+            metric_name(name, metric.name, task_space(tasks, name))
+            for name, task in tasks.items()
+            for metric in self.metrics_for(task.output, has_groups=has_groups)
+        ]
+
+    def _defaults(self, kind: type[MetricConfig]) -> list[MetricConfig]:
+        if kind is NdcgConfig or kind is RecallConfig:
+            return [kind(k=k) for k in self.ks]
+        return [kind()]
+
+
+def evaluate(predictions: Predictions, *, config: EvaluationConfig) -> Report:
+    """Every metric that fits, for every task in its space, over all rows and over each slice.
+
+    Raises:
+        EvaluationError: a prediction is not finite, a slice column is not there, a metric over groups was asked
+            for by name but the rows have no group.
+    """
+    if predictions.groups_N is None:
+        for metric in config.metrics or ():
+            if metric.needs_groups:
+                raise EvaluationError(
+                    f"metric {metric.name} needs rows with a group, and these have none; name the group column in "
+                    "inputs.group, or take the metric out of evaluation.metrics"
+                )
+    everything = np.ones(predictions.num_rows, dtype=bool)
+    rows = _task_rows(predictions, everything, slice_name=None, config=config)
+    for column in config.slices:
+        if column not in predictions.slices:
+            known = ", ".join(predictions.slices) or "none"
+            raise EvaluationError(f"slice column {column} was not kept beside the predictions; there are: {known}")
+        for value, mask_N in slice_masks(predictions.slices[column], max_values=config.max_slice_values):
+            rows += _task_rows(predictions, mask_N, slice_name=f"{column}={value}", config=config)
+    return Report(rows=tuple(rows), num_rows=predictions.num_rows, num_resamples=config.num_resamples)
+
+
+def slice_masks(column_N: NDArray[Any], *, max_values: int) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """The values of a column and their rows, most frequent first; the rare ones together as ``(other)``.
+
+    None and NaN are ``(missing)``.
+    """
+    texts_N = np.array(["(missing)" if value is None or value != value else str(value) for value in column_N.tolist()])
+    values, value_N, counts = np.unique(texts_N, return_inverse=True, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    for index in order[:max_values]:
+        yield str(values[index]), value_N == index
+    if len(order) > max_values:
+        yield "(other)", np.isin(value_N, order[max_values:])
+
+
+def _task_rows(
+    predictions: Predictions, mask_N: NDArray[np.bool_], *, slice_name: str | None, config: EvaluationConfig
+) -> list[MetricRow]:
+    """Rows of the report for all tasks over some rows."""
+    rows = []
+    for task in predictions.task_names:
+        counts_N = predictions.in_space(task) & mask_N
+        scores, labels = predictions.of_task(task, counts_N)
+        groups = None if predictions.groups_N is None else predictions.groups_N[counts_N]
+        output = predictions.kinds[task]
+        metrics = {m.name: m.build() for m in config.metrics_for(output, has_groups=groups is not None)}
+        for metric in metrics.values():
+            metric.update(scores, labels, groups)
+        bounds = intervals(
+            metrics, num_rows=len(scores), groups_N=groups, num_resamples=config.num_resamples, seed=config.seed
+        )
+        for name, metric in metrics.items():
+            value = metric.compute()
+            low, high = bounds[name] or (None, None)
+            rows.append(
+                MetricRow(
+                    task=task,
+                    space=predictions.spaces[task],
+                    metric=name,
+                    slice=slice_name,
+                    value=None if value.reason else float(value.values_R[0]),
+                    low=None if value.reason else low,
+                    high=None if value.reason else high,
+                    num_rows=len(scores),
+                    num_positive=int(labels.sum()) if output == "binary" else None,
+                    num_groups_used=value.num_groups_used,
+                    num_groups_dropped=value.num_groups_dropped,
+                    reason=value.reason,
+                )
+            )
+    return rows

@@ -1,0 +1,127 @@
+"""Report: every number of an evaluation with its task, space, slice and interval."""
+
+import difflib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+
+from recmoe.errors import EvaluationError
+
+FORMAT = 1
+
+
+def metric_name(task: str, metric: str, space: str) -> str:
+    """The name of a number: ``cvr.auc[click]``."""
+    return f"{task}.{metric}[{space}]"
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One number."""
+
+    task: str
+    space: str
+    """``all``, or the label column that is 1 in the task's space."""
+    metric: str
+    """``auc``, ``ndcg@10``, …"""
+    slice: str | None
+    """``column=value``, or None for all rows of the space."""
+    value: float | None
+    """None where the metric is not defined."""
+    low: float | None
+    """Lower end of the 95 % interval; None without resamples."""
+    high: float | None
+    """Upper end of the 95 % interval."""
+    num_rows: int
+    """Rows in the space and slice with a known label."""
+    num_positive: int | None
+    """Of those, rows with label 1; None where the label is a value."""
+    num_groups_used: int | None = None
+    """Groups behind the value; None for metrics over rows."""
+    num_groups_dropped: int | None = None
+    """Groups left out because they have no value of their own."""
+    reason: str | None = None
+    """Why there is no value."""
+
+    @property
+    def name(self) -> str:
+        """``cvr.auc[click]``; with its slice ``cvr.auc[click, device=phone]``."""
+        return metric_name(self.task, self.metric, self.space if self.slice is None else f"{self.space}, {self.slice}")
+
+
+@dataclass(frozen=True)
+class Report:
+    """The rows of an evaluation: by slice (all rows first), task and metric."""
+
+    rows: tuple[MetricRow, ...]
+    num_rows: int
+    """Rows of the split, whatever space they are in."""
+    num_resamples: int
+    """Bootstrap resamples behind the intervals; 0 where there are none."""
+
+    def row(self, name: str) -> MetricRow:
+        """A row by name: ``cvr.auc[click]``, or ``cvr.auc[click, device=phone]``.
+
+        Raises:
+            EvaluationError: no such row; lists what there is.
+        """
+        by_name = {row.name: row for row in self.rows}
+        if name in by_name:
+            return by_name[name]
+        near = difflib.get_close_matches(name, by_name, n=1, cutoff=0.3)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        known = ", ".join(row.name for row in self.rows if row.slice is None)
+        raise EvaluationError(f"no metric {name} in this report{hint} There are: {known or 'none'}")
+
+    def value(self, name: str) -> float:
+        """The number of a row by name; NaN where it is not defined (``row(name).reason`` says why).
+
+        Raises:
+            EvaluationError: no such row; lists what there is.
+        """
+        value = self.row(name).value
+        return math.nan if value is None else value
+
+    def values(self) -> dict[str, float]:
+        """All numbers over all rows that are defined, by name; slices left out."""
+        return {row.name: row.value for row in self.rows if row.slice is None and row.value is not None}
+
+    def to_json(self) -> str:
+        """The report as a JSON document."""
+        document = {
+            "format": FORMAT,
+            "num_rows": self.num_rows,
+            "num_resamples": self.num_resamples,
+            "rows": [asdict(row) for row in self.rows],
+        }
+        return json.dumps(document, indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Report":
+        """The report that ``to_json`` wrote.
+
+        Raises:
+            EvaluationError: the text is not such a report.
+        """
+        try:
+            document = json.loads(text)
+            version = document["format"]
+            if version != FORMAT:
+                raise EvaluationError(
+                    f"the report has format {version}, this version of recmoe reads {FORMAT}; evaluate the model again"
+                )
+            return cls(
+                rows=tuple(_row(values) for values in document["rows"]),
+                num_rows=int(document["num_rows"]),
+                num_resamples=int(document["num_resamples"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise EvaluationError(
+                f"not a report of recmoe ({type(error).__name__}: {error}); evaluate the model again"
+            ) from error
+
+
+def _row(values: dict[str, object]) -> MetricRow:
+    known: Sequence[str] = [field.name for field in fields(MetricRow)]
+    return MetricRow(**{name: values[name] for name in known})  # type: ignore[arg-type]
