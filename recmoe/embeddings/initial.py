@@ -1,0 +1,29 @@
+"""Initial values of tables: a function of seed and table name, of no device, back end or world size."""
+
+import hashlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+ROWS_PER_BLOCK = 65_536
+"""Rows drawn from one generator, so that a shard of a large table is filled without the whole of it."""
+
+
+def fill_initial(
+    target_RC: Tensor, *, seed: int, table: str, num_rows: int, width: int, std: float, row: int = 0, column: int = 0
+) -> None:
+    """Fill a table, or the part of it that begins at (row, column), with draws from N(0, std²)."""
+    last_row, last_column = row + target_RC.shape[0], column + target_RC.shape[1]
+    for start, block_NW in _blocks(seed=seed, table=table, num_rows=num_rows, width=width, first=row, last=last_row):
+        top, bottom = max(row, start), min(last_row, start + block_NW.shape[0])
+        part = block_NW[top - start : bottom - start, column:last_column]
+        target_RC[top - row : bottom - row].copy_(part.mul(std))
+
+
+def _blocks(*, seed: int, table: str, num_rows: int, width: int, first: int, last: int) -> Iterator[tuple[int, Tensor]]:
+    """The blocks that hold rows first … last - 1, each with its first row."""
+    for start in range(first // ROWS_PER_BLOCK * ROWS_PER_BLOCK, last, ROWS_PER_BLOCK):
+        digest = hashlib.sha256(f"{seed}/{table}/{start}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        yield start, torch.randn(min(ROWS_PER_BLOCK, num_rows - start), width, generator=generator)

@@ -1,0 +1,189 @@
+"""TablesConfig, and PlainTables: embedding tables in plain PyTorch."""
+
+# B rows, K sparse keys, V rows of a table, D its width, P sum of the widths of some keys
+
+import importlib.util
+from collections.abc import Collection, Iterator, Sequence
+from itertools import groupby
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from pydantic import Field, PositiveFloat
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recmoe.config import Config
+from recmoe.embeddings.initial import fill_initial
+from recmoe.embeddings.sparse_optimizer import RowwiseAdagradConfig, SparseOptimizerConfig
+from recmoe.features.batch import Batch
+from recmoe.features.layout import InputLayout, SparseKey, TableSpec
+
+ShardingKind = Literal[
+    "table_wise", "column_wise", "row_wise", "table_row_wise", "table_column_wise", "grid_shard", "data_parallel"
+]
+CUTS_COLUMNS: tuple[ShardingKind, ...] = ("column_wise", "table_column_wise", "grid_shard")
+
+
+class TablesConfig(Config):
+    """Embedding tables: who computes them, where they live and how they learn."""
+
+    backend: Literal["auto", "torchrec", "plain"] = "auto"
+    """Sharded and fused tables of torchrec, plain ones of PyTorch, or the former where installed."""
+    sharding: dict[str, ShardingKind] = Field(default_factory=dict)
+    """How to split a table over the workers; the planner chooses for tables that are not named."""
+    optimizer: SparseOptimizerConfig = RowwiseAdagradConfig()
+    """What happens to the rows that a batch touched."""
+    init_std: PositiveFloat = 0.01
+    """Standard deviation of the initial values, which depend on seed and table name alone."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What does not fit together, as (key path, message)."""
+        for table, kind in self.sharding.items():
+            if kind in CUTS_COLUMNS and self.optimizer.kind == "rowwise_adagrad":
+                yield (
+                    f"sharding.{table}",
+                    f"{kind} cuts rows apart, and rowwise_adagrad keeps one sum per row: the result would depend on "
+                    "the number of workers; use table_wise, or tables.optimizer.kind: adagrad",
+                )
+            if kind == "data_parallel" and self.optimizer.kind == "adam":
+                yield (
+                    f"sharding.{table}",
+                    "data_parallel sums a gradient over all rows, from which adam cannot tell the touched ones; "
+                    "use table_wise, or another tables.optimizer.kind",
+                )
+            if self.backend == "plain":
+                yield f"sharding.{table}", "the plain back end keeps every table whole; drop it, or use torchrec"
+
+    def resolved_backend(self) -> Literal["torchrec", "plain"]:
+        """What ``auto`` means here: torchrec where it is installed."""
+        if self.backend != "auto":
+            return self.backend
+        return (
+            "torchrec" if importlib.util.find_spec("torchrec") and importlib.util.find_spec("fbgemm_gpu") else "plain"
+        )
+
+    def launch_problems(
+        self, *, tables: Collection[TableSpec], device_type: str, world_size: int
+    ) -> Iterator[tuple[str, str]]:
+        """What these tables on this device and number of workers cannot do, as (key path, message)."""
+        names = [table.name for table in tables]
+        for table in self.sharding:
+            if table not in names:
+                yield f"sharding.{table}", f"there is no such table; there are: {', '.join(names)}"
+        if self.resolved_backend() == "plain":
+            if world_size > 1:
+                yield "backend", f"plain tables train in one process, not in {world_size} workers; install torchrec"
+            return
+        for table, kind in self.sharding.items():
+            if device_type == "cpu" and kind in ("row_wise", "table_row_wise", "grid_shard"):
+                yield f"sharding.{table}", f"torchrec has no {kind} tables on a CPU; use table_wise or column_wise"
+        if device_type == "cpu" and self.optimizer.kind == "adam":
+            yield "optimizer.kind", "torchrec has no adam for tables on a CPU; use rowwise_adagrad, adagrad or sgd"
+        for spec in tables:
+            if spec.width % 4:
+                yield (
+                    "backend",
+                    f"table {spec.name} has width {spec.width}; torchrec's kernels need a multiple of 4, such as "
+                    f"{spec.width // 4 * 4 + 4}; change inputs.width or the feature's width, or use backend: plain",
+                )
+
+    def build(self, *, layout: InputLayout, seed: int) -> nn.Module:
+        """Tables of a layout: plain ones ready to use, torchrec's to be placed first (``placement.place``)."""
+        if self.resolved_backend() == "plain":
+            return PlainTables(layout, seed=seed, init_std=self.init_std)
+        from recmoe.embeddings.fused import TorchrecTables
+
+        return TorchrecTables(layout, seed=seed, init_std=self.init_std)
+
+
+@runtime_checkable
+class Tables(Protocol):
+    """What both back ends offer beside looking rows up."""
+
+    layout: InputLayout
+
+    def table_weights(self) -> dict[str, Tensor]:
+        """Live weights by table name: a tensor [V, D], or a sharded one of that shape."""
+        ...
+
+
+class PlainTables(nn.Module):
+    """Embedding tables as plain parameters ``tables.<name>``, with sparse gradients.
+
+    Example: two keys share table ``tag`` (sum); the second row of key ``tags`` is empty::
+
+                   query  tags            pooled_BP
+            row 0  [3]    [5, 9]          [ tag[3] | tag[5] + tag[9] ]
+            row 1  [4]    []              [ tag[4] | 0               ]
+
+    Args:
+        layout: tables and sparse keys; keys of one table stand together.
+        seed, init_std: the initial values, the same as the torchrec back end's.
+    """
+
+    def __init__(self, layout: InputLayout, *, seed: int = 0, init_std: float = 0.01) -> None:
+        super().__init__()
+        self.layout = layout
+        self.tables = nn.Module()
+        self._specs = {spec.name: spec for spec in layout.tables}
+        for spec in layout.tables:
+            weight_VD = torch.empty(spec.num_rows, spec.width)
+            fill_initial(weight_VD, seed=seed, table=spec.name, num_rows=spec.num_rows, width=spec.width, std=init_std)
+            self.tables.register_parameter(member_name(spec.name), nn.Parameter(weight_VD))
+
+    def forward(self, batch: Batch, keys: Sequence[SparseKey] | None = None) -> Tensor:
+        """Look up and pool.
+
+        Args:
+            batch: holds the ids of ``keys``, in their order.
+            keys: some of the layout's sparse keys in layout order; all by default.
+
+        Returns:
+            pooled_BP: float32, one vector per key beside the next; zeros for rows without ids.
+        """
+        keys = self.layout.sparse if keys is None else keys
+        num_rows = batch.num_rows
+        if not keys:
+            return torch.zeros(num_rows, 0, device=batch.dense_BF.device)
+        assert batch.lengths_KB.shape[0] == len(keys), "the batch holds other keys than the ones asked for"
+        pieces: list[Tensor] = []
+        first_key = first_id = 0
+        num_ids_K = batch.lengths_KB.sum(dim=1).tolist()
+        for table, group in groupby(keys, key=lambda key: key.table):
+            last_key = first_key + len(list(group))
+            last_id = first_id + sum(num_ids_K[first_key:last_key])
+            lengths_N = batch.lengths_KB[first_key:last_key].reshape(-1)
+            pooled_ND = self._pool(self._specs[table], batch.values[first_id:last_id], lengths_N)
+            pieces.extend(torch.split(pooled_ND, num_rows))
+            first_key, first_id = last_key, last_id
+        return torch.cat(pieces, dim=1)
+
+    def _pool(self, spec: TableSpec, ids: Tensor, lengths_N: Tensor) -> Tensor:
+        ends_N = lengths_N.to(torch.int64).cumsum(0)
+        return F.embedding_bag(
+            ids,
+            self.weight(spec.name),
+            ends_N - lengths_N,
+            mode=spec.pooling,
+            sparse=self.training,
+        )
+
+    def weight(self, table: str) -> nn.Parameter:
+        """The parameter [V, D] of a table."""
+        return self.tables.get_parameter(member_name(table))
+
+    def table_weights(self) -> dict[str, Tensor]:
+        """Live weights by table name."""
+        return {spec.name: self.weight(spec.name).detach() for spec in self.layout.tables}
+
+
+def member_name(table: str) -> str:
+    """The name of a table as a member of a module, where dots and names of methods are taken.
+
+    Reversible and one to one: ``%`` and ``.`` are percent-encoded, a taken name gets a ``%`` in front.
+    """
+    name = table.replace("%", "%25").replace(".", "%2E")
+    return f"%{name}" if hasattr(nn.ModuleDict, name) or name in _TAKEN else name
+
+
+_TAKEN = frozenset(vars(nn.ModuleDict())) | {""}
