@@ -61,7 +61,10 @@ class ExperimentConfig(Config):
         labels = {label.column for label in label_columns(self.tasks)}
         for name, feature in self.inputs.features.items():
             if (feature.column or name) in labels:
-                yield f"inputs.features.{name}", f"column {feature.column or name} is a label; a feature must not be one"
+                yield (
+                    f"inputs.features.{name}",
+                    f"column {feature.column or name} is a label; a feature must not be one",
+                )
 
     def _stopping_problems(self) -> Iterator[tuple[str, str]]:
         stopping = self.training.early_stopping

@@ -3,16 +3,18 @@
 # B rows, R requests, C candidates, D input width, H representation width, T tasks, T' towers, L label columns
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
+from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from recmoe.config import Config
 from recmoe.embeddings.numeric_vectors import NumericVectors
 from recmoe.features.batch import Batch
-from recmoe.features.layout import SHARED_SIDES, InputLayout, SparseKey
+from recmoe.features.layout import SHARED_SIDES, InputLayout
 from recmoe.moe.architectures import ArchitectureConfig, MMoEConfig
+from recmoe.moe.balance import importance_loss
 from recmoe.moe.expert_layer import GateUse
 from recmoe.moe.linear import SidedInput
 from recmoe.tasks.funnel import TaskSet
@@ -29,14 +31,8 @@ class ModelConfig(Config):
     """The head of each task."""
     weighting: WeightingConfig = FixedWeightingConfig()
     """How the losses of the tasks become one."""
-
-
-class Tables(Protocol):
-    """What the model asks of embedding tables, whichever back end holds them."""
-
-    def __call__(self, batch: Batch, keys: Sequence[SparseKey] | None = None) -> Tensor:
-        """Pooled vectors [B, sum of widths] of the keys, by default all, in layout order."""
-        ...
+    balance: NonNegativeFloat = 0.0
+    """Factor of the balance loss, which keeps gates from leaving experts unused."""
 
 
 class ModelOutput(NamedTuple):
@@ -168,19 +164,24 @@ class TrainingModel(nn.Module):
     Args:
         ranker: the model that will serve.
         weighting: losses_T → one loss; may learn its weights.
+        balance: factor of the balance loss.
     """
 
-    def __init__(self, *, ranker: MultiTaskRanker, weighting: nn.Module) -> None:
+    def __init__(self, *, ranker: MultiTaskRanker, weighting: nn.Module, balance: float = 0.0) -> None:
         super().__init__()
         self.ranker = ranker
         self.weighting = weighting
+        self.balance = balance
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss to minimise, and losses_T as they are before weighting."""
         output = self.ranker(batch)
         labels_BT, weights_BT = self.ranker.tasks.targets(batch.labels_BL)
         losses_T = self.ranker.tasks.losses(output.logits_BT, labels_BT, weights_BT)
-        return self.weighting(losses_T), losses_T.detach()
+        loss = self.weighting(losses_T)
+        if self.balance > 0:
+            loss = loss + self.balance * importance_loss(output.gate_uses)
+        return loss, losses_T.detach()
 
 
 def build_model(*, layout: InputLayout, tasks: TaskSet, config: ModelConfig, tables: nn.Module) -> MultiTaskRanker:

@@ -12,15 +12,15 @@ from recmoe.errors import TrainingError
 class RunFolder:
     """The files of one run::
 
-        config.json      the resolved config
-        encoder/         vocabularies and statistics, learnt once from the training split
-        plan.json        where every table went
-        checkpoints/     the newest ones and the best
-        metrics.jsonl    a line per logged step and validation
-        replay/          raw rows and the scores the training model gave them
-        report.json      metrics of the test split; report.html shows them
-        bundle/          the model as it is served
-        state.json       status, tracking id, best step
+    config.json      the resolved config
+    encoder/         vocabularies and statistics, learnt once from the training split
+    plan.json        where every table went
+    checkpoints/     the newest ones and the best
+    metrics.jsonl    a line per logged step and validation
+    replay/          raw rows and the scores the training model gave them
+    report.json      metrics of the test split; report.html shows them
+    bundle/          the model as it is served
+    state.json       status, tracking id, best step
     """
 
     def __init__(self, root: Path) -> None:
@@ -83,7 +83,13 @@ class RunFolder:
 
 
 # What may change between a run and its continuation without changing its numbers.
-FREE_KEYS = ("tracking", "data.cache_dir", "training.keep_checkpoints", "training.checkpoint_every", "training.timeout_s")
+FREE_KEYS = (
+    "tracking",
+    "data.cache_dir",
+    "training.keep_checkpoints",
+    "training.checkpoint_every",
+    "training.timeout_s",
+)
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from recmoe.config import Config
 from recmoe.data.loader import BatchLoader
-from recmoe.data.parquet import Cursor, ParquetStream
+from recmoe.data.order import Cursor
+from recmoe.data.parquet import ParquetStream
+from recmoe.embeddings.placement import TableOptimizer
 from recmoe.errors import TrainingError
 from recmoe.training.optimizers import AdamWConfig, ConstantSchedule, ScheduleConfig, set_learning_rate
-from recmoe.training.progress import ProgressLog
 from recmoe.training.runtime import Precision, Runtime, autocast
 from recmoe.training.stop import StopSignal
 
@@ -146,20 +147,17 @@ class Trainer:
 
     model: nn.Module
     dense_optimizer: torch.optim.Optimizer
-    set_table_lr: Callable[[float], None]
-    """Set the rate of the sparse optimizers as a share of their own."""
-    step_tables: Callable[[], None]
-    """Apply the tables' gradients where the backward has not done it already."""
+    table_optimizer: TableOptimizer
     stream: ParquetStream
     loader: BatchLoader
     validate: Callable[[Position], float | None]
     validation: Validation | None
     save: Callable[[Position, bool], None]
     log: Callable[[int, Mapping[str, float]], None]
+    """Add a step's numbers to the curves."""
     config: TrainingConfig
     precision: Literal["fp32", "bf16"]
     runtime: Runtime
-    progress: ProgressLog
     task_names: Sequence[str]
     stop: StopSignal = field(default_factory=StopSignal)
 
@@ -199,7 +197,7 @@ class Trainer:
                     train_s=position.train_s + time.perf_counter() - started_s,
                 )
                 if step % LOG_EVERY == 0 or is_epoch_end:
-                    self._report(position, losses_T / num_summed, num_steps)
+                    self._report(position, losses_T / num_summed)
                     losses_T = torch.zeros_like(losses_T)
                     num_summed = 0
                 must_validate = self._must_validate(step, is_epoch_end)
@@ -237,7 +235,7 @@ class Trainer:
         """One optimizer step; losses_T before it."""
         share = self.config.schedule.factor(step, num_steps)
         set_learning_rate(self.dense_optimizer, self.config.dense_optimizer.lr * share)
-        self.set_table_lr(share)
+        self.table_optimizer.scale_lr(share)
         self.dense_optimizer.zero_grad(set_to_none=True)
         with autocast(self.precision, self.runtime.device):
             loss, losses_T = self.model(batch)
@@ -246,10 +244,10 @@ class Trainer:
             parameters = [p for group in self.dense_optimizer.param_groups for p in group["params"]]
             nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
         self.dense_optimizer.step()
-        self.step_tables()
+        self.table_optimizer.step()
         return losses_T  # type: ignore[no-any-return]
 
-    def _report(self, position: Position, losses_T: Tensor, num_steps: int) -> None:
+    def _report(self, position: Position, losses_T: Tensor) -> None:
         losses = dict(zip(self.task_names, losses_T.tolist(), strict=True))
         broken = [name for name, value in losses.items() if not math.isfinite(value)]
         if broken:
@@ -259,15 +257,6 @@ class Trainer:
             )
         samples_per_s = position.num_samples / max(position.train_s, 1e-9)
         wait_share = self.loader.wait_s / max(position.train_s, 1e-9)
-        if not self.runtime.is_main:
-            return
-        self.progress.update(
-            step=position.step,
-            samples_per_s=samples_per_s,
-            losses=losses,
-            wait_share=wait_share,
-            is_last=position.step == num_steps,
-        )
         values = {f"train/{name}/loss": value for name, value in losses.items()}
         values |= {
             "train/samples_per_s": samples_per_s,

@@ -40,16 +40,14 @@ class ProgressLog:
             self._task = self._bar.add_task("starting", total=num_steps, completed=first_step)
             self._bar.start()
 
-    def update(
-        self, *, step: int, samples_per_s: float, losses: Mapping[str, float], wait_share: float, is_last: bool
-    ) -> None:
-        """Show a step; cheap enough to be called at every one that has fresh losses."""
+    def update(self, *, step: int, samples_per_s: float, losses: Mapping[str, float], wait_share: float) -> None:
+        """Show a step."""
         text = describe(samples_per_s=samples_per_s, losses=losses, wait_share=wait_share)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step, description=text)
             return
         now_s = time.monotonic()
-        if is_last or now_s - self._last_line_s >= self._interval_s:
+        if step >= self._num_steps or now_s - self._last_line_s >= self._interval_s:
             self._last_line_s = now_s
             rate = (step - self._first_step) / max(now_s - self._started_s, 1e-9)
             left_s = (self._num_steps - step) / max(rate, 1e-9)

@@ -1,0 +1,55 @@
+# make demo   environment, then the main job: log → models → registry → ranking
+# make test   environment, lint, types, tests: what CI runs
+# make lock   the requirement locks anew (needs uv)
+
+PYTHON ?= python3.11
+VENV ?= .venv
+# cpu, or cuda for a machine with an NVIDIA GPU.
+STACK ?= cpu
+# Where pip should look for torch first, for example PyTorch's index of CPU wheels.
+TORCH_INDEX ?=
+DATA ?= synthetic
+FROM ?=
+TO ?= demo/$(DATA)
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(STACK)
+
+.PHONY: demo test fast lint types install lock clean
+
+install: $(STAMP)
+
+# torch first, with its own dependencies; then the complete lock without resolving: torchrec
+# would pull the CUDA build of fbgemm.
+$(STAMP): requirements/$(STACK).lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Python 3.11 is needed; set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install pip; }
+	$(BIN)/python -m pip install --progress-bar off --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	$(BIN)/python -m pip install --progress-bar off --quiet --no-deps -r requirements/$(STACK).lock
+	$(BIN)/python -m pip install --progress-bar off --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: install
+	$(BIN)/python -m pipelines.demo --data $(DATA) $(if $(FROM),--from $(FROM)) --to $(TO)
+
+test: install lint types
+	$(BIN)/python -m pytest
+
+fast: install
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+lock:
+	uv pip compile requirements/cpu.in --override requirements/cpu-overrides.txt --python-version 3.11 \
+	  --python-platform x86_64-unknown-linux-gnu --no-emit-package torch --no-header --no-annotate -o requirements/cpu.lock
+	uv pip compile requirements/cuda.in --python-version 3.11 \
+	  --python-platform x86_64-unknown-linux-gnu --no-emit-package torch --no-header --no-annotate -o requirements/cuda.lock
+
+clean:
+	rm -rf $(VENV) demo runs

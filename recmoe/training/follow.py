@@ -1,0 +1,91 @@
+"""CurveFollower: reads the curves that rank 0 writes, shows them, and passes them on."""
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from recmoe.training.progress import ProgressLog
+
+POLL_S = 0.5
+
+
+class CurveFollower(threading.Thread):
+    """Follows a file of curves while somebody, here or in another process, appends to it.
+
+    Args:
+        path: a JSON object per line, with ``step`` and numbers by name.
+        num_steps: steps of the whole run, or None while they are not known.
+        pass_on: called with step and numbers of every line, such as a tracker's ``log_metrics``.
+        is_quiet: pass on without showing.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        num_steps: Callable[[], int | None],
+        pass_on: Callable[[int, Mapping[str, float]], None],
+        is_quiet: bool = False,
+    ) -> None:
+        super().__init__(daemon=True)
+        self._path = path
+        self._num_steps = num_steps
+        self._pass_on = pass_on
+        self._is_quiet = is_quiet
+        self._is_over = threading.Event()
+        self._progress: ProgressLog | None = None
+
+    def __enter__(self) -> "CurveFollower":
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._is_over.set()
+        self.join()
+
+    def run(self) -> None:
+        """Follow until told that it is over; then read the rest."""
+        place = self._path.stat().st_size if self._path.exists() else 0
+        while True:
+            is_last = self._is_over.wait(POLL_S)
+            lines, place = _new_lines(self._path, place)
+            for line in lines:
+                values = json.loads(line)
+                step = values.pop("step")
+                self._pass_on(step, values)
+                if not self._is_quiet:
+                    self._show(step, values)
+            if is_last:
+                break
+        if self._progress is not None:
+            self._progress.close()
+
+    def _show(self, step: int, values: Mapping[str, float]) -> None:
+        if self._progress is None:
+            self._progress = ProgressLog(num_steps=self._num_steps() or step, first_step=step)
+        losses = {name.split("/")[1]: value for name, value in values.items() if name.endswith("/loss")}
+        if losses:
+            self._progress.update(
+                step=step,
+                samples_per_s=values["train/samples_per_s"],
+                losses=losses,
+                wait_share=values["train/data_wait_share"],
+            )
+        else:
+            shown = " · ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in values.items())
+            self._progress.note(f"step {step:,} · validation · {shown}")
+
+
+def _new_lines(path: Path, place: int) -> tuple[list[str], int]:
+    """Whole lines written since a place in a file, and the new place."""
+    if not path.exists():
+        return [], 0
+    size = path.stat().st_size
+    if size < place:
+        # A restarted job has dropped the curves of the steps it does again.
+        return [], size
+    with path.open("rb") as file:
+        file.seek(place)
+        whole, newline, _ = file.read().rpartition(b"\n")
+    return whole.decode().splitlines(), place + len(whole) + len(newline)

@@ -1,0 +1,245 @@
+"""run_worker: what every process of a training job does, from the encoder to the report."""
+
+import json
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+
+from recmoe.config import dump_config
+from recmoe.data.loader import BatchLoader
+from recmoe.data.parquet import ParquetStream
+from recmoe.embeddings.logical import copy_into, dense_parameters, unwrap
+from recmoe.embeddings.placement import place
+from recmoe.embeddings.tables import PlainTables
+from recmoe.evaluation.evaluate import EvaluationConfig, evaluate
+from recmoe.evaluation.metrics import metric_best
+from recmoe.evaluation.page import write_report_page
+from recmoe.evaluation.predict import Scored, predict_rows
+from recmoe.evaluation.report import Report
+from recmoe.experiment import ExperimentConfig
+from recmoe.export.bundle import write_bundle
+from recmoe.export.replay import Replay
+from recmoe.features.encoder import FeatureEncoder
+from recmoe.model import MultiTaskRanker, TrainingModel, build_model
+from recmoe.run_folder import RunFolder, write_atomically
+from recmoe.training.checkpoint import CheckpointStore
+from recmoe.training.loop import Position, Trainer, TrainResult, Validation
+from recmoe.training.runtime import Runtime, resolve_precision
+from recmoe.training.stop import StopSignal
+
+NUM_REPLAY_ROWS = 1000
+"""Raw rows that travel in the bundle with the training model's scores; every copy of the model must repeat them."""
+
+
+def run_worker(config: ExperimentConfig, folder: RunFolder, *, runtime: Runtime) -> None:
+    """Train from the last committed checkpoint or from the start, score the test split, write the bundle.
+
+    Every rank calls it; the first one writes into the folder.
+    """
+    job = _Job(config, folder, runtime)
+    result = job.train()
+    if runtime.is_main:
+        folder.update_state(
+            status="interrupted" if result.is_interrupted else "trained",
+            step=result.position.step,
+            best_step=result.position.best_step,
+            best_value=result.position.best_value,
+            samples_per_s=result.samples_per_s,
+            train_s=result.position.train_s,
+            wait_share=result.wait_share,
+        )
+    if not result.is_interrupted:
+        job.load_best(result.position)
+        job.write_report()
+        job.write_bundle()
+
+
+class _Job:
+    """One rank's part of a training job."""
+
+    def __init__(self, config: ExperimentConfig, folder: RunFolder, runtime: Runtime) -> None:
+        self.config = config
+        self.folder = folder
+        self.runtime = runtime
+        self.encoder = FeatureEncoder.load(folder.encoder)
+        self.tasks = config.task_set()
+        self.placed = place(
+            self._training_model(), config=config.tables, device=runtime.device, find_unused_parameters=False
+        )
+        self.dense_optimizer = config.training.dense_optimizer.build(
+            parameter for _, parameter in dense_parameters(self.placed.model)
+        )
+        self.checkpoints = CheckpointStore(
+            folder.checkpoints,
+            model=self.placed.model,
+            dense_optimizer=self.dense_optimizer,
+            table_optimizer=self.placed.table_optimizer,
+            fingerprint=self.encoder.fingerprint,
+            keep=config.training.keep_checkpoints,
+        )
+        if runtime.is_main:
+            write_atomically(folder.plan, json.dumps(self.placed.plan, indent=2))
+
+    def _training_model(self) -> TrainingModel:
+        # The same initial weights in every process: the dense part is replicated.
+        torch.manual_seed(self.config.seed)
+        tables = self.config.tables.build(layout=self.encoder.layout, seed=self.config.seed)
+        ranker = build_model(
+            layout=self.encoder.layout, tasks=self.tasks, config=self.config.model, tables=tables
+        )
+        weighting = self.config.model.weighting.build(
+            weights=[self.tasks.weights[name] for name in self.tasks.names],
+            outputs=[self.tasks.kinds[name] for name in self.tasks.names],
+        )
+        # Dropout draws other numbers in every process.
+        torch.manual_seed(self.config.seed + 1 + self.runtime.rank)
+        return TrainingModel(ranker=ranker, weighting=weighting, balance=self.config.model.balance)
+
+    @property
+    def ranker(self) -> MultiTaskRanker:
+        """The model inside whatever shards and replicates it."""
+        model = unwrap(self.placed.model)
+        assert isinstance(model, TrainingModel)
+        return model.ranker
+
+    def train(self) -> TrainResult:
+        """Go on from the last committed checkpoint, or start."""
+        training = self.config.training
+        stream = open_split(self.config, self.folder, "train")
+        position = self._resumed() or Position(cursor=stream.start())
+        num_steps = self._num_steps(stream, position)
+        if self.runtime.is_main:
+            self.folder.forget_after(position.step)
+            self.folder.update_state(num_steps=num_steps, world_size=self.runtime.world_size)
+        with StopSignal() as stop:
+            trainer = Trainer(
+                model=self.placed.model,
+                dense_optimizer=self.dense_optimizer,
+                table_optimizer=self.placed.table_optimizer,
+                stream=stream,
+                loader=self._loader(stream, training.batch_size),
+                validate=self._validate,
+                validation=self._validation(),
+                save=self._save,
+                log=self._log,
+                config=training,
+                precision=resolve_precision(training.precision, self.runtime.device),
+                runtime=self.runtime,
+                task_names=self.tasks.names,
+                stop=stop,
+            )
+            return trainer.train(position, num_steps=num_steps)
+
+    def load_best(self, position: Position) -> None:
+        """The weights that validated best, or the last ones where nothing was validated."""
+        if position.best_step is not None and position.best_step != position.step:
+            self.checkpoints.load(position.best_step)
+
+    def write_report(self) -> None:
+        """Score the test split with the training model itself; nothing to do without one."""
+        if not self.config.data.test:
+            return
+        scored = self._score("test", self.config.evaluation)
+        if self.runtime.is_main:
+            report = evaluate(scored.predictions, config=self.config.evaluation)
+            write_atomically(self.folder.report, report.to_json())
+            write_report_page(
+                report, scored.predictions, scored.usages, self.folder.page, title=f"{self.config.name}: test split"
+            )
+
+    def write_bundle(self) -> None:
+        """Copy the model into plain tables and prove that it scores raw rows as the training model does."""
+        stream = open_split(self.config, self.folder, "test" if self.config.data.test else "train")
+        rows = next(iter(stream.chunks(batch_size=NUM_REPLAY_ROWS)))
+        self.ranker.eval()
+        with torch.inference_mode():
+            batch = self.encoder.encode(rows, with_labels=False).to(self.runtime.device)
+            predictions_NT = self.ranker.predict(batch).cpu().numpy()
+        plain = None
+        if self.runtime.is_main:
+            tables = PlainTables(self.encoder.layout)
+            plain = build_model(
+                layout=self.encoder.layout, tasks=self.tasks, config=self.config.model, tables=tables
+            )
+        copy_into(plain, self.ranker)
+        if plain is not None:
+            report = Report.from_json(self.folder.report.read_text()) if self.folder.report.exists() else None
+            write_bundle(
+                self.folder.bundle,
+                name=self.config.name,
+                config=dump_config(self.config),
+                encoder=self.encoder,
+                model=plain,
+                replay=Replay.capture(
+                    rows, encoder=self.encoder, task_names=self.tasks.names, predictions_NT=predictions_NT
+                ),
+                report=report,
+                replace=True,
+            )
+
+    def _resumed(self) -> Position | None:
+        step = self.checkpoints.latest()
+        return None if step is None else Position.from_json(self.checkpoints.load(step))
+
+    def _num_steps(self, stream: ParquetStream, position: Position) -> int:
+        """Steps of the whole run: those done, the rest of this epoch, the epochs after it."""
+        training = self.config.training
+        world = {"world_size": self.runtime.world_size, "batch_size": training.batch_size}
+        num_steps = position.step
+        if position.cursor.epoch < training.epochs:
+            num_steps += position.cursor.num_steps(**world)
+            num_steps += (training.epochs - position.cursor.epoch - 1) * stream.num_steps(stream.start(), **world)
+        return num_steps if training.max_steps is None else min(num_steps, training.max_steps)
+
+    def _validation(self) -> Validation | None:
+        stopping = self.config.training.early_stopping
+        if stopping is None:
+            return None
+        return Validation(
+            metric=stopping.metric,
+            is_higher_better=metric_best(stopping.metric) == "highest",
+            min_delta=stopping.min_delta,
+            patience=stopping.patience,
+        )
+
+    def _validate(self, position: Position) -> float | None:
+        """The stopping metric; None without a validation split or without early stopping."""
+        if not self.config.data.validation:
+            return None
+        # Intervals and slices are for the final report; here they would only cost time.
+        quick = self.config.evaluation.model_copy(update={"num_resamples": 0, "slices": ()})
+        report = evaluate(self._score("validation", quick).predictions, config=quick)
+        self._log(position.step, {f"val/{name}": value for name, value in report.values().items()})
+        stopping = self.config.training.early_stopping
+        return None if stopping is None else report.value(stopping.metric)
+
+    def _score(self, split: Split, config: EvaluationConfig) -> Scored:
+        stream = open_split(self.config, self.folder, split)
+        loader = self._loader(stream, self.config.training.evaluation_batch_size)
+        return predict_rows(self.ranker, loader, slices=config.slices, gather=self.runtime.gather)
+
+    def _loader(self, stream: ParquetStream, batch_size: int) -> BatchLoader:
+        return BatchLoader(
+            stream,
+            self.encoder,
+            batch_size=batch_size,
+            rank=self.runtime.rank,
+            world_size=self.runtime.world_size,
+            device=self.runtime.device,
+        )
+
+    def _save(self, position: Position, is_best: bool) -> None:
+        self.checkpoints.save(position.step, position.to_json(), is_best=is_best)
+
+    def _log(self, step: int, values: Mapping[str, float]) -> None:
+        if self.runtime.is_main:
+            self.folder.log(step, values)
+
+
+Split = Literal["train", "validation", "test"]
+
+
+def open_split(config: ExperimentConfig, folder: RunFolder, split: Split) -> ParquetStream:
+    """The rows of a split; CSV files are converted beside the run."""
+    return config.data.build(split, seed=config.seed, cache_dir=folder.cache)
