@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from recmoe import __version__
 from recmoe.embeddings.tables import PlainTables
 from recmoe.errors import BundleError
-from recmoe.evaluation.evaluate import Report
+from recmoe.evaluation.report import Report
 from recmoe.export.manifest import FILE_NAME, Manifest, digest_of, list_files
 from recmoe.export.replay import Replay
 from recmoe.export.weights import read_weights, write_weights

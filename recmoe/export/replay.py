@@ -123,5 +123,5 @@ def _tensors(batch: Batch) -> dict[str, Tensor]:
 def _ids_by_key(encoded: dict[str, Tensor]) -> list[Tensor]:
     """Per sparse key: its lengths and ids in one vector, fit for comparison."""
     sizes = encoded["lengths"].sum(dim=1).tolist()
-    values = encoded["values"].split(sizes)
+    values = torch.split(encoded["values"], sizes)
     return [torch.cat([lengths.long(), ids]) for lengths, ids in zip(encoded["lengths"], values, strict=True)]

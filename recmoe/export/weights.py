@@ -72,7 +72,7 @@ def _write_table(table: Tensor, folder: Path, max_file_bytes: int) -> list[str]:
     row_bytes = table[:1].numel() * table.element_size()
     num_rows = max(1, max_file_bytes // max(1, row_bytes))
     names = []
-    for rows in table.split(num_rows):
+    for rows in torch.split(table, num_rows):
         # A view would be saved with all of the storage behind it.
         content = safetensors.torch.save({_ROWS: rows.clone()})
         name = f"{hashlib.sha256(content).hexdigest()}.safetensors"

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from recmoe.errors import BundleError, RequestError
 from recmoe.export.bundle import ModelBundle
-from recmoe.features.layout import SHARED_SIDES
+from recmoe.features.layout import SHARED_SIDES, Side
 from recmoe.ranking.columns import ROW, DecodedRequest, RequestDecoder
 from recmoe.ranking.request import FeatureWarning, ModelInfo, RankedItem, RankRequest, RankResponse, ScoreInfo
 from recmoe.ranking.score import RankingConfig, ScoreFormula, unknown_name
@@ -60,6 +60,11 @@ class Ranker:
         rows = bundle.replay.rows.append_column(ROW, pa.array(range(bundle.replay.rows.num_rows)))
         bundle.replay.check_predictions(ranker._predict_sided(rows, rows, np.arange(rows.num_rows)))
         return ranker
+
+    @property
+    def request_types(self) -> Mapping[Side, Mapping[str, pa.DataType]]:
+        """Columns that a request may give, by side, with their types."""
+        return self._decoder.types
 
     def rank(self, request: RankRequest) -> RankResponse:
         """Order the candidates of one request.

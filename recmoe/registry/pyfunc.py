@@ -1,0 +1,88 @@
+"""The MLflow flavour of a bundle: loaded by name of this module, without pickle, scored by the Ranker itself.
+
+``mlflow.pyfunc.load_model("models:/NAME@champion").predict(df)`` takes rows with the raw columns of all
+sides and gives one column of predictions per task, and ``score``.
+"""
+
+# N rows
+
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from mlflow.models import Model, ModelSignature
+from mlflow.types import DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import AnyType, Array, ColSpec
+
+from recmoe.features.schema import IdListFeature
+from recmoe.ranking.ranker import Ranker
+
+LOADER_MODULE = "recmoe.registry.pyfunc"
+
+_REQUIRED = ("numpy", "pandas", "pyarrow", "pydantic", "safetensors", "torch")
+
+
+class BundleModel:
+    """What MLflow calls a Python function.
+
+    Args:
+        ranker: has passed its replay.
+    """
+
+    def __init__(self, ranker: Ranker) -> None:
+        self.ranker = ranker
+
+    def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Predictions by task and the score, for each row.
+
+        Args:
+            model_input: raw columns; None and NaN are missing values.
+            params: ``score`` names a formula; the default one otherwise.
+        """
+        rows = pa.Table.from_pandas(model_input, preserve_index=False)
+        predictions_NT = self.ranker.score(rows)
+        frame = pd.DataFrame(predictions_NT, columns=list(self.ranker.task_names), index=model_input.index)
+        frame["score"] = self.ranker.combine(predictions_NT, score=(params or {}).get("score") or None)
+        return frame
+
+
+def _load_pyfunc(path: str) -> BundleModel:
+    """MLflow's entry: the folder holds a bundle, which is replayed before anything is scored."""
+    return BundleModel(Ranker.load(Path(path)))
+
+
+def bundle_folder(model_folder: Path) -> Path:
+    """Where a downloaded MLflow model keeps its bundle."""
+    flavour = Model.load(str(model_folder)).flavors["python_function"]
+    return model_folder / str(flavour["data"])
+
+
+def signature(ranker: Ranker) -> ModelSignature:
+    """Columns in and out. Ids are of any type, for the encoder takes 7 and "7" for the same id."""
+    encoder = ranker.bundle.encoder
+    numbers: dict[str, bool] = {}
+    lists: dict[str, bool] = {}
+    for name, feature in encoder.schema.features.items():
+        column = feature.column or name
+        numbers[column] = numbers.get(column, True) and feature.kind == "numeric"
+        lists[column] = isinstance(feature, IdListFeature) and feature.separator is None
+    inputs = [ColSpec(Array(AnyType()) if lists[column] else AnyType(), column, required=False) for column in numbers]
+    outputs = [ColSpec(DataType.float, task) for task in ranker.task_names]
+    return ModelSignature(
+        inputs=Schema(inputs),
+        outputs=Schema([*outputs, ColSpec(DataType.double, "score")]),
+        params=ParamSchema([ParamSpec("score", DataType.string, "")]),
+    )
+
+
+def input_example(ranker: Ranker, *, num_rows: int = 3) -> pd.DataFrame:
+    """A few rows of the replay, as a caller would send them."""
+    rows: pd.DataFrame = ranker.bundle.replay.rows.slice(0, num_rows).to_pandas()
+    return rows
+
+
+def requirements() -> list[str]:
+    """The packages that loading needs, in the versions that are installed."""
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in _REQUIRED]

@@ -1,0 +1,267 @@
+"""Registry: versions of models in MLflow, aliases that name the one in use, and the log of their moves."""
+
+import getpass
+import re
+import shutil
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+import mlflow
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from recmoe.errors import RegistryError
+from recmoe.ranking.ranker import Ranker
+from recmoe.registry.promotions import Promotion, PromotionLog
+from recmoe.registry.pyfunc import LOADER_MODULE, bundle_folder, input_example, requirements, signature
+from recmoe.tracking.mlflow_store import MlflowStore, answering
+from recmoe.tracking.tracker import metric_name
+
+CHAMPION = "champion"
+"""The alias of the version in use."""
+
+_MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+
+
+@dataclass(frozen=True)
+class RegisteredBundle:
+    """A version of a model, with its bundle on this machine."""
+
+    name: str
+    version: str | None
+    """None for a bundle that comes from a folder, not from a registry."""
+    path: Path
+
+
+class Registry:
+    """Registers, promotes, rolls back and fetches versions.
+
+    Args:
+        store: an MLflow that has answered.
+    """
+
+    def __init__(self, store: MlflowStore) -> None:
+        self._store = store
+        self._client = store.client
+
+    @classmethod
+    def connect(cls, uri: str | None = None, *, folder: Path, timeout_s: float = 10.0) -> "Registry":
+        """The registry at a URI; by default MLFLOW_TRACKING_URI, else a SQLite file in the folder.
+
+        Raises:
+            RegistryError: it does not answer.
+        """
+        return cls(MlflowStore.connect(uri, folder=folder, timeout_s=timeout_s))
+
+    @property
+    def uri(self) -> str:
+        return self._store.uri
+
+    def register(
+        self, bundle: Path, *, name: str | None = None, run_id: str | None = None, experiment: str = "recmoe"
+    ) -> RegisteredBundle:
+        """Make a version of a bundle, once its replay has passed.
+
+        Args:
+            name: of the model; the bundle's name by default.
+            run_id: the training run it came from; a run is made for it otherwise.
+
+        Raises:
+            BundleError: it is damaged, or its scores differ.
+            RegistryError: the registry fails.
+        """
+        ranker = Ranker.load(bundle)
+        name = name or ranker.info.name
+        with answering(self.uri), self._store.current():
+            experiment_id = None if run_id else self._store.experiment_id(experiment)
+            run_name = None if run_id else f"register {name}"
+            with mlflow.start_run(run_id=run_id, experiment_id=experiment_id, run_name=run_name, nested=True):
+                info = mlflow.pyfunc.log_model(
+                    name="bundle",
+                    loader_module=LOADER_MODULE,
+                    data_path=str(bundle),
+                    signature=signature(ranker),
+                    input_example=input_example(ranker),
+                    pip_requirements=requirements(),
+                    registered_model_name=name,
+                )
+            version = str(info.registered_model_version)
+            for key, value in _facts(ranker).items():
+                self._client.set_model_version_tag(name, version, key, value)
+        return RegisteredBundle(name=name, version=version, path=bundle)
+
+    def promote(
+        self, name: str, version: str, *, alias: str = CHAMPION, by: str | None = None, note: str = ""
+    ) -> Promotion:
+        """Let an alias name a version, and write down who moved it when and from where.
+
+        Raises:
+            RegistryError: no such model or version, or the registry fails.
+        """
+        self._version(name, version)
+        return self._move(name, version, alias=alias, by=by, note=note, action="promote")
+
+    def rollback(self, name: str, *, alias: str = CHAMPION, by: str | None = None, note: str = "") -> Promotion:
+        """Let an alias name the version it named before the one in use; twice goes two back.
+
+        Raises:
+            RegistryError: there is none before it, or the registry fails.
+        """
+        log = self._log(name, alias)
+        previous = log.previous(self._versions(name))
+        if previous is None:
+            raise RegistryError(
+                f"model {name} has no earlier {alias} to go back to: {_told(log)}; promote another version instead"
+            )
+        return self._move(name, previous, alias=alias, by=by, note=note, action="rollback")
+
+    def history(self, name: str, *, alias: str = CHAMPION) -> tuple[Promotion, ...]:
+        """The moves of an alias, oldest first."""
+        return self._log(name, alias).entries
+
+    def resolve(self, source: str, *, cache: Path) -> RegisteredBundle:
+        """A bundle on this machine, from ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or a folder.
+
+        Args:
+            cache: where versions from a remote store are kept.
+
+        Raises:
+            RegistryError: the source is none of these, or the registry does not have it.
+        """
+        if not source.startswith("models:"):
+            return RegisteredBundle(name=Path(source).name, version=None, path=Path(source))
+        match = _MODEL_URI.fullmatch(source)
+        if match is None:
+            raise RegistryError(f"{source}: expected models:/NAME@ALIAS, such as @{CHAMPION}, or models:/NAME/VERSION")
+        name = match["name"]
+        found = self._aliased(name, match["alias"]) if match["alias"] else self._version(name, match["version"])
+        with answering(self.uri):
+            return RegisteredBundle(name=name, version=str(found.version), path=self._fetch(found, cache))
+
+    def _move(
+        self,
+        name: str,
+        version: str,
+        *,
+        alias: str,
+        by: str | None,
+        note: str,
+        action: Literal["promote", "rollback"],
+    ) -> Promotion:
+        log = self._log(name, alias)
+        pile = log.pile()
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        moved = Promotion(
+            version=version,
+            previous=pile[-1] if pile else None,
+            at=now,
+            by=by or getpass.getuser(),
+            action=action,
+            note=note,
+        )
+        facts = {"at": moved.at, "by": moved.by, "from": moved.previous or ""}
+        with answering(self.uri):
+            # The log first: an alias that moved without a trace could not be rolled back.
+            self._client.set_registered_model_tag(name, _log_tag(alias), log.add(moved).to_json())
+            self._client.set_registered_model_alias(name, alias, version)
+            for key, value in facts.items():
+                self._client.set_model_version_tag(name, version, f"recmoe.promoted_{key}", value)
+        return moved
+
+    def _log(self, name: str, alias: str) -> PromotionLog:
+        """The log, with what was moved by other means added at its end."""
+        with answering(self.uri):
+            try:
+                model = self._client.get_registered_model(name)
+            except MlflowException as error:
+                raise RegistryError(f"{self.uri} has no model {name}{self._names()}") from error
+        text = model.tags.get(_log_tag(alias))
+        log = PromotionLog.from_json(text) if text else PromotionLog()
+        named = model.aliases.get(alias)
+        pile = log.pile()
+        if named is None or (pile and pile[-1] == str(named)):
+            return log
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        previous = pile[-1] if pile else None
+        return log.add(Promotion(version=str(named), previous=previous, at=now, by="unknown", action="found"))
+
+    def _versions(self, name: str) -> list[str]:
+        with answering(self.uri):
+            return [str(found.version) for found in self._client.search_model_versions(f"name='{name}'")]
+
+    def _version(self, name: str, version: str) -> ModelVersion:
+        with answering(self.uri):
+            try:
+                return self._client.get_model_version(name, version)
+            except MlflowException as error:
+                versions = sorted(self._versions(name), key=int)
+                there = f"; there are {', '.join(versions)}" if versions else self._names()
+                raise RegistryError(f"{self.uri} has no version {version} of model {name}{there}") from error
+
+    def _aliased(self, name: str, alias: str) -> ModelVersion:
+        with answering(self.uri):
+            try:
+                return self._client.get_model_version_by_alias(name, alias)
+            except MlflowException as error:
+                versions = self._versions(name)
+                what = f"; promote one of its versions: {', '.join(versions)}" if versions else self._names()
+                raise RegistryError(f"{self.uri} has no model {name}@{alias}{what}") from error
+
+    def _names(self) -> str:
+        names = [model.name for model in self._client.search_registered_models()]
+        return f"; its models: {', '.join(names)}" if names else "; it has no models yet, register one first"
+
+    def _fetch(self, version: ModelVersion, cache: Path) -> Path:
+        """The bundle of a version: where it lies, if that is this machine, else a copy in the cache."""
+        location = self._location(version)
+        parts = urlsplit(location)
+        if parts.scheme in ("", "file"):
+            return bundle_folder(Path(unquote(parts.path)))
+        target = cache / version.name / str(version.version)
+        if not target.exists():
+            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+            temporary.mkdir(parents=True)
+            try:
+                mlflow.artifacts.download_artifacts(
+                    artifact_uri=location, dst_path=str(temporary), tracking_uri=self.uri, registry_uri=self.uri
+                )
+                temporary.rename(target)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        return bundle_folder(target)
+
+    def _location(self, version: ModelVersion) -> str:
+        """Where the files of a version are."""
+        uri: str = self._client.get_model_version_download_uri(version.name, str(version.version))
+        if uri.startswith("models:/"):
+            model = self._client.get_logged_model(uri.removeprefix("models:/"))
+            return str(model.artifact_location)
+        return uri
+
+
+def _facts(ranker: Ranker) -> dict[str, str]:
+    """What a version is found and judged by, as tags."""
+    bundle = ranker.bundle
+    tags = {
+        "recmoe.bundle_digest": bundle.digest,
+        "recmoe.feature_schema_hash": bundle.encoder.fingerprint,
+        "recmoe.tasks": ",".join(bundle.tasks.names),
+    }
+    if bundle.report is not None:
+        for metric, value in bundle.report.values().items():
+            tags[metric_name("recmoe.eval", metric).replace("/", ".")] = f"{value:.6g}"
+    return tags
+
+
+def _log_tag(alias: str) -> str:
+    return f"recmoe.promotions.{alias}"
+
+
+def _told(log: PromotionLog) -> str:
+    if not log.entries:
+        return "it was never promoted"
+    return ", ".join(f"{entry.action} {entry.version}" for entry in log.entries)

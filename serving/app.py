@@ -1,0 +1,197 @@
+"""The ranking API: POST /v1/rank and what operators need around it."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel
+
+from recmoe import __version__
+from recmoe.ranking.ranker import Ranker
+from recmoe.ranking.request import RankRequest, RankResponse
+from serving.metrics import ServingMetrics
+from serving.problem import BodyTooLargeError, NotReadyError, add_handlers
+
+MAX_BODY_BYTES = 32 * 2**20
+"""10,000 candidates with a hundred columns each are about 20 MB of JSON."""
+
+_logger = logging.getLogger(__name__)
+
+
+class ServedTask(BaseModel):
+    """A task of the model."""
+
+    name: str
+    kind: str
+    """``binary``: a probability; ``regression``: a value in the label's unit."""
+    space: str
+    """Rows it is about: ``all``, or those whose label of this name is 1."""
+
+
+class ServedModel(BaseModel):
+    """The model in use, and what a request may hold."""
+
+    name: str
+    version: str | None
+    digest: str
+    created_at: str
+    tasks: list[ServedTask]
+    scores: dict[str, str]
+    """Formulas by name."""
+    default_score: str
+    columns: dict[str, dict[str, str]]
+    """Types of the columns by name, for user, context and item."""
+
+
+class ModelHolder:
+    """The ranker of an app: absent until it has been loaded and has passed its replay.
+
+    Args:
+        load: makes it.
+        on_ready: called once it is there.
+        on_failure: called if ``load`` raised; ``error`` says what.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Ranker],
+        *,
+        on_ready: Callable[[Ranker], None] | None = None,
+        on_failure: Callable[[], None] | None = None,
+    ) -> None:
+        self._load, self._on_ready, self._on_failure = load, on_ready, on_failure
+        self.ranker: Ranker | None = None
+        self.error: Exception | None = None
+
+    def get(self) -> Ranker:
+        """The ranker; NotReadyError while there is none."""
+        if self.ranker is None:
+            raise NotReadyError(f"no model: {self.error}" if self.error else "the model is being loaded and replayed")
+        return self.ranker
+
+    def load(self) -> None:
+        """Load it; runs on a thread of its own while the app answers already."""
+        try:
+            ranker = self._load()
+        except Exception as error:
+            self.error = error
+            _logger.error("the model cannot be served: %s", error)
+            if self._on_failure is not None:
+                self._on_failure()
+            return
+        if self._on_ready is not None:
+            self._on_ready(ranker)
+        self.ranker = ranker
+
+
+def create_app(source: Ranker | ModelHolder, *, max_body_bytes: int = MAX_BODY_BYTES) -> FastAPI:
+    """The API over a ranker, or over one that is still to be loaded.
+
+    Args:
+        source: a ranker is ready at once; a holder loads its own when the app starts.
+        max_body_bytes: largest request that is read.
+    """
+    metrics = ServingMetrics()
+    if isinstance(source, Ranker):
+        holder = ModelHolder(lambda: source)
+        holder.load()
+    else:
+        holder = source
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        loading = None if holder.ranker else asyncio.create_task(asyncio.to_thread(holder.load))
+        yield
+        if loading is not None:
+            await loading
+
+    app = FastAPI(
+        title="recmoe", version=__version__, summary="Orders candidates for one user in one context", lifespan=lifespan
+    )
+    add_handlers(app)
+
+    @app.middleware("http")
+    async def count_requests(request: Request, call_next: Callable[[Request], Any]) -> Response:
+        response: Response = await call_next(request)
+        if request.url.path == "/v1/rank":
+            metrics.count(holder.ranker, response.status_code)
+        return response
+
+    @app.post("/v1/rank", response_model=RankResponse, openapi_extra=_request_body())
+    async def rank(request: Request) -> Response:
+        """Candidates in the order to show them."""
+        ranker = holder.get()
+        body = await _read(request, max_body_bytes)
+        content = await run_in_threadpool(_rank, ranker, body, metrics)
+        return Response(content, media_type="application/json")
+
+    @app.get("/v1/models")
+    def models() -> list[ServedModel]:
+        """What is served, and what a request may hold."""
+        return [_describe(holder.get())]
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    def readyz() -> dict[str, str]:
+        """The model has passed its replay."""
+        return {"status": "ready", "digest": holder.get().info.digest}
+
+    @app.get("/metrics", include_in_schema=False)
+    def prometheus() -> Response:
+        if holder.ranker is not None:
+            metrics.use_model(holder.ranker)
+        return Response(metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return app
+
+
+async def _read(request: Request, max_body_bytes: int) -> bytes:
+    """The body, as far as it is allowed to go on."""
+    too_large = f"the request has more than {max_body_bytes} bytes; send fewer candidates at once"
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > max_body_bytes:
+        raise BodyTooLargeError(too_large)
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > max_body_bytes:
+            raise BodyTooLargeError(too_large)
+    return bytes(body)
+
+
+def _rank(ranker: Ranker, body: bytes, metrics: ServingMetrics) -> str:
+    """A response as JSON, from a request as JSON."""
+    request = RankRequest.parse(body)
+    response = ranker.rank(request)
+    metrics.observe(response, num_candidates=request.num_candidates)
+    return response.model_dump_json()
+
+
+def _describe(ranker: Ranker) -> ServedModel:
+    tasks = ranker.bundle.tasks
+    return ServedModel(
+        name=ranker.info.name,
+        version=ranker.info.version,
+        digest=ranker.info.digest,
+        created_at=ranker.bundle.created_at,
+        tasks=[ServedTask(name=name, kind=tasks.kinds[name], space=tasks.spaces[name]) for name in tasks.names],
+        scores={name: formula.text for name, formula in ranker.scores.formulas.items()},
+        default_score=ranker.scores.default,
+        columns={
+            side: {name: str(type_) for name, type_ in types.items()} for side, types in ranker.request_types.items()
+        },
+    )
+
+
+def _request_body() -> dict[str, Any]:
+    """The request's schema for the OpenAPI page; the body itself is read by hand, to limit its size."""
+    schema = RankRequest.model_json_schema()
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -1,0 +1,90 @@
+"""ServingMetrics: what Prometheus reads of a server."""
+
+import time
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from recmoe.ranking.ranker import Ranker
+from recmoe.ranking.request import RankResponse
+
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+_PREDICTIONS = (
+    0.0,
+    1e-4,
+    1e-3,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.9,
+    1.0,
+    10.0,
+    100.0,
+    1000.0,
+)
+_OBSERVED_ITEMS = 20
+
+
+class ServingMetrics:
+    """Counters and histograms of one app; two apps in one process do not share them."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            "recmoe_rank_requests", "Ranking requests", ["model", "version", "code"], registry=registry
+        )
+        self._latency_s = Histogram(
+            "recmoe_rank_latency_seconds", "Time per stage", ["stage"], buckets=_SECONDS, registry=registry
+        )
+        self._candidates = Histogram(
+            "recmoe_rank_candidates", "Candidates per request", buckets=_COUNTS, registry=registry
+        )
+        self._missing = Counter("recmoe_feature_missing", "Values not given or null", ["feature"], registry=registry)
+        self._unknown = Counter("recmoe_feature_oov", "Ids that training has not seen", ["feature"], registry=registry)
+        self._predictions = Histogram(
+            "recmoe_score", f"Predictions of the first {_OBSERVED_ITEMS} items", ["task"], buckets=_PREDICTIONS,
+            registry=registry,
+        )  # fmt: skip
+        self._info = Gauge(
+            "recmoe_model_info", "1 for the model in use", ["model", "version", "digest"], registry=registry
+        )
+        self._age_s = Gauge("recmoe_model_age_seconds", "Seconds since the bundle was exported", registry=registry)
+
+    def use_model(self, ranker: Ranker) -> None:
+        """A model is ready."""
+        info = ranker.info
+        self._info.labels(info.name, info.version or "", info.digest).set(1)
+        created_s = datetime.fromisoformat(ranker.bundle.created_at).timestamp()
+        self._age_s.set_function(lambda: time.time() - created_s)
+
+    def count(self, ranker: Ranker | None, code: int) -> None:
+        """A ranking request was answered with an HTTP status."""
+        name, version = (ranker.info.name, ranker.info.version or "") if ranker else ("", "")
+        self._requests.labels(name, version, str(code)).inc()
+
+    def observe(self, response: RankResponse, *, num_candidates: int) -> None:
+        """A list was ranked."""
+        self._candidates.observe(num_candidates)
+        for stage, time_ms in response.timing_ms.items():
+            self._latency_s.labels(stage).observe(time_ms / 1000)
+        for warning in response.warnings:
+            if warning.code == "missing":
+                self._missing.labels(warning.feature).inc(warning.count)
+            elif warning.code == "unknown":
+                self._unknown.labels(warning.feature).inc(warning.count)
+        for item in response.items[:_OBSERVED_ITEMS]:
+            for task, prediction in item.tasks.items():
+                self._predictions.labels(task).observe(prediction)
+
+    def page(self) -> bytes:
+        """All of it in Prometheus' text format."""
+        return generate_latest(self._registry)

@@ -1,0 +1,58 @@
+"""Problem: an error as application/problem+json (RFC 9457)."""
+
+import logging
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from recmoe.errors import RequestError
+
+_logger = logging.getLogger(__name__)
+
+
+class NotReadyError(Exception):
+    """No model has passed its replay yet."""
+
+
+class BodyTooLargeError(Exception):
+    """A request of more bytes than the server reads."""
+
+
+def problem(status: HTTPStatus, detail: str, *, field: str | None = None) -> JSONResponse:
+    """A response that says what is wrong, and with which field."""
+    content = {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": detail}
+    if field is not None:
+        content["field"] = field
+    return JSONResponse(content, status_code=status, media_type="application/problem+json")
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Let an app answer every error as a problem."""
+
+    @app.exception_handler(RequestError)
+    def wrong_request(_: Request, error: RequestError) -> Response:
+        return problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), field=error.field)
+
+    @app.exception_handler(BodyTooLargeError)
+    def too_large(_: Request, error: BodyTooLargeError) -> Response:
+        return problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error))
+
+    @app.exception_handler(NotReadyError)
+    def not_ready(_: Request, error: NotReadyError) -> Response:
+        response = problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+        response.headers["Retry-After"] = "1"
+        return response
+
+    @app.exception_handler(HTTPException)
+    def refused(request: Request, error: HTTPException) -> Response:
+        detail = f"{request.method} {request.url.path}: see /docs for what there is"
+        response = problem(HTTPStatus(error.status_code), detail)
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(Exception)
+    def failed(request: Request, error: Exception) -> Response:
+        _logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; its log says why")
