@@ -42,11 +42,11 @@ class SidedInput:
             request_C=self.request_C.index_select(0, rows_N),
         )
 
-    def float(self) -> "SidedInput":
-        """The same rows in float32."""
+    def to(self, dtype: torch.dtype) -> "SidedInput":
+        """The same rows in another floating point type."""
         return SidedInput(
-            shared_RS=self.shared_RS.float(),
-            own_CI=self.own_CI.float(),
+            shared_RS=self.shared_RS.to(dtype),
+            own_CI=self.own_CI.to(dtype),
             request_C=self.request_C,
         )
 
@@ -70,11 +70,6 @@ def linear(x: Tensor | SidedInput, weight_OD: Tensor, bias_O: Tensor | None = No
         return functional.linear(x.own_CI, weight_OD[:, num_shared:], shared_RO[0])
     own_CO = functional.linear(x.own_CI, weight_OD[:, num_shared:])
     return own_CO.add_(shared_RO.index_select(0, x.request_C))
-
-
-def num_rows(x: Tensor | SidedInput) -> int:
-    """Rows of an input of either form."""
-    return x.shape[0] if isinstance(x, Tensor) else x.num_rows
 
 
 def select_rows(x: Tensor | SidedInput, rows_N: Tensor) -> Tensor | SidedInput:

@@ -56,10 +56,11 @@ def new_gate_weight(*, in_features: int, num_experts: int) -> nn.Parameter:
 
 
 def gate_logits(x: Tensor | SidedInput, weight_VD: Tensor) -> Tensor:
-    """x · W in float32, also where autocast would take less."""
+    """x · W in float32 (float64 where the weight is), also where autocast would take less."""
     # Gates run in float32: in bfloat16 the softmax of near-equal experts collapses to one.
+    dtype = torch.promote_types(weight_VD.dtype, torch.float32)
     device_type = weight_VD.device.type
     if not torch.is_autocast_enabled(device_type):
-        return linear(x.float(), weight_VD.float())
+        return linear(x.to(dtype), weight_VD.to(dtype))
     with torch.autocast(device_type, enabled=False):
-        return linear(x.float(), weight_VD.float())
+        return linear(x.to(dtype), weight_VD.to(dtype))

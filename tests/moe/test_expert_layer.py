@@ -1,0 +1,175 @@
+"""ExpertLayer: gates mix the experts that they see; sparse gates skip the work."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from recmoe.moe.expert_layer import ExpertLayer
+from recmoe.moe.experts import Experts, Form
+from recmoe.moe.gates import SoftmaxGateConfig, TopKGateConfig
+from recmoe.moe.linear import SidedInput
+
+# Two tasks with two and one experts, two shared experts, a gate for each and one for the shared group.
+GROUPS = (2, 1, 2)
+MASK = [[True, True, False, True, True], [False, False, True, True, True], [True] * 5]
+
+
+def layer(
+    form: Form = "auto",
+    gate: SoftmaxGateConfig | TopKGateConfig = SoftmaxGateConfig(),  # noqa: B008
+    *,
+    mask: list[list[bool]] = MASK,
+) -> ExpertLayer:
+    torch.manual_seed(0)
+    return ExpertLayer(
+        experts_per_group=GROUPS, mask_GE=mask, in_features=5, hidden=(7, 4), make_gate=gate.build, form=form
+    )
+
+
+def mixed_by_hand(expert_layer: ExpertLayer, inputs: list[Tensor], p_BGE: Tensor) -> list[Tensor]:
+    """Σ_e p[b, g, e] · expert_e, over all experts, also those with weight zero."""
+    y_BEH = torch.stack(expert_layer.experts(inputs), dim=1)
+    return list(torch.einsum("bge,beh->gbh", p_BGE, y_BEH).unbind(0))
+
+
+@pytest.mark.parametrize("form", ["loop", "batched"])
+@pytest.mark.parametrize("gate", [SoftmaxGateConfig(), TopKGateConfig(k=2)], ids=["softmax", "top_k"])
+def test_representation_is_the_weighted_sum_of_all_experts(
+    form: Form, gate: SoftmaxGateConfig | TopKGateConfig
+) -> None:
+    expert_layer = layer(form, gate)
+    inputs = [torch.randn(6, 5) for _ in range(3)]
+
+    h, p_BGE = expert_layer(inputs)
+
+    torch.testing.assert_close(h, mixed_by_hand(expert_layer, inputs, p_BGE), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("gate", [SoftmaxGateConfig(), TopKGateConfig(k=2)], ids=["softmax", "top_k"])
+def test_gate_never_weights_a_masked_expert(gate: SoftmaxGateConfig | TopKGateConfig) -> None:
+    expert_layer = layer(gate=gate)
+
+    _, p_BGE = expert_layer([torch.randn(6, 5) for _ in range(3)])
+
+    assert p_BGE.shape == (6, 3, 5)
+    assert p_BGE[:, ~torch.tensor(MASK)].abs().max() == 0
+    torch.testing.assert_close(p_BGE.sum(2), torch.ones(6, 3))
+
+
+def test_gate_reads_the_input_of_its_own_group() -> None:
+    expert_layer = layer()
+    inputs = [torch.randn(6, 5) for _ in range(3)]
+    changed = [inputs[0], torch.randn(6, 5), inputs[2]]
+
+    _, before_BGE = expert_layer(inputs)
+    _, after_BGE = expert_layer(changed)
+
+    assert [torch.equal(before_BGE[:, gate], after_BGE[:, gate]) for gate in range(3)] == [True, False, True]
+
+
+def test_group_without_a_row_in_the_mask_has_no_gate() -> None:
+    expert_layer = layer(mask=MASK[:2])
+
+    h, p_BGE = expert_layer([torch.randn(6, 5)] * 3)
+
+    assert len(h) == 2
+    assert p_BGE.shape == (6, 2, 5)
+    assert len(expert_layer.gates) == 2
+
+
+@pytest.mark.parametrize("gate", [SoftmaxGateConfig(), TopKGateConfig(k=2)], ids=["softmax", "top_k"])
+@pytest.mark.parametrize("form", ["loop", "batched"])
+def test_sided_input_equals_the_concatenated_one(form: Form, gate: SoftmaxGateConfig | TopKGateConfig) -> None:
+    expert_layer = layer(form, gate)
+    x = SidedInput(shared_RS=torch.randn(2, 3), own_CI=torch.randn(5, 2), request_C=torch.tensor([0, 0, 1, 1, 0]))
+
+    h, p_BGE = expert_layer([x] * 3)
+
+    plain_h, plain_p_BGE = expert_layer([x.concatenated()] * 3)
+    torch.testing.assert_close(h, plain_h, rtol=0, atol=1e-6)
+    torch.testing.assert_close(p_BGE, plain_p_BGE, rtol=0, atol=1e-6)
+
+
+def test_skipping_pairs_leaves_the_gradients_of_the_dense_sum() -> None:
+    expert_layer = layer(gate=TopKGateConfig(k=2))
+    inputs = [torch.randn(6, 5) for _ in range(3)]
+    upstream = torch.randn(3, 6, 4)
+    parameters = list(expert_layer.parameters())
+
+    h, p_BGE = expert_layer(inputs)
+    sparse = torch.autograd.grad((torch.stack(h) * upstream).sum(), parameters)
+
+    _, p_BGE = expert_layer(inputs)
+    dense_h = mixed_by_hand(expert_layer, inputs, p_BGE)
+    dense = torch.autograd.grad((torch.stack(dense_h) * upstream).sum(), parameters)
+    torch.testing.assert_close(sparse, dense, rtol=1e-5, atol=1e-6)
+
+
+def test_only_chosen_pairs_of_row_and_expert_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows_per_expert: list[int] = []
+    compute = Experts.each
+
+    def counting(self: Experts, inputs: list[Tensor]) -> list[Tensor]:
+        rows_per_expert.extend(x.shape[0] for x in inputs)
+        return compute(self, inputs)
+
+    monkeypatch.setattr(Experts, "each", counting)
+    expert_layer = layer(gate=TopKGateConfig(k=1))
+
+    _, p_BGE = expert_layer([torch.randn(50, 5)] * 3)
+
+    chosen_BE = (p_BGE > 0).any(1)
+    assert rows_per_expert == chosen_BE.sum(0).tolist()
+    assert sum(rows_per_expert) < 50 * 5
+
+
+def test_work_of_a_top_k_layer_is_k_experts_per_row() -> None:
+    expert_layer = ExpertLayer(
+        experts_per_group=[10],
+        mask_GE=[[True] * 10],
+        in_features=5,
+        hidden=(7, 4),
+        make_gate=TopKGateConfig(k=2).build,
+    )
+
+    with FlopCounterMode(display=False) as counter:
+        expert_layer([torch.randn(50, 5)])
+
+    per_row_and_expert = sum(2 * inputs * width for inputs, width in pairwise((5, 7, 4)))
+    gate = 50 * 2 * 5 * 10
+    assert counter.get_total_flops() == 50 * 2 * per_row_and_expert + gate
+
+
+def test_pair_that_two_gates_chose_is_computed_once() -> None:
+    expert_layer = ExpertLayer(
+        experts_per_group=[0, 3],
+        mask_GE=[[True] * 3] * 2,
+        in_features=5,
+        hidden=(4,),
+        make_gate=TopKGateConfig(k=3).build,
+    )
+
+    with FlopCounterMode(display=False) as counter:
+        expert_layer([torch.randn(50, 5)] * 2)
+
+    experts, gates = 50 * 3 * 2 * 5 * 4, 2 * 50 * 2 * 5 * 3
+    assert counter.get_total_flops() == experts + gates
+
+
+@pytest.mark.parametrize("form", ["loop", "batched"])
+@pytest.mark.parametrize("gate", [SoftmaxGateConfig(), TopKGateConfig(k=2)], ids=["softmax", "top_k"])
+def test_gates_stay_float32_where_experts_run_in_bfloat16(form: Form, gate: SoftmaxGateConfig | TopKGateConfig) -> None:
+    expert_layer = layer(form, gate)
+    inputs = [torch.randn(6, 5) for _ in range(3)]
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        h, p_BGE = expert_layer(inputs)
+
+    exact_h, exact_p_BGE = expert_layer(inputs)
+    assert p_BGE.dtype == torch.float32
+    assert torch.equal(p_BGE, exact_p_BGE)
+    assert {h_BH.dtype for h_BH in h} == {torch.bfloat16}
+    torch.testing.assert_close([h_BH.float() for h_BH in h], exact_h, rtol=0.02, atol=0.02)

@@ -1,0 +1,242 @@
+"""Each architecture equals a loop written from its paper, in the forward pass and in all gradients.
+
+The loops go row by row, expert by expert, in float64, and share nothing with the modules but the
+parameters themselves. OMoE, MMoE: Ma et al. 2018, equations 5-7. CGC, PLE: Tang et al. 2020, equations 1-8.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from recmoe.moe.architectures import CGC, PLE, MMoE, OMoE, SharedBottom, SingleTask
+from recmoe.moe.experts import Experts, Form
+from recmoe.moe.gates import SoftmaxGateConfig, TopKGateConfig
+
+WIDTH = 5
+HIDDEN = (5, 4)
+Gate = SoftmaxGateConfig | TopKGateConfig
+Paper = Callable[[Tensor], list[Tensor]]
+"""From one row x_D to one h_H per task."""
+
+TASKS = {
+    "one task": {"a": 2},
+    "two tasks": {"a": 1, "b": 1},
+    "unequal tasks": {"a": 3, "b": 1, "c": 2},
+    "a task without own experts": {"a": 1, "b": 0, "c": 1, "d": 2},
+}
+
+all_forms = pytest.mark.parametrize("form", ["loop", "batched"])
+all_gates = pytest.mark.parametrize("gate", [SoftmaxGateConfig(), TopKGateConfig(k=2)], ids=lambda gate: gate.kind)
+all_tasks = pytest.mark.parametrize("tasks", list(TASKS.values()), ids=list(TASKS))
+all_batches = pytest.mark.parametrize("num_rows", [1, 4])
+
+
+def run_expert(experts: Experts, index: int, x_D: Tensor) -> Tensor:
+    """f_e(x): a ReLU network."""
+    y = x_D
+    for weight_EOD, bias_EO in zip(experts.weights_EOD, experts.biases_EO, strict=True):
+        y = torch.relu(weight_EOD[index] @ y + bias_EO[index])
+    return y
+
+
+def run_gate(gate: nn.Module, x_D: Tensor) -> Tensor:
+    """w(x) = softmax(W · x), over the k largest logits where the gate is top-k."""
+    logits = gate.weight_VD @ x_D
+    if not gate.is_sparse:
+        return torch.exp(logits) / torch.exp(logits).sum()
+    chosen = sorted(range(len(logits)), key=lambda expert: -logits[expert].item())[: gate.k]
+    total = sum(torch.exp(logits[expert]) for expert in chosen)
+    return torch.stack([torch.exp(logits[v]) / total if v in chosen else logits[v] * 0 for v in range(len(logits))])
+
+
+def mix(weights_V: Tensor, outputs: list[Tensor]) -> Tensor:
+    """Σ w · y, term by term."""
+    assert len(weights_V) == len(outputs)
+    total = torch.zeros_like(outputs[0])
+    for weight, output in zip(weights_V, outputs, strict=True):
+        total = total + weight * output
+    return total
+
+
+def assert_equal_to_paper(module: nn.Module, paper: Paper, *, num_rows: int, num_tasks: int) -> None:
+    """Same representations, same gradient of every parameter and of the input."""
+    x_BD = torch.randn(num_rows, WIDTH, dtype=torch.float64, requires_grad=True)
+    upstream_TBH = torch.randn(num_tasks, num_rows, HIDDEN[-1], dtype=torch.float64)
+    leaves = [x_BD, *module.parameters()]
+    for key, parameter in module.named_parameters():
+        if "biases" in key:
+            # No representation is all zero, where the logits of the next gate would tie and no gradient pass.
+            parameter.data.abs_().add_(0.1)
+
+    h, _ = module(x_BD)
+    expected_BTH = torch.stack([torch.stack(paper(x_D)) for x_D in x_BD])
+
+    h_TBH, expected_TBH = torch.stack(h), expected_BTH.transpose(0, 1)
+    torch.testing.assert_close(h_TBH, expected_TBH, rtol=0, atol=1e-12)
+    gradients = torch.autograd.grad((h_TBH * upstream_TBH).sum(), leaves)
+    # An expert that a batch of one row did not choose has no gradient in the loop and a zero one in the module.
+    expected = torch.autograd.grad(
+        (expected_TBH * upstream_TBH).sum(), leaves, allow_unused=True, materialize_grads=True
+    )
+    assert any(gradient.any() for gradient in gradients)
+    torch.testing.assert_close(gradients, expected, rtol=0, atol=1e-12)
+
+
+@all_forms
+@all_batches
+@pytest.mark.parametrize("num_tasks", [1, 2, 4])
+def test_single_task_equals_one_network_per_task(form: Form, num_rows: int, num_tasks: int) -> None:
+    torch.manual_seed(0)
+    module = SingleTask(in_features=WIDTH, num_tasks=num_tasks, hidden=HIDDEN, form=form).double()
+
+    def paper(x_D: Tensor) -> list[Tensor]:
+        return [run_expert(module.experts, task, x_D) for task in range(num_tasks)]
+
+    assert_equal_to_paper(module, paper, num_rows=num_rows, num_tasks=num_tasks)
+
+
+@all_batches
+@pytest.mark.parametrize("num_tasks", [1, 2, 4])
+def test_shared_bottom_equals_one_network_for_all_tasks(num_rows: int, num_tasks: int) -> None:
+    torch.manual_seed(0)
+    module = SharedBottom(in_features=WIDTH, num_tasks=num_tasks, hidden=HIDDEN).double()
+
+    def paper(x_D: Tensor) -> list[Tensor]:
+        return [run_expert(module.experts, 0, x_D) for _ in range(num_tasks)]
+
+    assert_equal_to_paper(module, paper, num_rows=num_rows, num_tasks=num_tasks)
+
+
+@all_forms
+@all_gates
+@all_batches
+@pytest.mark.parametrize("num_tasks", [1, 2, 4])
+def test_omoe_equals_one_gate_for_all_tasks(form: Form, gate: Gate, num_rows: int, num_tasks: int) -> None:
+    torch.manual_seed(0)
+    module = OMoE(
+        in_features=WIDTH,
+        num_tasks=num_tasks,
+        num_experts=3,
+        expert_hidden=HIDDEN,
+        make_gate=gate.build,
+        form=form,
+    ).double()
+
+    def paper(x_D: Tensor) -> list[Tensor]:
+        outputs = [run_expert(module.layer.experts, expert, x_D) for expert in range(3)]
+        return [mix(run_gate(module.layer.gates[0], x_D), outputs)] * num_tasks
+
+    assert_equal_to_paper(module, paper, num_rows=num_rows, num_tasks=num_tasks)
+
+
+@all_forms
+@all_gates
+@all_batches
+@pytest.mark.parametrize("num_tasks", [1, 2, 4])
+def test_mmoe_equals_one_gate_per_task(form: Form, gate: Gate, num_rows: int, num_tasks: int) -> None:
+    torch.manual_seed(0)
+    module = MMoE(
+        in_features=WIDTH,
+        task_names=[f"task{task}" for task in range(num_tasks)],
+        num_experts=3,
+        expert_hidden=HIDDEN,
+        make_gate=gate.build,
+        form=form,
+    ).double()
+
+    def paper(x_D: Tensor) -> list[Tensor]:
+        outputs = [run_expert(module.layer.experts, expert, x_D) for expert in range(3)]
+        return [mix(run_gate(module.layer.gates[task], x_D), outputs) for task in range(num_tasks)]
+
+    assert_equal_to_paper(module, paper, num_rows=num_rows, num_tasks=num_tasks)
+
+
+def owned(experts: Experts, counts: list[int], num_shared: int, inputs: list[Tensor]) -> list[list[Tensor]]:
+    """Outputs of the experts of each task, then of the shared ones, each owner on its own input."""
+    outputs = []
+    first = 0
+    for count, x in zip([*counts, num_shared], inputs, strict=True):
+        outputs.append([run_expert(experts, first + own, x) for own in range(count)])
+        first += count
+    return outputs
+
+
+@all_forms
+@all_gates
+@all_batches
+@all_tasks
+@pytest.mark.parametrize("num_shared", [1, 2])
+def test_cgc_equals_own_and_shared_experts(
+    form: Form, gate: Gate, num_rows: int, tasks: dict[str, int], num_shared: int
+) -> None:
+    torch.manual_seed(0)
+    module = CGC(
+        in_features=WIDTH,
+        num_task_experts=tasks,
+        num_shared_experts=num_shared,
+        expert_hidden=HIDDEN,
+        make_gate=gate.build,
+        form=form,
+    ).double()
+    counts = list(tasks.values())
+
+    def paper(x_D: Tensor) -> list[Tensor]:
+        *own, shared = owned(module.layer.experts, counts, num_shared, [x_D] * (len(counts) + 1))
+        # Eq. 1-4: S^k(x) is the matrix of E_(k,1) … E_(k,m_k), E_(s,1) … E_(s,m_s).
+        return [mix(run_gate(module.layer.gates[task], x_D), own[task] + shared) for task in range(len(counts))]
+
+    assert_equal_to_paper(module, paper, num_rows=num_rows, num_tasks=len(tasks))
+
+
+@all_forms
+@all_gates
+@all_batches
+@all_tasks
+@pytest.mark.parametrize("num_shared", [1, 2])
+@pytest.mark.parametrize("num_levels", [1, 2, 3])
+def test_ple_equals_extraction_level_by_level(
+    form: Form, gate: Gate, num_rows: int, tasks: dict[str, int], num_shared: int, num_levels: int
+) -> None:
+    torch.manual_seed(0)
+    module = PLE(
+        in_features=WIDTH,
+        num_levels=num_levels,
+        num_task_experts=tasks,
+        num_shared_experts=num_shared,
+        expert_hidden=HIDDEN,
+        make_gate=gate.build,
+        form=form,
+    ).double()
+    counts = list(tasks.values())
+
+    def paper(x_D: Tensor) -> list[Tensor]:
+        streams = [x_D] * (len(counts) + 1)
+        for level, layer in enumerate(module.levels):
+            *own, shared = owned(layer.experts, counts, num_shared, streams)
+            # Eq. 5-6: g^(k,j) = w^(k,j)(g^(k,j-1)) · S^(k,j), own and shared experts.
+            tasks_next = [
+                mix(run_gate(layer.gates[task], streams[task]), own[task] + shared) for task in range(len(counts))
+            ]
+            if level == num_levels - 1:
+                assert len(layer.gates) == len(counts)
+                return tasks_next
+            # The shared gate selects from the experts of all tasks and the shared ones.
+            every_expert = [output for outputs in own for output in outputs] + shared
+            streams = [*tasks_next, mix(run_gate(layer.gates[-1], streams[-1]), every_expert)]
+        raise AssertionError
+
+    assert_equal_to_paper(module, paper, num_rows=num_rows, num_tasks=len(tasks))
+
+
+def test_ple_of_one_level_is_cgc() -> None:
+    torch.manual_seed(0)
+    shape = {"in_features": WIDTH, "num_shared_experts": 2, "expert_hidden": HIDDEN}
+    cgc = CGC(**shape, num_task_experts={"a": 1, "b": 2}, make_gate=SoftmaxGateConfig().build)
+    ple = PLE(**shape, num_task_experts={"a": 1, "b": 2}, make_gate=SoftmaxGateConfig().build, num_levels=1)
+    x_BD = torch.randn(4, WIDTH)
+
+    ple.levels[0].load_state_dict(cgc.layer.state_dict())
+
+    torch.testing.assert_close(ple(x_BD)[0], cgc(x_BD)[0], rtol=0, atol=0)
