@@ -1,0 +1,49 @@
+"""main(): the commands under one name, and what the process tells its caller by its exit code.
+
+0 done · 1 something to mend, said on stderr · 2 wrong usage · 130 stopped by Ctrl-C
+
+Heavy packages are imported inside the commands: the help must come at once.
+"""
+
+import errno
+import sys
+
+import typer
+
+from recmoe.cli.data import data_app
+from recmoe.cli.doctor import doctor
+from recmoe.errors import RecmoeError
+
+app = typer.Typer(
+    name="recmoe",
+    help="Multi-task ranking: from click and conversion logs to a ranking API.",
+    epilog="A first model: recmoe data synthetic --to demo, then recmoe train demo/config.yaml --run-dir runs/first",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(doctor)
+app.add_typer(data_app)
+
+MENDABLE = {
+    errno.ENOSPC: "the disk is full; free some space and go on (what was committed before is kept)",
+    errno.EDQUOT: "the disk quota is used up; free some space and go on",
+    errno.EACCES: "permission denied; choose a folder that you may write to",
+    errno.EROFS: "the disk is read-only; choose another folder",
+}
+"""What the system refuses and the user can mend."""
+
+
+def main() -> None:
+    """Run the command line and exit; errors that a user can mend come without a traceback."""
+    try:
+        app()
+    except RecmoeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in MENDABLE:
+            raise
+        print(f"error: {error.filename or 'write'}: {MENDABLE[error.errno]}", file=sys.stderr)
+        sys.exit(1)
