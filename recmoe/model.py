@@ -72,7 +72,7 @@ class InputLayer(nn.Module):
     def sided(self, shared: Batch, own: Batch, request_C: Tensor) -> SidedInput:
         """The same input from one row per request and one row per candidate."""
         halves = []
-        for name, batch, vectors in (("shared", shared, self.vectors), ("own", own, self.own_vectors)):
+        for name, batch, vectors in (("shared", shared, self.shared_vectors), ("own", own, self.own_vectors)):
             part = self.parts[name]
             pooled_BP = self.tables(batch, part.layout.sparse)
             pieces = part.pieces(pooled_BP, batch.dense_BF, shared=name == "shared", vectors=vectors)
