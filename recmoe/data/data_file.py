@@ -72,8 +72,8 @@ class DataFile:
             return table if table.schema.equals(schema) else table.cast(schema)
         except UNREADABLE as error:
             raise DataError(
-                f"{self.path}: cannot read {_row_groups(groups)}, the file is damaged ({error}); "
-                "write it anew, or set data.on_error to skip"
+                f"{self.path}: cannot read {_row_groups(groups)} ({error}); "
+                "if the file is damaged, write it anew, or set data.on_error to skip"
             ) from error
 
     def verified(self, schema: pa.Schema) -> tuple["DataFile", list[str]]:
@@ -103,8 +103,8 @@ def open_data_file(path: Path, *, cache_dir: Path, on_error: Literal["fail", "sk
         num_bytes = path.stat().st_size
     except UNREADABLE as error:
         raise DataError(
-            f"{path}: not a readable Parquet file, it is cut or damaged ({error}); "
-            "write it anew, or set data.on_error to skip"
+            f"{path}: not a readable Parquet file ({error}); "
+            "if it is cut or damaged, write it anew, or set data.on_error to skip"
         ) from error
     return DataFile(
         path=path,

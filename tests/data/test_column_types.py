@@ -1,0 +1,45 @@
+"""Tests of common_type."""
+
+import pyarrow as pa
+import pytest
+
+from recmoe.data.column_types import common_type, wide_dictionary
+
+SMALL_DICTIONARY = pa.dictionary(pa.int8(), pa.string())
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (pa.int32(), pa.int32(), pa.int32()),
+        (pa.null(), pa.date32(), pa.date32()),
+        (pa.int16(), pa.int64(), pa.int64()),
+        (pa.uint8(), pa.uint32(), pa.uint32()),
+        (pa.int32(), pa.uint8(), pa.int32()),
+        (pa.int8(), pa.uint32(), pa.int64()),
+        (pa.float32(), pa.float64(), pa.float64()),
+        (pa.string(), pa.large_string(), pa.large_string()),
+        (SMALL_DICTIONARY, pa.string(), pa.string()),
+        (SMALL_DICTIONARY, pa.dictionary(pa.int16(), pa.string()), pa.dictionary(pa.int32(), pa.string())),
+        (pa.list_(pa.int32()), pa.list_(pa.int64()), pa.list_(pa.int64())),
+        (pa.list_(pa.null()), pa.large_list(pa.string()), pa.large_list(pa.string())),
+        (pa.int64(), pa.uint64(), None),
+        (pa.int64(), pa.float64(), None),
+        (pa.int64(), pa.string(), None),
+        (SMALL_DICTIONARY, pa.int64(), None),
+        (pa.dictionary(pa.int8(), pa.int64()), SMALL_DICTIONARY, None),
+        (pa.list_(pa.int64()), pa.list_(pa.string()), None),
+        (pa.timestamp("s"), pa.timestamp("ms"), None),
+    ],
+    ids=str,
+)
+def test_common_type_holds_both_or_there_is_none(
+    first: pa.DataType, second: pa.DataType, expected: pa.DataType | None
+) -> None:
+    assert common_type(first, second) == expected
+    assert common_type(second, first) == expected
+
+
+def test_small_dictionary_gets_room_for_the_values_of_other_files() -> None:
+    assert wide_dictionary(SMALL_DICTIONARY) == pa.dictionary(pa.int32(), pa.string())
+    assert wide_dictionary(pa.int8()) == pa.int8()
