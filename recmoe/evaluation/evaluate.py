@@ -13,6 +13,7 @@ from recmoe.config import Config
 from recmoe.errors import EvaluationError
 from recmoe.evaluation.bootstrap import intervals
 from recmoe.evaluation.metrics import METRIC_KINDS, MetricConfig
+from recmoe.evaluation.metrics.metric import Metric, MetricValue
 from recmoe.evaluation.metrics.ndcg import NdcgConfig
 from recmoe.evaluation.metrics.recall import RecallConfig
 from recmoe.evaluation.predictions import Predictions
@@ -109,35 +110,58 @@ def _task_rows(
     predictions: Predictions, mask_N: NDArray[np.bool_], *, slice_name: str | None, config: EvaluationConfig
 ) -> list[MetricRow]:
     """Rows of the report for all tasks over some rows."""
-    rows = []
+    metrics: dict[str, dict[str, Metric]] = {}
+    by_mask: dict[bytes, dict[str, Metric]] = {}
     for task in predictions.task_names:
         counts_N = predictions.in_space(task) & mask_N
         scores, labels = predictions.of_task(task, counts_N)
         groups = None if predictions.groups_N is None else predictions.groups_N[counts_N]
-        output = predictions.kinds[task]
-        metrics = {m.name: m.build() for m in config.metrics_for(output, has_groups=groups is not None)}
-        for metric in metrics.values():
+        chosen = config.metrics_for(predictions.kinds[task], has_groups=groups is not None)
+        metrics[task] = {metric.name: metric.build() for metric in chosen}
+        for name, metric in metrics[task].items():
             metric.update(scores, labels, groups)
-        bounds = intervals(
-            metrics, num_rows=len(scores), groups_N=groups, num_resamples=config.num_resamples, seed=config.seed
+            # Tasks on the same rows share their resamples, which are drawn once.
+            by_mask.setdefault(counts_N.tobytes(), {})[f"{task}.{name}"] = metric
+    bounds: dict[str, tuple[float, float] | None] = {}
+    for mask, states in by_mask.items():
+        counts_N = np.frombuffer(mask, dtype=bool)
+        groups = None if predictions.groups_N is None else predictions.groups_N[counts_N]
+        bounds |= intervals(
+            states,
+            num_rows=int(counts_N.sum()),
+            groups_N=groups,
+            num_resamples=config.num_resamples,
+            seed=config.seed,
         )
-        for name, metric in metrics.items():
-            value = metric.compute()
-            low, high = bounds[name] or (None, None)
-            rows.append(
-                MetricRow(
-                    task=task,
-                    space=predictions.spaces[task],
-                    metric=name,
-                    slice=slice_name,
-                    value=None if value.reason else float(value.values_R[0]),
-                    low=None if value.reason else low,
-                    high=None if value.reason else high,
-                    num_rows=len(scores),
-                    num_positive=int(labels.sum()) if output == "binary" else None,
-                    num_groups_used=value.num_groups_used,
-                    num_groups_dropped=value.num_groups_dropped,
-                    reason=value.reason,
-                )
-            )
-    return rows
+    return [
+        _row(predictions, task, mask_N, slice_name, name, metric.compute(), bounds[f"{task}.{name}"])
+        for task in predictions.task_names
+        for name, metric in metrics[task].items()
+    ]
+
+
+def _row(
+    predictions: Predictions,
+    task: str,
+    mask_N: NDArray[np.bool_],
+    slice_name: str | None,
+    metric: str,
+    value: MetricValue,
+    bounds: tuple[float, float] | None,
+) -> MetricRow:
+    _, labels = predictions.of_task(task, predictions.in_space(task) & mask_N)
+    low, high = (None, None) if bounds is None or value.reason else bounds
+    return MetricRow(
+        task=task,
+        space=predictions.spaces[task],
+        metric=metric,
+        slice=slice_name,
+        value=None if value.reason else float(value.values_R[0]),
+        low=low,
+        high=high,
+        num_rows=len(labels),
+        num_positive=int(labels.sum()) if predictions.kinds[task] == "binary" else None,
+        num_groups_used=value.num_groups_used,
+        num_groups_dropped=value.num_groups_dropped,
+        reason=value.reason,
+    )

@@ -41,7 +41,7 @@ def report_table(report: Report, *, slices: bool = True) -> Table:
         cells += [f"{row.num_rows:,}", "" if row.num_positive is None else f"{row.num_positive:,}"]
         if has_groups:
             cells.append(format_groups(row))
-        table.add_row(*cells)
+        table.add_row(*map(Text, cells))
         before = row
     return table
 
@@ -65,7 +65,7 @@ def compare_table(
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("task.metric[space]", no_wrap=True)
     for name in (*reports, *columns):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(Text(name), justify="right", no_wrap=True)
     names = dict.fromkeys(
         row.name
         for report in reports.values()
@@ -79,11 +79,11 @@ def compare_table(
             Text(_with_interval(row), style="bold" if model in best and len(reports) > 1 else "")
             for model, row in found.items()
         ]
-        table.add_row(name, *cells, *(Text(format_number(values.get(name))) for values in columns.values()))
+        table.add_row(Text(name), *cells, *(Text(format_number(values.get(name))) for values in columns.values()))
     if rows:
         table.add_section()
     for label, values in (rows or {}).items():
-        table.add_row(label, *(values.get(name, "") for name in (*reports, *columns)))
+        table.add_row(Text(label), *(Text(values.get(name, "")) for name in (*reports, *columns)))
     return table
 
 

@@ -1,6 +1,6 @@
 """Area under the ROC curve."""
 
-# N rows, R resamples, U runs of equal scores
+# N rows, P positive rows, M negative rows, R resamples, U runs of equal scores
 
 from typing import ClassVar, Literal, Self
 
@@ -35,15 +35,22 @@ class Auc:
         reason = self.rows.undefined_reason()
         if reason:
             return undefined(reason, counts_RN)
+        # Only negatives are summed up, and read where positives stand: a resample costs about one pass over the rows.
         order = self.rows.by_score
-        labels_N = self.rows.labels_N[order.order_N]
-        counts_RN = np.ones((1, len(labels_N))) if counts_RN is None else counts_RN[:, order.order_N]
-        positives_RU = np.add.reduceat(counts_RN * labels_N, order.starts_U, axis=1)
-        negatives_RU = np.add.reduceat(counts_RN, order.starts_U, axis=1) - positives_RU
-        below_RU = np.cumsum(negatives_RU, axis=1)
-        num_pairs_R = positives_RU.sum(axis=1) * below_RU[:, -1]
-        below_RU -= negatives_RU / 2
-        return MetricValue(ratio(np.einsum("ru,ru->r", positives_RU, below_RU), num_pairs_R))
+        is_positive_N = self.rows.labels_N[order.order_N] > 0.5
+        negatives_before_N = np.r_[0, np.cumsum(~is_positive_N)]
+        run_ends_U = np.append(order.starts_U[1:], len(is_positive_N))
+        run_P = np.searchsorted(order.starts_U, np.flatnonzero(is_positive_N), side="right") - 1
+        below_P = negatives_before_N[order.starts_U[run_P]]
+        below_or_tied_P = negatives_before_N[run_ends_U[run_P]]
+        if counts_RN is None:
+            counts_RN = np.ones((1, len(is_positive_N)))
+        positives_RP = counts_RN[:, order.order_N[is_positive_N]]
+        negatives_RM = np.zeros((len(counts_RN), negatives_before_N[-1] + 1))
+        np.cumsum(counts_RN[:, order.order_N[~is_positive_N]], axis=1, out=negatives_RM[:, 1:])
+        wins_R = np.einsum("rp,rp->r", positives_RP, negatives_RM[:, below_P])
+        wins_R += np.einsum("rp,rp->r", positives_RP, negatives_RM[:, below_or_tied_P])
+        return MetricValue(ratio(wins_R / 2, positives_RP.sum(axis=1) * negatives_RM[:, -1]))
 
 
 class AucConfig(Config):

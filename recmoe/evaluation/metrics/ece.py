@@ -55,8 +55,11 @@ class Ece:
         excess_N = (self.rows.scores_N - self.rows.labels_N)[order_N]
         starts_U = equal_mass_starts(len(order_N), self.rows.by_score.starts_U, num_bins=self.num_bins)
         counts_RN = np.ones((1, len(order_N))) if counts_RN is None else counts_RN[:, order_N]
-        excess_RU = np.add.reduceat(counts_RN * excess_N, starts_U, axis=1)
-        return MetricValue(ratio(np.abs(excess_RU).sum(axis=1), counts_RN.sum(axis=1)))
+        ends_U = np.append(starts_U[1:], len(order_N))
+        sums_R = np.zeros(len(counts_RN))
+        for start, end in zip(starts_U, ends_U, strict=True):
+            sums_R += np.abs(counts_RN[:, start:end] @ excess_N[start:end])
+        return MetricValue(ratio(sums_R, counts_RN.sum(axis=1)))
 
 
 class EceConfig(Config):
