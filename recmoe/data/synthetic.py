@@ -52,8 +52,8 @@ class SyntheticLog:
 
     One row, shortened::
 
-        request_id timestamp  user_id age interests    device hour item_id category price position click purchase watch_s
-        17         1750000713 u42     31  [c3, c8, c1] mobile 9    i7      c3       24.9  2        1     0        12.5
+        request_id timestamp  user_id age interests device hour item_id category price position click purchase watch_s
+        17         1750000713 u42     31  [c3, c8]  mobile 9    i7      c3       24.9  2        1     0        12.5
 
     ``watch_s`` is null where there was no click; age is null in 3 % of the users.
 
@@ -86,10 +86,12 @@ class SyntheticLog:
         guess_RC = world.quality_I[item_RC] + rng.normal(0.0, 1.0, item_RC.shape)
         item_N = np.take_along_axis(item_RC, np.argsort(-guess_RC, axis=1), axis=1).ravel()
         position_N = np.tile(np.arange(1, NUM_CANDIDATES + 1), num_requests)
-        user_N, device_N, time_N = (np.repeat(column, NUM_CANDIDATES) for column in (user_R, device_R, time_R))
-        hour_N = time_N // 3600 % 24
+        user_N: Ints = np.repeat(user_R, NUM_CANDIDATES)
+        device_N: Ints = np.repeat(device_R, NUM_CANDIDATES)
+        time_N: Ints = np.repeat(time_R, NUM_CANDIDATES)
+        hour_N: Ints = time_N // 3600 % 24
         # Prices move from request to request: promotions, currencies.
-        price_N = np.round(np.exp(world.log_price_I[item_N] + rng.normal(0.0, 0.2, item_N.size)), 2)
+        price_N: Floats = np.round(np.exp(world.log_price_I[item_N] + rng.normal(0.0, 0.2, item_N.size)), 2)
 
         click_N = _sigmoid(world.click_logit(user_N, item_N, position_N, price_N))
         purchase_N = _sigmoid(world.purchase_logit(user_N, item_N, price_N, hour_N))
