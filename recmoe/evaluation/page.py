@@ -1,0 +1,144 @@
+"""The report page: one HTML file with all numbers and plots, readable without a network."""
+
+# N rows
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from recmoe.evaluation.metrics import METRIC_KINDS
+from recmoe.evaluation.metrics.metric import FloatArray
+from recmoe.evaluation.plots import gain_plot, gate_plot, reliability_plot, roc_plot, score_plot, value_plot
+from recmoe.evaluation.predictions import Predictions
+from recmoe.evaluation.report import MetricRow, Report
+from recmoe.evaluation.tables import format_groups, format_interval, format_number
+from recmoe.moe.balance import ExpertUsage
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture of the page, or why there is none."""
+
+    title: str
+    explanation: str
+    image: str | None
+    """SVG as a data URI."""
+    reason: str | None = None
+    is_wide: bool = False
+
+
+@dataclass(frozen=True)
+class TaskSection:
+    """One task of the page."""
+
+    name: str
+    space: str
+    kind: str
+    num_rows: int
+    num_positive: int | None
+    rows: list[MetricRow]
+    plots: list[Plot]
+    slices: list[tuple[str, list[MetricRow]]]
+    """Slice → one row per metric."""
+
+
+def write_report_page(
+    report: Report,
+    predictions: Predictions,
+    gate_uses: Sequence[ExpertUsage],
+    path: Path,
+    *,
+    title: str = "Evaluation",
+) -> None:
+    """Write the page; an existing file is replaced.
+
+    Args:
+        report: from ``evaluate`` on the same predictions.
+        gate_uses: how the gates of each level used the experts, over the same rows; none for a model without gates.
+    """
+    environment = Environment(
+        loader=PackageLoader("recmoe.evaluation", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {"number": format_number, "interval": format_interval, "groups": format_groups}
+    text = environment.get_template("page.html").render(
+        title=title,
+        report=report,
+        sections=[_section(report, predictions, task) for task in predictions.task_names],
+        gates=[_gate(usage) for usage in gate_uses],
+        glossary=_glossary(report),
+    )
+    path.write_text(text, encoding="utf-8")
+
+
+def _section(report: Report, predictions: Predictions, task: str) -> TaskSection:
+    rows = [row for row in report.rows if row.task == task]
+    slices: dict[str, list[MetricRow]] = {}
+    for row in rows:
+        if row.slice is not None:
+            slices.setdefault(row.slice, []).append(row)
+    scores, labels = predictions.of_task(task)
+    kind = predictions.kinds[task]
+    return TaskSection(
+        name=task,
+        space=predictions.spaces[task],
+        kind=kind,
+        num_rows=len(scores),
+        num_positive=int(labels.sum()) if kind == "binary" else None,
+        rows=[row for row in rows if row.slice is None],
+        plots=_plots(scores.astype(np.float64), labels.astype(np.float64), is_binary=kind == "binary"),
+        slices=list(slices.items()),
+    )
+
+
+def _plots(scores_N: FloatArray, labels_N: FloatArray, *, is_binary: bool) -> list[Plot]:
+    """The plots of a task; those that its rows do not allow say why."""
+    no_rows = None if len(scores_N) else "no rows"
+    no_gain = no_rows or (None if labels_N.min() >= 0 and labels_N.any() else "labels are negative or all 0")
+    if not is_binary:
+        return [
+            _plot("Reliability", "mean label by mean prediction, bins of equal mass, 95 % intervals", no_rows,
+                  lambda: reliability_plot(scores_N, labels_N, is_binary=False)),
+            _plot("Cumulative gain", "share of the sum of labels in the rows with the highest predictions", no_gain,
+                  lambda: gain_plot(scores_N, labels_N, of="the sum of labels")),
+            _plot("Values", "distribution of predictions and labels", no_rows, lambda: value_plot(scores_N, labels_N)),
+        ]  # fmt: skip
+    one_class = no_rows or ("no positive rows" if not labels_N.any() else None)
+    both = one_class or ("no negative rows" if labels_N.all() else None)
+    return [
+        _plot("ROC", "how well positives are told from negatives, at every threshold", both,
+              lambda: roc_plot(scores_N, labels_N)),
+        _plot("Reliability", "mean label by mean prediction, bins of equal mass, 95 % intervals", no_rows,
+              lambda: reliability_plot(scores_N, labels_N, is_binary=True)),
+        _plot("Cumulative gain", "share of all positives among the rows with the highest predictions", one_class,
+              lambda: gain_plot(scores_N, labels_N, of="positives")),
+        _plot("Scores", "distribution of predictions, by label", no_rows, lambda: score_plot(scores_N, labels_N)),
+    ]  # fmt: skip
+
+
+def _plot(title: str, explanation: str, reason: str | None, draw: Callable[[], str]) -> Plot:
+    return Plot(title, explanation, None if reason else _data_uri(draw()), reason)
+
+
+def _gate(usage: ExpertUsage) -> Plot:
+    return Plot(
+        title=f"Level {usage.level}",
+        explanation=f"mean weight over {usage.num_rows:,} rows; rows sum to one",
+        image=_data_uri(gate_plot(usage)),
+        is_wide=len(usage.experts) > 6,
+    )
+
+
+def _data_uri(svg: str) -> str:
+    """An image of its own: ids inside one SVG cannot meet those of another."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def _glossary(report: Report) -> list[tuple[str, str]]:
+    """What the metrics in a report mean, from their own docstrings."""
+    used = {row.metric.split("@")[0] for row in report.rows}
+    kinds = [(str(config.model_fields["kind"].default), config.__doc__ or "") for config in METRIC_KINDS]
+    return [(kind, meaning) for kind, meaning in kinds if kind in used]

@@ -1,0 +1,227 @@
+"""Plots of a report page, each drawn as SVG text without a display."""
+
+# N rows, G gates, E experts
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from recmoe.evaluation.curves import gain_curve, reliability_bins, roc_curve
+from recmoe.evaluation.metrics.metric import FloatArray
+from recmoe.moe.balance import ExpertUsage
+
+BLUE, ORANGE, GREY, INK = "#2563a8", "#d9762b", "#b4bac4", "#2a2f3a"
+
+STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "axes.edgecolor": "#c9ced6",
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#eceef1",
+    "xtick.color": "#5b6472",
+    "ytick.color": "#5b6472",
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    # Without a salt the ids inside an SVG are random, and the same report would not give the same page.
+    "svg.hashsalt": "recmoe",
+}
+
+
+def roc_plot(scores_N: FloatArray, labels_N: FloatArray) -> str:
+    """True against false positive rate."""
+
+    def draw(axes: Axes) -> None:
+        curve = roc_curve(scores_N, labels_N)
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="chance")
+        axes.plot(curve.x_P, curve.y_P, color=BLUE, linewidth=1.8, label="model")
+        axes.set(xlabel="share of negatives above threshold", ylabel="share of positives above threshold")
+        _unit_square(axes)
+        axes.legend(loc="lower right")
+
+    return _svg(draw)
+
+
+def reliability_plot(scores_N: FloatArray, labels_N: FloatArray, *, is_binary: bool) -> str:
+    """Mean label against mean prediction in bins of equal mass, with 95 % intervals.
+
+    On logarithmic axes where the rates are small or span more than a factor of 50: on linear ones the bins of a
+    rare label lie on top of each other.
+    """
+
+    def draw(axes: Axes) -> None:
+        bins = reliability_bins(scores_N, labels_N, is_binary=is_binary)
+        positive = np.concatenate([bins.predicted_U, bins.observed_U])
+        positive = positive[positive > 0]
+        is_log = _wants_log(bins.predicted_U, is_binary=is_binary) and len(positive) > 0
+        low, high = _limits(positive if is_log else np.concatenate([bins.predicted_U, bins.low_U, bins.high_U]), is_log)
+        axes.plot([low, high], [low, high], color=GREY, linestyle="--", linewidth=1, label="right on average")
+        errors = np.stack([bins.observed_U - bins.low_U, bins.high_U - bins.observed_U]).clip(min=0)
+        is_shown = bins.observed_U > 0 if is_log else np.ones(len(bins.observed_U), dtype=bool)
+        axes.errorbar(
+            bins.predicted_U[is_shown],
+            bins.observed_U[is_shown],
+            yerr=errors[:, is_shown],
+            fmt="o",
+            color=BLUE,
+            markersize=4,
+            linewidth=1,
+            label=_bins_label(bins.num_rows_U, num_empty=int((~is_shown).sum())),
+        )
+        if is_log:
+            axes.set(xscale="log", yscale="log")
+        axes.set(xlim=(low, high), ylim=(low, high), xlabel="mean prediction", ylabel="mean label")
+        axes.legend(loc="upper left")
+
+    return _svg(draw)
+
+
+def gain_plot(scores_N: FloatArray, labels_N: FloatArray, *, of: str) -> str:
+    """Cumulative gain: how much of all labels the best-scored rows hold; the lift of the best tenth in the legend."""
+
+    def draw(axes: Axes) -> None:
+        curve = gain_curve(scores_N, labels_N)
+        best = gain_curve(labels_N, labels_N)
+        top = float(np.interp(0.1, curve.x_P, curve.y_P))
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="chance")
+        axes.plot(best.x_P, best.y_P, color=GREY, linewidth=1.2, label="best possible")
+        axes.plot(curve.x_P, curve.y_P, color=BLUE, linewidth=1.8, label="model")
+        axes.plot([0.1], [top], "o", color=ORANGE, markersize=5, label=f"best 10 %: {top:.0%} (lift {top / 0.1:.1f})")
+        axes.set(xlabel="share of rows, best first", ylabel=f"share of {of} found")
+        _unit_square(axes)
+        axes.legend(loc="lower right")
+
+    return _svg(draw)
+
+
+def score_plot(scores_N: FloatArray, labels_N: FloatArray) -> str:
+    """Distribution of predicted probabilities, by label."""
+
+    def draw(axes: Axes) -> None:
+        is_log = _wants_log(np.percentile(scores_N, [1, 99]), is_binary=True) and scores_N.min() > 0
+        edges = _edges(scores_N, is_log=is_log)
+        for label, color, name in ((0, GREY, "label 0"), (1, ORANGE, "label 1")):
+            chosen = scores_N[labels_N == label]
+            if len(chosen):
+                shares = np.full(len(chosen), 1 / len(chosen))
+                axes.hist(
+                    chosen,
+                    bins=edges.tolist(),
+                    weights=shares,
+                    color=color,
+                    alpha=0.65,
+                    label=f"{name} ({len(chosen):,})",
+                )
+        if is_log:
+            axes.set_xscale("log")
+        axes.set(xlabel="predicted probability", ylabel="share of the rows of a label")
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.margins(y=0.25)
+        axes.legend(loc="upper right")
+
+    return _svg(draw)
+
+
+def value_plot(scores_N: FloatArray, labels_N: FloatArray) -> str:
+    """Distributions of predicted and of true values."""
+
+    def draw(axes: Axes) -> None:
+        both = np.concatenate([scores_N, labels_N])
+        low, high = np.percentile(both, [0.5, 99.5])
+        edges = np.linspace(low, high if high > low else low + 1, 41)
+        for values, color, name in ((labels_N, GREY, "label"), (scores_N, BLUE, "prediction")):
+            shares = np.full(len(values), 1 / len(values))
+            axes.hist(
+                values.clip(*edges[[0, -1]]), bins=edges.tolist(), weights=shares, color=color, alpha=0.6, label=name
+            )
+        axes.set(xlabel="value (the extremes in the outer bars)", ylabel="share of rows")
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.legend(loc="upper right")
+
+    return _svg(draw)
+
+
+def gate_plot(usage: ExpertUsage) -> str:
+    """Heat map of the mean weight that each gate of a level gives each expert; hatched where a gate does not see it."""
+
+    def draw(axes: Axes) -> None:
+        weights_GE = usage.usage_GE.numpy()
+        visible_GE = usage.visible_GE.numpy()
+        axes.imshow(np.where(visible_GE, weights_GE, np.nan), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for gate, expert in np.ndindex(*weights_GE.shape):
+            if visible_GE[gate, expert]:
+                weight = weights_GE[gate, expert]
+                axes.text(
+                    expert, gate, f"{weight:.2f}", ha="center", va="center", color="white" if weight > 0.55 else INK
+                )
+            else:
+                axes.fill_between(
+                    [expert - 0.5, expert + 0.5],
+                    gate - 0.5,
+                    gate + 0.5,
+                    facecolor="#f4f5f7",
+                    hatch="///",
+                    edgecolor="#d8dce2",
+                    linewidth=0,
+                )
+        axes.set_xticks(range(len(usage.experts)), usage.experts, rotation=30, ha="right")
+        axes.set_yticks(range(len(usage.gates)), usage.gates)
+        axes.set(xlim=(-0.5, len(usage.experts) - 0.5), ylim=(len(usage.gates) - 0.5, -0.5))
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+
+    return _svg(draw, width=1.4 + 0.62 * len(usage.experts), height=0.9 + 0.42 * len(usage.gates))
+
+
+def _svg(draw: Callable[[Axes], None], *, width: float = 4.2, height: float = 3.4) -> str:
+    """A figure of one plot; sizes in inches."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure.add_subplot())
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()
+
+
+def _unit_square(axes: Axes) -> None:
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
+def _wants_log(values: FloatArray, *, is_binary: bool) -> bool:
+    """Whether probabilities are small or span orders of magnitude."""
+    low, high = float(values.min()), float(values.max())
+    return is_binary and low > 0 and (high < 0.1 or high / low > 50)
+
+
+def _limits(values: FloatArray, is_log: bool) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    if is_log:
+        return low / 1.6, high * 1.6
+    margin = 0.05 * (high - low) or 0.05 * max(abs(high), 1.0)
+    return low - margin, high + margin
+
+
+def _edges(scores_N: FloatArray, *, is_log: bool) -> FloatArray:
+    low, high = float(scores_N.min()), float(scores_N.max())
+    if high <= low:
+        low, high = low * 0.9, low * 1.1 or 1.0
+    edges: FloatArray = np.geomspace(low, high, 41) if is_log else np.linspace(low, high, 41)
+    return edges
+
+
+def _bins_label(num_rows_U: Any, *, num_empty: int) -> str:
+    low, high = int(num_rows_U.min()), int(num_rows_U.max())
+    rows = f"{low:,}" if low == high else f"{low:,}–{high:,}"
+    empty = f", {num_empty} without a positive not shown" if num_empty else ""
+    return f"{len(num_rows_U)} bins of {rows} rows{empty}"
