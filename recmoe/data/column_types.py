@@ -35,12 +35,17 @@ def common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
     return None
 
 
-def wide_dictionary(type_: pa.DataType) -> pa.DataType:
-    """A dictionary type whose indices hold the values of all files together; any other type as it is."""
-    if not pa.types.is_dictionary(type_) or type_.index_type.bit_width >= 32:
-        return type_
-    # pandas writes int8 indices for few categories; a second file's categories may not fit any more.
-    return pa.dictionary(pa.int32(), type_.value_type, type_.ordered)
+def readable_type(type_: pa.DataType) -> pa.DataType:
+    """The type a column is read in: dictionary indices that hold the values of all files, no views."""
+    if pa.types.is_dictionary(type_) and type_.index_type.bit_width < 32:
+        # pandas writes int8 indices for few categories; a second file's categories may not fit any more.
+        return pa.dictionary(pa.int32(), type_.value_type, type_.ordered)
+    # Arrow cannot pick rows of view types yet.
+    if pa.types.is_string_view(type_):
+        return pa.large_string()
+    if pa.types.is_binary_view(type_):
+        return pa.large_binary()
+    return type_
 
 
 def _common_integer(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:

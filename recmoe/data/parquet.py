@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recmoe.data.column_types import common_type, wide_dictionary
+from recmoe.data.column_types import common_type, readable_type
 from recmoe.data.data_file import DataFile, open_data_file
 from recmoe.data.files import find_files
 from recmoe.data.order import Cursor, EpochOrder, Interval, RowGroup
@@ -86,6 +86,17 @@ class ParquetStream:
             f"{file.path.name}\n{file.num_bytes}\n{[file.group_rows[i] for i in file.groups()]}" for file in self._files
         ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def require(self, columns: Sequence[str]) -> None:
+        """Check that the stream has some columns.
+
+        Raises:
+            SchemaError: the files lack one.
+        """
+        for column in columns:
+            if column not in self.arrow_schema.names:
+                self._files[0].select([column])
+                raise AssertionError(f"{column} is not among the columns of the stream")
 
     def start(self, epoch: int = 0) -> Cursor:
         """The cursor of a whole epoch."""
@@ -244,4 +255,4 @@ def _common_schema(files: Sequence[DataFile], columns: Sequence[str] | None) -> 
             if type_ != common[field.name]:
                 owners[field.name] = file
             common[field.name] = type_
-    return pa.schema([pa.field(name, wide_dictionary(type_)) for name, type_ in common.items()])
+    return pa.schema([pa.field(name, readable_type(type_)) for name, type_ in common.items()])

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from recmoe.data.column_types import common_type, wide_dictionary
+from recmoe.data.column_types import common_type, readable_type
 
 SMALL_DICTIONARY = pa.dictionary(pa.int8(), pa.string())
 
@@ -41,5 +41,10 @@ def test_common_type_holds_both_or_there_is_none(
 
 
 def test_small_dictionary_gets_room_for_the_values_of_other_files() -> None:
-    assert wide_dictionary(SMALL_DICTIONARY) == pa.dictionary(pa.int32(), pa.string())
-    assert wide_dictionary(pa.int8()) == pa.int8()
+    assert readable_type(SMALL_DICTIONARY) == pa.dictionary(pa.int32(), pa.string())
+    assert readable_type(pa.int8()) == pa.int8()
+
+
+def test_views_are_read_as_large_types() -> None:
+    assert readable_type(pa.string_view()) == pa.large_string()
+    assert readable_type(pa.binary_view()) == pa.large_binary()
