@@ -11,9 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recmoe.data.guess_roles import guess_roles
 from recmoe.data.parquet import ParquetStream
 from recmoe.data.profile import CHUNK_ROWS, LogProfile, hashes, is_text, is_time, profile_log, times_of_text
-from recmoe.data.roles import Roles, guess_roles
+from recmoe.data.roles import Roles
 from recmoe.data.splits import SPLITS, Split, SplitWriter
 from recmoe.data.starter_yaml import starter_yaml
 from recmoe.errors import DataError

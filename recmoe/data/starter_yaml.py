@@ -92,14 +92,11 @@ def _inputs(log: LogProfile, roles: Roles, num_train: int) -> list[str]:
         lines.append("  # item: the column that names a candidate in requests and responses; none was found.")
     lines.append("  # side: a ranking request carries user and context once, item for each candidate.")
     lines.append("  features:")
-    taken: set[str] = set()
-    entries = []
-    for feature in roles.features:
-        name = feature_name(feature.column)
-        while name in taken:
-            name += "_"
-        taken.add(name)
-        entries.append((f"    {_quoted(name)}: {_feature(log, feature, name)}", _feature_note(log, feature)))
+    names = _feature_names(roles)
+    entries = [
+        (f"    {_quoted(names[feature.column])}: {_feature(log, feature, names)}", _feature_note(log, feature))
+        for feature in roles.features
+    ]
     lines += _aligned(entries)
     if roles.left_out:
         lines.append("  # Left out:")
@@ -107,9 +104,20 @@ def _inputs(log: LogProfile, roles: Roles, num_train: int) -> list[str]:
     return lines
 
 
-def _feature(log: LogProfile, feature: FeatureRole, name: str) -> str:
+def _feature_names(roles: Roles) -> dict[str, str]:
+    """A different name for each column that is a feature."""
+    names: dict[str, str] = {}
+    for feature in roles.features:
+        name = feature_name(feature.column)
+        while name in names.values():
+            name += "_"
+        names[feature.column] = name
+    return names
+
+
+def _feature(log: LogProfile, feature: FeatureRole, names: Mapping[str, str]) -> str:
     parts = [f"kind: {feature.kind}", f"side: {feature.side}"]
-    if name != feature.column:
+    if names[feature.column] != feature.column:
         parts.insert(1, f"column: {json.dumps(feature.column)}")
     if feature.kind == "numeric":
         if feature.is_compressed:
@@ -120,8 +128,11 @@ def _feature(log: LogProfile, feature: FeatureRole, name: str) -> str:
             parts.append(f"separator: {json.dumps(feature.separator)}")
         if feature.kind == "id_list":
             parts.append("pooling: mean")
-        min_count = 5 if log.columns[feature.column].num_distinct > MANY_VALUES else 2
-        if log.columns[feature.column].num_distinct > 1000:
+        if feature.table is not None:
+            parts.append(f"table: {_quoted(names[feature.table])}")
+        num_distinct = log.columns[feature.table or feature.column].num_distinct
+        if num_distinct > 1000:
+            min_count = 5 if num_distinct > MANY_VALUES else 2
             parts.append(f"encoding: {{kind: vocabulary, min_count: {min_count}}}")
     return "{" + ", ".join(parts) + "}"
 
@@ -129,7 +140,9 @@ def _feature(log: LogProfile, feature: FeatureRole, name: str) -> str:
 def _feature_note(log: LogProfile, feature: FeatureRole) -> str:
     column = log.columns[feature.column]
     nulls = f", {column.num_nulls / column.num_rows:.1%} missing" if column.num_nulls else ""
-    if feature.kind == "numeric":
+    if feature.table is not None:
+        note = f"ids of {feature.table}{nulls}"
+    elif feature.kind == "numeric":
         note = f"{column.low:.6g} to {column.high:.6g}{nulls}"
     elif feature.separator is not None:
         note = f"{column.num_distinct:,} lists{nulls}"

@@ -91,7 +91,9 @@ class SyntheticLog:
         time_N: Ints = np.repeat(time_R, NUM_CANDIDATES)
         hour_N: Ints = time_N // 3600 % 24
         # Prices move from request to request: promotions, currencies.
-        price_N: Floats = np.round(np.exp(world.log_price_I[item_N] + rng.normal(0.0, 0.2, item_N.size)), 2)
+        price_N = np.asarray(
+            np.round(np.exp(world.log_price_I[item_N] + rng.normal(0.0, 0.2, item_N.size)), 2), dtype=np.float64
+        )
 
         click_N = _sigmoid(world.click_logit(user_N, item_N, position_N, price_N))
         purchase_N = _sigmoid(world.purchase_logit(user_N, item_N, price_N, hour_N))

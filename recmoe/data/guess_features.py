@@ -1,0 +1,138 @@
+"""guess_feature: as what kind of feature, and on which side, the model can read a column."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recmoe.data import column_names as names
+from recmoe.data.profile import ColumnProfile, LogProfile, is_list, is_text
+from recmoe.data.roles import FeatureRole, Roles
+from recmoe.features.layout import Side
+
+SEPARATORS = ("|", ";", ",", " ")
+MAX_FLAG_VALUES = 2
+
+
+def guess_feature(log: LogProfile, roles: Roles, column: ColumnProfile) -> FeatureRole | str:
+    """The feature made of a column, or the reason why there is none."""
+    side = _side(log, roles, column.name)
+    share_distinct = column.num_distinct / max(column.num_rows - column.num_nulls, 1)
+    if is_list(column.type):
+        if pa.types.is_floating(column.type.value_type) or is_list(column.type.value_type):
+            return f"of type {column.type}: lists of ids can be read, vectors cannot"
+        return FeatureRole(column.name, "id_list", side)
+    if is_text(column.type):
+        if _is_bracketed(log, column):
+            return "lists written as text with brackets: write them as a|b|c, or as lists in Parquet"
+        separator = _separator(log, column)
+        if separator is not None:
+            return FeatureRole(column.name, "id_list", side, separator=separator)
+        if share_distinct > 0.95 and column.num_rows > 50:
+            return "a new value in nearly every row: nothing to learn per value"
+        if _is_free_text(log, column, share_distinct):
+            return "free text: no feature reads it"
+        return FeatureRole(column.name, "id", side)
+    if pa.types.is_boolean(column.type) or column.is_binary or column.num_distinct <= MAX_FLAG_VALUES:
+        note = "0 or 1: is it an outcome? then make it a task" if column.is_binary else ""
+        return FeatureRole(column.name, "id", side, note=note)
+    is_whole = pa.types.is_integer(column.type) or _is_whole(log, column.name)
+    if is_whole and (names.is_id_name(column.name) or column.name in (roles.user, roles.item)):
+        if share_distinct > 0.95 and column.num_rows > 50:
+            return "a new value in nearly every row: nothing to learn per value"
+        return FeatureRole(column.name, "id", side)
+    if is_whole and _is_row_number(column, share_distinct):
+        return "numbers the rows"
+    return FeatureRole(column.name, "numeric", side, is_compressed=is_skewed(log, column))
+
+
+def with_table(log: LogProfile, features: list[FeatureRole], feature: FeatureRole) -> FeatureRole:
+    """Lists of ids, and numbers called after items, share the table of the id column in which their values occur."""
+    words = names.words(feature.column)
+    is_reference = feature.kind == "numeric" and words & names.ITEM_WORDS and _is_whole(log, feature.column)
+    if feature.kind != "id_list" and not is_reference:
+        return feature
+    values = _values(log, feature)
+    for owner in features:
+        if owner.kind != "id" or log.columns[owner.column].num_distinct < 5 or not len(values):
+            continue
+        if pc.mean(pc.is_in(values, _values(log, owner)).cast(pa.float64())).as_py() > 0.9:
+            return replace(feature, kind="id_list" if feature.kind == "id_list" else "id", table=owner.column)
+    return feature
+
+
+def _values(log: LogProfile, feature: FeatureRole) -> pa.Array:
+    """The different ids of a column's sample, as text."""
+    column = log.sample[feature.column].combine_chunks()
+    if feature.separator is not None:
+        column = pc.split_pattern(column.cast(pa.large_string()), feature.separator)
+    if is_list(column.type):
+        column = column.flatten()
+    if pa.types.is_floating(column.type):
+        column = column.cast(pa.int64(), safe=False)
+    return pc.drop_null(pc.unique(column.cast(pa.large_string())))
+
+
+def _side(log: LogProfile, roles: Roles, name: str) -> Side:
+    words = names.words(name)
+    if name == roles.item:
+        return "item"
+    if name == roles.user or (roles.user is not None and log.is_constant_within(name, roles.user)):
+        return "user"
+    if roles.is_group_a_list and roles.group is not None:
+        return "context" if log.is_constant_within(name, roles.group) else "item"
+    if words & names.USER_WORDS:
+        return "user"
+    return "context" if names.is_context_name(name) else "item"
+
+
+def _texts(log: LogProfile, name: str) -> pa.Array:
+    column = log.sample[name].combine_chunks()
+    return pc.drop_null(column.cast(pa.large_string()))
+
+
+def _separator(log: LogProfile, column: ColumnProfile) -> str | None:
+    """What splits the texts into fewer different parts than there are texts."""
+    texts = pc.unique(_texts(log, column.name))
+    for separator in SEPARATORS:
+        has_it = pc.mean(pc.match_substring(texts, separator).cast(pa.float64())).as_py() or 0.0
+        parts = pc.list_flatten(pc.split_pattern(texts, separator))
+        num_parts = len(pc.unique(parts))
+        is_prose = bool(pc.mean(pc.match_substring_regex(parts, r"^\s|\s$|^$").cast(pa.float64())).as_py() > 0.2)
+        # Blanks join words as often as ids: there the parts must come again and again.
+        most = 0.05 if separator == " " else 0.5
+        if has_it >= 0.3 and not is_prose and num_parts < min(len(texts), most * len(parts)):
+            return separator
+    return None
+
+
+def _is_bracketed(log: LogProfile, column: ColumnProfile) -> bool:
+    return bool(pc.all(pc.match_substring_regex(_texts(log, column.name), r"^\[.*\]$")).as_py())
+
+
+def _is_free_text(log: LogProfile, column: ColumnProfile, share_distinct: float) -> bool:
+    texts = _texts(log, column.name)
+    num_words = pc.mean(pc.add(pc.count_substring(texts, " "), 1)).as_py() or 0.0
+    return bool(num_words >= 4 and share_distinct > 0.3)
+
+
+def _is_whole(log: LogProfile, name: str) -> bool:
+    values = pc.drop_null(log.sample[name].cast(pa.float64())).to_numpy(zero_copy_only=False)
+    values = values[np.isfinite(values)]
+    return bool((values == np.round(values)).all())
+
+
+def _is_row_number(column: ColumnProfile, share_distinct: float) -> bool:
+    if column.low is None or column.high is None or share_distinct < 0.95 or column.num_rows <= 50:
+        return False
+    return column.high - column.low < 1.05 * column.num_rows
+
+
+def is_skewed(log: LogProfile, column: ColumnProfile) -> bool:
+    """Whether the largest values dwarf most: amounts, counts, prices."""
+    if column.low is None or column.low < 0:
+        return False
+    values = pc.drop_null(log.sample[column.name].cast(pa.float64())).to_numpy(zero_copy_only=False)
+    values = values[np.isfinite(values) & (values > 0)]
+    return bool(values.size and np.quantile(values, 0.99) > 5 * np.quantile(values, 0.5))
