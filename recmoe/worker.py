@@ -23,10 +23,13 @@ from recmoe.export.replay import Replay
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.model import MultiTaskRanker, TrainingModel, build_model
 from recmoe.run_folder import RunFolder, write_atomically
-from recmoe.training.checkpoint import CheckpointStore
+from recmoe.training import checkpoint
+from recmoe.training.checkpoint_folder import prune, step_folder
 from recmoe.training.loop import Position, Trainer, TrainResult, Validation
 from recmoe.training.runtime import Runtime, resolve_precision
 from recmoe.training.stop import StopSignal
+
+Split = Literal["train", "validation", "test"]
 
 NUM_REPLAY_ROWS = 1000
 """Raw rows that travel in the bundle with the training model's scores; every copy of the model must repeat them."""
@@ -70,14 +73,6 @@ class _Job:
         self.dense_optimizer = config.training.dense_optimizer.build(
             parameter for _, parameter in dense_parameters(self.placed.model)
         )
-        self.checkpoints = CheckpointStore(
-            folder.checkpoints,
-            model=self.placed.model,
-            dense_optimizer=self.dense_optimizer,
-            table_optimizer=self.placed.table_optimizer,
-            fingerprint=self.encoder.fingerprint,
-            keep=config.training.keep_checkpoints,
-        )
         if runtime.is_main:
             write_atomically(folder.plan, json.dumps(self.placed.plan, indent=2))
 
@@ -85,9 +80,7 @@ class _Job:
         # The same initial weights in every process: the dense part is replicated.
         torch.manual_seed(self.config.seed)
         tables = self.config.tables.build(layout=self.encoder.layout, seed=self.config.seed)
-        ranker = build_model(
-            layout=self.encoder.layout, tasks=self.tasks, config=self.config.model, tables=tables
-        )
+        ranker = build_model(layout=self.encoder.layout, tasks=self.tasks, config=self.config.model, tables=tables)
         weighting = self.config.model.weighting.build(
             weights=[self.tasks.weights[name] for name in self.tasks.names],
             outputs=[self.tasks.kinds[name] for name in self.tasks.names],
@@ -134,7 +127,8 @@ class _Job:
     def load_best(self, position: Position) -> None:
         """The weights that validated best, or the last ones where nothing was validated."""
         if position.best_step is not None and position.best_step != position.step:
-            self.checkpoints.load(position.best_step)
+            folder = step_folder(self.folder.checkpoints, position.best_step)
+            checkpoint.load_weights(folder, model=self.placed.model, fingerprint=self.encoder.fingerprint)
 
     def write_report(self) -> None:
         """Score the test split with the training model itself; nothing to do without one."""
@@ -159,9 +153,7 @@ class _Job:
         plain = None
         if self.runtime.is_main:
             tables = PlainTables(self.encoder.layout)
-            plain = build_model(
-                layout=self.encoder.layout, tasks=self.tasks, config=self.config.model, tables=tables
-            )
+            plain = build_model(layout=self.encoder.layout, tasks=self.tasks, config=self.config.model, tables=tables)
         copy_into(plain, self.ranker)
         if plain is not None:
             report = Report.from_json(self.folder.report.read_text()) if self.folder.report.exists() else None
@@ -179,8 +171,17 @@ class _Job:
             )
 
     def _resumed(self) -> Position | None:
-        step = self.checkpoints.latest()
-        return None if step is None else Position.from_json(self.checkpoints.load(step))
+        folder = checkpoint.latest(self.folder.checkpoints)
+        if folder is None:
+            return None
+        state = checkpoint.load(
+            folder,
+            model=self.placed.model,
+            dense_optimizer=self.dense_optimizer,
+            table_optimizer=self.placed.table_optimizer,
+            fingerprint=self.encoder.fingerprint,
+        )
+        return Position.from_json(state)
 
     def _num_steps(self, stream: ParquetStream, position: Position) -> int:
         """Steps of the whole run: those done, the rest of this epoch, the epochs after it."""
@@ -229,15 +230,22 @@ class _Job:
             device=self.runtime.device,
         )
 
-    def _save(self, position: Position, is_best: bool) -> None:
-        self.checkpoints.save(position.step, position.to_json(), is_best=is_best)
+    def _save(self, position: Position) -> None:
+        checkpoint.save(
+            step_folder(self.folder.checkpoints, position.step),
+            model=self.placed.model,
+            dense_optimizer=self.dense_optimizer,
+            table_optimizer=self.placed.table_optimizer,
+            state=position.to_json(),
+            fingerprint=self.encoder.fingerprint,
+        )
+        if self.runtime.is_main:
+            best = () if position.best_step is None else (position.best_step,)
+            prune(self.folder.checkpoints, keep=self.config.training.keep_checkpoints, protect=best)
 
     def _log(self, step: int, values: Mapping[str, float]) -> None:
         if self.runtime.is_main:
             self.folder.log(step, values)
-
-
-Split = Literal["train", "validation", "test"]
 
 
 def open_split(config: ExperimentConfig, folder: RunFolder, split: Split) -> ParquetStream:

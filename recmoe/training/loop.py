@@ -152,7 +152,7 @@ class Trainer:
     loader: BatchLoader
     validate: Callable[[Position], float | None]
     validation: Validation | None
-    save: Callable[[Position, bool], None]
+    save: Callable[[Position], None]
     log: Callable[[int, Mapping[str, float]], None]
     """Add a step's numbers to the curves."""
     config: TrainingConfig
@@ -171,7 +171,7 @@ class Trainer:
                 break
             position, saved_step, is_interrupted = self._epoch(position, num_steps=num_steps, saved_step=saved_step)
         if saved_step != position.step:
-            self.save(position, False)
+            self.save(position)
         wait_share = (self.loader.wait_s - wait_before_s) / max(position.train_s, 1e-9)
         return TrainResult(position=position, is_interrupted=is_interrupted, wait_share=wait_share)
 
@@ -210,7 +210,7 @@ class Trainer:
                 if must_validate:
                     position, is_best = self._validate(position)
                 if must_save or is_best or is_told:
-                    self.save(position, is_best)
+                    self.save(position)
                     saved_step = step
                 if is_told or self._is_out_of_patience(position):
                     return position, saved_step, is_told
@@ -252,8 +252,9 @@ class Trainer:
         broken = [name for name, value in losses.items() if not math.isfinite(value)]
         if broken:
             raise TrainingError(
-                f"step {position.step}: the loss of {', '.join(broken)} is not finite; lower training.dense_optimizer.lr "
-                "or tables.optimizer.lr, set training.clip_norm, or look for extreme values with `recmoe data check`"
+                f"step {position.step}: the loss of {', '.join(broken)} is not finite; lower "
+                "training.dense_optimizer.lr or "
+                "tables.optimizer.lr, set training.clip_norm, or look for extreme values with `recmoe data check`"
             )
         samples_per_s = position.num_samples / max(position.train_s, 1e-9)
         wait_share = self.loader.wait_s / max(position.train_s, 1e-9)

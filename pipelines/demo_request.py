@@ -1,0 +1,95 @@
+"""rank_once: start the API as a process of its own, wait until it is ready, ask it once, stop it."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from recmoe.errors import ServingError
+from recmoe.experiment import ExperimentConfig
+from recmoe.ranking.example import requests_of_rows
+
+START_S = 120.0
+"""Seconds a server gets to load and to replay its model."""
+NUM_CANDIDATES = 10
+
+
+def rank_once(config: ExperimentConfig, source: str, console: Console) -> dict[str, Any]:
+    """Rank the first list of the test split, and print the request and the ordered items."""
+    rows = pq.ParquetFile(config.data.test[0]).read_row_group(0).slice(0, NUM_CANDIDATES)
+    request = next(requests_of_rows(config.inputs, rows))
+    with server(source) as address:
+        response = post(f"{address}/v1/rank", request)
+    console.print(f"POST /v1/rank with user {json.dumps(request['user'])}, context {json.dumps(request['context'])}")
+    console.print(_items(response))
+    model = response["model"]
+    console.print(
+        f"model {model['name']} version {model['version']}, {response['timing_ms']['total']:.1f} ms in the ranker"
+    )
+    return response
+
+
+def _items(response: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    tasks = list(response["items"][0]["tasks"])
+    for name in ("rank", "item", "score", *tasks):
+        table.add_column(name, justify="left" if name == "item" else "right")
+    for place, item in enumerate(response["items"], start=1):
+        values = (f"{item['tasks'][task]:.4f}" for task in tasks)
+        table.add_row(str(place), str(item["item_id"]), f"{item['score']:.5f}", *values)
+    return table
+
+
+@contextmanager
+def server(source: str) -> Iterator[str]:
+    """The address of an API that serves a model and is ready; stopped at the end.
+
+    Raises:
+        ServingError: it ended before it was ready, or took too long.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("recmoe")), "serve", source, "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _wait_until_ready(process, f"{address}/readyz")
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _wait_until_ready(process: subprocess.Popen[str], url: str) -> None:
+    deadline_s = time.monotonic() + START_S
+    while time.monotonic() < deadline_s:
+        if process.poll() is not None:
+            said = process.stderr.read() if process.stderr else ""
+            raise ServingError(f"the server ended with status {process.returncode}: {said.strip()}")
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise ServingError(f"the server was not ready after {START_S:.0f} s; see what {url} says")
+
+
+def post(url: str, document: dict[str, Any]) -> dict[str, Any]:
+    """POST a JSON document and read the JSON answer."""
+    body = json.dumps(document, default=str).encode()
+    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        answer: dict[str, Any] = json.load(response)
+    return answer

@@ -1,0 +1,143 @@
+"""A run from config to bundle: prepare, train (however it is launched), record."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from recmoe.config import dump_config
+from recmoe.data.parquet import ParquetStream
+from recmoe.errors import RecmoeError
+from recmoe.evaluation.report import Report
+from recmoe.experiment import ExperimentConfig
+from recmoe.features.encoder import FeatureEncoder
+from recmoe.run_folder import RunFolder
+from recmoe.tracking.tracker import Tracker, metric_name
+from recmoe.training.follow import CurveFollower
+from recmoe.training.runtime import start_runtime
+from recmoe.worker import open_split, run_worker
+
+RUNS = Path("runs")
+"""Where runs go by default, with MLflow's SQLite file and artifacts beside them."""
+FIT_ROWS = 65_536
+"""Rows per chunk when vocabularies and statistics are learnt."""
+
+Launch = Callable[[ExperimentConfig, RunFolder], None]
+"""Has ``run_worker`` run in one process or many, and returns when it is over."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left behind."""
+
+    folder: RunFolder
+    is_interrupted: bool
+    report: Report | None
+    """Metrics of the test split; None without one, or if the run was interrupted."""
+    samples_per_s: float
+
+
+def train_here(config: ExperimentConfig, folder: RunFolder) -> None:
+    """Launch the job in this process."""
+    runtime = start_runtime(device=config.training.device, timeout_s=config.training.timeout_s)
+    run_worker(config, folder, runtime=runtime)
+
+
+def train_run(
+    config: ExperimentConfig, root: Path, *, resume: bool, launch: Launch = train_here, is_quiet: bool = False
+) -> RunResult:
+    """Train a config in a run folder, and leave report and bundle there.
+
+    A run that is over is left as it is. One that was interrupted goes on from its last committed
+    checkpoint, and under the same id where it is recorded.
+
+    Args:
+        launch: how the processes of the job are started.
+        is_quiet: no progress on the terminal.
+
+    Raises:
+        TrainingError: the folder belongs to another run, or the job failed.
+        RecmoeError: what data, config, device or store have to object.
+    """
+    folder = RunFolder(root)
+    folder.start(dump_config(config), resume=resume)
+    if folder.state.get("status") == "finished":
+        return _result(folder)
+    tracker = config.tracking.build(run_name=config.name, folder=RUNS, run_id=folder.state.get("tracking_run_id"))
+    folder.update_state(status="running", tracking_run_id=tracker.run_id)
+    try:
+        tracker.log_config(dump_config(config))
+        prepare(config, folder)
+        with CurveFollower(
+            folder.metrics,
+            num_steps=lambda: folder.state.get("num_steps"),
+            pass_on=lambda step, values: tracker.log_metrics(_tracked(values), step=step),
+            is_quiet=is_quiet,
+        ):
+            launch(config, folder)
+        if folder.state["status"] == "interrupted":
+            tracker.finish("killed")
+            return _result(folder)
+        _record(folder, tracker)
+    except BaseException as error:
+        folder.update_state(status="failed")
+        tracker.finish("failed" if isinstance(error, RecmoeError) else "killed")
+        raise
+    tracker.finish()
+    folder.update_state(status="finished")
+    return _result(folder)
+
+
+def prepare(config: ExperimentConfig, folder: RunFolder) -> FeatureEncoder:
+    """Learn vocabularies and statistics from the training split, once per run."""
+    if folder.encoder.exists():
+        return FeatureEncoder.load(folder.encoder)
+    # All splits are opened, so that an empty or unreadable one is found before the training and not after.
+    for split in ("validation", "test"):
+        if getattr(config.data, split):
+            open_split(config, folder, split)
+    stream = open_split(config, folder, "train")
+    encoder = FeatureEncoder.fit(config.inputs, chunks(stream), config.task_set().label_columns)
+    encoder.save(folder.encoder)
+    return encoder
+
+
+def chunks(stream: ParquetStream) -> Iterator[pa.Table]:
+    """The rows of a stream in the order of its files."""
+    return stream.chunks(batch_size=FIT_ROWS)
+
+
+def _record(folder: RunFolder, tracker: Tracker) -> None:
+    """Report, page and plan go where the run is recorded."""
+    tracker.log_file(folder.plan)
+    if folder.report.exists():
+        values = Report.from_json(folder.report.read_text()).values()
+        tracker.log_metrics(
+            _tracked({f"test/{name}": value for name, value in values.items()}), step=folder.state["step"]
+        )
+        tracker.log_file(folder.report)
+        tracker.log_file(folder.page)
+    tracker.set_tags({"recmoe.bundle": str(folder.bundle.resolve())})
+
+
+def _tracked(values: dict[str, float]) -> dict[str, float]:
+    """Numbers of a report under names that MLflow allows."""
+    tracked = {}
+    for name, value in values.items():
+        prefix, _, rest = name.partition("/")
+        tracked[metric_name(prefix, rest) if "[" in rest else name] = value
+    return tracked
+
+
+def _result(folder: RunFolder) -> RunResult:
+    state = folder.state
+    report = None
+    if state["status"] in ("trained", "finished") and folder.report.exists():
+        report = Report.from_json(folder.report.read_text())
+    return RunResult(
+        folder=folder,
+        is_interrupted=state["status"] == "interrupted",
+        report=report,
+        samples_per_s=state.get("samples_per_s", 0.0),
+    )
