@@ -1,0 +1,84 @@
+"""A run in MLflow, in a SQLite file."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from recmoe.errors import RegistryError
+from recmoe.tracking import TrackingConfig
+from recmoe.tracking.mlflow_store import MlflowStore
+
+# SQLAlchemy's own news about MLflow's tables.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
+
+
+@pytest.fixture(autouse=True)
+def _no_uri(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def test_run_holds_config_curves_and_files(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    page = tmp_path / "report.html"
+    page.write_text("<html>")
+    tracker = TrackingConfig().build(run_name="first", folder=folder)
+
+    tracker.log_config({"seed": 1, "model": {"hidden": [8, 4], "gate": {}}})
+    tracker.log_metrics({"train/loss": 0.5, "val/cvr/auc.click": 0.75}, step=10)
+    tracker.log_metrics({"train/loss": 0.25}, step=20)
+    tracker.log_file(page)
+    tracker.log_text("{}", name="plan.json")
+    tracker.set_tags({"kind": "test"})
+    tracker.finish()
+
+    assert tracker.run_id is not None
+    client = MlflowStore.connect(None, folder=folder).client
+    run = client.get_run(tracker.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "first"
+    assert run.data.params == {"seed": "1", "model.hidden": "[8, 4]", "model.gate": "{}"}
+    assert run.data.metrics == {"train/loss": 0.25, "val/cvr/auc.click": 0.75}
+    assert [point.step for point in client.get_metric_history(tracker.run_id, "train/loss")] == [10, 20]
+    assert run.data.tags["kind"] == "test"
+    artifacts = {artifact.path for artifact in client.list_artifacts(tracker.run_id)}
+    assert artifacts == {"config.json", "plan.json", "report.html"}
+    assert (folder / "artifacts").is_dir()
+
+
+def test_resumed_run_goes_on_under_its_id(tmp_path: Path) -> None:
+    config = TrackingConfig(system_metrics=False)
+    first = config.build(run_name="run", folder=tmp_path)
+    first.log_config({"workers": 1})
+    first.log_metrics({"train/loss": 2.0}, step=1)
+    first.finish("killed")
+
+    second = config.build(run_name="run", folder=tmp_path, run_id=first.run_id)
+    second.log_config({"workers": 2, "added": True})
+    second.log_metrics({"train/loss": 1.0}, step=2)
+    second.finish()
+
+    assert second.run_id == first.run_id is not None
+    client = MlflowStore.connect(None, folder=tmp_path).client
+    run = client.get_run(first.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"workers": "1", "added": "true"}
+    assert [point.step for point in client.get_metric_history(first.run_id, "train/loss")] == [1, 2]
+
+
+def test_unknown_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match=r"MLflow at sqlite:.*Run with id=nope not found"):
+        TrackingConfig().build(run_name="run", folder=tmp_path, run_id="nope")
+
+
+def test_store_that_fails_later_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tracker = TrackingConfig(system_metrics=False).build(run_name="run", folder=tmp_path)
+    MlflowStore.connect(None, folder=tmp_path).client.delete_run(tracker.run_id)
+
+    with caplog.at_level(logging.WARNING, logger="recmoe"):
+        tracker.set_tags({"a": "b"})
+        tracker.set_tags({"c": "d"})
+
+    assert len(caplog.records) == 1
+    assert "must be in the 'active' state" in caplog.text
+    assert "the run goes on, and its folder still gets everything" in caplog.text
