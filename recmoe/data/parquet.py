@@ -21,6 +21,8 @@ from recmoe.data.order import Cursor, EpochOrder, Interval, RowGroup
 from recmoe.data.row_block import RowBlock, joined
 from recmoe.errors import DataError, SchemaError
 
+__all__ = ["Cursor", "ParquetStream"]
+
 logger = logging.getLogger(__name__)
 
 Window = tuple[RowGroup, ...]
