@@ -109,7 +109,8 @@ def _truth(target: Path) -> dict[str, Mapping[str, float]]:
     if not path.exists():
         return {}
     truth: dict[str, Any] = json.loads(path.read_text())
-    return truth["baselines"] if "baselines" in truth else {"best reachable": truth}
+    columns: dict[str, Mapping[str, float]] = truth.get("baselines") or {"best reachable": truth}
+    return columns
 
 
 def _train(data: str, config_path: Path, kind: str, seed: int, num_workers: int, console: Console) -> RunResult:
