@@ -111,7 +111,7 @@ def _plots(scores_N: FloatArray, labels_N: FloatArray, *, is_binary: bool) -> li
     return [
         _plot("ROC", "how well positives are told from negatives, at every threshold", both,
               lambda: roc_plot(scores_N, labels_N)),
-        _plot("Reliability", "mean label by mean prediction, bins of equal mass, 95 % intervals", no_rows,
+        _plot("Reliability", "mean label by mean prediction, bins of equal mass, 95 % intervals", one_class,
               lambda: reliability_plot(scores_N, labels_N, is_binary=True)),
         _plot("Cumulative gain", "share of all positives among the rows with the highest predictions", one_class,
               lambda: gain_plot(scores_N, labels_N, of="positives")),

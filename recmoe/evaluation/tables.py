@@ -88,12 +88,12 @@ def compare_table(
 
 
 def format_number(value: float | None) -> str:
-    """Four decimals; four digits where the number is large or small; a dash where there is none."""
+    """Four decimals; three digits where the number is small, one decimal where it is large; a dash for none."""
     if value is None:
         return ABSENT
-    if value == 0 or 0.01 <= abs(value) < 100:
+    if value == 0 or 0.01 <= abs(value) < 1000:
         return f"{value:.4f}"
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+    return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:#.3g}"
 
 
 def format_interval(row: MetricRow) -> str:

@@ -63,7 +63,7 @@ class Ece:
 
 
 class EceConfig(Config):
-    """Expected calibration error, over bins of equal mass."""
+    """Expected calibration error over bins of equal mass. Noise raises it, so its interval may lie above the value."""
 
     outputs: ClassVar[tuple[TaskOutput, ...]] = ("binary",)
     needs_groups: ClassVar[bool] = False
