@@ -46,13 +46,18 @@ def load_config(cls: type[C], path: Path | str, overrides: Sequence[str] = ()) -
     return _validate(cls, source, main=display_name(Path(path)))
 
 
-def config_from_dict(cls: type[C], values: Mapping[str, Any], *, source: str = "config") -> C:
+def config_from_dict(
+    cls: type[C], values: Mapping[str, Any], *, overrides: Sequence[str] = (), source: str = "config"
+) -> C:
     """A config from a dictionary, such as the one ``dump_config`` made; ``source`` names it in errors.
 
     Raises:
         ConfigError: everything that is wrong, each with its key path.
     """
-    return _validate(cls, Source(dict(values), {"": Place(source)}), main=source)
+    read = Source(dict(values), {"": Place(source)})
+    if overrides:
+        read = merge(read, read_overrides(overrides))
+    return _validate(cls, read, main=source)
 
 
 def dump_config(config: Config) -> dict[str, Any]:

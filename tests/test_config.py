@@ -382,6 +382,12 @@ def test_config_from_values_names_its_source() -> None:
         config_from_dict(RunConfig, {"name": "a", "stepz": 3}, source="bundle/config.json")
 
 
+def test_config_from_values_takes_overrides() -> None:
+    config = config_from_dict(RunConfig, {"name": "a", "model": {"experts": 3}}, overrides=["model.experts=4"])
+
+    assert config.model.experts == 4
+
+
 def test_config_cannot_be_changed() -> None:
     config = RunConfig(name="a")
 

@@ -16,7 +16,17 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     ("cli",),
     ("doctor",),
-    ("experiment", "run_folder", "worker"),
+    (
+        "experiment",
+        "run",
+        "run_folder",
+        "worker",
+        "data_check",
+        "table_plan",
+        "bundle_evaluation",
+        "run_export",
+        "prediction_files",
+    ),
     ("registry",),
     ("ranking",),
     ("export",),

@@ -1,0 +1,68 @@
+"""evaluate_bundle(): a trained model over any split or files, with the metrics its config asks for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from recmoe.config import config_from_dict
+from recmoe.data.loader import BatchLoader
+from recmoe.data.parquet import ParquetStream
+from recmoe.evaluation.evaluate import evaluate
+from recmoe.evaluation.page import write_report_page
+from recmoe.evaluation.predict import Scored, predict_rows
+from recmoe.evaluation.report import Report
+from recmoe.experiment import ExperimentConfig
+from recmoe.export.bundle import ModelBundle
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A report, and what it was made from."""
+
+    name: str
+    """Model and rows, for titles."""
+    report: Report
+    scored: Scored
+
+    def write(self, folder: Path) -> tuple[Path, Path]:
+        """``report.json`` and ``report.html`` in a folder, made if it is missing; their paths."""
+        folder.mkdir(parents=True, exist_ok=True)
+        values, page = folder / "report.json", folder / "report.html"
+        values.write_text(self.report.to_json())
+        write_report_page(self.report, self.scored.predictions, self.scored.usages, page, title=self.name)
+        return values, page
+
+
+def evaluate_bundle(
+    bundle: ModelBundle,
+    *,
+    split: Literal["train", "validation", "test"] = "test",
+    paths: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    cache_dir: Path,
+) -> Evaluation:
+    """Score rows with a bundle's model and measure every task.
+
+    Args:
+        split: of the config that the bundle was trained with.
+        paths: files, folders or globs to use in place of that split.
+        overrides: ``key.path=value`` for the config, such as ``evaluation.slices=[device]``.
+        cache_dir: where CSV files are converted.
+
+    Raises:
+        ConfigError: an override that does not fit.
+        DataError, SchemaError: the rows cannot be read, or lack a column.
+        EvaluationError: a slice or a metric that cannot be computed.
+    """
+    config = config_from_dict(ExperimentConfig, bundle.config, overrides=overrides, source=f"config of {bundle.name}")
+    if paths:
+        config = config.model_copy(update={"data": config.data.model_copy(update={split: tuple(paths)})})
+    stream = config.data.build(split, seed=config.seed, cache_dir=cache_dir)
+    scored = predict_rows(bundle.model, _loader(config, stream, bundle), slices=config.evaluation.slices)
+    report = evaluate(scored.predictions, config=config.evaluation)
+    return Evaluation(f"{bundle.name}: {', '.join(paths) or f'{split} split'}", report, scored)
+
+
+def _loader(config: ExperimentConfig, stream: ParquetStream, bundle: ModelBundle) -> BatchLoader:
+    return BatchLoader(stream, bundle.encoder, batch_size=config.training.evaluation_batch_size)
