@@ -10,8 +10,11 @@ import sys
 
 import typer
 
-from recmoe.cli.data import data_app
+from recmoe.cli.data import data_app, init
 from recmoe.cli.doctor import doctor
+from recmoe.cli.models import promote, register, rollback
+from recmoe.cli.runs import evaluate, export, plan, predict, train
+from recmoe.cli.serving import rank, serve
 from recmoe.errors import RecmoeError
 
 app = typer.Typer(
@@ -23,8 +26,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(doctor)
+app.command(epilog="Example: recmoe doctor --json")(doctor)
 app.add_typer(data_app)
+app.command(epilog="Example: recmoe init logs/*.csv --to data/shop")(init)
+app.command(epilog="Example: recmoe plan configs/ple.yaml --workers 2")(plan)
+app.command(epilog="Example: recmoe train configs/ple.yaml training.epochs=3 --run-dir runs/ple --workers 2")(train)
+app.command(epilog="Example: recmoe evaluate models:/shop@champion --data logs/today.parquet --to today")(evaluate)
+app.command(epilog="Example: recmoe predict runs/ple --data logs/today.csv --to predictions.parquet")(predict)
+app.command(epilog="Example: recmoe export runs/ple --to bundles/ple")(export)
+app.command(epilog="Example: recmoe register runs/ple --name shop")(register)
+app.command(epilog="Example: recmoe promote shop 3 --note 'better cvr'")(promote)
+app.command(epilog="Example: recmoe rollback shop")(rollback)
+app.command(epilog="Example: recmoe serve models:/shop@champion --port 8000")(serve)
+app.command(epilog="Example: recmoe rank request.json --model models:/shop@champion --json")(rank)
 
 MENDABLE = {
     errno.ENOSPC: "the disk is full; free some space and go on (what was committed before is kept)",

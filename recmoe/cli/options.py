@@ -1,0 +1,23 @@
+"""Arguments and options that several commands share, under one name and with one help text."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")]
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the experiment.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Values that replace those of the config, by key path."),
+]
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS, models:/NAME/VERSION, a run folder or a bundle."),
+]
+Score = Annotated[str | None, typer.Option(help="Score formula to use, by name; the config's default otherwise.")]
+RegistryUri = Annotated[
+    str | None,
+    typer.Option("--registry", help="MLflow URI; by default MLFLOW_TRACKING_URI, else runs/mlflow.db."),
+]

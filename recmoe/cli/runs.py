@@ -1,0 +1,181 @@
+"""``recmoe plan | train | evaluate | predict | export``: what makes and measures models."""
+
+import sys
+import tempfile
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from recmoe.cli.options import Config, Json, Model, Overrides, RegistryUri, Score
+from recmoe.cli.output import print_columns, print_json
+from recmoe.cli.source import RUNS, load_ranker
+
+if TYPE_CHECKING:
+    from recmoe.evaluation.report import Report
+
+INTERRUPTED = 130
+"""Exit code of a run that was told to stop, as of a process that SIGINT ended."""
+
+
+class SplitName(StrEnum):
+    """The splits of a config."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
+def plan(
+    config: Config,
+    overrides: Overrides = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes to plan for; none is started.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Show where every embedding table would go, and how large it is."""
+    from recmoe.experiment import load_experiment
+    from recmoe.table_plan import plan_tables
+
+    experiment = load_experiment(config, overrides or [])
+    with tempfile.TemporaryDirectory(prefix="recmoe-") as folder:
+        found = plan_tables(experiment, num_workers=workers, cache_dir=Path(folder))
+    if as_json:
+        print_json({"device": found.device, "backend": found.backend, "tables": found.tables,
+                    "num_bytes": found.num_bytes, "num_dense_parameters": found.num_dense_parameters})  # fmt: skip
+        return
+    headers = ["table", "rows", "width", "sharding", "workers", "MB"]
+    rows = [
+        (
+            row["table"],
+            row["rows"],
+            row["width"],
+            row["sharding"],
+            ", ".join(map(str, row["ranks"])),
+            row["bytes"] / 1e6,
+        )
+        for row in found.tables
+    ]
+    print_columns(headers, rows)
+    print(
+        f"\n{found.backend} tables on {found.device}: {found.num_bytes / 1e6:,.1f} MB of weights over {workers} "
+        f"worker{'s' if workers > 1 else ''}; {found.num_dense_parameters:,} dense parameters on each"
+    )
+
+
+def train(
+    config: Config,
+    overrides: Overrides = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the run; runs/NAME by default.", file_okay=False)
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on with the run in the folder.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Train in that many Ray workers; in this process by default.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train, evaluate and bundle an experiment.
+
+    Ctrl-C and SIGTERM save a checkpoint and stop; the same command with --resume goes on from there.
+    """
+    from recmoe.experiment import load_experiment
+    from recmoe.run import train_here, train_run
+
+    experiment = load_experiment(config, overrides or [])
+    root = run_dir or RUNS / experiment.name
+    launch = train_here
+    if workers is not None:
+        from pipelines.train import train_on_ray
+
+        launch = partial(train_on_ray, num_workers=workers)
+    result = train_run(experiment, root, resume=resume, launch=launch)
+    if as_json:
+        values = result.report.values() if result.report else {}
+        print_json({"run_dir": root, "is_interrupted": result.is_interrupted, "metrics": values,
+                    "samples_per_s": result.samples_per_s, "bundle": result.folder.bundle})  # fmt: skip
+    if result.is_interrupted:
+        print(f"stopped at step {result.folder.state['step']:,}; go on with --resume --run-dir {root}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED)
+    if not as_json:
+        if result.report is not None:
+            _print_report(result.report)
+            print(f"\nreport   {result.folder.page}")
+        print(f"bundle   {result.folder.bundle}\nspeed    {result.samples_per_s:,.0f} samples/s")
+        print(f"next     recmoe register {root}, or recmoe serve {root}")
+
+
+def evaluate(
+    model: Model,
+    overrides: Overrides = None,
+    split: Annotated[SplitName, typer.Option(help="Split of the model's config.")] = SplitName.test,
+    data: Annotated[
+        list[str] | None, typer.Option(help="File, folder or glob to use in place of the split; repeatable.")
+    ] = None,
+    target: Annotated[Path, typer.Option("--to", help="Folder for report.json and report.html.")] = Path("evaluation"),
+    registry: RegistryUri = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a model: task × space × metric × slice, with 95 % intervals."""
+    from recmoe.bundle_evaluation import evaluate_bundle
+
+    bundle = load_ranker(model, registry_uri=registry).bundle
+    with tempfile.TemporaryDirectory(prefix="recmoe-") as folder:
+        evaluation = evaluate_bundle(
+            bundle, split=split.value, paths=data or [], overrides=overrides or [], cache_dir=Path(folder)
+        )
+    values, page = evaluation.write(target)
+    if as_json:
+        print(values.read_text())
+    else:
+        _print_report(evaluation.report)
+        print(f"\nwrote {values} and {page}")
+
+
+def predict(
+    model: Model,
+    data: Annotated[list[str], typer.Option(help="File, folder or glob of Parquet or CSV; repeatable.")],
+    target: Annotated[Path, typer.Option("--to", help="Parquet file to write.", dir_okay=False)],
+    keep: Annotated[
+        list[str] | None, typer.Option(help="Column to copy; repeatable. The group and item columns by default.")
+    ] = None,
+    score: Score = None,
+    registry: RegistryUri = None,
+    as_json: Json = False,
+) -> None:
+    """Write a model's predictions for every row of a log."""
+    from recmoe.prediction_files import write_predictions
+
+    ranker = load_ranker(model, registry_uri=registry)
+    num_rows = write_predictions(ranker, data, target, keep=keep or [], score=score)
+    if as_json:
+        print_json({"path": target, "num_rows": num_rows, "tasks": ranker.task_names})
+    else:
+        print(f"wrote {num_rows:,} rows of {', '.join(ranker.task_names)} and score to {target}")
+
+
+def export(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a finished run.")],
+    target: Annotated[Path, typer.Option("--to", help="Folder to make.")],
+    as_json: Json = False,
+) -> None:
+    """Copy a run's bundle to where it is wanted, verify it and replay its requests."""
+    from recmoe.run_export import export_run
+    from recmoe.run_folder import RunFolder
+
+    bundle = export_run(RunFolder(run_dir), target)
+    if as_json:
+        print_json({"path": target, "name": bundle.name, "digest": bundle.digest})
+    else:
+        print(f"wrote {target}: {bundle.name}, digest {bundle.digest[:12]}, replay passed")
+
+
+def _print_report(report: "Report") -> None:
+    from rich.console import Console
+
+    from recmoe.evaluation.tables import report_table
+
+    console = Console()
+    # Away from a terminal rich would wrap at 80 columns.
+    Console(width=console.width if console.is_terminal else 160).print(report_table(report))

@@ -1,0 +1,64 @@
+"""``recmoe serve`` and ``recmoe rank``: the ranking API, and the same without a server."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from recmoe.cli.options import Json, Model, RegistryUri, Score
+from recmoe.cli.output import print_columns
+from recmoe.cli.source import RUNS, bundle_of, load_ranker
+
+if TYPE_CHECKING:
+    from recmoe.ranking.ranker import Ranker
+
+
+def serve(
+    model: Model,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    registry: RegistryUri = None,
+) -> None:
+    """Answer ranking requests over HTTP until Ctrl-C: POST /v1/rank, /readyz, /metrics, /docs."""
+    from serving.server import serve as run_server
+
+    def on_ready(ranker: "Ranker") -> None:
+        version = f" version {ranker.info.version}" if ranker.info.version else ""
+        print(f"serving {ranker.info.name}{version} on http://{host}:{port}, API page at /docs", flush=True)
+
+    run_server(bundle_of(model), host=host, port=port, registry_folder=RUNS, registry_uri=registry, on_ready=on_ready)
+
+
+def rank(
+    request: Annotated[Path, typer.Argument(metavar="REQUEST.json", help="Body of POST /v1/rank; - reads stdin.")],
+    model: Annotated[str, typer.Option(help="models:/NAME@ALIAS, models:/NAME/VERSION, a run folder or a bundle.")],
+    score: Score = None,
+    registry: RegistryUri = None,
+    as_json: Json = False,
+) -> None:
+    """Order the candidates of one request, without a server."""
+    from recmoe.errors import RequestError
+    from recmoe.ranking.request import RankRequest
+
+    try:
+        body = sys.stdin.buffer.read() if str(request) == "-" else request.read_bytes()
+    except OSError as error:
+        raise RequestError("body", f"cannot read {request}: {error.strerror}") from error
+    parsed = RankRequest.parse(body)
+    if score is not None:
+        parsed = parsed.model_copy(update={"score": score})
+    response = load_ranker(model, registry_uri=registry).rank(parsed)
+    if as_json:
+        print(response.model_dump_json(indent=2))
+        return
+    tasks = list(response.items[0].tasks)
+    rows = [
+        (place, str(item.item_id), "–" if item.score is None else item.score, *(item.tasks[task] for task in tasks))
+        for place, item in enumerate(response.items, start=1)
+    ]
+    print_columns(["place", "item", "score", *tasks], rows)
+    version = f" version {response.model.version}" if response.model.version else ""
+    print(f"\n{response.model.name}{version}, score {response.score.name} = {response.score.formula}")
+    for warning in response.warnings:
+        print(f"warning: {warning.feature}: {warning.count} {warning.code.replace('_', ' ')}", file=sys.stderr)
