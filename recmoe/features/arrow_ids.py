@@ -1,0 +1,113 @@
+"""arrow_ids: Arrow columns of ids, single or in lists, as distinct ids and places, without Python objects."""
+
+# n ids of one chunk, B rows
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from recmoe.features.id_keys import canonical, is_text_type
+
+
+@dataclass(frozen=True)
+class IdValues:
+    """The ids of one chunk; strings are stored once per distinct value, so that work on them is too.
+
+    Example: the strings ["b", "a", null, "b"] are::
+
+        distinct ["b", "a"]    places [0, 1, -1, 0]
+    """
+
+    distinct: pa.Array
+    """Canonical ids: int64 or strings, null where missing."""
+    places: NDArray[np.int64] | None
+    """Where each value stands in ``distinct``, -1 for null; None if ``distinct`` holds one entry per value."""
+
+    def spread(self, rows: NDArray[np.int64], *, missing: int) -> NDArray[np.int64]:
+        """A number per distinct id as a number per value, ``missing`` where there is no id."""
+        if self.distinct.null_count:
+            is_missing = self.distinct.is_null().to_numpy(zero_copy_only=False)
+            rows = np.where(is_missing, missing, rows)
+        if self.places is None:
+            return rows
+        # The entry added last is the one that place -1 finds.
+        return np.append(rows, missing)[self.places]
+
+    @property
+    def is_missing(self) -> NDArray[np.bool_]:
+        """Which values hold no id."""
+        return self.spread(np.zeros(len(self.distinct), np.int64), missing=1).astype(np.bool_)
+
+    def keep(self, kept: NDArray[np.bool_]) -> "IdValues":
+        """The values at the marked places only."""
+        if self.places is None:
+            return IdValues(distinct=self.distinct.filter(pa.array(kept)), places=None)
+        return IdValues(distinct=self.distinct, places=self.places[kept])
+
+
+def id_values(values: pa.Array) -> IdValues:
+    """The ids of an Arrow array of any id type."""
+    # A small slice may carry the dictionary of a whole file.
+    if pa.types.is_dictionary(values.type) and len(values.dictionary) > 2 * len(values):
+        values = values.dictionary_decode()
+    if not pa.types.is_dictionary(values.type):
+        if pa.types.is_integer(values.type) or pa.types.is_null(values.type):
+            return IdValues(distinct=canonical(values), places=None)
+        if pa.types.is_string_view(values.type):
+            values = values.cast(pa.large_string())
+        values = values.dictionary_encode()
+    places = values.indices.cast(pa.int64()).fill_null(-1).to_numpy()
+    return IdValues(distinct=canonical(values.dictionary), places=places)
+
+
+def id_column(column: pa.ChunkedArray) -> Iterator[IdValues]:
+    """The ids of a column, chunk by chunk: each chunk may have a dictionary of its own."""
+    for chunk in column.chunks:
+        yield id_values(chunk)
+
+
+def id_list_column(
+    column: pa.ChunkedArray, *, separator: str | None, max_length: int | None
+) -> Iterator[tuple[IdValues, NDArray[np.int64]]]:
+    """The ids of a column of lists, chunk by chunk, and how many each row has.
+
+    A null list is an empty one; null and NaN elements are dropped, and empty parts of a separated
+    string. Of more than ``max_length`` ids the last ones stay.
+
+    Example: ``[["a", "b"], null, ["c", null, "d"]]`` with ``max_length=1``::
+
+        ids b d    lengths [1, 0, 1]
+    """
+    for chunk in column.chunks:
+        ids, lengths_B = _list_chunk(chunk, separator)
+        is_missing = ids.is_missing
+        if is_missing.any():
+            rows_n = np.repeat(np.arange(len(lengths_B)), lengths_B)
+            lengths_B = np.bincount(rows_n[~is_missing], minlength=len(lengths_B))
+            ids = ids.keep(~is_missing)
+        if max_length is not None and lengths_B.max(initial=0) > max_length:
+            ends_n = np.repeat(np.cumsum(lengths_B), lengths_B)
+            ids = ids.keep(ends_n - np.arange(len(ends_n)) <= max_length)
+            lengths_B = np.minimum(lengths_B, max_length)
+        yield ids, lengths_B
+
+
+def _list_chunk(chunk: pa.Array, separator: str | None) -> tuple[IdValues, NDArray[np.int64]]:
+    if pa.types.is_null(chunk.type):
+        return id_values(pa.nulls(0)), np.zeros(len(chunk), np.int64)
+    if pa.types.is_dictionary(chunk.type):
+        chunk = chunk.dictionary_decode()
+    is_text = is_text_type(chunk.type)
+    if is_text:
+        chunk = pc.split_pattern(chunk.cast(pa.large_string()), separator)
+    # flatten() honours slices and skips what a null list hides, .values does neither.
+    ids = id_values(chunk.flatten())
+    lengths_B = pc.if_else(chunk.is_valid(), pc.list_value_length(chunk), 0).cast(pa.int64()).to_numpy()
+    if is_text:
+        parts = pc.utf8_trim_whitespace(ids.distinct)
+        ids = IdValues(distinct=pc.if_else(pc.equal(parts, ""), pa.scalar(None, parts.type), parts), places=ids.places)
+    return ids, lengths_B

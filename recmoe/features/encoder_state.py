@@ -1,0 +1,112 @@
+"""EncoderState: what fitting learns beside the schema, and how it is written."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pydantic import ValidationError
+
+from recmoe.errors import DataError
+from recmoe.features.labels import LabelColumn
+from recmoe.features.schema import FeatureSchema
+from recmoe.features.statistics import NumericStatistics
+from recmoe.features.vocabulary import Vocabulary
+
+FORMAT = 1
+_DOCUMENT = "encoder.json"
+_COLUMNS = "columns.arrow"
+
+
+@dataclass(frozen=True)
+class EncoderState:
+    """What the training data taught."""
+
+    columns: pa.Schema
+    """Raw columns of features, group and item, with their types."""
+    vocabularies: Mapping[str, Vocabulary]
+    """By table."""
+    numbers: Mapping[str, NumericStatistics]
+    """By numeric feature."""
+
+
+def fingerprint(schema: FeatureSchema, labels: Sequence[LabelColumn], state: EncoderState) -> str:
+    """sha256 of everything that decides how a row is encoded."""
+    document = {
+        "format": FORMAT,
+        "schema": schema.model_dump(mode="json"),
+        "labels": [dataclasses.asdict(label) for label in labels],
+        "columns": {field.name: str(field.type) for field in state.columns},
+        "vocabularies": {table: vocabulary.digest for table, vocabulary in state.vocabularies.items()},
+        "numbers": {name: dataclasses.asdict(numbers) for name, numbers in state.numbers.items()},
+    }
+    # The order of features is the order of the batch's columns, so keys stay unsorted.
+    return hashlib.sha256(json.dumps(document, ensure_ascii=False).encode()).hexdigest()
+
+
+def save_encoder(
+    directory: Path, *, schema: FeatureSchema, labels: Sequence[LabelColumn], state: EncoderState, fingerprint: str
+) -> None:
+    """Write ``encoder.json``, the columns' types and one Arrow file per vocabulary."""
+    directory.mkdir(parents=True, exist_ok=True)
+    # Tables are named by users; files are numbered, for a name may hold a slash.
+    files = {table: f"vocabulary_{index}.arrow" for index, table in enumerate(state.vocabularies)}
+    for table, file in files.items():
+        ids = pa.table({"id": state.vocabularies[table].ids})
+        with pa.OSFile(str(directory / file), "wb") as sink, pa.ipc.new_file(sink, ids.schema) as writer:
+            writer.write_table(ids)
+    (directory / _COLUMNS).write_bytes(state.columns.serialize().to_pybytes())
+    document = {
+        "format": FORMAT,
+        "fingerprint": fingerprint,
+        "schema": schema.model_dump(mode="json"),
+        "labels": [dataclasses.asdict(label) for label in labels],
+        "vocabularies": files,
+        "numbers": {name: dataclasses.asdict(numbers) for name, numbers in state.numbers.items()},
+    }
+    (directory / _DOCUMENT).write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def load_encoder(directory: Path) -> tuple[FeatureSchema, tuple[LabelColumn, ...], EncoderState]:
+    """Read what ``save_encoder`` wrote; DataError if a file is missing, damaged or of another version."""
+    try:
+        document = json.loads((directory / _DOCUMENT).read_text(encoding="utf-8"))
+        version = document["format"]
+        if version != FORMAT:
+            raise DataError(
+                f"{directory}: the encoder is of format {version}, this version of recmoe reads {FORMAT}; "
+                "fit it again, or use the version that wrote it"
+            )
+        schema, labels, state = _parse(directory, document)
+        stored = document["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError, pa.ArrowException) as error:
+        raise DataError(f"{directory}: the encoder cannot be read: {error}; fit it again, or copy it again") from error
+    if fingerprint(schema, labels, state) != stored:
+        raise DataError(
+            f"{directory}: the encoder's files do not match its fingerprint; fit it again, or copy it again"
+        )
+    return schema, labels, state
+
+
+def _parse(directory: Path, document: dict[str, Any]) -> tuple[FeatureSchema, tuple[LabelColumn, ...], EncoderState]:
+    numbers = {
+        name: NumericStatistics(mean=fields["mean"], std=fields["std"], edges=tuple(fields["edges"]))
+        for name, fields in document["numbers"].items()
+    }
+    vocabularies = {table: _read_vocabulary(directory / file) for table, file in document["vocabularies"].items()}
+    columns = pa.ipc.read_schema(pa.py_buffer((directory / _COLUMNS).read_bytes()))
+    return (
+        FeatureSchema.model_validate(document["schema"]),
+        tuple(LabelColumn(**label) for label in document["labels"]),
+        EncoderState(columns=columns, vocabularies=vocabularies, numbers=numbers),
+    )
+
+
+def _read_vocabulary(path: Path) -> Vocabulary:
+    with pa.OSFile(str(path)) as source, pa.ipc.open_file(source) as reader:
+        ids = reader.read_all()["id"]
+    return Vocabulary(ids.chunk(0) if ids.num_chunks == 1 else ids.combine_chunks())

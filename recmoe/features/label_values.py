@@ -1,0 +1,86 @@
+"""label_values: label columns → floats, checked: a wrong label is an error, a missing one is NaN."""
+
+# B rows, L label columns
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recmoe.errors import DataError, SchemaError
+from recmoe.features.columns import find_column
+from recmoe.features.id_keys import is_text_type
+from recmoe.features.labels import LabelColumn
+from recmoe.features.transforms import Floats, as_floats, is_number_type
+
+
+def encode_labels(table: pa.Table, labels: Sequence[LabelColumn], *, first_row: int = 0) -> Tensor:
+    """labels_BL: float32, NaN where a label is missing.
+
+    Args:
+        table: B rows.
+        labels: the columns, in the order of L.
+        first_row: number of the table's first row, for errors.
+
+    Raises:
+        SchemaError: a column is missing or holds no numbers.
+        DataError: a binary label is not 0 or 1, a real one is not finite, or a conversion lacks its click.
+    """
+    columns_LB = {label.column: _floats(table, label) for label in labels}
+    for label in labels:
+        _check_values(table, label, columns_LB[label.column], first_row)
+    for label in labels:
+        if label.implies is not None:
+            _check_implied(label, columns_LB, first_row)
+    labels_BL = np.empty((table.num_rows, len(labels)), np.float32)
+    for index, label in enumerate(labels):
+        labels_BL[:, index] = columns_LB[label.column]
+    return torch.from_numpy(labels_BL)
+
+
+def _floats(table: pa.Table, label: LabelColumn) -> Floats:
+    column = find_column(table, label.column, needed_by="a task, as its label")
+    kind = column.type
+    if is_number_type(kind):
+        return as_floats(column)
+    is_text = is_text_type(kind.value_type if pa.types.is_dictionary(kind) else kind)
+    if not (label.is_binary and is_text):
+        expected = "0, 1, true or false" if label.is_binary else "a number"
+        raise SchemaError(f"label column {label.column!r}: expected {expected}, found {kind}; convert the column")
+    # Infinity marks text that is no label; the check of values reports it with its row.
+    text = pc.utf8_lower(pc.utf8_trim_whitespace(column.cast(pa.string())))
+    place = pc.index_in(text, value_set=pa.array(["0", "1", "false", "true"]))
+    values = pc.if_else(pc.is_null(place), np.inf, pc.bit_wise_and(place, 1).cast(pa.float64()))
+    return as_floats(pc.if_else(pc.is_null(text), pa.scalar(None, pa.float64()), values))
+
+
+def _check_values(table: pa.Table, label: LabelColumn, values_B: Floats, first_row: int) -> None:
+    if label.is_binary:
+        is_wrong_B: NDArray[np.bool_] = ~((values_B == 0) | (values_B == 1) | np.isnan(values_B))
+    else:
+        with np.errstate(over="ignore"):
+            is_wrong_B = np.isinf(values_B.astype(np.float32))
+    if not is_wrong_B.any():
+        return
+    row = int(is_wrong_B.argmax())
+    value = table.column(label.column)[row].as_py()
+    where = f"label column {label.column!r} holds {value!r} in row {first_row + row}"
+    if label.is_binary:
+        raise DataError(f"{where}; a binary label is 0, 1, true, false or null: mend it, or declare a regression task")
+    raise DataError(f"{where}; a label must be a finite number or null: mend it")
+
+
+def _check_implied(label: LabelColumn, columns_LB: dict[str, Floats], first_row: int) -> None:
+    assert label.implies in columns_LB, f"{label.column} implies {label.implies}, which is not among the labels"
+    is_wrong_B = (columns_LB[label.column] > 0) & (columns_LB[label.implies] == 0)
+    count = int(is_wrong_B.sum())
+    if count:
+        raise DataError(
+            f"conversion without its click: {count} row{'s' if count > 1 else ''} with {label.column} > 0 where "
+            f"{label.implies} = 0, first in row {first_row + int(is_wrong_B.argmax())}; "
+            f"mend the log, or do not make {label.implies} the space of a task on {label.column}"
+        )
