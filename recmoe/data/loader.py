@@ -2,7 +2,8 @@
 
 # B rows per batch, W ranks
 
-from collections.abc import Generator, Iterator, Sequence
+import re
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -117,7 +118,7 @@ class BatchLoader:
         """Seconds that the consumer has waited for data so far."""
         stream.require(encoder.columns())
 
-    def epoch(self, cursor: Cursor) -> Iterator[Batch]:
+    def epoch(self, cursor: Cursor) -> Generator[Batch]:
         """Training batches of this rank from a cursor on, all of ``batch_size`` rows.
 
         Raises:
@@ -134,7 +135,7 @@ class BatchLoader:
             for _, batch in encoded:
                 yield batch.to(self.device)
 
-    def all_rows(self, *, extra_columns: Sequence[str] = ()) -> Iterator[tuple[Batch, int, pa.Table | None]]:
+    def all_rows(self, *, extra_columns: Sequence[str] = ()) -> Generator[tuple[Batch, int, pa.Table | None]]:
         """Every row once over all ranks, in the order of the files.
 
         All ranks yield as many batches of the same sizes: a rank that is a row short repeats its last one.
@@ -203,7 +204,9 @@ class BatchLoader:
         if alone is None:
             return type(error)(f"{self._files(block)}: {error}")
         file, row = block.origin(low)
-        return type(error)(f"{self.stream.files[file]}, row {row} of the file: {alone}")
+        # To the encoder it is row 0 of a table of one row.
+        message = re.sub(r"\bin row 0\b", f"in row {row}", str(alone))
+        return type(error)(f"{self.stream.files[file]}, row {row} of the file: {message}")
 
     def _files(self, block: RowBlock) -> str:
         return ", ".join(

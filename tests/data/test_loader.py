@@ -138,11 +138,43 @@ def test_row_that_cannot_be_encoded_is_named_with_its_file(write_rows: WriteRows
     _bad_label_in(bad, row=17)
     loader = BatchLoader(_stream(good, bad), encoder, batch_size=16)
 
-    with pytest.raises(DataError, match=r"b\.parquet, row 17 of the file: .*clicked"):
+    with pytest.raises(DataError, match=r"b\.parquet, row 17 of the file: .*'clicked' holds 2 in row 17"):
         list(loader.epoch(loader.stream.start()))
     with pytest.raises(DataError, match=r"b\.parquet, row 17 of the file: .*clicked"):
         list(loader.all_rows())
     assert _num_threads() == 0
+
+
+def test_error_that_is_not_about_data_is_noted_with_the_files(
+    write_rows: WriteRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = _loader(write_rows("a.parquet", range(50)))
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(loader.encoder, "encode", broken)
+    with pytest.raises(ZeroDivisionError) as caught:
+        list(loader.epoch(loader.stream.start()))
+
+    assert "a.parquet" in caught.value.__notes__[0]
+    assert _num_threads() == 0
+
+
+def test_rows_that_cannot_be_encoded_together_are_named_by_their_files(
+    write_rows: WriteRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = _loader(write_rows("a.parquet", range(50)))
+    encode = loader.encoder.encode
+
+    def only_halves(table: pa.Table) -> Any:
+        if table.num_rows == 8:
+            raise DataError("eight are too many")
+        return encode(table)
+
+    monkeypatch.setattr(loader.encoder, "encode", only_halves)
+    with pytest.raises(DataError, match=r"^[^ ]*a\.parquet: eight are too many$"):
+        list(loader.epoch(loader.stream.start()))
 
 
 def test_column_of_the_wrong_type_is_named_with_its_file(write_rows: WriteRows, tmp_path: Path) -> None:
