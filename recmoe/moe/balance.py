@@ -84,11 +84,10 @@ def importance_loss(uses: Sequence[GateUse]) -> Tensor:
     importance_e = Σ_b p[b, e];  loss = (standard deviation / mean)² over the experts a gate sees: 0 where all get
     the same, V - 1 where one of V gets everything. Shazeer et al., ICLR 2017, https://arxiv.org/abs/1701.06538,
     equations 6-7.
-
-    Args:
-        uses: at least one.
+    Zero for a model without gates, so that one training config serves every architecture.
     """
-    assert uses, "a model without gates has nothing to balance"
+    if not uses:
+        return torch.zeros(())
     losses = []
     for use in uses:
         visible_GE = _visible(use)

@@ -86,6 +86,10 @@ def test_masked_experts_do_not_count_as_unbalanced() -> None:
     assert loss.item() == pytest.approx(0.0)
 
 
+def test_model_without_gates_costs_nothing() -> None:
+    assert importance_loss([]).item() == 0.0
+
+
 def test_loss_pushes_weight_away_from_the_favoured_expert() -> None:
     use = gate_use([[[0.9, 0.1]]])
 

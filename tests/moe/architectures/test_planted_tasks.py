@@ -10,7 +10,7 @@ from recmoe.moe.architectures import ArchitectureConfig, CGCConfig, MMoEConfig, 
 
 # |a| + |b| takes four ReLU units, so a bottom of four units holds one of the tasks, not both.
 WIDTH = (4,)
-NUM_SEEDS = 3
+NUM_SEEDS = 2
 
 
 def answers(x_B4: Tensor) -> list[Tensor]:
