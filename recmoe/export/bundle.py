@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recmoe import __version__
 from recmoe.embeddings.tables import PlainTables
-from recmoe.errors import BundleError
+from recmoe.errors import BundleError, DataError, EvaluationError, SchemaError
 from recmoe.evaluation.report import Report
 from recmoe.export.manifest import FILE_NAME, Manifest, digest_of, list_files
 from recmoe.export.replay import Replay
@@ -83,7 +83,12 @@ class ModelBundle:
             sections = _ModelSections.model_validate(config)
         except (ValueError, ValidationError) as error:
             raise BundleError(f"{path / 'config.json'} does not fit this version of recmoe: {error}") from error
-        encoder = FeatureEncoder.load(path / "encoder")
+        try:
+            encoder = FeatureEncoder.load(path / "encoder")
+            report_path = path / "report.json"
+            report = Report.from_json(report_path.read_text()) if report_path.exists() else None
+        except (DataError, SchemaError, EvaluationError) as error:
+            raise BundleError(f"{path} does not fit this version of recmoe: {error}") from error
         if encoder.fingerprint != manifest.schema_fingerprint or encoder.schema != sections.inputs:
             raise BundleError(
                 f"{path} holds an encoder of another schema than the model was trained with; export it again"
@@ -93,7 +98,6 @@ class ModelBundle:
             layout=encoder.layout, tasks=tasks, config=sections.model, tables=PlainTables(encoder.layout)
         )
         read_weights(model, path)
-        report_path = path / "report.json"
         return cls(
             name=manifest.name,
             digest=manifest.digest,
@@ -102,7 +106,7 @@ class ModelBundle:
             encoder=encoder,
             tasks=tasks,
             model=model.eval().requires_grad_(False),
-            report=Report.from_json(report_path.read_text()) if report_path.exists() else None,
+            report=report,
             replay=Replay.load(path),
         )
 

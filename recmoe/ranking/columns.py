@@ -12,13 +12,16 @@ import pyarrow.compute as pc
 
 from recmoe.errors import RequestError
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.features.layout import Side
+from recmoe.features.layout import ALL_SIDES, Side
 from recmoe.features.schema import FeatureSchema, NumericFeature
 from recmoe.ranking.request import RankRequest, shown
 from recmoe.ranking.score import unknown_name
 
 ROW = "#row"
 """A column that every decoded table has, so that a side without features still has its rows."""
+
+OWN_SIDES: tuple[Side, ...] = ("item",)
+"""What a candidate has for itself."""
 
 DEFAULT_ITEM = "item_id"
 """Field that names a candidate where the schema has no item column."""
@@ -49,11 +52,10 @@ class RequestDecoder:
         schema = encoder.schema
         self.item = schema.item
         self.types: dict[Side, dict[str, pa.DataType]] = {
-            side: _types_of_side(schema, encoder.arrow_schema(sides=(side,)), side)
-            for side in ("user", "context", "item")
+            side: _types_of_side(schema, encoder.arrow_schema(sides=(side,)), side) for side in ALL_SIDES
         }
         if schema.item is not None and schema.item not in self.types["item"]:
-            self.types["item"][schema.item] = encoder.arrow_schema(sides=("item",)).field(schema.item).type
+            self.types["item"][schema.item] = encoder.arrow_schema(sides=OWN_SIDES).field(schema.item).type
         # The list's id orders nothing within one request, but a log line replayed as a request carries it.
         self.ignored: set[str] = {schema.group} if schema.group is not None else set()
 
@@ -152,6 +154,11 @@ def _convert(values: Sequence[Any], type_: pa.DataType) -> pa.Array:
         if not all(value is None or math.isfinite(value) for value in numbers):
             raise ValueError("not finite")
         return pa.array(numbers, pa.float64()).cast(type_, safe=False)
+    if pa.types.is_integer(type_) and float in set(map(type, values)):
+        # Arrow would cut fractions off.
+        if not all(value is None or value == int(value) for value in values):
+            raise ValueError("not whole")
+        return pa.array([None if value is None else int(value) for value in values], type_)
     if pa.types.is_decimal(type_):
         return pa.array([None if value is None else str(value) for value in values], pa.string()).cast(type_)
     if pa.types.is_temporal(type_) and not pa.types.is_duration(type_):

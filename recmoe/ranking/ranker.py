@@ -3,7 +3,7 @@
 # N flat rows, R requests, C candidates of all requests, T tasks
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from recmoe.errors import BundleError, RequestError
+from recmoe.errors import BundleError, DataError, RequestError, SchemaError
 from recmoe.export.bundle import ModelBundle
+from recmoe.features.batch import Batch
 from recmoe.features.layout import SHARED_SIDES, Side
-from recmoe.ranking.columns import ROW, DecodedRequest, RequestDecoder
+from recmoe.ranking.columns import OWN_SIDES, ROW, DecodedRequest, RequestDecoder
 from recmoe.ranking.request import FeatureWarning, ModelInfo, RankedItem, RankRequest, RankResponse, ScoreInfo
 from recmoe.ranking.score import RankingConfig, ScoreFormula, unknown_name
 from recmoe.ranking.warning_counter import WarningCounter
@@ -87,9 +88,8 @@ class Ranker:
         shared = pa.concat_tables([request.shared for request in decoded])
         own = pa.concat_tables([request.own for request in decoded])
         clock.stage("decode")
-        encoder = self.bundle.encoder
-        shared_batch = encoder.encode(shared, sides=SHARED_SIDES, with_labels=False)
-        own_batch = encoder.encode(own, sides=("item",), with_labels=False)
+        shared_batch = self._encode(shared, SHARED_SIDES, field="user")
+        own_batch = self._encode(own, OWN_SIDES, field="candidates")
         warnings = self._warnings.count(
             (shared, shared_batch, np.arange(len(requests))), (own, own_batch, request_C), num_requests=len(requests)
         )
@@ -137,12 +137,19 @@ class Ranker:
                 raise RequestError(f"tasks[{index}]", unknown_name("task", task, self.task_names))
         return self.scores.choose(request.score)
 
+    def _encode(self, table: pa.Table, sides: Collection[Side], *, field: str) -> Batch:
+        """Columns of requests; what the encoder refuses of them is the request's fault."""
+        try:
+            return self.bundle.encoder.encode(table, sides=sides, with_labels=False)
+        except (DataError, SchemaError) as error:
+            raise RequestError(field, str(error)) from error
+
     def _predict_sided(self, shared: pa.Table, own: pa.Table, request_C: NDArray[np.int64]) -> NDArray[np.float32]:
         encoder = self.bundle.encoder
         with torch.inference_mode():
             predictions_CT = self.bundle.model.predict_sided(
                 encoder.encode(shared, sides=SHARED_SIDES, with_labels=False),
-                encoder.encode(own, sides=("item",), with_labels=False),
+                encoder.encode(own, sides=OWN_SIDES, with_labels=False),
                 torch.from_numpy(request_C),
             )
         result: NDArray[np.float32] = predictions_CT.numpy()

@@ -12,6 +12,7 @@ from recmoe.features.batch import Batch
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import SHARED_SIDES, InputLayout
 from recmoe.features.schema import NumericFeature
+from recmoe.ranking.columns import OWN_SIDES
 from recmoe.ranking.request import FeatureWarning
 
 Rows = tuple[pa.Table, Batch, NDArray[np.int64]]
@@ -28,7 +29,7 @@ class WarningCounter:
     def __init__(self, encoder: FeatureEncoder) -> None:
         self._features = encoder.schema.features
         self._shared = encoder.layout.select(SHARED_SIDES)
-        self._own = encoder.layout.select(("item",))
+        self._own = encoder.layout.select(OWN_SIDES)
 
     def count(self, shared: Rows, own: Rows, *, num_requests: int) -> list[list[FeatureWarning]]:
         """The warnings of each request, features in the order of the schema."""

@@ -1,0 +1,153 @@
+"""Fixtures of several packages: a small log of a shop, and a bundle of a model over it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from pydantic import TypeAdapter
+
+from recmoe.embeddings.tables import PlainTables
+from recmoe.evaluation.report import MetricRow, Report
+from recmoe.export.bundle import ModelBundle, write_bundle
+from recmoe.export.replay import Replay
+from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.schema import FeatureSchema
+from recmoe.model import ModelConfig, MultiTaskRanker, build_model
+from recmoe.tasks import TaskConfig
+from recmoe.tasks.funnel import TaskSet
+
+BundleMaker = Callable[..., Path]
+
+SHOP_CONFIG: dict[str, Any] = {
+    "name": "shop",
+    "seed": 3,
+    "inputs": {
+        "width": 4,
+        "group": "visit",
+        "item": "item_id",
+        "features": {
+            "user_id": {"kind": "id", "side": "user"},
+            "tags": {"kind": "id_list", "side": "user", "pooling": "sum"},
+            "age": {"kind": "numeric", "side": "user", "forms": ["value", "bucket", "vector"]},
+            "hour": {"kind": "numeric", "side": "context"},
+            "item_id": {"kind": "id", "side": "item"},
+            "words": {"kind": "id_list", "side": "item", "table": "tags", "pooling": "sum"},
+            "price": {"kind": "numeric", "side": "item", "log1p": True, "forms": ["value", "vector"]},
+        },
+    },
+    "tasks": {
+        "ctr": {"kind": "binary", "label": "click"},
+        "cvr": {"kind": "binary", "label": "purchase", "space": "click"},
+        "ctcvr": {"kind": "product", "of": ["ctr", "cvr"]},
+    },
+    "model": {
+        "architecture": {"kind": "mmoe", "num_experts": 3, "expert_hidden": [8]},
+        "towers": {"hidden": [4]},
+    },
+    "ranking": {"scores": {"profit": "ctcvr * 12 - 0.1 * ctr"}},
+}
+
+
+@pytest.fixture(scope="session")
+def shop_log() -> pa.Table:
+    """200 impressions with every kind of column, some values missing."""
+    random = np.random.default_rng(0)
+    num_rows = 200
+    words = np.array(["red", "blue", "wool", "silk", "new"])
+
+    def lists() -> list[list[str] | None]:
+        return [
+            None if random.random() < 0.1 else list(random.choice(words, random.integers(0, 4), replace=False))
+            for _ in range(num_rows)
+        ]
+
+    click = random.integers(0, 2, num_rows)
+    return pa.table(
+        {
+            "visit": pa.array(np.repeat(np.arange(40), 5)),
+            "user_id": pa.array([f"u{i}" for i in random.integers(0, 20, num_rows)]),
+            "tags": pa.array(lists(), pa.list_(pa.string())),
+            "age": pa.array(random.integers(18, 70, num_rows), mask=random.random(num_rows) < 0.1),
+            "hour": pa.array(random.integers(0, 24, num_rows)),
+            "item_id": pa.array(random.integers(100, 130, num_rows)),
+            "words": pa.array(lists(), pa.list_(pa.string())),
+            "price": pa.array(random.gamma(2.0, 10.0, num_rows)),
+            "click": pa.array(click),
+            "purchase": pa.array(click * random.integers(0, 2, num_rows)),
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def shop_config() -> dict[str, Any]:
+    """The sections of a config that make a model over the log."""
+    return SHOP_CONFIG
+
+
+@pytest.fixture(scope="session")
+def shop_encoder(shop_log: pa.Table) -> FeatureEncoder:
+    """Fitted on the log."""
+    schema = FeatureSchema.model_validate(SHOP_CONFIG["inputs"])
+    return FeatureEncoder.fit(schema, [shop_log], TaskSet(_tasks()).label_columns)
+
+
+@pytest.fixture(scope="session")
+def shop_model(shop_encoder: FeatureEncoder) -> MultiTaskRanker:
+    """Untrained, with tables large enough to matter."""
+    torch.manual_seed(3)
+    layout = shop_encoder.layout
+    return build_model(
+        layout=layout,
+        tasks=TaskSet(_tasks()),
+        config=ModelConfig.model_validate(SHOP_CONFIG["model"]),
+        tables=PlainTables(layout, seed=3, init_std=1.0),
+    ).eval()
+
+
+@pytest.fixture(scope="session")
+def make_bundle(shop_log: pa.Table, shop_encoder: FeatureEncoder, shop_model: MultiTaskRanker) -> BundleMaker:
+    """Writes a bundle of the model to a path; keyword arguments are those of ``write_bundle``."""
+
+    def make(path: Path, **changes: Any) -> Path:
+        rows = shop_log.slice(0, 40)
+        with torch.inference_mode():
+            predictions_NT = shop_model.predict(shop_encoder.encode(rows, with_labels=False)).numpy()
+        replay = Replay.capture(
+            rows, encoder=shop_encoder, task_names=shop_model.tasks.names, predictions_NT=predictions_NT
+        )
+        parts: dict[str, Any] = {
+            "name": "shop",
+            "config": SHOP_CONFIG,
+            "encoder": shop_encoder,
+            "model": shop_model,
+            "replay": replay,
+            "report": Report(
+                rows=(MetricRow("cvr", "click", "auc", None, 0.75, None, None, 100, 50),),
+                num_rows=200,
+                num_resamples=0,
+            ),
+        }
+        write_bundle(path, **{**parts, **changes})
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def bundle_path(tmp_path_factory: pytest.TempPathFactory, make_bundle: BundleMaker) -> Path:
+    """A bundle that no test changes."""
+    return make_bundle(tmp_path_factory.mktemp("bundles") / "shop")
+
+
+@pytest.fixture(scope="session")
+def bundle(bundle_path: Path) -> ModelBundle:
+    """The same, loaded."""
+    return ModelBundle.load(bundle_path)
+
+
+def _tasks() -> dict[str, Any]:
+    return TypeAdapter(dict[str, TaskConfig]).validate_python(SHOP_CONFIG["tasks"])

@@ -1,0 +1,179 @@
+"""JSON values become columns of the types training saw, or an error that names the value."""
+
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from recmoe.errors import RequestError
+from recmoe.features.encoder import FeatureEncoder
+from recmoe.ranking.columns import RequestDecoder, to_arrow
+from recmoe.ranking.request import RankRequest
+
+NAN = float("nan")
+
+
+def at(index: int) -> str:
+    return f"x[{index}]"
+
+
+@pytest.mark.parametrize(
+    ("values", "type_", "expected"),
+    [
+        ([1, 2.0, None], pa.int64(), [1, 2, None]),
+        ([1, 2.5, None], pa.float64(), [1.0, 2.5, None]),
+        ([2**60, 1], pa.float64(), [float(2**60), 1.0]),
+        ([0.1], pa.float32(), [pytest.approx(0.1)]),
+        (["a", None, ""], pa.string(), ["a", None, ""]),
+        (["a"], pa.large_string(), ["a"]),
+        (["a"], pa.dictionary(pa.int32(), pa.string()), ["a"]),
+        ([True, None], pa.bool_(), [True, None]),
+        (["1.50", 2], pa.decimal128(5, 2), [Decimal("1.50"), Decimal("2.00")]),
+        (["2026-01-31"], pa.date32(), [date(2026, 1, 31)]),
+        (["2026-01-31T12:00:00"], pa.timestamp("s"), [datetime(2026, 1, 31, 12)]),
+        ([["a", None], [], None, ["b"]], pa.list_(pa.string()), [["a", None], [], None, ["b"]]),
+        ([None, [1.0]], pa.large_list(pa.int32()), [None, [1]]),
+        ([1, "x", [2]], pa.null(), [None, None, None]),
+        ([], pa.list_(pa.int64()), []),
+    ],
+)
+def test_values_take_the_type_of_the_column(values: list[Any], type_: pa.DataType, expected: list[Any]) -> None:
+    assert to_arrow(values, type_, at).to_pylist() == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "type_", "message"),
+    [
+        ([1, "abc"], pa.float64(), r'x\[1\]: expected a finite number, found "abc"'),
+        ([True], pa.float64(), r"x\[0\]: expected a finite number, found true"),
+        ([0.0, NAN], pa.float64(), r"x\[1\]: expected a finite number, found NaN"),
+        ([0.0, float("-inf")], pa.float32(), r"x\[1\]: expected a finite number, found -Infinity"),
+        ([10**400], pa.float64(), r"x\[0\]: expected a finite number, found 1000"),
+        ([1, 2.5], pa.int64(), r"x\[1\]: expected an integer \(int64\), found 2.5"),
+        ([1, NAN], pa.int64(), r"x\[1\]: expected an integer \(int64\), found NaN"),
+        ([1, 2**70], pa.int64(), r"x\[1\]: expected an integer \(int64\), found 118059"),
+        ([1, 300], pa.int8(), r"x\[1\]: expected an integer \(int8\), found 300"),
+        ([False], pa.int64(), r"x\[0\]: expected an integer \(int64\), found false"),
+        (["a", 7], pa.string(), r"x\[1\]: expected a string, found 7"),
+        (["\ud800"], pa.string(), r"x\[0\]: expected a string, found"),
+        ([1], pa.bool_(), r"x\[0\]: expected true or false, found 1"),
+        (["x"], pa.decimal128(5, 2), r'x\[0\]: expected a number \(decimal128\(5, 2\)\), found "x"'),
+        (
+            ["yesterday"],
+            pa.timestamp("s"),
+            r'x\[0\]: expected a time in ISO 8601 \(timestamp\[s\]\), found "yesterday"',
+        ),
+        ([["a"], "b"], pa.list_(pa.string()), r'x\[1\]: expected a list, found "b"'),
+        ([["a"], ["b", 7]], pa.list_(pa.string()), r"x\[1\]\[1\]: expected a string, found 7"),
+        ([{"a": 1}], pa.string(), r"x\[0\]: expected a string, found an object"),
+    ],
+)
+def test_value_that_does_not_fit_is_named(values: list[Any], type_: pa.DataType, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        to_arrow(values, type_, at)
+
+
+@pytest.fixture(scope="module")
+def decoder(shop_encoder: FeatureEncoder) -> RequestDecoder:
+    return RequestDecoder(shop_encoder)
+
+
+def test_request_becomes_one_shared_row_and_one_row_per_candidate(decoder: RequestDecoder) -> None:
+    request = RankRequest.parse(
+        {
+            "user": {"user_id": "u1"},
+            "context": {"hour": 7},
+            "candidates": [{"item_id": 101, "price": 2}, {"item_id": 102}],
+        }
+    )
+
+    decoded = decoder.decode(request)
+
+    assert decoded.shared.select(["user_id", "age", "hour"]).to_pylist() == [
+        {"user_id": "u1", "age": None, "hour": 7.0}
+    ]
+    assert decoded.own.select(["item_id", "price"]).to_pylist() == [
+        {"item_id": 101, "price": 2.0},
+        {"item_id": 102, "price": None},
+    ]
+    assert decoded.item_ids.to_pylist() == [101, 102]
+
+
+def test_rows_and_columns_decode_the_same(decoder: RequestDecoder) -> None:
+    rows = RankRequest.parse({"candidates": [{"item_id": 101, "words": ["red"]}, {"item_id": 102, "price": 3}]})
+    columns = RankRequest.parse({"candidates": {"item_id": [101, 102], "words": [["red"], None], "price": [None, 3]}})
+
+    assert decoder.decode(rows).own.equals(decoder.decode(columns).own)
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (
+            {"candidates": [{"item_id": 1}, {"item_id": 2, "pricee": 3}]},
+            r"candidates\[1\]\.pricee: unknown field pricee, did you mean price\?",
+        ),
+        ({"candidates": {"item_id": [1], "colour": ["x"]}}, r"candidates\.colour: unknown field colour, there are"),
+        ({"user": {"price": 3}, "candidates": [{"item_id": 1}]}, r"user\.price: belongs in candidates"),
+        ({"context": {"age": 3}, "candidates": [{"item_id": 1}]}, r"context\.age: belongs in user"),
+        (
+            {"candidates": [{"item_id": 1, "price": 2}, {"item_id": 2, "price": "abc"}]},
+            r'candidates\[1\]\.price: expected a finite number, found "abc"',
+        ),
+        ({"candidates": {"item_id": [1, "x"]}}, r'candidates\.item_id\[1\]: expected an integer \(int64\), found "x"'),
+        ({"user": {"age": "x"}, "candidates": [{"item_id": 1}]}, r'user\.age: expected a finite number, found "x"'),
+        ({"candidates": [{"item_id": 1}, {}]}, r"candidates\[1\]\.item_id: is missing; it names the item"),
+    ],
+)
+def test_field_that_does_not_fit_is_named(decoder: RequestDecoder, request_: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        decoder.decode(RankRequest.parse(request_))
+
+
+def test_number_that_was_whole_in_training_may_have_a_fraction(decoder: RequestDecoder) -> None:
+    request = RankRequest.parse({"context": {"hour": 7.5}, "candidates": [{"item_id": 1}]})
+
+    assert decoder.decode(request).shared["hour"].to_pylist() == [7.5]
+
+
+def test_group_of_a_logged_row_is_allowed_and_ignored(decoder: RequestDecoder) -> None:
+    request = RankRequest.parse({"context": {"visit": 3}, "candidates": [{"item_id": 1}]})
+
+    assert "visit" not in decoder.decode(request).shared.column_names
+
+
+@pytest.fixture(scope="module")
+def anonymous(shop_encoder: FeatureEncoder, shop_log: pa.Table) -> RequestDecoder:
+    """Of a schema without an item column."""
+    schema = shop_encoder.schema
+    features = {name: feature for name, feature in schema.features.items() if name != "item_id"}
+    return RequestDecoder(
+        FeatureEncoder.fit(schema.model_copy(update={"item": None, "features": features}), [shop_log])
+    )
+
+
+@pytest.mark.parametrize(
+    ("candidates", "ids"),
+    [
+        ([{"price": 1}, {"price": 2}], [0, 1]),
+        ([{"item_id": "b"}, {"item_id": "a"}], ["b", "a"]),
+        ([{"item_id": 9}, {"item_id": 8}], [9, 8]),
+    ],
+)
+def test_candidates_without_item_column_go_by_given_id_or_position(
+    anonymous: RequestDecoder, candidates: list[Any], ids: list[Any]
+) -> None:
+    request = RankRequest.parse({"candidates": candidates})
+
+    assert anonymous.decode(request).item_ids.to_pylist() == ids
+
+
+def test_some_candidates_without_an_id_are_refused(anonymous: RequestDecoder) -> None:
+    request = RankRequest.parse({"candidates": [{"item_id": "a"}, {"price": 1}]})
+
+    with pytest.raises(
+        RequestError, match=r"candidates\[1\]\.item_id: is missing; give one to every candidate or to none"
+    ):
+        anonymous.decode(request)

@@ -1,0 +1,179 @@
+"""A ranker orders candidates as the model scores them, and refuses a bundle that scores differently."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from recmoe.errors import BundleError, RequestError
+from recmoe.export.bundle import ModelBundle
+from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.schema import FeatureSchema
+from recmoe.ranking import Ranker, RankRequest
+
+
+@pytest.fixture(scope="module")
+def ranker(bundle: ModelBundle) -> Ranker:
+    return Ranker.load(bundle, version="7")
+
+
+def request(num_candidates: int = 6, **changes: Any) -> RankRequest:
+    candidates = [
+        {"item_id": 100 + index, "price": 3.0 * index, "words": ["red", "silk"][: index % 3]}
+        for index in range(num_candidates)
+    ]
+    document = {
+        "user": {"user_id": "u3", "tags": ["wool"], "age": 40},
+        "context": {"hour": 12},
+        "candidates": candidates,
+    }
+    return RankRequest.parse({**document, **changes})
+
+
+def test_items_fall_by_score_and_carry_predictions(ranker: Ranker) -> None:
+    response = ranker.rank(request(request_id="r1"))
+
+    scores = [item.score for item in response.items]
+    assert len(response.items) == 6
+    assert scores == sorted(scores, reverse=True)
+    assert response.request_id == "r1"
+    assert response.model.name == "shop"
+    assert response.model.version == "7"
+    assert len(response.model.digest) == 64
+    assert response.score.name == "profit"
+    assert response.score.formula == "ctcvr * 12 - 0.1 * ctr"
+    for item in response.items:
+        assert item.tasks["ctcvr"] == pytest.approx(item.tasks["ctr"] * item.tasks["cvr"], abs=1e-6)
+        assert item.score == pytest.approx(12 * item.tasks["ctcvr"] - 0.1 * item.tasks["ctr"])
+    assert list(response.timing_ms) == ["decode", "features", "model", "score", "total"]
+    assert response.warnings == []
+
+
+def test_top_k_tasks_and_score_are_chosen_per_request(ranker: Ranker) -> None:
+    everything = ranker.rank(request(score="cvr"))
+
+    response = ranker.rank(request(top_k=2, tasks=["cvr"], score="cvr"))
+
+    assert [item.item_id for item in response.items] == [item.item_id for item in everything.items[:2]]
+    assert [list(item.tasks) for item in response.items] == [["cvr"], ["cvr"]]
+    assert response.items[0].score == response.items[0].tasks["cvr"]
+
+
+def test_equal_scores_are_ordered_by_item_id(ranker: Ranker) -> None:
+    # Ids that training has not seen are all row 0, so their scores are equal.
+    response = ranker.rank(request(candidates=[{"item_id": 903}, {"item_id": 901}, {"item_id": 902}]))
+
+    assert [item.item_id for item in response.items] == [901, 902, 903]
+
+
+def test_several_requests_at_once_score_as_each_alone(ranker: Ranker) -> None:
+    requests = [
+        request(3),
+        request(1, user={"user_id": "u5"}, context={}),
+        request(5, user={}, score="ctr", top_k=4),
+    ]
+
+    together = ranker.rank_many(requests)
+
+    for alone, response in zip(map(ranker.rank, requests), together, strict=True):
+        assert [item.item_id for item in response.items] == [item.item_id for item in alone.items]
+        assert response.warnings == alone.warnings
+        for item, other in zip(response.items, alone.items, strict=True):
+            assert item.tasks == pytest.approx(other.tasks, abs=1e-6)
+
+
+def test_unknown_and_missing_values_are_warned_of_per_feature(ranker: Ranker) -> None:
+    response = ranker.rank(
+        request(
+            user={"user_id": "nobody", "tags": ["wool", "velvet", "lace"], "age": None},
+            candidates=[{"item_id": 101, "words": []}, {"item_id": 999, "price": 1.0, "words": None}],
+        )
+    )
+
+    found = {(warning.feature, warning.code): warning.count for warning in response.warnings}
+    assert found == {
+        ("user_id", "unknown"): 1,
+        ("tags", "unknown"): 2,
+        ("age", "missing"): 1,
+        ("item_id", "unknown"): 1,
+        ("words", "missing"): 1,
+        ("price", "missing"): 1,
+    }
+
+
+def test_item_without_a_finite_score_stands_last_with_a_warning(bundle: ModelBundle) -> None:
+    scores = {"scores": {"odd": "log(ctr - CTR)"}}
+    flat = Ranker.load(bundle)
+    ctr = [item.tasks["ctr"] for item in flat.rank(request(score="ctr")).items]
+    middle = (ctr[2] + ctr[3]) / 2
+    scores["scores"]["odd"] = f"log(ctr - {middle})"
+    config = {**bundle.config, "ranking": scores}
+    ranker = Ranker(ModelBundle(**{**vars(bundle), "config": config}))
+
+    response = ranker.rank(request())
+
+    assert [item.score is None for item in response.items] == [False] * 3 + [True] * 3
+    assert [item.item_id for item in response.items[3:]] == sorted(item.item_id for item in response.items[3:])
+    assert [(warning.code, warning.count) for warning in response.warnings] == [("not_finite", 3)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": ["ctr", "cvrr"]}, r"tasks\[1\]: unknown task cvrr, did you mean cvr\?"),
+        ({"score": "profits"}, r"score: unknown score profits, did you mean profit\?"),
+        ({"candidates": []}, "candidates: there are none"),
+        ({"candidates": {"item_id": list(range(100_000))}}, "candidates: 100000 given, at most 10000"),
+    ],
+)
+def test_request_that_the_model_cannot_answer_is_refused(ranker: Ranker, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        ranker.rank(request(**changes))
+
+
+def test_flat_rows_score_as_the_model_predicts(ranker: Ranker, bundle: ModelBundle, shop_log: pa.Table) -> None:
+    predictions_NT = ranker.score(shop_log)
+
+    np.testing.assert_allclose(predictions_NT, bundle.predict(shop_log), atol=1e-6)
+    np.testing.assert_allclose(ranker.combine(predictions_NT, score="ctr"), predictions_NT[:, 0], atol=1e-7)
+    assert ranker.score(shop_log.slice(0, 0)).shape == (0, 3)
+
+
+def test_bundle_that_scores_differently_is_refused_by_task(bundle: ModelBundle) -> None:
+    replay = bundle.replay
+    predictions_NT = replay.predictions_NT.copy()
+    predictions_NT[5, 1] += 1e-4
+    changed = type(replay)(replay.rows, replay.task_names, predictions_NT, replay.encoded)
+
+    with pytest.raises(BundleError, match="replay: task cvr differs from the training model by more than 1e-05: row 5"):
+        Ranker.load(ModelBundle(**{**vars(bundle), "replay": changed}))
+
+
+def test_bundle_with_an_invalid_ranking_section_is_refused(bundle: ModelBundle) -> None:
+    config = {**bundle.config, "ranking": {"scores": 3}}
+
+    with pytest.raises(BundleError, match="bundle shop: its ranking section is not valid"):
+        Ranker(ModelBundle(**{**vars(bundle), "config": config}))
+
+
+def test_user_side_is_looked_up_once(ranker: Ranker, bundle: ModelBundle) -> None:
+    rows: list[int] = []
+    hook = bundle.model.input_layer.tables.register_forward_hook(
+        lambda _module, _inputs, pooled_BP: rows.append(pooled_BP.shape[0])
+    )
+
+    ranker.rank(request(50))
+
+    hook.remove()
+    assert rows == [1, 50]
+
+
+def test_id_beyond_its_table_is_the_fault_of_the_request(shop_log: pa.Table, bundle: ModelBundle) -> None:
+    hour = {"kind": "id", "side": "context", "encoding": {"kind": "index", "num_ids": 24}}
+    features = {**bundle.config["inputs"]["features"], "hour": hour}
+    schema = FeatureSchema.model_validate({**bundle.config["inputs"], "features": features})
+    ranker = Ranker(ModelBundle(**{**vars(bundle), "encoder": FeatureEncoder.fit(schema, [shop_log])}))
+
+    with pytest.raises(RequestError, match=r"user: .*hour.*24"):
+        ranker.rank(request(context={"hour": 24}))
