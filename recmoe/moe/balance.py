@@ -84,6 +84,7 @@ def importance_loss(uses: Sequence[GateUse]) -> Tensor:
     importance_e = Σ_b p[b, e];  loss = (standard deviation / mean)² over the experts a gate sees: 0 where all get
     the same, V - 1 where one of V gets everything. Shazeer et al., ICLR 2017, https://arxiv.org/abs/1701.06538,
     equations 6-7.
+
     Zero for a model without gates, so that one training config serves every architecture.
     """
     if not uses:
