@@ -20,25 +20,27 @@ class KeyIndex:
 
     def __init__(self, keys_n: UInt64s) -> None:
         order = np.argsort(keys_n, kind="stable")
-        # One key more, so that the place behind the last one can be read.
-        self._keys = np.append(keys_n[order], np.uint64(0))
+        # Behind the last key stands one that no search goes past.
+        self._keys = np.append(keys_n[order], np.uint64(np.iinfo(np.uint64).max))
         self._rows = np.append(order + 1, 0)
         num_bits = len(keys_n).bit_length() + 1
         self._shift = np.uint64(64 - num_bits)
         firsts = np.arange(1 << num_bits, dtype=np.uint64) << self._shift
-        self._starts = np.append(np.searchsorted(keys_n[order], firsts), len(keys_n)).astype(np.int32)
+        self._starts = np.searchsorted(self._keys[:-1], firsts)
 
     def rows(self, keys_q: UInt64s) -> NDArray[np.int64]:
         """The row of each key; 0 for a key that is not in the index."""
-        rows_q = np.zeros(len(keys_q), np.int64)
-        slots_q = (keys_q >> self._shift).astype(np.int64)
-        places, ends = self._starts[slots_q], self._starts[slots_q + 1]
-        asked = np.flatnonzero(places < ends)
-        places, ends = places[asked], ends[asked]
+        places_q = self._starts.take((keys_q >> self._shift).view(np.int64))
+        found_q = self._keys.take(places_q)
+        rows_q = np.where(found_q == keys_q, self._rows.take(places_q), 0)
+        # Keys are sorted: a smaller one may be followed by the one asked for, a greater one may not.
+        asked = np.flatnonzero(found_q < keys_q)
+        places = places_q[asked]
         while len(asked):
-            is_hit = self._keys[places] == keys_q[asked]
-            rows_q[asked[is_hit]] = self._rows[places[is_hit]]
             places = places + 1
-            goes_on = ~is_hit & (places < ends)
-            asked, places, ends = asked[goes_on], places[goes_on], ends[goes_on]
+            found, wanted = self._keys[places], keys_q[asked]
+            is_hit = found == wanted
+            rows_q[asked[is_hit]] = self._rows[places[is_hit]]
+            goes_on = found < wanted
+            asked, places = asked[goes_on], places[goes_on]
         return rows_q

@@ -11,6 +11,7 @@ from typing import Literal
 Side = Literal["user", "context", "item"]
 SHARED_SIDES: tuple[Side, ...] = ("user", "context")
 ALL_SIDES: tuple[Side, ...] = ("user", "context", "item")
+OWN_SIDES: tuple[Side, ...] = ("item",)
 
 
 @dataclass(frozen=True)
