@@ -19,6 +19,9 @@ from recmoe.moe.balance import ExpertUsage
 
 BLUE, ORANGE, GREY, INK = "#2563a8", "#d9762b", "#b4bac4", "#2a2f3a"
 
+PLOT_SIZE = (3.6, 3.0)
+"""Width and height in inches."""
+
 STYLE: dict[str, Any] = {
     "font.size": 9,
     "axes.edgecolor": "#c9ced6",
@@ -84,7 +87,8 @@ def reliability_plot(scores_N: FloatArray, labels_N: FloatArray, *, is_binary: b
         axes.set(xlim=(low, high), ylim=(low, high), xlabel="mean prediction", ylabel="mean label")
         axes.legend(loc="upper left")
 
-    return _svg(draw)
+    # Values may have long tick labels; the rates of a binary label fit the fixed margins.
+    return _svg(draw, size=None if is_binary else PLOT_SIZE)
 
 
 def gain_plot(scores_N: FloatArray, labels_N: FloatArray, *, of: str) -> str:
@@ -139,7 +143,7 @@ def value_plot(scores_N: FloatArray, labels_N: FloatArray) -> str:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.legend(loc="upper right")
 
-    return _svg(draw)
+    return _svg(draw, size=PLOT_SIZE)
 
 
 def gate_plot(usage: ExpertUsage) -> str:
@@ -183,9 +187,9 @@ def _svg(draw: Callable[[Axes], None], *, size: tuple[float, float] | None = Non
             the page's plots, which takes half the time.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=size or (3.6, 3.0), layout="constrained" if size else None)
+        figure = Figure(figsize=size or PLOT_SIZE, layout="constrained" if size else None)
         if size is None:
-            figure.subplots_adjust(left=0.17, right=0.97, top=0.97, bottom=0.16)
+            figure.subplots_adjust(left=0.2, right=0.95, top=0.97, bottom=0.16)
         draw(figure.add_subplot())
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
@@ -236,5 +240,5 @@ def _edges(scores_N: FloatArray, *, is_log: bool) -> FloatArray:
 def _bins_label(num_rows_U: Any, *, num_empty: int) -> str:
     low, high = int(num_rows_U.min()), int(num_rows_U.max())
     rows = f"{low:,}" if low == high else f"{low:,}–{high:,}"
-    empty = f", {num_empty} without a positive not shown" if num_empty else ""
-    return f"{len(num_rows_U)} bins of {rows} rows{empty}"
+    empty = f"\n({num_empty} more without a positive)" if num_empty else ""
+    return f"{len(num_rows_U) - num_empty} bins of {rows} rows{empty}"

@@ -1,0 +1,195 @@
+import math
+import re
+
+import pytest
+import torch
+
+from recmoe.features.labels import LabelColumn
+from recmoe.tasks import TaskConfig
+from recmoe.tasks.binary import BinaryTaskConfig
+from recmoe.tasks.funnel import TaskSet, label_columns, task_problems
+from recmoe.tasks.product import ProductTaskConfig
+from recmoe.tasks.regression import RegressionTaskConfig
+
+NAN = math.nan
+
+ESMM: dict[str, TaskConfig] = {
+    "ctr": BinaryTaskConfig(label="click"),
+    "cvr": BinaryTaskConfig(label="buy", space="click"),
+    "ctcvr": ProductTaskConfig(of=("ctr", "cvr")),
+}
+
+
+def test_task_set_knows_names_towers_spaces_and_kinds() -> None:
+    tasks = TaskSet({**ESMM, "spend": RegressionTaskConfig(label="spend", space="buy", weight=0.2)})
+
+    assert tasks.names == ("ctr", "cvr", "ctcvr", "spend")
+    assert tasks.tower_names == ("ctr", "cvr", "spend")
+    assert tasks.spaces == {"ctr": "all", "cvr": "click", "ctcvr": "all", "spend": "buy"}
+    assert tasks.kinds == {"ctr": "binary", "cvr": "binary", "ctcvr": "binary", "spend": "regression"}
+    assert tasks.weights == {"ctr": 1.0, "cvr": 1.0, "ctcvr": 1.0, "spend": 0.2}
+
+
+def test_label_column_implies_the_column_of_its_space() -> None:
+    assert label_columns({**ESMM, "spend": RegressionTaskConfig(label="spend", space="buy")}) == (
+        LabelColumn("click", is_binary=True),
+        LabelColumn("buy", is_binary=True, implies="click"),
+        LabelColumn("spend", is_binary=False, implies="buy"),
+    )
+
+
+def test_label_implies_nothing_where_its_task_ignores_what_lies_outside() -> None:
+    tasks: dict[str, TaskConfig] = {
+        "ctr": BinaryTaskConfig(label="click"),
+        "cvr": BinaryTaskConfig(label="buy", space="click", outside_space="ignore"),
+    }
+
+    assert label_columns(tasks)[1] == LabelColumn("buy", is_binary=True, implies=None)
+
+
+def test_label_in_nested_spaces_implies_the_innermost() -> None:
+    tasks: dict[str, TaskConfig] = {
+        "ctr": BinaryTaskConfig(label="click"),
+        "click_to_buy": BinaryTaskConfig(label="buy", space="click"),
+        "cart": BinaryTaskConfig(label="cart", space="click"),
+        "cart_to_buy": BinaryTaskConfig(label="buy", space="cart"),
+    }
+
+    assert LabelColumn("buy", is_binary=True, implies="cart") in label_columns(tasks)
+    assert list(task_problems(tasks)) == []
+
+
+def test_space_all_is_no_space() -> None:
+    assert BinaryTaskConfig(label="click", space="all").space is None
+
+
+def test_targets_leave_out_missing_labels_and_rows_outside_the_space() -> None:
+    tasks = TaskSet({"ctr": ESMM["ctr"], "cvr": ESMM["cvr"]})
+    labels_BL = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [1.0, NAN], [NAN, 0.0]])
+
+    labels_BT, weights_BT = tasks.targets(labels_BL)
+
+    assert labels_BT.tolist() == [[0, 0], [1, 0], [1, 1], [1, 0], [0, 0]]
+    assert weights_BT.tolist() == [[1, 0], [1, 1], [1, 1], [1, 0], [0, 0]]
+
+
+def test_product_counts_a_row_without_its_first_step_as_failed() -> None:
+    tasks = TaskSet(ESMM)
+    labels_BL = torch.tensor([[0.0, NAN], [1.0, NAN], [1.0, 1.0], [NAN, 0.0], [NAN, 1.0]])
+
+    labels_BT, weights_BT = tasks.targets(labels_BL)
+
+    assert labels_BT[:, 2].tolist() == [0, 0, 1, 0, 0]
+    assert weights_BT[:, 2].tolist() == [1, 0, 1, 1, 0]
+
+
+def test_product_may_name_its_own_label() -> None:
+    tasks = TaskSet({**ESMM, "ctcvr": ProductTaskConfig(of=("ctr", "cvr"), label="bought_in_a_week")})
+
+    assert [label.column for label in tasks.label_columns] == ["click", "buy", "bought_in_a_week"]
+    labels_BT, _ = tasks.targets(torch.tensor([[1.0, 0.0, 1.0]]))
+    assert labels_BT.tolist() == [[1, 0, 1]]
+
+
+def test_products_of_products_multiply_all_steps() -> None:
+    tasks = TaskSet(
+        {
+            "ctr": BinaryTaskConfig(label="click"),
+            "cart": BinaryTaskConfig(label="cart", space="click"),
+            "buy": BinaryTaskConfig(label="buy", space="cart"),
+            "ctcart": ProductTaskConfig(of=("ctr", "cart")),
+            "all_the_way": ProductTaskConfig(of=("ctcart", "buy")),
+        }
+    )
+
+    predictions_BT = tasks.predict(torch.zeros(1, 3))
+
+    torch.testing.assert_close(predictions_BT, torch.tensor([[0.5, 0.5, 0.5, 0.25, 0.125]]))
+
+
+def test_losses_are_divided_by_the_batch_size() -> None:
+    tasks = TaskSet(ESMM)
+    labels_BT, weights_BT = tasks.targets(torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]))
+
+    losses_T = tasks.losses(torch.zeros(4, 2), labels_BT, weights_BT)
+
+    product = (3 * -math.log(0.75) - math.log(0.25)) / 4
+    torch.testing.assert_close(losses_T, torch.tensor([math.log(2), math.log(2) / 4, product]))
+
+
+def test_loss_of_a_row_does_not_depend_on_its_neighbours() -> None:
+    tasks = TaskSet(ESMM)
+    logits_BT = torch.tensor([[0.3, -0.2], [1.0, 2.0]], requires_grad=True)
+
+    gradients = []
+    for neighbour in ([0.0, 0.0], [1.0, 1.0]):
+        losses_T = tasks.losses(logits_BT, *tasks.targets(torch.tensor([[1.0, 0.0], neighbour])))
+        gradients.append(torch.autograd.grad(losses_T.sum(), logits_BT)[0][0])
+
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=0)
+
+
+def test_row_without_labels_has_no_gradient() -> None:
+    tasks = TaskSet(ESMM)
+    logits_BT = torch.zeros(2, 2, requires_grad=True)
+
+    losses_T = tasks.losses(logits_BT, *tasks.targets(torch.tensor([[NAN, NAN], [0.0, NAN]])))
+    losses_T.sum().backward()
+
+    assert logits_BT.grad is not None
+    assert logits_BT.grad[0].tolist() == [0, 0]
+    assert logits_BT.grad[1, 0] > 0
+
+
+CLICK = BinaryTaskConfig(label="click")
+BUY = BinaryTaskConfig(label="buy", space="click")
+PROBLEMS: list[tuple[dict[str, TaskConfig], str, str]] = [
+    ({}, "", "at least one task is needed"),
+    ({"a.b": CLICK}, "a.b", "task name 'a.b': use letters"),
+    ({"ctr": CLICK.model_copy(update={"weight": 0.0})}, "", "every task has weight 0"),
+    ({"ctr": CLICK, "cvr": BinaryTaskConfig(label="buy", space="clik")}, "cvr.space", "did you mean click?"),
+    (
+        {"ctr": CLICK, "cvr": BinaryTaskConfig(label="buy", space="zzz")},
+        "cvr.space",
+        "(there are buy, click); add such",
+    ),
+    ({"ctr": BinaryTaskConfig(label="click", space="click")}, "ctr.space", "the task's own label"),
+    (
+        {"y": RegressionTaskConfig(label="y"), "cvr": BinaryTaskConfig(label="buy", space="y")},
+        "cvr.space",
+        "y is not the label of a binary task",
+    ),
+    ({"a": BinaryTaskConfig(label="click", space="buy"), "b": BUY}, "a.space", "must not go in a circle"),
+    (
+        {"a": CLICK, "b": BinaryTaskConfig(label="like"), "c": BUY, "d": BinaryTaskConfig(label="buy", space="like")},
+        "c.space",
+        "label buy lies in spaces of which none contains the others (click, like)",
+    ),
+    ({"ctr": CLICK, "p": ProductTaskConfig(of=("ctr", "cvt"))}, "p.of", "no such task: cvt, did you mean ctr?"),
+    (
+        {"ctr": CLICK, "y": RegressionTaskConfig(label="y", space="click"), "p": ProductTaskConfig(of=("ctr", "y"))},
+        "p.of",
+        "y is a regression task; only probabilities can be multiplied",
+    ),
+    (
+        {"ctr": CLICK, "p": ProductTaskConfig(of=("ctr", "q")), "q": ProductTaskConfig(of=("ctr", "p"))},
+        "p.of",
+        "p contains itself through q",
+    ),
+    (
+        {"ctr": CLICK, "cvr": BinaryTaskConfig(label="buy"), "p": ProductTaskConfig(of=("ctr", "cvr"))},
+        "p.of",
+        "cvr lives in all, but follows ctr, so it must live in click",
+    ),
+]
+
+
+@pytest.mark.parametrize(("tasks", "path", "message"), PROBLEMS, ids=[message for _, _, message in PROBLEMS])
+def test_tasks_that_do_not_fit_together_are_named(tasks: dict[str, TaskConfig], path: str, message: str) -> None:
+    problems = list(task_problems(tasks))
+
+    assert any(found == path and re.search(re.escape(message), text) for found, text in problems), problems
+
+
+def test_funnel_in_order_has_no_problems() -> None:
+    assert list(task_problems(ESMM)) == []

@@ -1,0 +1,29 @@
+import pytest
+import torch
+
+from recmoe.tasks.tower import TowerConfig
+
+
+def test_tower_gives_one_logit_per_row() -> None:
+    tower = TowerConfig(hidden=(4, 3)).build(in_features=5)
+
+    assert tower(torch.zeros(7, 5)).shape == (7,)
+    assert tower(torch.zeros(1, 5)).shape == (1,)
+
+
+def test_tower_without_hidden_layers_is_linear() -> None:
+    tower = TowerConfig(hidden=()).build(in_features=2)
+
+    h_BH = torch.tensor([[1.0, 2.0], [2.0, 4.0], [3.0, 6.0]])
+    first, second, third = tower(h_BH).tolist()
+
+    assert third - second == pytest.approx(second - first, abs=1e-6)
+
+
+def test_dropout_acts_in_training_only() -> None:
+    tower = TowerConfig(hidden=(64,), dropout=0.5).build(in_features=2)
+    h_BH = torch.ones(1, 2)
+
+    assert not torch.equal(tower(h_BH), tower(h_BH))
+    tower.eval()
+    assert torch.equal(tower(h_BH), tower(h_BH))
