@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from recmoe.config import Config
 from recmoe.embeddings.numeric_vectors import NumericVectors
 from recmoe.features.batch import Batch
-from recmoe.features.layout import SHARED_SIDES, InputLayout
+from recmoe.features.layout import OWN_SIDES, SHARED_SIDES, InputLayout
 from recmoe.moe.architectures import ArchitectureConfig, MMoEConfig
 from recmoe.moe.balance import importance_loss
 from recmoe.moe.expert_layer import GateUse
@@ -55,7 +55,7 @@ class InputLayer(nn.Module):
         self.parts = {
             "all": _Part(layout),
             "shared": _Part(layout.select(SHARED_SIDES)),
-            "own": _Part(layout.select(("item",))),
+            "own": _Part(layout.select(OWN_SIDES)),
         }
         vectors = [c for c in layout.dense if c.form == "position"]
         self.shared_vectors = NumericVectors([c for c in vectors if c.side in SHARED_SIDES])
@@ -146,7 +146,7 @@ class MultiTaskRanker(nn.Module):
 
         Args:
             shared: R rows with the columns of ``layout.select(SHARED_SIDES)``.
-            own: C rows with the columns of ``layout.select(("item",))``.
+            own: C rows with the columns of ``layout.select(OWN_SIDES)``.
             request_C: int64, the request of each candidate.
         """
         return self.tasks.predict(self._from_input(self.input_layer.sided(shared, own, request_C)).logits_BT)

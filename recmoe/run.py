@@ -1,6 +1,6 @@
 """A run from config to bundle: prepare, train (however it is launched), record."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,7 +121,7 @@ def _record(folder: RunFolder, tracker: Tracker) -> None:
     tracker.set_tags({"recmoe.bundle": str(folder.bundle.resolve())})
 
 
-def _tracked(values: dict[str, float]) -> dict[str, float]:
+def _tracked(values: Mapping[str, float]) -> dict[str, float]:
     """Numbers of a report under names that MLflow allows."""
     tracked = {}
     for name, value in values.items():

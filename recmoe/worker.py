@@ -23,8 +23,8 @@ from recmoe.export.replay import Replay
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.model import MultiTaskRanker, TrainingModel, build_model
 from recmoe.run_folder import RunFolder, write_atomically
-from recmoe.training import checkpoint
-from recmoe.training.checkpoint_folder import prune, step_folder
+from recmoe.training.checkpoint import CheckpointStore, load_weights
+from recmoe.training.checkpoint_folder import step_folder
 from recmoe.training.loop import Position, Trainer, TrainResult, Validation
 from recmoe.training.runtime import Runtime, resolve_precision
 from recmoe.training.stop import StopSignal
@@ -72,6 +72,14 @@ class _Job:
         )
         self.dense_optimizer = config.training.dense_optimizer.build(
             parameter for _, parameter in dense_parameters(self.placed.model)
+        )
+        self.checkpoints = CheckpointStore(
+            folder.checkpoints,
+            model=self.placed.model,
+            dense_optimizer=self.dense_optimizer,
+            table_optimizer=self.placed.table_optimizer,
+            fingerprint=self.encoder.fingerprint,
+            keep=config.training.keep_checkpoints,
         )
         if runtime.is_main:
             write_atomically(folder.plan, json.dumps(self.placed.plan, indent=2))
@@ -128,7 +136,7 @@ class _Job:
         """The weights that validated best, or the last ones where nothing was validated."""
         if position.best_step is not None and position.best_step != position.step:
             folder = step_folder(self.folder.checkpoints, position.best_step)
-            checkpoint.load_weights(folder, model=self.placed.model, fingerprint=self.encoder.fingerprint)
+            load_weights(folder, model=self.placed.model, fingerprint=self.encoder.fingerprint)
 
     def write_report(self) -> None:
         """Score the test split with the training model itself; nothing to do without one."""
@@ -147,7 +155,8 @@ class _Job:
         stream = open_split(self.config, self.folder, "test" if self.config.data.test else "train")
         rows = next(iter(stream.chunks(batch_size=NUM_REPLAY_ROWS)))
         self.ranker.eval()
-        with torch.inference_mode():
+        # Not inference_mode: the fused look-up has no kernel for it.
+        with torch.no_grad():
             batch = self.encoder.encode(rows, with_labels=False).to(self.runtime.device)
             predictions_NT = self.ranker.predict(batch).cpu().numpy()
         plain = None
@@ -171,17 +180,8 @@ class _Job:
             )
 
     def _resumed(self) -> Position | None:
-        folder = checkpoint.latest(self.folder.checkpoints)
-        if folder is None:
-            return None
-        state = checkpoint.load(
-            folder,
-            model=self.placed.model,
-            dense_optimizer=self.dense_optimizer,
-            table_optimizer=self.placed.table_optimizer,
-            fingerprint=self.encoder.fingerprint,
-        )
-        return Position.from_json(state)
+        step = self.checkpoints.latest()
+        return None if step is None else Position.from_json(self.checkpoints.load(step))
 
     def _num_steps(self, stream: ParquetStream, position: Position) -> int:
         """Steps of the whole run: those done, the rest of this epoch, the epochs after it."""
@@ -231,17 +231,7 @@ class _Job:
         )
 
     def _save(self, position: Position) -> None:
-        checkpoint.save(
-            step_folder(self.folder.checkpoints, position.step),
-            model=self.placed.model,
-            dense_optimizer=self.dense_optimizer,
-            table_optimizer=self.placed.table_optimizer,
-            state=position.to_json(),
-            fingerprint=self.encoder.fingerprint,
-        )
-        if self.runtime.is_main:
-            best = () if position.best_step is None else (position.best_step,)
-            prune(self.folder.checkpoints, keep=self.config.training.keep_checkpoints, protect=best)
+        self.checkpoints.save(position.step, position.to_json(), is_best=position.best_step == position.step)
 
     def _log(self, step: int, values: Mapping[str, float]) -> None:
         if self.runtime.is_main:

@@ -51,7 +51,8 @@ def predict_rows(
     was_training = ranker.training
     ranker.eval()
     try:
-        with torch.inference_mode():
+        # Not inference_mode: the fused look-up has no kernel for it.
+        with torch.no_grad():
             parts = [
                 _score_batch(ranker, batch, num_rows, slices, extra)
                 for batch, num_rows, extra in loader.all_rows(extra_columns=slices)

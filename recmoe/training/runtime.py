@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 import psutil
 import torch
 from torch import distributed as dist
+from torch._C._distributed_c10d import HashStore
 
 from recmoe.errors import TrainingError
 
@@ -68,7 +69,7 @@ def start_runtime(*, device: Literal["auto", "cpu", "cuda"] = "auto", timeout_s:
         if "WORLD_SIZE" in os.environ:
             dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
         else:
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+            dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
         atexit.register(_leave)
     local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", dist.get_world_size()))
     if kind == "cpu":
@@ -103,7 +104,7 @@ def has_fast_bf16(device: torch.device) -> bool:
     """Whether matrices of bf16 are multiplied in hardware."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 @contextmanager
