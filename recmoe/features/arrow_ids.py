@@ -60,8 +60,10 @@ def id_values(values: pa.Array) -> IdValues:
         if pa.types.is_string_view(values.type):
             values = values.cast(pa.large_string())
         values = values.dictionary_encode()
-    places = values.indices.cast(pa.int64()).fill_null(-1).to_numpy()
-    return IdValues(distinct=canonical(values.dictionary), places=places)
+    places = values.indices.cast(pa.int64())
+    if places.null_count:
+        places = places.fill_null(-1)
+    return IdValues(distinct=canonical(values.dictionary), places=places.to_numpy())
 
 
 def id_column(column: pa.ChunkedArray) -> Iterator[IdValues]:

@@ -30,6 +30,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MAX_DIGITS = 19
 _WORD_MASKS = np.array([(1 << 8 * num_bytes) - 1 for num_bytes in range(9)], dtype=np.uint64)
 _EXACT_FLOAT = 2.0**53
+_MAX_INT64 = np.uint64(2**63 - 1)
 
 
 def mix64(x_n: UInt64s) -> UInt64s:
@@ -77,7 +78,7 @@ def canonical(values: pa.Array) -> pa.Array:
     if types.is_null(kind):
         return pa.nulls(len(values), pa.string())
     if types.is_integer(kind):
-        if types.is_uint64(kind) and (pc.max(values).as_py() or 0) > np.iinfo(np.int64).max:
+        if types.is_uint64(kind) and (pc.max(values).as_py() or 0) > _MAX_INT64:
             return values.cast(pa.string())
         return values.cast(pa.int64())
     if types.is_floating(kind):
@@ -119,17 +120,22 @@ def _is_valid(values: pa.Array) -> NDArray[np.bool_]:
 def keys(ids: pa.Array) -> UInt64s:
     """The key of each canonical id; of a null, an arbitrary one."""
     if pa.types.is_int64(ids.type):
-        return mix64(ids.fill_null(0).to_numpy().view(np.uint64))
+        return mix64(_filled(ids).view(np.uint64))
     return _text_keys(ids)
 
 
 def integers(ids: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """The value of each canonical id that is an integer, and which are; null is not."""
     if pa.types.is_int64(ids.type):
-        return ids.fill_null(0).to_numpy(), _is_valid(ids)
+        return _filled(ids), _is_valid(ids)
     starts, lengths, data = text_bytes(ids)
     values, is_integer = _parse_integers(starts, lengths, data)
     return values, is_integer & _is_valid(ids)
+
+
+def _filled(ids: pa.Array) -> NDArray[np.int64]:
+    values: NDArray[np.int64] = (ids.fill_null(0) if ids.null_count else ids).to_numpy()
+    return values
 
 
 def _text_keys(text: pa.Array) -> UInt64s:
@@ -178,6 +184,8 @@ def _parse_integers(
     plain_zero = (leading == 0) & (lengths == 1)
     is_candidate = (num_digits >= 1) & (num_digits <= _MAX_DIGITS) & (((leading >= 1) & (leading <= 9)) | plain_zero)
     rows = np.flatnonzero(is_candidate)
+    if not len(rows):
+        return values, is_integer
     magnitudes = np.zeros(len(rows), np.uint64)
     for position in range(_MAX_DIGITS):
         inside = num_digits[rows] > position
@@ -190,7 +198,7 @@ def _parse_integers(
         keep = (digits <= 9) | ~inside
         if not keep.all():
             rows, magnitudes = rows[keep], magnitudes[keep]
-    limits = np.uint64(np.iinfo(np.int64).max) + is_negative[rows].astype(np.uint64)
+    limits = _MAX_INT64 + is_negative[rows].astype(np.uint64)
     rows, magnitudes = rows[magnitudes <= limits], magnitudes[magnitudes <= limits]
     signed = magnitudes.view(np.int64)
     values[rows] = np.where(is_negative[rows], -signed, signed)

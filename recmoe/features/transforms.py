@@ -27,7 +27,7 @@ def is_number_type(kind: pa.DataType) -> bool:
 
 def as_floats(column: pa.ChunkedArray) -> Floats:
     """A column of numbers as float64, NaN where null."""
-    parts = [np.zeros(0)]
+    parts: list[Floats] = []
     for chunk in column.chunks:
         if pa.types.is_dictionary(chunk.type):
             chunk = chunk.dictionary_decode()
@@ -35,8 +35,9 @@ def as_floats(column: pa.ChunkedArray) -> Floats:
             parts.append(np.full(len(chunk), np.nan))
         else:
             # Integers beyond 2^53 lose their last digits, as in any float.
-            parts.append(chunk.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy())
-    return np.concatenate(parts)
+            floats = chunk.cast(pa.float64(), safe=False)
+            parts.append((floats.fill_null(np.nan) if floats.null_count else floats).to_numpy())
+    return parts[0] if len(parts) == 1 else np.concatenate([*parts, np.zeros(0)])
 
 
 def fill(x_n: Floats, missing: float | None) -> Floats:
