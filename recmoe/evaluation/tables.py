@@ -63,7 +63,7 @@ def compare_table(
     """
     columns = columns or {}
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("task.metric[space]", no_wrap=True)
+    table.add_column(Text("task.metric[space]"), no_wrap=True)
     for name in (*reports, *columns):
         table.add_column(Text(name), justify="right", no_wrap=True)
     names = dict.fromkeys(
