@@ -50,21 +50,21 @@ def make_plan(
     tables = _torchrec_tables(model)
     _check(config, tables, device_type=device.type, world_size=world_size)
     memory_bytes = _memory_bytes(device, local_world_size)
-    planner = EmbeddingShardingPlanner(
-        topology=TopologyFactory.create_topology(
-            TrainerConfig(world_size=world_size, local_world_size=local_world_size),
-            HardwareConfig(
-                hbm_cap_bytes=memory_bytes if device.type == "cuda" else None,
-                ddr_cap_bytes=_memory_bytes(torch.device("cpu"), local_world_size),
-            ),
-            KernelConfig(compute_device=device.type),
-        ),
-        constraints=_constraints(config, tables, device_type=device.type, world_size=world_size),
-        storage_reservation=FixedPercentageStorageReservation(percentage=RESERVED_SHARE),
-        debug=False,
-    )
     try:
         with _quiet():
+            planner = EmbeddingShardingPlanner(
+                topology=TopologyFactory.create_topology(
+                    TrainerConfig(world_size=world_size, local_world_size=local_world_size),
+                    HardwareConfig(
+                        hbm_cap_bytes=memory_bytes if device.type == "cuda" else None,
+                        ddr_cap_bytes=_memory_bytes(torch.device("cpu"), local_world_size),
+                    ),
+                    KernelConfig(compute_device=device.type),
+                ),
+                constraints=_constraints(config, tables, device_type=device.type, world_size=world_size),
+                storage_reservation=FixedPercentageStorageReservation(percentage=RESERVED_SHARE),
+                debug=False,
+            )
             return planner.plan(model, [EmbeddingBagCollectionSharder()])
     except PlannerError as error:
         num_bytes = sum(spec.num_rows * spec.width * 4 for spec in tables.layout.tables)

@@ -1,0 +1,98 @@
+"""Sharded tables in two real processes over gloo, against one process and plain tables."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from recmoe.training.runtime import start_runtime
+
+SCRIPT = Path(__file__).with_name("sharded_tables_worker.py")
+CASES = [
+    {"optimizer": {"kind": "rowwise_adagrad"}},
+    {"optimizer": {"kind": "adagrad"}, "sharding": {"tags": "column_wise", "type": "data_parallel"}},
+]
+
+
+@pytest.fixture(scope="module")
+def worker() -> ModuleType:
+    """The script of the processes, for what it shares with the test."""
+    spec = importlib.util.spec_from_file_location("sharded_tables_worker", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_processes(scenario: str, root: Path, values: dict[str, Any], *, world_size: int = 2) -> None:
+    """Start the processes and wait; all must end well."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), scenario, str(rank), str(world_size), str(root), json.dumps(values)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(world_size)
+    ]
+    try:
+        outputs = [process.communicate(timeout=240)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0] * world_size, "\n".join(outputs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("values", CASES, ids=str)
+def test_two_processes_equal_one_and_their_checkpoint_goes_on_in_one(
+    values: dict[str, Any], tmp_path: Path, worker: ModuleType
+) -> None:
+    start_runtime(device="cpu")
+
+    run_processes("train", tmp_path, {"backend": "torchrec", **values})
+
+    expected = torch.load(tmp_path / "weights.pt")
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert sorted({rank for row in plan for rank in row["ranks"]}) == [0, 1]
+    plain = {"backend": "plain", "optimizer": values["optimizer"]}
+    unbroken = worker.Run(tmp_path / "none", plain, rank=0, world_size=1)
+    unbroken.train(0, 1, 2, 3)
+    runs = {"unbroken in plain tables": unbroken}
+    for name, other in {"plain": plain, "sharded": {"backend": "torchrec", "optimizer": values["optimizer"]}}.items():
+        resumed = worker.Run(tmp_path / "checkpoints", other, rank=0, world_size=1)
+        assert resumed.store.load(2) == {"step": 2}
+        resumed.train(2, 3)
+        runs[f"resumed in one process, {name}"] = resumed
+    for name, run in runs.items():
+        for key, weight in run.weights().items():
+            torch.testing.assert_close(weight, expected[key], rtol=1e-5, atol=1e-6, msg=f"{name}: {key}")
+
+
+@pytest.mark.slow
+def test_two_processes_resume_bit_for_bit_with_dropout(tmp_path: Path) -> None:
+    values = {"backend": "torchrec", "optimizer": {"kind": "adagrad"}, "sharding": {"tags": "column_wise"}}
+
+    run_processes("resume", tmp_path, values)
+
+    names = sorted(path.name for path in (tmp_path / "checkpoints" / "step-00000002").iterdir())
+    assert names == ["manifest.json", "rng-0.json", "rng-1.json", "state.json", "tensors"]
+
+
+@pytest.mark.slow
+def test_an_error_in_one_process_is_raised_in_all(tmp_path: Path) -> None:
+    run_processes("fail", tmp_path, {"backend": "torchrec"})
+
+    first, second = (json.loads((tmp_path / f"errors-{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    assert "no row_wise tables on a CPU" in first[0]
+    assert "step-00000002 could not be saved" in first[1]
+    assert "rng-1.json is damaged: 0 bytes instead of" in first[2]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
