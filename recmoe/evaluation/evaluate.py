@@ -97,13 +97,20 @@ def slice_masks(column_N: NDArray[Any], *, max_values: int) -> Iterator[tuple[st
 
     None and NaN are ``(missing)``.
     """
-    texts_N = np.array(["(missing)" if value is None or value != value else str(value) for value in column_N.tolist()])
+    texts_N = np.array([_slice_text(value) for value in column_N.tolist()])
     values, value_N, counts = np.unique(texts_N, return_inverse=True, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     for index in order[:max_values]:
         yield str(values[index]), value_N == index
     if len(order) > max_values:
         yield "(other)", np.isin(value_N, order[max_values:])
+
+
+def _slice_text(value: Any) -> str:
+    if value is None or value != value:
+        return "(missing)"
+    # A column of integers with nulls arrives as floats.
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _task_rows(

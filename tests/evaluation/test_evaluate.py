@@ -132,7 +132,7 @@ def test_rare_values_of_a_slice_are_taken_together() -> None:
 def test_nan_and_none_are_missing_in_slices() -> None:
     masks = dict(slice_masks(np.array([1.0, np.nan, 1.0]), max_values=5))
 
-    assert {name: int(mask.sum()) for name, mask in masks.items()} == {"1.0": 2, "(missing)": 1}
+    assert {name: int(mask.sum()) for name, mask in masks.items()} == {"1": 2, "(missing)": 1}
 
 
 def test_slice_column_that_was_not_kept_is_named(predictions: Predictions) -> None:
