@@ -107,7 +107,7 @@ def _count(check: SplitCheck, chunks: Iterator[pa.Table], encoder: FeatureEncode
             count.num_rows += int(weights_BT[:, column].sum())
             count.total += float((labels_BT[:, column] * weights_BT[:, column]).sum(dtype=torch.float64))
         num_ids = batch.lengths_KB.sum(dim=1).tolist()
-        for key, values in zip(keys, batch.values.split(num_ids), strict=True):
+        for key, values in zip(keys, torch.split(batch.values, num_ids), strict=True):
             check.num_ids[key] += len(values)
             check.num_unknown[key] += int((values == 0).sum())
 

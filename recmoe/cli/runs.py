@@ -100,7 +100,7 @@ def train(
         raise typer.Exit(INTERRUPTED)
     if not as_json:
         if result.report is not None:
-            _print_report(result.report)
+            _print_report(result.report, slices=False)
             print(f"\nreport   {result.folder.page}")
         print(f"bundle   {result.folder.bundle}\nspeed    {result.samples_per_s:,.0f} samples/s")
         print(f"next     recmoe register {root}, or recmoe serve {root}")
@@ -114,6 +114,7 @@ def evaluate(
         list[str] | None, typer.Option(help="File, folder or glob to use in place of the split; repeatable.")
     ] = None,
     target: Annotated[Path, typer.Option("--to", help="Folder for report.json and report.html.")] = Path("evaluation"),
+    slices: Annotated[bool, typer.Option("--slices", help="Print the metrics of every slice too.")] = False,
     registry: RegistryUri = None,
     as_json: Json = False,
 ) -> None:
@@ -129,7 +130,7 @@ def evaluate(
     if as_json:
         print(values.read_text())
     else:
-        _print_report(evaluation.report)
+        _print_report(evaluation.report, slices=slices)
         print(f"\nwrote {values} and {page}")
 
 
@@ -171,11 +172,11 @@ def export(
         print(f"wrote {target}: {bundle.name}, digest {bundle.digest[:12]}, replay passed")
 
 
-def _print_report(report: "Report") -> None:
+def _print_report(report: "Report", *, slices: bool = False) -> None:
     from rich.console import Console
 
     from recmoe.evaluation.tables import report_table
 
     console = Console()
     # Away from a terminal rich would wrap at 80 columns.
-    Console(width=console.width if console.is_terminal else 160).print(report_table(report))
+    Console(width=console.width if console.is_terminal else 160).print(report_table(report, slices=slices))

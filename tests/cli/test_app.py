@@ -1,0 +1,121 @@
+import errno
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from recmoe.cli import app, main
+from recmoe.cli.app import MENDABLE
+from recmoe.errors import DataError
+
+COMMANDS = (
+    "doctor", "data", "init", "plan", "train", "evaluate", "predict", "export",
+    "register", "promote", "rollback", "serve", "rank",
+)  # fmt: skip
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["recmoe", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return int(stopped.value.code or 0)
+
+
+def test_help_lists_every_command() -> None:
+    result = CliRunner().invoke(app, ["--help"])
+
+    assert result.exit_code == 0
+    assert [command for command in COMMANDS if command not in result.stdout] == []
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "data import", "data synthetic", "data check"])
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    result = CliRunner().invoke(app, [*command.split(), "--help"])
+
+    assert result.exit_code == 0
+    assert command == "data" or "Example: recmoe " in result.stdout
+
+
+def test_help_loads_no_heavy_package_and_comes_at_once() -> None:
+    code = (
+        "import sys\nfrom recmoe.cli import main\nsys.argv = ['recmoe', '--help']\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print([name for name in ('torch', 'pyarrow', 'mlflow', 'ray', 'pydantic', 'pandas') if name in sys.modules])"
+    )
+
+    start_s = time.perf_counter()
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    took_s = time.perf_counter() - start_s
+
+    assert run.stdout.splitlines()[-1] == "[]", run.stderr
+    # Half a second on an idle machine; ten times that is a heavy import on a busy one.
+    assert took_s < 5
+
+
+def test_wrong_usage_exits_with_two(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code = run_main(monkeypatch, "train")
+
+    assert code == 2
+    assert "CONFIG" in capsys.readouterr().err
+
+
+def test_unknown_command_exits_with_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_main(monkeypatch, "trian") == 2
+
+
+def test_errors_of_users_exit_with_one_and_without_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code = run_main(monkeypatch, "data", "import", "census", "--from", f"{tmp_path}/absent", "--to", str(tmp_path))
+
+    output = capsys.readouterr()
+    assert code == 1
+    assert output.err.startswith(f"error: {tmp_path}/absent does not exist")
+    assert "Traceback" not in output.err
+
+
+def test_stopping_with_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("recmoe.data.synthetic.write_synthetic", stopped)
+
+    assert run_main(monkeypatch, "data", "synthetic", "--to", "x") == 130
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_full_disk_and_forbidden_folder_are_told_without_traceback(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(number, "as the system says", "some/file")
+
+    monkeypatch.setattr("recmoe.data.synthetic.write_synthetic", failing)
+
+    code = run_main(monkeypatch, "data", "synthetic", "--to", "x")
+
+    assert code == 1
+    assert capsys.readouterr().err == f"error: some/file: {MENDABLE[number]}\n"
+
+
+def test_errors_of_programmers_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(errno.EBADF, "not the user's fault")
+
+    monkeypatch.setattr("recmoe.data.synthetic.write_synthetic", failing)
+    monkeypatch.setattr(sys, "argv", ["recmoe", "data", "synthetic", "--to", "x"])
+
+    with pytest.raises(OSError, match="not the user's fault"):
+        main()
+
+
+def test_error_of_the_library_reaches_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise DataError("no rows")
+
+    monkeypatch.setattr("recmoe.data.synthetic.write_synthetic", failing)
+
+    assert run_main(monkeypatch, "data", "synthetic", "--to", "x") == 1
