@@ -49,7 +49,12 @@ class TorchrecTables(nn.Module):
         """
         assert keys is None or tuple(keys) == self.layout.sparse, "sharded tables look up all keys at once"
         jagged = KeyedJaggedTensor(keys=self._keys, values=batch.values, lengths=batch.lengths_KB.reshape(-1))
-        pooled = self.bags(jagged)
+        if torch.is_inference_mode_enabled():
+            # fbgemm's CPU kernels exist for autograd alone, which inference mode leaves out.
+            with torch.inference_mode(False), torch.no_grad():
+                pooled = self.bags(jagged)
+        else:
+            pooled = self.bags(jagged)
         # The sharded module orders its output by kind of sharding.
         if list(pooled.keys()) == self._keys:
             return pooled.values()  # type: ignore[no-any-return]
@@ -129,6 +134,7 @@ class FusedOptimizer:
         self._fused = fused
         self._replicated = SparseOptimizer(tables.replicated(), rule)
         self._names = {member_name(spec.name): spec.name for spec in tables.layout.tables}
+        self._num_steps = torch.zeros(1)
 
     def set_lr(self, lr: float) -> None:
         """Step size from the next backward on."""
@@ -145,6 +151,7 @@ class FusedOptimizer:
 
     def step(self) -> None:
         """Step the replicated tables; the others have stepped in the backward."""
+        self._num_steps += 1
         self._replicated.step()
 
     def zero_grad(self) -> None:
@@ -155,10 +162,15 @@ class FusedOptimizer:
         """State by table and slot; sharded like the weights, and live."""
         state = self._replicated.state()
         slots = list(self.rule.slots(1, 1))
+        if "step" in slots:
+            # Adam's bias correction counts steps; the kernel keeps the count, and not among its state.
+            state = {table: {"step": self._num_steps} for table in self._names.values()}
         for key, values in self._fused.state_dict()["state"].items():
             table = self._names[key.rpartition("embedding_bags.")[2].removesuffix(".weight")]
-            state[table] = dict(zip(slots, values.values(), strict=False))
+            state.setdefault(table, {}).update(zip(slots, values.values(), strict=False))
         return state
 
     def after_load(self) -> None:
-        """Called when the tensors of ``state()`` were filled from a checkpoint; nothing is cached here."""
+        """Called when the tensors of ``state()`` were filled from a checkpoint: tell the kernels the step."""
+        if "step" in self.rule.slots(1, 1):
+            self._fused.set_optimizer_step(int(self._num_steps))

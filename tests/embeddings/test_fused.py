@@ -65,6 +65,17 @@ def test_a_batch_without_ids_gives_zeros_and_changes_nothing(layout: InputLayout
     assert all(torch.equal(weight, before[name]) for name, weight in logical_tables(placed.model))
 
 
+def test_inference_mode_gives_the_same_and_training_goes_on(layout: InputLayout, batch: Batch) -> None:
+    placed = sharded(layout, TablesConfig(backend="torchrec"))
+
+    with torch.inference_mode():
+        inferred_BP = placed.model(dataclasses.replace(batch, values=batch.values.clone()))
+    trained_BP = placed.model(batch)
+    trained_BP.sum().backward()
+
+    assert torch.equal(inferred_BP, trained_BP)
+
+
 @pytest.mark.parametrize("sharding", ["table_wise", "data_parallel"])
 def test_rate_of_zero_changes_nothing(layout: InputLayout, batch: Batch, sharding: str) -> None:
     config = TablesConfig.model_validate({"backend": "torchrec", "sharding": {"tag": sharding}})
