@@ -93,11 +93,11 @@ class FeatureEncoder:
     @cached_property
     def fingerprint(self) -> str:
         """sha256 of schema, labels and what was learnt: equal fingerprints encode every row alike."""
-        return fingerprint(self.schema, self.labels, self._state)
+        return fingerprint(self.labels, self._state)
 
     def save(self, directory: Path) -> None:
-        """Write it as JSON and Arrow files into a folder."""
-        save_encoder(directory, schema=self.schema, labels=self.labels, state=self._state, fingerprint=self.fingerprint)
+        """Write it as JSON and Arrow files; the folder appears whole or not at all, and replaces an encoder."""
+        save_encoder(directory, labels=self.labels, state=self._state, fingerprint=self.fingerprint)
 
     @classmethod
     def load(cls, directory: Path) -> "FeatureEncoder":

@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,8 @@ _COLUMNS = "columns.arrow"
 class EncoderState:
     """What the training data taught."""
 
+    inputs: Mapping[str, Any]
+    """The schema as JSON, as it was fitted: a field that a later version adds does not change the fingerprint."""
     columns: pa.Schema
     """Raw columns of features, group and item, with their types."""
     vocabularies: Mapping[str, Vocabulary]
@@ -34,11 +38,11 @@ class EncoderState:
     """By numeric feature."""
 
 
-def fingerprint(schema: FeatureSchema, labels: Sequence[LabelColumn], state: EncoderState) -> str:
+def fingerprint(labels: Sequence[LabelColumn], state: EncoderState) -> str:
     """sha256 of everything that decides how a row is encoded."""
     document = {
         "format": FORMAT,
-        "schema": schema.model_dump(mode="json"),
+        "schema": state.inputs,
         "labels": [dataclasses.asdict(label) for label in labels],
         "columns": {field.name: str(field.type) for field in state.columns},
         "vocabularies": {table: vocabulary.digest for table, vocabulary in state.vocabularies.items()},
@@ -48,11 +52,28 @@ def fingerprint(schema: FeatureSchema, labels: Sequence[LabelColumn], state: Enc
     return hashlib.sha256(json.dumps(document, ensure_ascii=False).encode()).hexdigest()
 
 
-def save_encoder(
-    directory: Path, *, schema: FeatureSchema, labels: Sequence[LabelColumn], state: EncoderState, fingerprint: str
-) -> None:
-    """Write ``encoder.json``, the columns' types and one Arrow file per vocabulary."""
-    directory.mkdir(parents=True, exist_ok=True)
+def save_encoder(directory: Path, *, labels: Sequence[LabelColumn], state: EncoderState, fingerprint: str) -> None:
+    """Write ``encoder.json``, the columns' types and one Arrow file per vocabulary, all or nothing."""
+    if directory.exists() and not (directory.is_dir() and all(_is_ours(path) for path in directory.iterdir())):
+        raise DataError(f"{directory}: holds other files than an encoder's; give a new folder, or empty it")
+    unfinished = directory.with_name(f"{directory.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        _write_files(unfinished, labels, state, fingerprint)
+        if directory.exists():
+            shutil.rmtree(directory)
+        os.replace(unfinished, directory)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def _is_ours(path: Path) -> bool:
+    return path.name in (_DOCUMENT, _COLUMNS) or path.match("vocabulary_*.arrow")
+
+
+def _write_files(directory: Path, labels: Sequence[LabelColumn], state: EncoderState, fingerprint: str) -> None:
     # Tables are named by users; files are numbered, for a name may hold a slash.
     files = {table: f"vocabulary_{index}.arrow" for index, table in enumerate(state.vocabularies)}
     for table, file in files.items():
@@ -63,7 +84,7 @@ def save_encoder(
     document = {
         "format": FORMAT,
         "fingerprint": fingerprint,
-        "schema": schema.model_dump(mode="json"),
+        "schema": state.inputs,
         "labels": [dataclasses.asdict(label) for label in labels],
         "vocabularies": files,
         "numbers": {name: dataclasses.asdict(numbers) for name, numbers in state.numbers.items()},
@@ -85,7 +106,7 @@ def load_encoder(directory: Path) -> tuple[FeatureSchema, tuple[LabelColumn, ...
         stored = document["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError, pa.ArrowException) as error:
         raise DataError(f"{directory}: the encoder cannot be read: {error}; fit it again, or copy it again") from error
-    if fingerprint(schema, labels, state) != stored:
+    if fingerprint(labels, state) != stored:
         raise DataError(
             f"{directory}: the encoder's files do not match its fingerprint; fit it again, or copy it again"
         )
@@ -102,7 +123,7 @@ def _parse(directory: Path, document: dict[str, Any]) -> tuple[FeatureSchema, tu
     return (
         FeatureSchema.model_validate(document["schema"]),
         tuple(LabelColumn(**label) for label in document["labels"]),
-        EncoderState(columns=columns, vocabularies=vocabularies, numbers=numbers),
+        EncoderState(inputs=document["schema"], columns=columns, vocabularies=vocabularies, numbers=numbers),
     )
 
 

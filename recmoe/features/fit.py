@@ -50,6 +50,7 @@ def fit_state(schema: FeatureSchema, tables: Iterable[pa.Table], labels: Sequenc
     if not num_rows:
         raise DataError("the training data has no rows; check data.train")
     return EncoderState(
+        inputs=schema.model_dump(mode="json"),
         columns=pa.schema(types.items()),
         vocabularies={table: counter.finish(_encoding(schema, table)) for table, counter in counters.items()},
         numbers={name: learner.finish() for name, learner in learners.items()},

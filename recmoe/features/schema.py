@@ -1,5 +1,6 @@
 """FeatureSchema: which columns of a log are features, of which kind, on which side."""
 
+import math
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -147,6 +148,10 @@ class FeatureSchema(Config):
                 yield from _numeric_problems(path, feature)
                 continue
             table = feature.table or name
+            if "#" in table:
+                yield f"{path}.table", f"table {table} may not contain #, which marks the buckets of numbers"
+            if isinstance(feature, IdListFeature) and feature.separator == "":
+                yield f"{path}.separator", "a separator needs a character; columns that hold lists need no separator"
             owner = first_of.setdefault(table, name)
             first = self.features[owner]
             assert not isinstance(first, NumericFeature)
@@ -163,12 +168,16 @@ def _numeric_problems(path: str, feature: NumericFeature) -> Iterator[tuple[str,
         yield f"{path}.forms", "at least one of value, bucket, vector is needed"
     if len(set(feature.forms)) != len(feature.forms):
         yield f"{path}.forms", "the same form is given twice"
-    if feature.clip is not None and feature.clip[0] >= feature.clip[1]:
+    if feature.missing is not None and not math.isfinite(feature.missing):
+        yield f"{path}.missing", f"the number that stands for null must be finite, got {feature.missing}"
+    if feature.clip is not None and not feature.clip[0] < feature.clip[1]:
         yield f"{path}.clip", f"the smallest value must be below the largest, got {list(feature.clip)}"
     if isinstance(feature.buckets, GivenBuckets):
         boundaries = feature.buckets.boundaries
         if not boundaries or list(boundaries) != sorted(set(boundaries)):
             yield f"{path}.buckets.boundaries", f"boundaries must increase strictly, got {list(boundaries)}"
+        elif not all(map(math.isfinite, boundaries)):
+            yield f"{path}.buckets.boundaries", f"boundaries must be finite, got {list(boundaries)}"
 
 
 def _pooling(feature: IdFeature | IdListFeature) -> str | None:

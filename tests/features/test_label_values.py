@@ -1,0 +1,102 @@
+"""Tests of label columns."""
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from recmoe.errors import DataError, SchemaError
+from recmoe.features.label_values import encode_labels
+from recmoe.features.labels import LabelColumn
+
+CLICK = LabelColumn(column="click", is_binary=True)
+SALE = LabelColumn(column="sale", is_binary=True, implies="click")
+SPEND = LabelColumn(column="spend", is_binary=False, implies="click")
+
+
+def _nan_as_none(values: list[list[float]]) -> list[list[float | None]]:
+    return [[None if x != x else x for x in row] for row in values]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([1, 0, None], pa.int8()),
+        pa.array([1.0, 0.0, float("nan")]),
+        pa.array([True, False, None]),
+        pa.array(["1", "0", None]),
+        pa.array(["True", " false", None]),
+        pa.array(["true", "false", None]).dictionary_encode(),
+    ],
+    ids=lambda values: str(values.type),
+)
+def test_binary_label_of_any_type_is_zero_one_or_missing(values: pa.Array) -> None:
+    labels_BL = encode_labels(pa.table({"click": values}), [CLICK])
+
+    assert _nan_as_none(labels_BL.tolist()) == [[1.0], [0.0], [None]]
+
+
+@pytest.mark.parametrize(
+    ("values", "wrong"), [([0, 2], "2"), ([0.0, 0.5], "0.5"), (["0", "yes"], "'yes'"), ([0, float("inf")], "inf")]
+)
+def test_binary_label_that_is_neither_zero_nor_one_is_named_with_its_row(values: list[Any], wrong: str) -> None:
+    table = pa.table({"click": values})
+
+    with pytest.raises(DataError, match=rf"label column 'click' holds {wrong} in row 11; a binary label is 0, 1, true"):
+        encode_labels(table, [CLICK], first_row=10)
+
+
+def test_real_label_may_be_any_finite_number() -> None:
+    table = pa.table({"click": [1, 1, 1], "spend": [2.5, -1.0, None]})
+
+    labels_BL = encode_labels(table, [SPEND, CLICK])
+
+    assert _nan_as_none(labels_BL.tolist()) == [[2.5, 1.0], [-1.0, 1.0], [None, 1.0]]
+
+
+@pytest.mark.parametrize("value", [float("inf"), -1e300])
+def test_real_label_beyond_a_float_is_named_with_its_row(value: float) -> None:
+    table = pa.table({"click": [1, 1], "spend": [1.0, value]})
+
+    with pytest.raises(DataError, match=r"label column 'spend' holds .* in row 1; a label must be a finite number"):
+        encode_labels(table, [CLICK, SPEND])
+
+
+def test_conversion_without_its_click_is_counted_and_named() -> None:
+    table = pa.table({"click": [1, 0, None, 0, 0], "sale": [1, 0, 1, 1, 1]})
+
+    with pytest.raises(
+        DataError, match=r"conversion without its click: 2 rows with sale > 0 where click = 0, first in row 3; mend"
+    ):
+        encode_labels(table, [CLICK, SALE])
+
+
+def test_spend_without_a_click_is_an_error_and_zero_is_not() -> None:
+    fine = pa.table({"click": [0, 1], "spend": [0.0, 3.0]})
+    wrong = pa.table({"click": [0, 1], "spend": [0.5, 3.0]})
+
+    assert encode_labels(fine, [CLICK, SPEND]).tolist() == [[0.0, 0.0], [1.0, 3.0]]
+    with pytest.raises(DataError, match="1 row with spend > 0 where click = 0, first in row 0"):
+        encode_labels(wrong, [CLICK, SPEND])
+
+
+@pytest.mark.parametrize(
+    ("label", "values", "expected"),
+    [(SPEND, ["2.5"], "a number, found string"), (CLICK, [[1]], "0, 1, true or false, found list")],
+)
+def test_label_of_a_wrong_type_is_named(label: LabelColumn, values: list[Any], expected: str) -> None:
+    table = pa.table({label.column: values})
+
+    with pytest.raises(SchemaError, match=rf"label column '{label.column}': expected {expected}"):
+        encode_labels(table, [label])
+
+
+def test_missing_label_column_is_named_with_a_suggestion() -> None:
+    with pytest.raises(
+        SchemaError, match="column 'click' is missing, needed by a task, as its label; did you mean 'clicks'"
+    ):
+        encode_labels(pa.table({"clicks": [1]}), [CLICK])
+
+
+def test_no_labels_have_no_columns() -> None:
+    assert encode_labels(pa.table({"click": [1, 0]}), []).shape == (2, 0)
