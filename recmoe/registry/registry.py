@@ -3,7 +3,9 @@
 import getpass
 import re
 import shutil
+import tempfile
 import uuid
+import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,15 +13,22 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 import mlflow
+from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from recmoe.errors import RegistryError
+from recmoe.export.manifest import FILE_NAME as MANIFEST
 from recmoe.ranking.ranker import Ranker
 from recmoe.registry.promotions import Promotion, PromotionLog
 from recmoe.registry.pyfunc import LOADER_MODULE, bundle_folder, input_example, requirements, signature
 from recmoe.tracking.mlflow_store import MlflowStore, answering
 from recmoe.tracking.tracker import metric_name
+
+with warnings.catch_warnings():
+    # MLflow warns of its own code, here while it is imported and below while it logs a model.
+    warnings.simplefilter("ignore")
+    import mlflow.pyfunc
 
 CHAMPION = "champion"
 """The alias of the version in use."""
@@ -76,23 +85,31 @@ class Registry:
         """
         ranker = Ranker.load(bundle)
         name = name or ranker.info.name
-        with answering(self.uri), self._store.current():
-            experiment_id = None if run_id else self._store.experiment_id(experiment)
-            run_name = None if run_id else f"register {name}"
-            with mlflow.start_run(run_id=run_id, experiment_id=experiment_id, run_name=run_name, nested=True):
-                info = mlflow.pyfunc.log_model(
-                    name="bundle",
-                    loader_module=LOADER_MODULE,
-                    data_path=str(bundle),
-                    signature=signature(ranker),
-                    input_example=input_example(ranker),
-                    pip_requirements=requirements(),
-                    registered_model_name=name,
-                )
-            version = str(info.registered_model_version)
-            for key, value in _facts(ranker).items():
-                self._client.set_model_version_tag(name, version, key, value)
+        with answering(self.uri), warnings.catch_warnings(action="ignore"):
+            run_id = run_id or self._registration_run(experiment, name)
+            experiment_id = self._client.get_run(run_id).info.experiment_id
+            logged = self._client.create_logged_model(experiment_id, name="bundle", source_run_id=run_id)
+            _upload(self._client, logged.model_id, bundle, ranker)
+            self._client.finalize_logged_model(logged.model_id, "READY")
+            if not self._client.search_registered_models(f"name='{name}'"):
+                self._client.create_registered_model(name)
+            # A database would look a models:/ source up in MLflow's global store, not in this one.
+            is_served = urlsplit(self.uri).scheme in ("http", "https")
+            made = self._client.create_model_version(
+                name,
+                source=f"models:/{logged.model_id}" if is_served else logged.artifact_location,
+                run_id=run_id,
+                tags=_facts(ranker),
+                model_id=logged.model_id,
+            )
+        version = str(made.version)
         return RegisteredBundle(name=name, version=version, path=bundle)
+
+    def _registration_run(self, experiment: str, name: str) -> str:
+        """A run for a version that comes from none that this store knows."""
+        run = self._client.create_run(self._store.experiment_id(experiment), run_name=f"register {name}")
+        self._client.set_terminated(run.info.run_id)
+        return str(run.info.run_id)
 
     def promote(
         self, name: str, version: str, *, alias: str = CHAMPION, by: str | None = None, note: str = ""
@@ -241,6 +258,26 @@ class Registry:
             model = self._client.get_logged_model(uri.removeprefix("models:/"))
             return str(model.artifact_location)
         return uri
+
+
+def _upload(client: MlflowClient, model_id: str, bundle: Path, ranker: Ranker) -> None:
+    """Store a bundle as an MLflow model. Tables go straight from the bundle, for they may be large."""
+    with tempfile.TemporaryDirectory() as folder:
+        head = Path(folder) / "bundle"
+        head.mkdir()
+        shutil.copy(bundle / MANIFEST, head)
+        model = Path(folder) / "model"
+        mlflow.pyfunc.save_model(
+            str(model),
+            loader_module=LOADER_MODULE,
+            data_path=str(head),
+            signature=signature(ranker),
+            input_example=input_example(ranker),
+            pip_requirements=requirements(),
+        )
+        inside = bundle_folder(model).relative_to(model).as_posix()
+        client.log_model_artifacts(model_id, str(model))
+    client.log_model_artifacts(model_id, str(bundle), inside)
 
 
 def _facts(ranker: Ranker) -> dict[str, str]:

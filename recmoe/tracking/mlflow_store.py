@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 # MLflow reads this when it is imported.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -84,18 +83,6 @@ class MlflowStore:
                 if found is None:
                     raise
                 return str(found.experiment_id)
-
-    @contextmanager
-    def current(self) -> Iterator[None]:
-        """Make this the store of MLflow's global functions for a while."""
-        tracking, registry = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-        mlflow.set_tracking_uri(self.uri)
-        mlflow.set_registry_uri(self.uri)
-        try:
-            yield
-        finally:
-            mlflow.set_tracking_uri(tracking)
-            mlflow.set_registry_uri(registry)
 
 
 @contextmanager

@@ -1,0 +1,124 @@
+"""Versions are registered once proved, promoted with a log, rolled back by it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from recmoe.errors import BundleError, RegistryError
+from recmoe.registry.registry import Registry
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy"),
+    pytest.mark.filterwarnings("ignore:Operation with range is deprecated"),
+]
+
+
+def test_registered_version_carries_facts_and_resolves_to_its_bundle(
+    registry: Registry, bundle_path: Path, tmp_path: Path
+) -> None:
+    registered = registry.register(bundle_path)
+
+    assert (registered.name, registered.version) == ("shop", "1")
+    tags = registry._client.get_model_version("shop", "1").tags
+    assert len(tags["recmoe.bundle_digest"]) == 64
+    assert len(tags["recmoe.feature_schema_hash"]) == 64
+    assert tags["recmoe.tasks"] == "ctr,cvr,ctcvr"
+    assert tags["recmoe.eval.cvr.auc.click"] == "0.75"
+    resolved = registry.resolve("models:/shop/1", cache=tmp_path / "cache")
+    assert resolved.version == "1"
+    assert (resolved.path / "manifest.json").read_bytes() == (bundle_path / "manifest.json").read_bytes()
+
+
+def test_damaged_bundle_is_not_registered(registry: Registry, bundle_path: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(bundle_path, tmp_path / "copy"))
+    (copy / "dense.safetensors").write_bytes(b"")
+
+    with pytest.raises(BundleError, match=r"dense\.safetensors is damaged"):
+        registry.register(copy)
+
+
+def test_champion_moves_forth_and_back_with_a_log(registry: Registry, bundle_path: Path, tmp_path: Path) -> None:
+    for _ in range(3):
+        registry.register(bundle_path)
+
+    for version in ("1", "2", "3"):
+        registry.promote("shop", version, by="ann", note=f"take {version}")
+    first = registry.rollback("shop", by="bob")
+    second = registry.rollback("shop", by="bob")
+
+    assert (first.previous, first.version) == ("3", "2")
+    assert (second.previous, second.version) == ("2", "1")
+    assert registry.resolve("models:/shop@champion", cache=tmp_path).version == "1"
+    told = [(entry.action, entry.previous, entry.version, entry.by) for entry in registry.history("shop")]
+    assert told == [
+        ("promote", None, "1", "ann"),
+        ("promote", "1", "2", "ann"),
+        ("promote", "2", "3", "ann"),
+        ("rollback", "3", "2", "bob"),
+        ("rollback", "2", "1", "bob"),
+    ]
+    tags = registry._client.get_model_version("shop", "3").tags
+    assert (tags["recmoe.promoted_by"], tags["recmoe.promoted_from"]) == ("ann", "2")
+    with pytest.raises(RegistryError, match="model shop has no earlier champion to go back to: promote 1, promote 2"):
+        registry.rollback("shop")
+
+
+def test_alias_moved_by_other_means_can_be_rolled_back(registry: Registry, bundle_path: Path) -> None:
+    registry.register(bundle_path)
+    registry.register(bundle_path)
+    registry.promote("shop", "1")
+    registry._client.set_registered_model_alias("shop", "champion", "2")
+
+    moved = registry.rollback("shop")
+
+    assert (moved.previous, moved.version) == ("2", "1")
+    assert [entry.action for entry in registry.history("shop")] == ["promote", "found", "rollback"]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("models:/shop@champion", r"has no model shop@champion; promote one of its versions: 1"),
+        ("models:/shop/9", r"has no version 9 of model shop; there are 1"),
+        ("models:/shopp/1", r"has no version 1 of model shopp; its models: shop"),
+        ("models:/shopp@champion", r"has no model shopp@champion; its models: shop"),
+        ("models:/shop", r"expected models:/NAME@ALIAS, such as @champion, or models:/NAME/VERSION"),
+    ],
+)
+def test_source_that_is_not_there_is_named_with_what_is(
+    registry: Registry, bundle_path: Path, tmp_path: Path, source: str, message: str
+) -> None:
+    registry.register(bundle_path)
+
+    with pytest.raises(RegistryError, match=message):
+        registry.resolve(source, cache=tmp_path)
+
+
+def test_unknown_model_is_not_promoted(registry: Registry) -> None:
+    with pytest.raises(RegistryError, match="it has no models yet, register one first"):
+        registry.promote("shop", "1")
+    with pytest.raises(RegistryError, match="has no model shop; it has no models yet"):
+        registry.rollback("shop")
+
+
+def test_never_promoted_model_cannot_be_rolled_back(registry: Registry, bundle_path: Path) -> None:
+    registry.register(bundle_path)
+
+    with pytest.raises(RegistryError, match="no earlier champion to go back to: it was never promoted"):
+        registry.rollback("shop")
+
+
+def test_folder_resolves_to_itself(registry: Registry, bundle_path: Path, tmp_path: Path) -> None:
+    resolved = registry.resolve(str(bundle_path), cache=tmp_path)
+
+    assert (resolved.path, resolved.version) == (bundle_path, None)
+
+
+def test_version_joins_the_run_it_came_from(registry: Registry, bundle_path: Path) -> None:
+    client = registry._client
+    run = client.create_run(registry._store.experiment_id("recmoe"))
+
+    registry.register(bundle_path, name="other", run_id=run.info.run_id)
+
+    assert client.get_model_version("other", "1").run_id == run.info.run_id
