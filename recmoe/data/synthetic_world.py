@@ -9,11 +9,11 @@ import pyarrow as pa
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-NUM_USERS = 4000
-NUM_ITEMS = 1500
-NUM_CATEGORIES = 24
+NUM_USERS = 2000
+NUM_ITEMS = 1000
+NUM_CATEGORIES = 16
 NUM_BRANDS = 50
-LATENT_WIDTH = 4
+LATENT_WIDTH = 2
 CLICK_RATE = 0.12
 PURCHASE_RATE = 0.15
 """Purchases per click."""
@@ -68,7 +68,7 @@ class SyntheticWorld:
             self._click_bias
             - 0.9 * np.log(position_N)
             + self.quality_I[item_N]
-            + 0.9 * taste_N
+            + 1.4 * taste_N
             + self._activity_U[user_N]
             + 0.5 * (np.log(price_N) - 3.2)
         )
@@ -98,8 +98,10 @@ class SyntheticWorld:
     def _make_items(self, rng: np.random.Generator) -> None:
         self.category_I = rng.choice(NUM_CATEGORIES, size=NUM_ITEMS, p=_zipf(rng, NUM_CATEGORIES, exponent=0.6))
         self.brand_I = rng.choice(NUM_BRANDS, size=NUM_ITEMS, p=_zipf(rng, NUM_BRANDS, exponent=0.8))
-        self._centre_CK = rng.normal(0.0, 1.0, (NUM_CATEGORIES, LATENT_WIDTH))
-        self._style_IK = self._centre_CK[self.category_I] + rng.normal(0.0, 0.3, (NUM_ITEMS, LATENT_WIDTH))
+        centre_CK = rng.normal(0.0, 1.0, (NUM_CATEGORIES, LATENT_WIDTH))
+        # Off the origin: some categories please more people than others, which gives learning a foothold.
+        self._centre_CK = centre_CK / np.linalg.norm(centre_CK, axis=1, keepdims=True) + 0.5
+        self._style_IK = self._centre_CK[self.category_I] + rng.normal(0.0, 0.2, (NUM_ITEMS, LATENT_WIDTH))
         self.quality_I = rng.normal(0.0, 0.6, NUM_ITEMS)
         # What draws the eye is seldom what is bought.
         self._fit_I = -0.3 * self.quality_I + rng.normal(0.0, 0.15, NUM_ITEMS)
