@@ -1,5 +1,7 @@
 """Fixtures of several packages: a small log of a shop, and a bundle of a model over it."""
 
+import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,6 +149,27 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory, make_bundle: BundleMak
 def bundle(bundle_path: Path) -> ModelBundle:
     """The same, loaded."""
     return ModelBundle.load(bundle_path)
+
+
+@pytest.fixture(scope="session")
+def _empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow takes seconds to make its tables; one time is enough."""
+    from recmoe.tracking.mlflow_store import MlflowStore
+
+    folder = tmp_path_factory.mktemp("empty")
+    with warnings.catch_warnings(action="ignore"):
+        MlflowStore.connect(f"sqlite:///{folder}/mlflow.db", folder=folder)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def mlflow_folder(_empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an empty MLflow database; no other store is named by the environment."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    shutil.copy(_empty_database, folder)
+    return folder
 
 
 def _tasks() -> dict[str, Any]:

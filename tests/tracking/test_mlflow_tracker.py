@@ -13,16 +13,10 @@ from recmoe.tracking.mlflow_store import MlflowStore
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
 
 
-@pytest.fixture(autouse=True)
-def _no_uri(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
-def test_run_holds_config_curves_and_files(tmp_path: Path) -> None:
-    folder = tmp_path / "runs"
+def test_run_holds_config_curves_and_files(mlflow_folder: Path, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     page.write_text("<html>")
-    tracker = TrackingConfig().build(run_name="first", folder=folder)
+    tracker = TrackingConfig().build(run_name="first", folder=mlflow_folder)
 
     tracker.log_config({"seed": 1, "model": {"hidden": [8, 4], "gate": {}}})
     tracker.log_metrics({"train/loss": 0.5, "val/cvr/auc.click": 0.75}, step=10)
@@ -33,7 +27,7 @@ def test_run_holds_config_curves_and_files(tmp_path: Path) -> None:
     tracker.finish()
 
     assert tracker.run_id is not None
-    client = MlflowStore.connect(None, folder=folder).client
+    client = MlflowStore.connect(None, folder=mlflow_folder).client
     run = client.get_run(tracker.run_id)
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "first"
@@ -43,37 +37,37 @@ def test_run_holds_config_curves_and_files(tmp_path: Path) -> None:
     assert run.data.tags["kind"] == "test"
     artifacts = {artifact.path for artifact in client.list_artifacts(tracker.run_id)}
     assert artifacts == {"config.json", "plan.json", "report.html"}
-    assert (folder / "artifacts").is_dir()
+    assert (mlflow_folder / "artifacts").is_dir()
 
 
-def test_resumed_run_goes_on_under_its_id(tmp_path: Path) -> None:
+def test_resumed_run_goes_on_under_its_id(mlflow_folder: Path) -> None:
     config = TrackingConfig(system_metrics=False)
-    first = config.build(run_name="run", folder=tmp_path)
+    first = config.build(run_name="run", folder=mlflow_folder)
     first.log_config({"workers": 1})
     first.log_metrics({"train/loss": 2.0}, step=1)
     first.finish("killed")
 
-    second = config.build(run_name="run", folder=tmp_path, run_id=first.run_id)
+    second = config.build(run_name="run", folder=mlflow_folder, run_id=first.run_id)
     second.log_config({"workers": 2, "added": True})
     second.log_metrics({"train/loss": 1.0}, step=2)
     second.finish()
 
     assert second.run_id == first.run_id is not None
-    client = MlflowStore.connect(None, folder=tmp_path).client
+    client = MlflowStore.connect(None, folder=mlflow_folder).client
     run = client.get_run(first.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params == {"workers": "1", "added": "true"}
     assert [point.step for point in client.get_metric_history(first.run_id, "train/loss")] == [1, 2]
 
 
-def test_unknown_run_is_refused(tmp_path: Path) -> None:
+def test_unknown_run_is_refused(mlflow_folder: Path) -> None:
     with pytest.raises(RegistryError, match=r"MLflow at sqlite:.*Run with id=nope not found"):
-        TrackingConfig().build(run_name="run", folder=tmp_path, run_id="nope")
+        TrackingConfig().build(run_name="run", folder=mlflow_folder, run_id="nope")
 
 
-def test_store_that_fails_later_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    tracker = TrackingConfig(system_metrics=False).build(run_name="run", folder=tmp_path)
-    MlflowStore.connect(None, folder=tmp_path).client.delete_run(tracker.run_id)
+def test_store_that_fails_later_is_warned_of_once(mlflow_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tracker = TrackingConfig(system_metrics=False).build(run_name="run", folder=mlflow_folder)
+    MlflowStore.connect(None, folder=mlflow_folder).client.delete_run(tracker.run_id)
 
     with caplog.at_level(logging.WARNING, logger="recmoe"):
         tracker.set_tags({"a": "b"})
