@@ -3,9 +3,7 @@
 import getpass
 import re
 import shutil
-import tempfile
 import uuid
-import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,22 +11,15 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 import mlflow
-from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from recmoe.errors import RegistryError
-from recmoe.export.manifest import FILE_NAME as MANIFEST
 from recmoe.ranking.ranker import Ranker
 from recmoe.registry.promotions import Promotion, PromotionLog
-from recmoe.registry.pyfunc import LOADER_MODULE, bundle_folder, input_example, requirements, signature
+from recmoe.registry.pyfunc import bundle_folder
+from recmoe.registry.upload import facts, upload
 from recmoe.tracking.mlflow_store import MlflowStore, answering
-from recmoe.tracking.tracker import metric_name
-
-with warnings.catch_warnings():
-    # MLflow warns of its own code, here while it is imported and below while it logs a model.
-    warnings.simplefilter("ignore")
-    import mlflow.pyfunc
 
 CHAMPION = "champion"
 """The alias of the version in use."""
@@ -85,11 +76,11 @@ class Registry:
         """
         ranker = Ranker.load(bundle)
         name = name or ranker.info.name
-        with answering(self.uri), warnings.catch_warnings(action="ignore"):
+        with answering(self.uri):
             run_id = run_id or self._registration_run(experiment, name)
             experiment_id = self._client.get_run(run_id).info.experiment_id
             logged = self._client.create_logged_model(experiment_id, name="bundle", source_run_id=run_id)
-            _upload(self._client, logged.model_id, bundle, ranker)
+            upload(self._client, logged.model_id, bundle, ranker)
             self._client.finalize_logged_model(logged.model_id, "READY")
             if not self._client.search_registered_models(f"name='{name}'"):
                 self._client.create_registered_model(name)
@@ -99,7 +90,7 @@ class Registry:
                 name,
                 source=f"models:/{logged.model_id}" if is_served else logged.artifact_location,
                 run_id=run_id,
-                tags=_facts(ranker),
+                tags=facts(ranker),
                 model_id=logged.model_id,
             )
         version = str(made.version)
@@ -258,40 +249,6 @@ class Registry:
             model = self._client.get_logged_model(uri.removeprefix("models:/"))
             return str(model.artifact_location)
         return uri
-
-
-def _upload(client: MlflowClient, model_id: str, bundle: Path, ranker: Ranker) -> None:
-    """Store a bundle as an MLflow model. Tables go straight from the bundle, for they may be large."""
-    with tempfile.TemporaryDirectory() as folder:
-        head = Path(folder) / "bundle"
-        head.mkdir()
-        shutil.copy(bundle / MANIFEST, head)
-        model = Path(folder) / "model"
-        mlflow.pyfunc.save_model(
-            str(model),
-            loader_module=LOADER_MODULE,
-            data_path=str(head),
-            signature=signature(ranker),
-            input_example=input_example(ranker),
-            pip_requirements=requirements(),
-        )
-        inside = bundle_folder(model).relative_to(model).as_posix()
-        client.log_model_artifacts(model_id, str(model))
-    client.log_model_artifacts(model_id, str(bundle), inside)
-
-
-def _facts(ranker: Ranker) -> dict[str, str]:
-    """What a version is found and judged by, as tags."""
-    bundle = ranker.bundle
-    tags = {
-        "recmoe.bundle_digest": bundle.digest,
-        "recmoe.feature_schema_hash": bundle.encoder.fingerprint,
-        "recmoe.tasks": ",".join(bundle.tasks.names),
-    }
-    if bundle.report is not None:
-        for metric, value in bundle.report.values().items():
-            tags[metric_name("recmoe.eval", metric).replace("/", ".")] = f"{value:.6g}"
-    return tags
 
 
 def _log_tag(alias: str) -> str:

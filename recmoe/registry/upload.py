@@ -1,0 +1,52 @@
+"""What of a bundle goes into the registry: its files as an MLflow model, its facts as tags."""
+
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from recmoe.export.manifest import FILE_NAME as MANIFEST
+from recmoe.ranking.ranker import Ranker
+from recmoe.registry.pyfunc import LOADER_MODULE, bundle_folder, input_example, requirements, signature
+from recmoe.tracking.tracker import metric_name
+
+with warnings.catch_warnings():
+    # MLflow warns of its own code, here while it is imported and below while it saves a model.
+    warnings.simplefilter("ignore")
+    import mlflow.pyfunc
+
+
+def upload(client: MlflowClient, model_id: str, bundle: Path, ranker: Ranker) -> None:
+    """Store a bundle as an MLflow model. Tables go straight from the bundle, for they may be large."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
+        head = Path(folder) / "bundle"
+        head.mkdir()
+        shutil.copy(bundle / MANIFEST, head)
+        model = Path(folder) / "model"
+        mlflow.pyfunc.save_model(
+            str(model),
+            loader_module=LOADER_MODULE,
+            data_path=str(head),
+            signature=signature(ranker),
+            input_example=input_example(ranker),
+            pip_requirements=requirements(),
+        )
+        inside = bundle_folder(model).relative_to(model).as_posix()
+        client.log_model_artifacts(model_id, str(model))
+    client.log_model_artifacts(model_id, str(bundle), inside)
+
+
+def facts(ranker: Ranker) -> dict[str, str]:
+    """What a version is found and judged by, as tags."""
+    bundle = ranker.bundle
+    tags = {
+        "recmoe.bundle_digest": bundle.digest,
+        "recmoe.feature_schema_hash": bundle.encoder.fingerprint,
+        "recmoe.tasks": ",".join(bundle.tasks.names),
+    }
+    if bundle.report is not None:
+        for metric, value in bundle.report.values().items():
+            tags[metric_name("recmoe.eval", metric).replace("/", ".")] = f"{value:.6g}"
+    return tags
