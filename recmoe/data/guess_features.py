@@ -54,12 +54,22 @@ def with_table(log: LogProfile, features: list[FeatureRole], feature: FeatureRol
     if feature.kind != "id_list" and not is_reference:
         return feature
     values = _values(log, feature)
+    owners: list[tuple[int, float, str]] = []
     for owner in features:
         if owner.kind != "id" or log.columns[owner.column].num_distinct < 5 or not len(values):
             continue
-        if pc.mean(pc.is_in(values, _values(log, owner)).cast(pa.float64())).as_py() > 0.9:
-            return replace(feature, kind="id_list" if feature.kind == "id_list" else "id", table=owner.column)
-    return feature
+        known = _values(log, owner)
+        num_known = pc.sum(pc.is_in(values, known)).as_py()
+        if num_known > 0.9 * len(values):
+            num_common_words = len(_stems(feature.column) & _stems(owner.column))
+            owners.append((num_common_words, num_known / len(known), owner.column))
+    if not owners:
+        return feature
+    return replace(feature, kind="id_list" if feature.kind == "id_list" else "id", table=max(owners)[2])
+
+
+def _stems(name: str) -> set[str]:
+    return {word.removesuffix("s") for word in names.words(name)} - {"id"}
 
 
 def _values(log: LogProfile, feature: FeatureRole) -> pa.Array:

@@ -52,16 +52,22 @@ class SplitWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            for split in SPLITS:
-                if error is None:
-                    self._flush(split, keep_rest=False)
-                self._writers[split].close()
-            if error is None:
-                for split in SPLITS:
-                    os.replace(self._partial(split), self.paths[split])
+            self._finish(is_complete=error is None)
         finally:
             for split in SPLITS:
                 self._partial(split).unlink(missing_ok=True)
+
+    def _finish(self, *, is_complete: bool) -> None:
+        try:
+            if is_complete:
+                for split in SPLITS:
+                    self._flush(split, keep_rest=False)
+        finally:
+            for writer in self._writers.values():
+                writer.close()
+        if is_complete:
+            for split in SPLITS:
+                os.replace(self._partial(split), self.paths[split])
 
     def _partial(self, split: Split) -> Path:
         return self.paths[split].with_name(f"{split}.parquet.partial")

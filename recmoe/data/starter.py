@@ -156,7 +156,7 @@ def _row_rule(seed: int) -> SplitRule:
 def _cut(key_N: npt.NDArray[np.uint64], seed: int) -> Codes:
     """Keys to splits, in the given shares, the same for equal keys."""
     # The finaliser of SplitMix64 (Steele et al. 2014) makes neighbours independent.
-    mixed_N = key_N + np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)
+    mixed_N = key_N + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
     mixed_N = (mixed_N ^ (mixed_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed_N = (mixed_N ^ (mixed_N >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     share_N = (mixed_N ^ (mixed_N >> np.uint64(31))).astype(np.float64) / 2.0**64

@@ -26,7 +26,7 @@ def test_error_leaves_nothing_behind_and_keeps_the_old_file(tmp_path: Path) -> N
     table = pa.table({"x": [1]})
     pq.write_table(table, tmp_path / "train.parquet")
 
-    with pytest.raises(pa.ArrowException), SplitWriter(tmp_path, table.schema) as writer:
+    with pytest.raises(ValueError, match="does not match schema"), SplitWriter(tmp_path, table.schema) as writer:
         writer.write("train", pa.table({"another": ["column"]}))
 
     assert [path.name for path in tmp_path.iterdir()] == ["train.parquet"]
