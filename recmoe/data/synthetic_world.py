@@ -101,7 +101,7 @@ class SyntheticWorld:
         centre_CK = rng.normal(0.0, 1.0, (NUM_CATEGORIES, LATENT_WIDTH))
         # Off the origin: some categories please more people than others, which gives learning a foothold.
         self._centre_CK = centre_CK / np.linalg.norm(centre_CK, axis=1, keepdims=True) + 0.5
-        self._style_IK = self._centre_CK[self.category_I] + rng.normal(0.0, 0.2, (NUM_ITEMS, LATENT_WIDTH))
+        self._style_IK = self._centre_CK[self.category_I] + rng.normal(0.0, 0.1, (NUM_ITEMS, LATENT_WIDTH))
         self.quality_I = rng.normal(0.0, 0.6, NUM_ITEMS)
         # What draws the eye is seldom what is bought.
         self._fit_I = -0.3 * self.quality_I + rng.normal(0.0, 0.15, NUM_ITEMS)
@@ -123,9 +123,9 @@ class SyntheticWorld:
         self.interests_U = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), names[interest_UJ[is_kept_UJ]])
         centre_UJK = self._centre_CK[interest_UJ] * is_kept_UJ[:, :, None]
         self._taste_UK = centre_UJK.sum(axis=1) / num_interests_U[:, None] + rng.normal(
-            0.0, 0.15, (NUM_USERS, LATENT_WIDTH)
+            0.0, 0.1, (NUM_USERS, LATENT_WIDTH)
         )
-        self._activity_U = rng.normal(0.0, 0.25, NUM_USERS)
+        self._activity_U = rng.normal(0.0, 0.15, NUM_USERS)
         self._patience_U = rng.normal(0.0, 0.15, NUM_USERS)
         # A missing age says nothing about the budget: what is unknown to a model must not decide.
         age_part_U = np.where(self.is_age_missing_U, 0.0, 0.6 * np.sin((self.age_U - 16) / 60 * np.pi) - 0.3)

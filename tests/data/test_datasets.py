@@ -290,6 +290,16 @@ def test_trivago_with_a_price_too_few_is_refused(tmp_path: Path) -> None:
         import_dataset("trivago", tmp_path, tmp_path / "out")
 
 
+def test_trivago_with_a_name_for_an_item_is_refused(tmp_path: Path) -> None:
+    rows = [event("s0", 100, 1, "clickout item", "Hotel Rio", "1|2", "3|4")]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "trivago_val_100k.parquet")
+
+    with pytest.raises(
+        DataError, match=r"items and prices of a 'clickout item' must be numbers joined by \| .*Hotel Rio"
+    ):
+        import_dataset("trivago", tmp_path, tmp_path / "out")
+
+
 def test_trivago_without_lists_is_refused(tmp_path: Path) -> None:
     rows = [event("s0", 100, 1, "filter selection", "Hotel", "1", "2")]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "trivago_val_100k.parquet")

@@ -117,12 +117,16 @@ def _lists(path: Path, log: pa.Table) -> pa.Table:
     lists = log.filter(pc.and_(pc.equal(log["action_type"], CLICKOUT), pc.is_valid(log["impressions"])))
     if not lists.num_rows:
         raise DataError(f"{path} is not the expected file: no event is a {CLICKOUT!r} with impressions")
-    items = pc.split_pattern(lists["impressions"], "|").combine_chunks().cast(pa.list_(pa.int64()))
-    prices = pc.split_pattern(lists["prices"], "|").combine_chunks().cast(pa.list_(pa.float64()))
+    try:
+        items = pc.split_pattern(lists["impressions"], "|").combine_chunks().cast(pa.list_(pa.int64()))
+        prices = pc.split_pattern(lists["prices"], "|").combine_chunks().cast(pa.list_(pa.float64()))
+        clicked = lists["reference"].cast(pa.int64())
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: items and prices of a {CLICKOUT!r} must be numbers joined by | ({error})") from error
     if not pc.all(pc.equal(pc.list_value_length(items), pc.list_value_length(prices))).as_py():
         raise DataError(f"{path}: impressions and prices must have the same number of entries in every {CLICKOUT!r}")
     lists = lists.append_column("items", items).append_column("price_list", prices)
-    lists = lists.append_column("clicked", lists["reference"].cast(pa.int64()))
+    lists = lists.append_column("clicked", clicked)
     is_hit_I = _flat(items) == np.repeat(lists["clicked"].to_numpy(), pc.list_value_length(items).to_numpy())
     is_hit_L = np.zeros(lists.num_rows, dtype=bool)
     is_hit_L[items.value_parent_indices().to_numpy()[is_hit_I]] = True
