@@ -24,6 +24,7 @@ LAYERS = (
         "data_check",
         "table_plan",
         "bundle_evaluation",
+        "offline",
         "run_export",
         "prediction_files",
     ),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def serve(
     model: Model,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     registry: RegistryUri = None,
 ) -> None:
     """Answer ranking requests over HTTP until Ctrl-C: POST /v1/rank, /readyz, /metrics, /docs."""

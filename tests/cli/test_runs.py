@@ -1,19 +1,30 @@
-"""The road from a log to a ranked list by the command line alone, each command a process of its own."""
+"""The road from a log to a ranked list by the command line alone; training and serving in their own processes."""
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import traceback
 import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
-pytestmark = pytest.mark.slow
+from recmoe.cli import app
+from recmoe.errors import RecmoeError
+
+pytestmark = [
+    pytest.mark.slow,
+    # MLflow's own code, at first use.
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy"),
+    pytest.mark.filterwarnings("ignore:Operation with range is deprecated"),
+]
 
 SMALL = (
     "training.epochs=1",
@@ -39,10 +50,15 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def recmoe(folder: Path, *arguments: str, code: int = 0) -> tuple[str, str]:
-    process = start(folder, *arguments)
-    output, errors = process.communicate(timeout=TIMEOUT_S)
-    assert process.returncode == code, f"{arguments}: {output}\n{errors}"
-    return output, errors
+    """Standard output and errors of a command, in this process: heavy packages are imported once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        result = CliRunner().invoke(app, list(arguments))
+    error = result.exception
+    errors = f"error: {error}\n" if isinstance(error, RecmoeError) else result.stderr
+    assert result.exit_code == code, f"{arguments}: {result.output}\n{''.join(traceback.format_exception(error))}"
+    return result.stdout, errors
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +66,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a synthetic log, a finished run, and its model registered as champion."""
     folder = tmp_path_factory.mktemp("cli")
     recmoe(folder, "data", "synthetic", "--to", "log", "--rows", "4000")
-    recmoe(folder, "train", "log/config.yaml", *SMALL, "--run-dir", "runs/first")
+    # A process that has had a process group once cannot have another.
+    training = start(folder, "train", "log/config.yaml", *SMALL, "--run-dir", "runs/first")
+    output, errors = training.communicate(timeout=TIMEOUT_S)
+    assert training.returncode == 0, errors
+    assert "bundle   runs/first/bundle" in output
     recmoe(folder, "register", "runs/first", "--name", "shop")
     recmoe(folder, "promote", "shop", "1")
     return folder
@@ -119,7 +139,7 @@ def test_predictions_of_the_exported_bundle_are_those_of_the_registered_model(fo
     [
         (("--to", "p.csv"), "predictions are written as Parquet; name the file p.parquet"),
         (("--to", "p.parquet", "--keep", "watch_s", "--keep", "score"), "column score cannot be kept"),
-        (("--to", "p.parquet", "--keep", "pric"), "column pric"),
+        (("--to", "p.parquet", "--keep", "pric"), "column 'pric' is missing; did you mean 'price'?"),
     ],
 )
 def test_predictions_that_cannot_be_written_say_why(folder: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -161,10 +181,14 @@ def test_rank_of_a_missing_request_names_the_file(folder: Path) -> None:
 
 def test_served_scores_are_those_of_rank(folder: Path, request_file: Path) -> None:
     expected = json.loads(recmoe(folder, "rank", str(request_file), "--model", "runs/first", "--json")[0])
-    server = start(folder, "serve", "models:/shop@champion", "--port", "0")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    server = start(folder, "serve", "models:/shop@champion", "--port", str(port))
     try:
         assert server.stdout is not None
-        address = next(word for word in server.stdout.readline().split() if word.startswith("http")).rstrip(",")
+        said = server.stdout.readline()
         request = urllib.request.Request(
             f"{address}/v1/rank", data=request_file.read_bytes(), headers={"Content-Type": "application/json"}
         )
@@ -177,6 +201,8 @@ def test_served_scores_are_those_of_rank(folder: Path, request_file: Path) -> No
     assert [item["item_id"] for item in served["items"]] == [item["item_id"] for item in expected["items"]]
     assert [item["score"] for item in served["items"]] == pytest.approx([item["score"] for item in expected["items"]])
     assert served["model"]["version"] == "1"
+    assert said == f"serving synthetic version 1 on {address}, API page at /docs\n"
+    assert server.returncode == 0
 
 
 def test_rollback_goes_back_to_the_version_before(folder: Path) -> None:
