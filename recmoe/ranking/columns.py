@@ -3,8 +3,10 @@
 # C candidates
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
@@ -94,7 +96,9 @@ class RequestDecoder:
             if item_ids.null_count:
                 index = pc.index(item_ids.is_null(), True).as_py()
                 raise RequestError(_path(request, self.item)(index), "is missing; it names the item in the response")
-            return item_ids
+            # JSON has no times and decimals.
+            is_json = pa.types.is_integer(item_ids.type) or pa.types.is_floating(item_ids.type)
+            return item_ids if is_json else item_ids.cast(pa.string())
         values = _values(request, DEFAULT_ITEM)
         if DEFAULT_ITEM in self.types["item"] or all(value is None for value in values):
             return pa.array(range(request.num_candidates))
@@ -186,17 +190,17 @@ def _list_to_arrow(values: Sequence[Any], type_: pa.DataType, path: Path) -> pa.
     for index, value in enumerate(values):
         if value is not None and type(value) is not list:
             raise RequestError(path(index), f"expected a list, found {shown(value)}")
-    places = [(i, j) for i, value in enumerate(values) for j in range(len(value or ()))]
-    flat = [element for value in values for element in value or ()]
-    elements = to_arrow(flat, type_.value_type, lambda k: f"{path(places[k][0])}[{places[k][1]}]")
-    offsets: list[int | None] = [0]
-    end = 0
-    for value in values:
-        end += len(value or ())
-        offsets.append(end)
+    flat = [element for value in values if value for element in value]
+    ends = list(accumulate((len(value) if value else 0 for value in values), initial=0))
+
+    def element_path(position: int) -> str:
+        index = bisect_right(ends, position) - 1
+        return f"{path(index)}[{position - ends[index]}]"
+
+    elements = to_arrow(flat, type_.value_type, element_path)
     # A null offset marks the list that starts there as null.
-    marked = [None if value is None else offset for value, offset in zip(values, offsets, strict=False)]
-    return pa.ListArray.from_arrays(pa.array([*marked, end], pa.int32()), elements)
+    marked = [None if value is None else end for value, end in zip(values, ends, strict=False)]
+    return pa.ListArray.from_arrays(pa.array([*marked, ends[-1]], pa.int32()), elements)
 
 
 def _is_list(type_: pa.DataType) -> bool:

@@ -168,8 +168,7 @@ class Ranker:
         columns = [self.task_names.index(task) for task in request.tasks or self.task_names]
         names = [self.task_names[column] for column in columns]
         items = [
-            # Built, not validated: every value comes from here.
-            RankedItem.model_construct(item_id=item_id, score=score, tasks=dict(zip(names, row, strict=True)))
+            RankedItem(item_id, score, dict(zip(names, row, strict=True)))
             for item_id, score, row in zip(
                 decoded.item_ids.take(order).to_pylist(),
                 scores.take(order).to_pylist(),

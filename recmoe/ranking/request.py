@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, ValidationError, field_validator
@@ -103,8 +104,9 @@ class RankRequest(BaseModel):
         return self
 
 
-class RankedItem(BaseModel):
-    """One candidate in its place."""
+@dataclass(slots=True)
+class RankedItem:
+    """One candidate in its place. There are many of them, so they are not validated one by one."""
 
     item_id: JsonValue
     """Value of the item column; the candidate's position in the request where the model has no such column."""

@@ -1,6 +1,7 @@
 """Registry: versions of models in MLflow, aliases that name the one in use, and the log of their moves."""
 
 import getpass
+import hashlib
 import re
 import shutil
 import uuid
@@ -229,15 +230,17 @@ class Registry:
         parts = urlsplit(location)
         if parts.scheme in ("", "file"):
             return bundle_folder(Path(unquote(parts.path)))
-        target = cache / version.name / str(version.version)
+        # Another registry may have another model of this name and version.
+        place = hashlib.sha256(f"{self.uri} {location}".encode()).hexdigest()[:12]
+        target = cache / version.name / f"{version.version}-{place}"
         if not target.exists():
             temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
             temporary.mkdir(parents=True)
             try:
-                mlflow.artifacts.download_artifacts(
+                downloaded = mlflow.artifacts.download_artifacts(
                     artifact_uri=location, dst_path=str(temporary), tracking_uri=self.uri, registry_uri=self.uri
                 )
-                temporary.rename(target)
+                Path(downloaded).rename(target)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         return bundle_folder(target)

@@ -1,6 +1,7 @@
 """A bundle holds all that serving needs, and is refused where it is not what was written."""
 
 import json
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -163,3 +164,20 @@ def test_report_that_cannot_be_read_is_refused(copy: Path) -> None:
 
     with pytest.raises(BundleError, match="does not fit this version of recmoe: not a report of recmoe"):
         ModelBundle.load(copy)
+
+
+@pytest.mark.parametrize("max_bytes", [100, 1000, 4000])
+def test_full_disk_leaves_the_older_bundle(make_bundle: Callable[..., Path], tmp_path: Path, max_bytes: int) -> None:
+    path = make_bundle(tmp_path / "shop", name="old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    # Files beyond a size fail to be written, as all do on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, before[1]))
+    try:
+        with pytest.raises(BundleError, match=r"shop could not be written: .*; nothing was left there"):
+            make_bundle(path, name="new", replace=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert ModelBundle.load(path).name == "old"
+    assert [found.name for found in tmp_path.iterdir()] == ["shop"]
