@@ -22,7 +22,8 @@ from recmoe.evaluation.seeds import mean_report
 from recmoe.evaluation.tables import compare_table
 from recmoe.experiment import ExperimentConfig, load_experiment
 from recmoe.registry.registry import CHAMPION, Registry
-from recmoe.run import RUNS, RunResult, train_run
+from recmoe.runs.source import RUNS
+from recmoe.runs.train import RunResult, train_run
 
 ARCHITECTURES = ("shared_bottom", "mmoe", "ple")
 METRICS = ("auc", "normalized_entropy", "calibration", "rmse", "mae", "gauc_impression", "ndcg@10", "mrr")

@@ -12,8 +12,6 @@ def ray_session(*, num_workers: int) -> Iterator[None]:
     """Connect to Ray, or start it here with room for the workers; leave it as it was found."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    # Idle threads that spin at barriers take the core another worker needs.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import ray
 
     if ray.is_initialized():

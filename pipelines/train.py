@@ -6,7 +6,7 @@ from typing import Any
 from pipelines.ray_session import ray_session
 from recmoe.errors import RecmoeError, TrainingError
 from recmoe.experiment import ExperimentConfig, experiment_from_json
-from recmoe.run_folder import RunFolder
+from recmoe.runs.folder import RunFolder
 
 MAX_FAILURES = 3
 """Times that a job is restarted from its last committed checkpoint before it gives up."""
@@ -52,8 +52,8 @@ def train_on_ray(config: ExperimentConfig, folder: RunFolder, *, num_workers: in
 
 def _work(settings: dict[str, Any]) -> None:
     """What each worker runs."""
+    from recmoe.runs.worker import run_worker
     from recmoe.training.runtime import start_runtime
-    from recmoe.worker import run_worker
 
     folder = RunFolder(Path(settings["folder"]))
     failure = folder.root / FAILURE_FILE

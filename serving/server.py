@@ -12,6 +12,7 @@ import uvicorn
 
 from recmoe.errors import ServingError
 from recmoe.ranking.ranker import Ranker
+from recmoe.runs.source import RUNS, load_ranker
 from serving.app import ModelHolder, create_app
 
 _GRACE_S = 10
@@ -23,7 +24,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
-    registry_folder: Path,
+    runs: Path = RUNS,
     registry_uri: str | None = None,
     on_ready: Callable[[Ranker], None] | None = None,
 ) -> None:
@@ -33,8 +34,7 @@ def serve(
 
     Args:
         source: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or the folder of a bundle.
-        registry_folder: where the local registry is, and where versions of a remote one are kept.
-        registry_uri: registry to ask; by default MLFLOW_TRACKING_URI, else the one in the folder.
+        runs, registry_uri: see ``load_ranker``.
         on_ready: called when the model has passed its replay.
 
     Raises:
@@ -43,7 +43,7 @@ def serve(
     """
     with _listen(host, port) as listener:
         holder = ModelHolder(
-            lambda: load_ranker(source, registry_folder=registry_folder, registry_uri=registry_uri),
+            lambda: load_ranker(source, runs=runs, registry_uri=registry_uri),
             on_ready=on_ready,
             on_failure=lambda: setattr(server, "should_exit", True),
         )
@@ -55,21 +55,6 @@ def serve(
             server.run(sockets=[listener])
     if holder.error is not None:
         raise holder.error
-
-
-def load_ranker(source: str, *, registry_folder: Path, registry_uri: str | None = None) -> Ranker:
-    """The ranker of a source, after its replay.
-
-    Raises:
-        BundleError, RegistryError: there is no such model, or it does not pass.
-    """
-    if not source.startswith("models:"):
-        return Ranker.load(Path(source))
-    # MLflow takes seconds and much memory; a bundle from a folder is served without it.
-    from recmoe.registry.registry import Registry
-
-    found = Registry.connect(registry_uri, folder=registry_folder).resolve(source, cache=registry_folder / "cache")
-    return Ranker.load(found.path, version=found.version)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from recmoe.cli.options import Config, Json, Overrides, Seed
 from recmoe.cli.output import print_columns, print_json
 
 if TYPE_CHECKING:
-    from recmoe.data_check import DataCheck
+    from recmoe.runs.check import DataCheck
 
 data_app = typer.Typer(name="data", help="Public data sets, a synthetic log, checks.", no_args_is_help=True)
 
@@ -68,8 +68,8 @@ def synthetic(
 @data_app.command(epilog="Example: recmoe data check data/shop/config.yaml data.on_error=skip")
 def check(config: Config, overrides: Overrides = None, as_json: Json = False) -> None:
     """Read every row as training would: columns, types, labels, ids that training has not seen."""
-    from recmoe.data_check import check_data
     from recmoe.experiment import load_experiment
+    from recmoe.runs.check import check_data
 
     experiment = load_experiment(config, overrides or [])
     with tempfile.TemporaryDirectory(prefix="recmoe-") as folder:

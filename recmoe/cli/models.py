@@ -7,7 +7,7 @@ import typer
 
 from recmoe.cli.options import Json, RegistryUri
 from recmoe.cli.output import print_json
-from recmoe.cli.source import RUNS, bundle_of
+from recmoe.runs.source import RUNS, bundle_of
 
 if TYPE_CHECKING:
     from recmoe.registry.promotions import Promotion
@@ -25,7 +25,7 @@ def register(
 ) -> None:
     """Make a new version of a model in the registry, once its replay has passed."""
     from recmoe.registry.registry import Registry
-    from recmoe.run_folder import RunFolder
+    from recmoe.runs.folder import RunFolder
 
     bundle = bundle_of(source)
     run_id = RunFolder(Path(source)).state.get("tracking_run_id")

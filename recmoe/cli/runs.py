@@ -11,7 +11,7 @@ import typer
 
 from recmoe.cli.options import Config, Json, Model, Overrides, RegistryUri, Score
 from recmoe.cli.output import print_columns, print_json
-from recmoe.cli.source import RUNS, load_ranker
+from recmoe.runs.source import RUNS, load_ranker
 
 if TYPE_CHECKING:
     from recmoe.evaluation.report import Report
@@ -36,7 +36,7 @@ def plan(
 ) -> None:
     """Show where every embedding table would go, and how large it is."""
     from recmoe.experiment import load_experiment
-    from recmoe.table_plan import plan_tables
+    from recmoe.runs.plan import plan_tables
 
     experiment = load_experiment(config, overrides or [])
     with tempfile.TemporaryDirectory(prefix="recmoe-") as folder:
@@ -81,7 +81,7 @@ def train(
     Ctrl-C and SIGTERM save a checkpoint and stop; the same command with --resume goes on from there.
     """
     from recmoe.experiment import load_experiment
-    from recmoe.run import train_here, train_run
+    from recmoe.runs.train import train_here, train_run
 
     experiment = load_experiment(config, overrides or [])
     root = run_dir or RUNS / experiment.name
@@ -119,7 +119,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a model: task × space × metric × slice, with 95 % intervals."""
-    from recmoe.bundle_evaluation import evaluate_bundle
+    from recmoe.runs.evaluation import evaluate_bundle
 
     bundle = load_ranker(model, registry_uri=registry).bundle
     with tempfile.TemporaryDirectory(prefix="recmoe-") as folder:
@@ -146,7 +146,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Write a model's predictions for every row of a log."""
-    from recmoe.prediction_files import write_predictions
+    from recmoe.runs.predictions import write_predictions
 
     ranker = load_ranker(model, registry_uri=registry)
     num_rows = write_predictions(ranker, data, target, keep=keep or [], score=score)
@@ -162,8 +162,8 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Copy a run's bundle to where it is wanted, verify it and replay its requests."""
-    from recmoe.run_export import export_run
-    from recmoe.run_folder import RunFolder
+    from recmoe.runs.export import export_run
+    from recmoe.runs.folder import RunFolder
 
     bundle = export_run(RunFolder(run_dir), target)
     if as_json:

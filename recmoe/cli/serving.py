@@ -8,7 +8,7 @@ import typer
 
 from recmoe.cli.options import Json, Model, RegistryUri, Score
 from recmoe.cli.output import print_columns
-from recmoe.cli.source import RUNS, bundle_of, load_ranker
+from recmoe.runs.source import load_ranker
 
 if TYPE_CHECKING:
     from recmoe.ranking.ranker import Ranker
@@ -27,7 +27,7 @@ def serve(
         version = f" version {ranker.info.version}" if ranker.info.version else ""
         print(f"serving {ranker.info.name}{version} on http://{host}:{port}, API page at /docs", flush=True)
 
-    run_server(bundle_of(model), host=host, port=port, registry_folder=RUNS, registry_uri=registry, on_ready=on_ready)
+    run_server(model, host=host, port=port, registry_uri=registry, on_ready=on_ready)
 
 
 def rank(

@@ -103,7 +103,7 @@ def resolve_precision(precision: Precision, device: torch.device) -> Literal["fp
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether matrices of bf16 are multiplied in hardware."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 

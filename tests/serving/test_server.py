@@ -17,7 +17,8 @@ import pytest
 from recmoe.errors import BundleError, ServingError
 from recmoe.export.bundle import ModelBundle
 from recmoe.ranking import Ranker, RankRequest
-from serving.server import load_ranker, serve
+from recmoe.runs.source import load_ranker
+from serving.server import serve
 
 REQUEST = {"user": {"user_id": "u3"}, "candidates": {"item_id": [101, 102, 103], "price": [1, 2, 3]}}
 
@@ -38,7 +39,7 @@ def server(bundle_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     port = free_port()
     code = (
         "from pathlib import Path; from serving.server import serve; "
-        f"serve({str(bundle_path)!r}, port={port}, registry_folder=Path('runs'))"
+        f"serve({str(bundle_path)!r}, port={port}, runs=Path('runs'))"
     )
     process = subprocess.Popen([sys.executable, "-c", code])
     url = f"http://127.0.0.1:{port}"
@@ -78,21 +79,21 @@ def test_taken_port_is_named_with_what_to_do(bundle_path: Path, tmp_path: Path) 
         with pytest.raises(
             ServingError, match=f"port {port} on 127.0.0.1 cannot be used: Address already in use; stop"
         ):
-            serve(str(bundle_path), port=port, registry_folder=tmp_path)
+            serve(str(bundle_path), port=port, runs=tmp_path)
 
 
 def test_address_that_is_not_ours_is_named(bundle_path: Path, tmp_path: Path) -> None:
     with pytest.raises(ServingError, match=r"cannot listen on no.such.host.invalid: .*; choose another --host"):
-        serve(str(bundle_path), host="no.such.host.invalid", port=0, registry_folder=tmp_path)
+        serve(str(bundle_path), host="no.such.host.invalid", port=0, runs=tmp_path)
 
 
 def test_model_that_cannot_be_loaded_ends_the_server_with_its_error(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is no bundle"):
-        serve(str(tmp_path), port=free_port(), registry_folder=tmp_path)
+        serve(str(tmp_path), port=free_port(), runs=tmp_path)
 
 
 def test_bundle_from_a_folder_needs_no_registry(bundle_path: Path, tmp_path: Path) -> None:
-    ranker = load_ranker(str(bundle_path), registry_folder=tmp_path / "runs")
+    ranker = load_ranker(str(bundle_path), runs=tmp_path / "runs")
 
     assert ranker.info.version is None
     assert not (tmp_path / "runs").exists()

@@ -16,8 +16,8 @@ def bundle_of(source: str) -> str:
     Raises:
         TrainingError: the run has not come to its end.
     """
-    from recmoe.run_export import run_bundle
-    from recmoe.run_folder import RunFolder
+    from recmoe.runs.export import run_bundle
+    from recmoe.runs.folder import RunFolder
 
     if source.startswith("models:"):
         return source
@@ -26,8 +26,12 @@ def bundle_of(source: str) -> str:
     return str(run_bundle(folder)) if folder.state else source
 
 
-def load_ranker(source: str, *, registry_uri: str | None = None) -> "Ranker":
-    """The ranker of a source, after its replay.
+def load_ranker(source: str, *, runs: Path = RUNS, registry_uri: str | None = None) -> "Ranker":
+    """The ranker of ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, a run or a bundle, after its replay.
+
+    Args:
+        runs: where the local registry is, and where versions of a remote one are kept.
+        registry_uri: registry to ask; by default MLFLOW_TRACKING_URI, else the one in ``runs``.
 
     Raises:
         BundleError, RegistryError, TrainingError: there is no such model, or it does not pass.
@@ -40,5 +44,5 @@ def load_ranker(source: str, *, registry_uri: str | None = None) -> "Ranker":
     # MLflow takes seconds to import, and a bundle in a folder does not need it.
     from recmoe.registry.registry import Registry
 
-    found = Registry.connect(registry_uri, folder=RUNS).resolve(bundle, cache=RUNS / "cache")
+    found = Registry.connect(registry_uri, folder=runs).resolve(bundle, cache=runs / "cache")
     return Ranker.load(found.path, version=found.version)

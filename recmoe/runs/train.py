@@ -12,14 +12,13 @@ from recmoe.errors import RecmoeError
 from recmoe.evaluation.report import Report
 from recmoe.experiment import ExperimentConfig
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.run_folder import RunFolder
+from recmoe.runs.folder import RunFolder
+from recmoe.runs.source import RUNS
 from recmoe.tracking.tracker import Tracker, metric_name
 from recmoe.training.follow import CurveFollower
 from recmoe.training.runtime import start_runtime
-from recmoe.worker import open_split, run_worker
+from recmoe.runs.worker import open_split, run_worker
 
-RUNS = Path("runs")
-"""Where runs go by default, with MLflow's SQLite file and artifacts beside them."""
 FIT_ROWS = 65_536
 """Rows per chunk when vocabularies and statistics are learnt."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from recmoe.data_check import CHUNK_ROWS
+from recmoe.runs.check import CHUNK_ROWS
 from recmoe.embeddings.logical import dense_parameters
 from recmoe.errors import ShardingError
 from recmoe.experiment import ExperimentConfig

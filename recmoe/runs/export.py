@@ -5,7 +5,7 @@ from pathlib import Path
 
 from recmoe.errors import TrainingError
 from recmoe.export.bundle import ModelBundle
-from recmoe.run_folder import RunFolder
+from recmoe.runs.folder import RunFolder
 
 
 def export_run(folder: RunFolder, target: Path) -> ModelBundle:

@@ -22,7 +22,7 @@ from recmoe.export.bundle import write_bundle
 from recmoe.export.replay import Replay
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.model import MultiTaskRanker, TrainingModel, build_model
-from recmoe.run_folder import RunFolder, write_atomically
+from recmoe.runs.folder import RunFolder, write_atomically
 from recmoe.training.checkpoint import CheckpointStore, load_weights
 from recmoe.training.checkpoint_folder import step_folder
 from recmoe.training.loop import Position, Trainer, TrainResult, Validation
