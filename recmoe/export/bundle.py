@@ -94,9 +94,10 @@ class ModelBundle:
                 f"{path} holds an encoder of another schema than the model was trained with; export it again"
             )
         tasks = TaskSet(sections.tasks)
-        model = build_model(
-            layout=encoder.layout, tasks=tasks, config=sections.model, tables=PlainTables(encoder.layout)
-        )
+        # Without storage: the tables' own is in the files, and twice would be much.
+        with torch.device("meta"):
+            tables = PlainTables(encoder.layout)
+        model = build_model(layout=encoder.layout, tasks=tasks, config=sections.model, tables=tables)
         read_weights(model, path)
         return cls(
             name=manifest.name,

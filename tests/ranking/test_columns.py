@@ -177,3 +177,16 @@ def test_some_candidates_without_an_id_are_refused(anonymous: RequestDecoder) ->
         RequestError, match=r"candidates\[1\]\.item_id: is missing; give one to every candidate or to none"
     ):
         anonymous.decode(request)
+
+
+def test_ids_that_json_cannot_hold_come_back_as_text(shop_encoder: FeatureEncoder, shop_log: pa.Table) -> None:
+    schema = shop_encoder.schema
+    features = {name: feature for name, feature in schema.features.items() if name != "item_id"}
+    dated = shop_log.set_column(
+        shop_log.schema.get_field_index("item_id"), "item_id", shop_log["item_id"].cast(pa.int32()).cast(pa.date32())
+    )
+    decoder = RequestDecoder(FeatureEncoder.fit(schema.model_copy(update={"features": features}), [dated]))
+
+    decoded = decoder.decode(RankRequest.parse({"candidates": [{"item_id": "2026-01-31"}]}))
+
+    assert decoded.item_ids.to_pylist() == ["2026-01-31"]
