@@ -1,0 +1,1 @@
+"""Runs: a folder from config to bundle, and what is done with it."""
