@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recmoe.errors import DataError, RequestError, SchemaError
+from recmoe.export.bundle import ModelBundle
+from recmoe.ranking.ranker import Ranker
+from recmoe.runs.predictions import write_predictions
+
+
+@pytest.fixture(scope="module")
+def ranker(bundle: ModelBundle) -> Ranker:
+    return Ranker(bundle)
+
+
+@pytest.fixture
+def log(shop_log: pa.Table, tmp_path: Path) -> str:
+    path = tmp_path / "log.parquet"
+    pq.write_table(shop_log, path)
+    return str(path)
+
+
+def test_rows_keep_their_order_and_their_scores(ranker: Ranker, shop_log: pa.Table, log: str, tmp_path: Path) -> None:
+    num_rows = write_predictions(ranker, [log], tmp_path / "made" / "p.parquet")
+
+    written = pq.read_table(tmp_path / "made" / "p.parquet")
+    assert num_rows == written.num_rows == shop_log.num_rows
+    assert written.column_names == ["visit", "item_id", "ctr", "cvr", "ctcvr", "score"]
+    assert written["item_id"].to_pylist() == shop_log["item_id"].to_pylist()
+    np.testing.assert_allclose(written["ctr"].to_numpy(), ranker.score(shop_log)[:, 0], atol=1e-6)
+
+
+def test_kept_columns_replace_the_usual_ones(ranker: Ranker, log: str, tmp_path: Path) -> None:
+    write_predictions(ranker, [log], tmp_path / "p.parquet", keep=["click", "price"], score="profit")
+
+    written = pq.read_table(tmp_path / "p.parquet")
+    assert written.column_names == ["click", "price", "ctr", "cvr", "ctcvr", "score"]
+    expected = written["ctcvr"].to_numpy().astype(float) * 12 - 0.1 * written["ctr"].to_numpy()
+    np.testing.assert_allclose(written["score"].to_numpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "keep", "score", "error", "message"),
+    [
+        ("p.csv", [], None, DataError, r"written as Parquet; name the file .*p\.parquet"),
+        ("p.parquet", ["score"], None, DataError, "column score cannot be kept"),
+        ("p.parquet", ["pric"], None, SchemaError, "pric"),
+        ("p.parquet", [], "gain", RequestError, "gain"),
+    ],
+)
+def test_what_cannot_be_written_leaves_nothing_behind(
+    ranker: Ranker,
+    log: str,
+    tmp_path: Path,
+    name: str,
+    keep: list[str],
+    score: str | None,
+    error: type[Exception],
+    message: str,
+) -> None:
+    with pytest.raises(error, match=message):
+        write_predictions(ranker, [log], tmp_path / name, keep=keep, score=score)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["log.parquet"]
