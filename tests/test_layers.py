@@ -210,6 +210,7 @@ def test_importing_the_server_loads_neither_ray_nor_mlflow_nor_training() -> Non
     assert (run.stdout.strip(), run.returncode) == ("[]", 0), run.stderr
 
 
+@pytest.mark.slow
 def test_everything_but_the_sharded_tables_imports_without_torchrec() -> None:
     needing = {found.file for found in imports_of(ROOT) if found.is_at_top and found.module.split(".")[0] in DOORS}
     files = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "recmoe").rglob("*.py"))]
