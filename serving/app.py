@@ -53,7 +53,7 @@ class ModelHolder:
     Args:
         load: makes it.
         on_ready: called once it is there.
-        on_failure: called if ``load`` raised; ``error`` says what.
+        on_failure: called if ``load`` raised; ``error`` says what. Without it the log does.
     """
 
     def __init__(
@@ -79,9 +79,10 @@ class ModelHolder:
             ranker = self._load()
         except Exception as error:
             self.error = error
-            _logger.error("the model cannot be served: %s", error)
             if self._on_failure is not None:
                 self._on_failure()
+            else:
+                _logger.error("the model cannot be served: %s", error)
             return
         if self._on_ready is not None:
             self._on_ready(ranker)
