@@ -194,10 +194,8 @@ def test_trivago_baselines_are_those_of_the_test_lists(tmp_path: Path) -> None:
 
     baselines = json.loads((tmp_path / "out" / "truth.json").read_text())["baselines"]
     assert baselines == {
-        "given_order.ndcg@10[all]": 1.0,
-        "given_order.mrr[all]": 1.0,
-        "price_order.ndcg@10[all]": 1.0,
-        "price_order.mrr[all]": 1.0,
+        "given order": {"click.ndcg@10[all]": 1.0, "click.mrr[all]": 1.0},
+        "price order": {"click.ndcg@10[all]": 1.0, "click.mrr[all]": 1.0},
     }
 
 

@@ -176,15 +176,17 @@ def _split(rows: pa.Table, session_start_I: Ints) -> dict[Split, pa.Table]:
     return {split: rows.filter(pa.array(code_I == code)) for code, split in enumerate(SPLITS)}
 
 
-def _baselines(test: pa.Table) -> dict[str, float]:
-    """NDCG@10 and MRR of the order in which trivago showed the list, and of the cheapest first."""
+def _baselines(test: pa.Table) -> dict[str, dict[str, float]]:
+    """NDCG@10 and MRR of the order in which trivago showed the list, and of the cheapest first, by name."""
     is_click_I = test["click"].to_numpy() == 1
     baselines = {}
-    for name, column in (("given_order", "position"), ("price_order", "price_rank")):
+    for name, column in (("given order", "position"), ("price order", "price_rank")):
         rank_L = test[column].to_numpy()[is_click_I]
         # One click per list, so the best possible DCG is 1.
-        baselines[f"{name}.ndcg@10[all]"] = float(np.where(rank_L <= 10, 1 / np.log2(1 + rank_L), 0.0).mean())
-        baselines[f"{name}.mrr[all]"] = float((1 / rank_L).mean())
+        baselines[name] = {
+            "click.ndcg@10[all]": float(np.where(rank_L <= 10, 1 / np.log2(1 + rank_L), 0.0).mean()),
+            "click.mrr[all]": float((1 / rank_L).mean()),
+        }
     return baselines
 
 
