@@ -17,10 +17,10 @@ class RunFolder:
     plan.json        where every table went
     checkpoints/     the newest ones and the best
     metrics.jsonl    a line per logged step and validation
-    replay/          raw rows and the scores the training model gave them
     report.json      metrics of the test split; report.html shows them
     bundle/          the model as it is served
-    state.json       status, tracking id, best step
+    cache/           CSV files as Parquet
+    state.json       status, tracking id, identity of the training files, best step
     """
 
     def __init__(self, root: Path) -> None:
@@ -30,7 +30,6 @@ class RunFolder:
         self.plan = root / "plan.json"
         self.checkpoints = root / "checkpoints"
         self.metrics = root / "metrics.jsonl"
-        self.replay = root / "replay"
         self.report = root / "report.json"
         self.page = root / "report.html"
         self.bundle = root / "bundle"
@@ -76,10 +75,14 @@ class RunFolder:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
     def forget_after(self, step: int) -> None:
-        """Drop the curves of steps that a resumed run will do again."""
-        if self.metrics.exists():
-            lines = [line for line in self.metrics.read_text().splitlines() if json.loads(line)["step"] <= step]
-            write_atomically(self.metrics, "".join(line + "\n" for line in lines))
+        """Drop the curves of steps that a resumed run will do again, and a line that a killed run left half."""
+        if not self.metrics.exists():
+            return
+        text = self.metrics.read_text()
+        whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        kept = "".join(line for line in whole if json.loads(line)["step"] <= step)
+        if kept != text:
+            write_atomically(self.metrics, kept)
 
 
 # What may change between a run and its continuation without changing its numbers.

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from recmoe.runs.check import CHUNK_ROWS
 from recmoe.embeddings.logical import dense_parameters
 from recmoe.errors import ShardingError
 from recmoe.experiment import ExperimentConfig
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.model import build_model
+from recmoe.runs.check import CHUNK_ROWS
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A run from config to bundle: prepare, train (however it is launched), record."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,16 +9,17 @@ import pyarrow as pa
 
 from recmoe.config import dump_config
 from recmoe.data.parquet import ParquetStream
-from recmoe.errors import RecmoeError
+from recmoe.errors import RecmoeError, TrainingError
 from recmoe.evaluation.report import Report
 from recmoe.experiment import ExperimentConfig
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.source import RUNS
+from recmoe.runs.worker import open_split, run_worker
 from recmoe.tracking.tracker import Tracker, metric_name
+from recmoe.training.checkpoint_folder import committed
 from recmoe.training.follow import CurveFollower
 from recmoe.training.runtime import start_runtime
-from recmoe.runs.worker import open_split, run_worker
 
 FIT_ROWS = 65_536
 """Rows per chunk when vocabularies and statistics are learnt."""
@@ -80,7 +82,8 @@ def train_run(
             return _result(folder)
         _record(folder, tracker)
     except BaseException as error:
-        folder.update_state(status="failed")
+        with suppress(OSError):  # A full disk is the error to tell, not that its status could not be written.
+            folder.update_state(status="failed")
         tracker.finish("failed" if isinstance(error, RecmoeError) else "killed")
         raise
     tracker.finish()
@@ -89,16 +92,31 @@ def train_run(
 
 
 def prepare(config: ExperimentConfig, folder: RunFolder) -> FeatureEncoder:
-    """Learn vocabularies and statistics from the training split, once per run."""
-    if folder.encoder.exists():
+    """Learn vocabularies and statistics from the training split, once per run.
+
+    Files that were mended before the first checkpoint are learnt from anew.
+
+    Raises:
+        TrainingError: the files are not those that the run's checkpoints belong to.
+        RecmoeError: what data and schema have to object.
+    """
+    stream = open_split(config, folder, "train")
+    known = folder.state.get("train_files")
+    has_checkpoints = bool(committed(folder.checkpoints))
+    if has_checkpoints and known not in (None, stream.identity):
+        raise TrainingError(
+            f"{folder.root}: the training files have changed since the run started, and what it has still to read "
+            "is told by their rows; put them back as they were, or start afresh in another --run-dir"
+        )
+    if folder.encoder.exists() and (has_checkpoints or known == stream.identity):
         return FeatureEncoder.load(folder.encoder)
     # All splits are opened, so that an empty or unreadable one is found before the training and not after.
     for split in ("validation", "test"):
         if getattr(config.data, split):
             open_split(config, folder, split)
-    stream = open_split(config, folder, "train")
     encoder = FeatureEncoder.fit(config.inputs, chunks(stream), config.task_set().label_columns)
     encoder.save(folder.encoder)
+    folder.update_state(train_files=stream.identity)
     return encoder
 
 

@@ -25,7 +25,8 @@ from recmoe.model import MultiTaskRanker, TrainingModel, build_model
 from recmoe.runs.folder import RunFolder, write_atomically
 from recmoe.training.checkpoint import CheckpointStore, load_weights
 from recmoe.training.checkpoint_folder import step_folder
-from recmoe.training.loop import Position, Trainer, TrainResult, Validation
+from recmoe.training.loop import Trainer, TrainResult, Validation
+from recmoe.training.position import Position
 from recmoe.training.runtime import Runtime, resolve_precision
 from recmoe.training.stop import StopSignal
 
@@ -48,9 +49,9 @@ def run_worker(config: ExperimentConfig, folder: RunFolder, *, runtime: Runtime)
             step=result.position.step,
             best_step=result.position.best_step,
             best_value=result.position.best_value,
-            samples_per_s=result.samples_per_s,
+            samples_per_s=result.position.samples_per_s,
             train_s=result.position.train_s,
-            wait_share=result.wait_share,
+            wait_share=result.position.wait_share,
         )
     if not result.is_interrupted:
         job.load_best(result.position)

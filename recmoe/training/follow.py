@@ -1,8 +1,10 @@
 """CurveFollower: reads the curves that rank 0 writes, shows them, and passes them on."""
 
 import json
+import os
 import threading
 from collections.abc import Callable, Mapping
+from itertools import takewhile
 from pathlib import Path
 
 from recmoe.training.progress import ProgressLog
@@ -35,8 +37,13 @@ class CurveFollower(threading.Thread):
         self._is_quiet = is_quiet
         self._is_over = threading.Event()
         self._progress: ProgressLog | None = None
+        self._inode: int | None = None
+        self._place = 0
+        self._seen: list[int] = []
 
     def __enter__(self) -> "CurveFollower":
+        # What an earlier process wrote, it has passed on.
+        self._new_lines()
         self.start()
         return self
 
@@ -46,20 +53,38 @@ class CurveFollower(threading.Thread):
 
     def run(self) -> None:
         """Follow until told that it is over; then read the rest."""
-        place = self._path.stat().st_size if self._path.exists() else 0
-        while True:
+        is_last = False
+        while not is_last:
             is_last = self._is_over.wait(POLL_S)
-            lines, place = _new_lines(self._path, place)
-            for line in lines:
+            for line in self._new_lines():
                 values = json.loads(line)
                 step = values.pop("step")
                 self._pass_on(step, values)
                 if not self._is_quiet:
                     self._show(step, values)
-            if is_last:
-                break
         if self._progress is not None:
             self._progress.close()
+
+    def _new_lines(self) -> list[bytes]:
+        """Whole lines written since the last call."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            inode = os.fstat(file.fileno()).st_ino
+            is_same = inode == self._inode
+            place = self._place if is_same else 0
+            file.seek(place)
+            whole, newline, _ = file.read().rpartition(b"\n")
+        lines = whole.split(b"\n") if newline else []
+        self._inode, self._place = inode, place + len(whole) + len(newline)
+        if not is_same:
+            # A restarted job has written the file anew, without the steps it does again.
+            pairs = zip(self._seen, map(hash, lines), strict=False)
+            num_kept = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+            del self._seen[num_kept:]
+            lines = lines[num_kept:]
+        self._seen += map(hash, lines)
+        return lines
 
     def _show(self, step: int, values: Mapping[str, float]) -> None:
         if self._progress is None:
@@ -75,17 +100,3 @@ class CurveFollower(threading.Thread):
         else:
             shown = " · ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in values.items())
             self._progress.note(f"step {step:,} · validation · {shown}")
-
-
-def _new_lines(path: Path, place: int) -> tuple[list[str], int]:
-    """Whole lines written since a place in a file, and the new place."""
-    if not path.exists():
-        return [], 0
-    size = path.stat().st_size
-    if size < place:
-        # A restarted job has dropped the curves of the steps it does again.
-        return [], size
-    with path.open("rb") as file:
-        file.seek(place)
-        whole, newline, _ = file.read().rpartition(b"\n")
-    return whole.decode().splitlines(), place + len(whole) + len(newline)

@@ -4,9 +4,9 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
@@ -18,7 +18,9 @@ from recmoe.data.order import Cursor
 from recmoe.data.parquet import ParquetStream
 from recmoe.embeddings.placement import TableOptimizer
 from recmoe.errors import TrainingError
+from recmoe.features.batch import Batch
 from recmoe.training.optimizers import AdamWConfig, ConstantSchedule, ScheduleConfig, set_learning_rate
+from recmoe.training.position import Position
 from recmoe.training.runtime import Precision, Runtime, autocast
 from recmoe.training.stop import StopSignal
 
@@ -71,41 +73,6 @@ class TrainingConfig(Config):
 
 
 @dataclass(frozen=True)
-class Position:
-    """How far a run has come; what a checkpoint holds beside weights and optimizers."""
-
-    cursor: Cursor
-    step: int = 0
-    best_step: int | None = None
-    best_value: float | None = None
-    num_worse: int = 0
-    """Validations in a row without a better value."""
-    train_s: float = 0.0
-    """Seconds spent in training steps, validations and checkpoints left out."""
-    num_samples: int = 0
-    """Rows of all ranks."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for a checkpoint."""
-        return {
-            "cursor": {"epoch": self.cursor.epoch, "remaining": [list(pair) for pair in self.cursor.remaining]},
-            "step": self.step,
-            "best_step": self.best_step,
-            "best_value": self.best_value,
-            "num_worse": self.num_worse,
-            "train_s": self.train_s,
-            "num_samples": self.num_samples,
-        }
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Position":
-        """The inverse of ``to_json``."""
-        cursor = values["cursor"]
-        remaining = tuple((int(start), int(stop)) for start, stop in cursor["remaining"])
-        return cls(**{**values, "cursor": Cursor(epoch=cursor["epoch"], remaining=remaining)})
-
-
-@dataclass(frozen=True)
 class Validation:
     """A validation metric that decides when to stop."""
 
@@ -123,18 +90,12 @@ class Validation:
         return value > best + self.min_delta if self.is_higher_better else value < best - self.min_delta
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrainResult:
     """What a finished or interrupted run has to say."""
 
     position: Position
     is_interrupted: bool
-    wait_share: float
-
-    @property
-    def samples_per_s(self) -> float:
-        """Rows of all ranks per second of training, reading included."""
-        return self.position.num_samples / max(self.position.train_s, 1e-9)
 
 
 @dataclass
@@ -160,52 +121,55 @@ class Trainer:
     runtime: Runtime
     task_names: Sequence[str]
     stop: StopSignal = field(default_factory=StopSignal)
+    _begin: Position = field(init=False, repr=False)
+    """Where this process began."""
 
     def train(self, position: Position, *, num_steps: int) -> TrainResult:
         """Step until the epochs are over, ``num_steps`` are done, or the metric stops getting better."""
         is_interrupted = False
         saved_step = position.step
-        wait_before_s = self.loader.wait_s
+        self._begin = position
         while position.cursor.epoch < self.config.epochs and position.step < num_steps and not is_interrupted:
             if self._is_out_of_patience(position):
                 break
             position, saved_step, is_interrupted = self._epoch(position, num_steps=num_steps, saved_step=saved_step)
         if saved_step != position.step:
             self.save(position)
-        wait_share = (self.loader.wait_s - wait_before_s) / max(position.train_s, 1e-9)
-        return TrainResult(position=position, is_interrupted=is_interrupted, wait_share=wait_share)
+        return TrainResult(position=position, is_interrupted=is_interrupted)
 
     def _epoch(self, position: Position, *, num_steps: int, saved_step: int) -> tuple[Position, int, bool]:
         """The rest of an epoch; ends early at the last step, out of patience, or when told to stop."""
         world = {"world_size": self.runtime.world_size, "batch_size": self.config.batch_size}
         first = position
         last_step = min(num_steps, first.step + self.stream.num_steps(first.cursor, **world))
-        losses_T = torch.zeros(len(self.task_names), device=self.runtime.device)
-        num_summed = 0
+        losses_T = torch.tensor(first.loss_sums or [0.0] * len(self.task_names), device=self.runtime.device)
+        num_summed = first.num_summed
         batches = self.loader.epoch(first.cursor)
         try:
             while position.step < last_step:
-                started_s = time.perf_counter()
-                losses_T += self._step(next(batches), position.step, num_steps)
+                position, step_losses_T = self._timed_step(batches, position, num_steps)
+                losses_T += step_losses_T
                 num_summed += 1
-                step = position.step + 1
+                step = position.step
                 is_epoch_end = step == last_step
-                position = replace(
-                    position,
-                    step=step,
-                    num_samples=position.num_samples + world["batch_size"] * world["world_size"],
-                    train_s=position.train_s + time.perf_counter() - started_s,
-                )
-                if step % LOG_EVERY == 0 or is_epoch_end:
-                    self._report(position, losses_T / num_summed)
-                    losses_T = torch.zeros_like(losses_T)
-                    num_summed = 0
+                must_log = step % LOG_EVERY == 0 or is_epoch_end
                 must_validate = self._must_validate(step, is_epoch_end)
                 must_save = step % self.config.checkpoint_every == 0
-                is_told = (step % LOG_EVERY == 0 or is_epoch_end) and self.runtime.any(self.stop.is_requested)
-                if not (must_validate or must_save or is_told or is_epoch_end):
+                # Asking the peers waits for them; without any it costs nothing.
+                is_told = (must_log or self.runtime.world_size == 1) and self.runtime.any(self.stop.is_requested)
+                if not (must_log or must_validate or must_save or is_told):
                     continue
-                position = replace(position, cursor=self._cursor(first, step, is_epoch_end and step < num_steps))
+                self._check_losses(step, losses_T)
+                if must_log:
+                    self._log(position, losses_T / num_summed)
+                    losses_T = torch.zeros_like(losses_T)
+                    num_summed = 0
+                position = replace(
+                    position,
+                    cursor=self._cursor(first, step, is_epoch_end and step < num_steps),
+                    loss_sums=tuple(losses_T.tolist()),
+                    num_summed=num_summed,
+                )
                 is_best = False
                 if must_validate:
                     position, is_best = self._validate(position)
@@ -221,6 +185,19 @@ class Trainer:
             position = replace(position, cursor=self.stream.start(position.cursor.epoch + 1))
         return position, saved_step, False
 
+    def _timed_step(self, batches: Iterator[Batch], position: Position, num_steps: int) -> tuple[Position, Tensor]:
+        """One step with its batch; the position after it, its cursor left behind, and losses_T."""
+        started_s, waited_s = time.perf_counter(), self.loader.wait_s
+        losses_T = self._step(next(batches), position.step, num_steps)
+        moved = replace(
+            position,
+            step=position.step + 1,
+            num_samples=position.num_samples + self.config.batch_size * self.runtime.world_size,
+            train_s=position.train_s + time.perf_counter() - started_s,
+            wait_s=position.wait_s + self.loader.wait_s - waited_s,
+        )
+        return moved, losses_T
+
     def _cursor(self, first: Position, step: int, is_epoch_end: bool) -> Cursor:
         if is_epoch_end:
             return self.stream.start(first.cursor.epoch + 1)
@@ -231,7 +208,7 @@ class Trainer:
             batch_size=self.config.batch_size,
         )
 
-    def _step(self, batch: Any, step: int, num_steps: int) -> Tensor:
+    def _step(self, batch: Batch, step: int, num_steps: int) -> Tensor:
         """One optimizer step; losses_T before it."""
         share = self.config.schedule.factor(step, num_steps)
         set_learning_rate(self.dense_optimizer, self.config.dense_optimizer.lr * share)
@@ -247,21 +224,28 @@ class Trainer:
         self.table_optimizer.step()
         return losses_T  # type: ignore[no-any-return]
 
-    def _report(self, position: Position, losses_T: Tensor) -> None:
-        losses = dict(zip(self.task_names, losses_T.tolist(), strict=True))
-        broken = [name for name, value in losses.items() if not math.isfinite(value)]
+    def _check_losses(self, step: int, losses_T: Tensor) -> None:
+        broken = [
+            name for name, loss in zip(self.task_names, losses_T.tolist(), strict=True) if not math.isfinite(loss)
+        ]
         if broken:
             raise TrainingError(
-                f"step {position.step}: the loss of {', '.join(broken)} is not finite; lower "
-                "training.dense_optimizer.lr or "
+                f"step {step}: the loss of {', '.join(broken)} is not finite; lower training.dense_optimizer.lr or "
                 "tables.optimizer.lr, set training.clip_norm, or look for extreme values with `recmoe data check`"
             )
-        samples_per_s = position.num_samples / max(position.train_s, 1e-9)
-        wait_share = self.loader.wait_s / max(position.train_s, 1e-9)
-        values = {f"train/{name}/loss": value for name, value in losses.items()}
+
+    def _log(self, position: Position, losses_T: Tensor) -> None:
+        """Losses, and the speed of this process, whatever others did before it on other machines."""
+        since = replace(
+            position,
+            num_samples=position.num_samples - self._begin.num_samples,
+            train_s=position.train_s - self._begin.train_s,
+            wait_s=position.wait_s - self._begin.wait_s,
+        )
+        values = {f"train/{name}/loss": loss for name, loss in zip(self.task_names, losses_T.tolist(), strict=True)}
         values |= {
-            "train/samples_per_s": samples_per_s,
-            "train/data_wait_share": wait_share,
+            "train/samples_per_s": since.samples_per_s,
+            "train/data_wait_share": since.wait_share,
             "train/lr": self.dense_optimizer.param_groups[0]["lr"],
         }
         self.log(position.step, values)

@@ -54,7 +54,7 @@ class CosineSchedule(Config):
     warmup_steps: NonNegativeInt = 0
     """Steps of linear rise from zero."""
     final: NonNegativeFloat = 0.0
-    """Share of the full rate at the last step."""
+    """Share of the full rate that it reaches with the end of the run."""
 
     def factor(self, step: int, num_steps: int) -> float:
         """Share of the full rate at a step, counted from 0."""
@@ -71,7 +71,7 @@ class LinearSchedule(Config):
     warmup_steps: NonNegativeInt = 0
     """Steps of linear rise from zero."""
     final: NonNegativeFloat = 0.0
-    """Share of the full rate at the last step."""
+    """Share of the full rate that it reaches with the end of the run."""
 
     def factor(self, step: int, num_steps: int) -> float:
         """Share of the full rate at a step, counted from 0."""

@@ -5,8 +5,10 @@ import time
 from collections.abc import Mapping
 from typing import TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 
 class ProgressLog:
@@ -26,44 +28,48 @@ class ProgressLog:
         self._interval_s = interval_s
         self._first_step = first_step
         self._started_s = self._last_line_s = time.monotonic()
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._live: Live | None = None
         if self._stream.isatty():
             self._bar = Progress(
                 TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
                 BarColumn(bar_width=24),
                 TextColumn("{task.percentage:>3.0f}%"),
                 TimeRemainingColumn(),
-                TextColumn("{task.description}"),
-                console=Console(file=self._stream),
+                TextColumn("left"),
             )
-            self._task = self._bar.add_task("starting", total=num_steps, completed=first_step)
-            self._bar.start()
+            self._task = self._bar.add_task("", total=num_steps, completed=first_step)
+            # Below the bar, where a long line can wrap: beside it the losses of many tasks would be cut off.
+            self._text = Text()
+            self._live = Live(Group(self._bar, self._text), console=Console(file=self._stream))
+            self._live.start()
 
     def update(self, *, step: int, samples_per_s: float, losses: Mapping[str, float], wait_share: float) -> None:
         """Show a step."""
         text = describe(samples_per_s=samples_per_s, losses=losses, wait_share=wait_share)
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=step, description=text)
+        if self._live is not None:
+            self._bar.update(self._task, completed=step)
+            self._text.plain = text
             return
         now_s = time.monotonic()
         if step >= self._num_steps or now_s - self._last_line_s >= self._interval_s:
             self._last_line_s = now_s
-            rate = (step - self._first_step) / max(now_s - self._started_s, 1e-9)
-            left_s = (self._num_steps - step) / max(rate, 1e-9)
-            self.note(f"step {step:,}/{self._num_steps:,} · {text} · {left_s:,.0f} s left")
+            line = f"step {step:,}/{self._num_steps:,} · {text}"
+            if step > self._first_step:
+                left_s = (self._num_steps - step) * (now_s - self._started_s) / (step - self._first_step)
+                line += f" · {left_s:,.0f} s left"
+            self.note(line)
 
     def note(self, text: str) -> None:
         """A line of its own, above the bar where there is one."""
-        if self._bar is not None:
-            self._bar.console.print(text, highlight=False, markup=False)
+        if self._live is not None:
+            self._live.console.print(text, highlight=False, markup=False)
         else:
             print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
         """Leave the terminal as it was found."""
-        if self._bar is not None:
-            self._bar.stop()
+        if self._live is not None:
+            self._live.stop()
 
 
 def describe(*, samples_per_s: float, losses: Mapping[str, float], wait_share: float) -> str:
