@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import NonNegativeInt
 
-from recmoe.config import Config, load_config
+from recmoe.config import Config, config_from_dict, load_config
 from recmoe.data.loader import DataConfig
 from recmoe.embeddings.tables import TablesConfig
 from recmoe.evaluation.evaluate import EvaluationConfig
@@ -93,6 +93,6 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentConf
     return load_config(ExperimentConfig, path, overrides)
 
 
-def experiment_from_json(text: str) -> ExperimentConfig:
-    """The config that a run or a bundle keeps as JSON."""
-    return ExperimentConfig.model_validate(json.loads(text))
+def experiment_from_json(text: str, *, source: str = "config.json") -> ExperimentConfig:
+    """The config that a run or a bundle keeps as JSON; ``source`` names it in errors."""
+    return config_from_dict(ExperimentConfig, json.loads(text), source=source)

@@ -130,6 +130,13 @@ def create_app(source: Ranker | ModelHolder, *, max_body_bytes: int = MAX_BODY_B
         content = await run_in_threadpool(_rank, ranker, body, metrics)
         return Response(content, media_type="application/json")
 
+    _add_pages(app, holder, metrics)
+    return app
+
+
+def _add_pages(app: FastAPI, holder: ModelHolder, metrics: ServingMetrics) -> None:
+    """What tells about the service and its model."""
+
     @app.get("/v1/models")
     def models() -> list[ServedModel]:
         """What is served, and what a request may hold."""
@@ -150,8 +157,6 @@ def create_app(source: Ranker | ModelHolder, *, max_body_bytes: int = MAX_BODY_B
         if holder.ranker is not None:
             metrics.use_model(holder.ranker)
         return Response(metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    return app
 
 
 async def _read(request: Request, max_body_bytes: int) -> bytes:

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Literal, TypeVar
 
-import psutil
 import torch
 from torch import distributed as dist
 from torch._C._distributed_c10d import HashStore
 
 from recmoe.errors import TrainingError
+from recmoe.machine import Machine
 
 Precision = Literal["auto", "fp32", "bf16"]
 T = TypeVar("T")
@@ -50,11 +51,6 @@ class Runtime:
         return values  # type: ignore[return-value]
 
 
-def num_usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1
-
-
 def start_runtime(*, device: Literal["auto", "cpu", "cuda"] = "auto", timeout_s: float = 1800.0) -> Runtime:
     """Join the process group that a launcher announced, or found a world of one.
 
@@ -74,7 +70,7 @@ def start_runtime(*, device: Literal["auto", "cpu", "cuda"] = "auto", timeout_s:
     local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", dist.get_world_size()))
     if kind == "cpu":
         # Threads of several processes on the same cores wait for each other at every barrier.
-        torch.set_num_threads(max(1, num_usable_cores() // local_world_size))
+        torch.set_num_threads(max(1, int(Machine.read(Path.cwd()).usable_cores) // local_world_size))
         place = torch.device("cpu")
     else:
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
