@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from pydantic import TypeAdapter
 
+from recmoe.config import config_from_dict
 from recmoe.embeddings.tables import PlainTables
 from recmoe.evaluation.report import MetricRow, Report
+from recmoe.experiment import ExperimentConfig
 from recmoe.export.bundle import ModelBundle, write_bundle
 from recmoe.export.replay import Replay
 from recmoe.features.encoder import FeatureEncoder
@@ -23,6 +26,7 @@ from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet
 
 BundleMaker = Callable[..., Path]
+ExperimentMaker = Callable[..., ExperimentConfig]
 
 SHOP_CONFIG: dict[str, Any] = {
     "name": "shop",
@@ -88,6 +92,33 @@ def shop_log() -> pa.Table:
 def shop_config() -> dict[str, Any]:
     """The sections of a config that make a model over the log."""
     return SHOP_CONFIG
+
+
+@pytest.fixture(scope="session")
+def make_experiment(shop_log: pa.Table) -> ExperimentMaker:
+    """Writes the log's splits to a folder and makes a small experiment of them; arguments are overrides."""
+
+    def make(folder: Path, *overrides: str) -> ExperimentConfig:
+        splits = {"train": shop_log, "validation": shop_log.slice(0, 80), "test": shop_log.slice(80)}
+        for name, rows in splits.items():
+            if not (folder / f"{name}.parquet").exists():
+                pq.write_table(rows, folder / f"{name}.parquet", row_group_size=60)
+        values = {
+            **SHOP_CONFIG,
+            "data": {name: str(folder / f"{name}.parquet") for name in splits},
+            "tables": {"backend": "plain", "optimizer": {"kind": "rowwise_adagrad", "lr": 0.1}},
+            "training": {
+                "batch_size": 8,
+                "device": "cpu",
+                "precision": "fp32",
+                "dense_optimizer": {"kind": "adamw", "lr": 0.01},
+            },
+            "evaluation": {"num_resamples": 0},
+            "tracking": {"kind": "none"},
+        }
+        return config_from_dict(ExperimentConfig, values, overrides=overrides)
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,112 @@
+"""A run that was stopped or killed and resumed is the run that went through: curves, report, best weights, bundle."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from recmoe.experiment import ExperimentConfig
+from recmoe.export.bundle import ModelBundle
+from recmoe.runs.folder import RunFolder
+from recmoe.runs.train import RunResult, train_run
+from recmoe.runs.worker import run_worker
+from recmoe.training.runtime import start_runtime
+
+ExperimentMaker = Callable[..., ExperimentConfig]
+
+# 25 steps per epoch; step 35 is half-way through the second.
+OVERRIDES = (
+    "training.epochs=2",
+    "training.evaluate_every=7",
+    "training.checkpoint_every=1000",
+    "training.early_stopping={metric: 'ctr.auc[all]', patience: 5}",
+    "training.schedule={kind: cosine, warmup_steps: 5}",
+    "model.architecture.dropout=0.2",
+    "model.towers.dropout=0.2",
+    "model.weighting={kind: uncertainty}",
+)
+SPEEDS = ("train/samples_per_s", "train/data_wait_share")
+
+
+class FolderWithEvents(RunFolder):
+    """Something happens while a line of the curves is written."""
+
+    def __init__(self, root: Path, event: Callable[[int, Mapping[str, float]], None]) -> None:
+        super().__init__(root)
+        self.event = event
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        super().log(step, values)
+        self.event(step, values)
+
+
+def train(
+    config: ExperimentConfig,
+    root: Path,
+    *,
+    resume: bool = False,
+    event: Callable[[int, Mapping[str, float]], None] = lambda step, values: None,
+) -> RunResult:
+    """In this process, on one thread."""
+
+    def launch(config: ExperimentConfig, folder: RunFolder) -> None:
+        runtime = start_runtime(device="cpu")
+        torch.set_num_threads(1)
+        run_worker(config, FolderWithEvents(folder.root, event), runtime=runtime)
+
+    return train_run(config, root, resume=resume, launch=launch, is_quiet=True)
+
+
+def curves(folder: RunFolder) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in SPEEDS} for line in lines]
+
+
+def assert_same(first: RunResult, second: RunResult) -> None:
+    assert curves(second.folder) == curves(first.folder)
+    assert second.report == first.report
+    keys = ("status", "step", "best_step", "best_value", "num_steps")
+    assert [second.folder.state[key] for key in keys] == [first.folder.state[key] for key in keys]
+    one, other = ModelBundle.load(first.folder.bundle), ModelBundle.load(second.folder.bundle)
+    weights = other.model.state_dict()
+    for name, tensor in one.model.state_dict().items():
+        assert torch.equal(weights[name], tensor), name
+    assert one.replay.predictions_NT.tobytes() == other.replay.predictions_NT.tobytes()
+
+
+@pytest.mark.parametrize("backend", ["plain", "torchrec"])
+def test_resumed_run_equals_uninterrupted_run(backend: str, make_experiment: ExperimentMaker, tmp_path: Path) -> None:
+    if backend == "torchrec":
+        pytest.importorskip("torchrec")
+    config = make_experiment(tmp_path, *OVERRIDES, f"tables.backend={backend}")
+
+    def sigterm_at(asked: int, curve: str) -> Callable[[int, Mapping[str, float]], None]:
+        def event(step: int, values: Mapping[str, float]) -> None:
+            if step == asked and any(name.startswith(curve) for name in values):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        return event
+
+    def crash(step: int, values: Mapping[str, float]) -> None:
+        if step == 40 and "train/lr" in values:
+            raise RuntimeError("the lights went out")
+
+    whole = train(config, tmp_path / "whole")
+    halves = tmp_path / "halves"
+    # In the middle of an epoch; then while validating, which is told at the step after it; then without a farewell.
+    stops = [train(config, halves, event=sigterm_at(10, "train/"))]
+    stops.append(train(config, halves, resume=True, event=sigterm_at(28, "val/")))
+    with pytest.raises(RuntimeError, match="the lights went out"):
+        train(config, halves, resume=True, event=crash)
+    failed = RunFolder(halves).state["status"]
+    resumed = train(config, halves, resume=True)
+
+    assert [stop.is_interrupted for stop in stops] == [True, True]
+    assert failed == "failed"
+    assert resumed.report is not None
+    assert_same(whole, resumed)
