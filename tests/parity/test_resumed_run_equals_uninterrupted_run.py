@@ -18,6 +18,7 @@ from recmoe.runs.worker import run_worker
 from recmoe.training.runtime import start_runtime
 
 ExperimentMaker = Callable[..., ExperimentConfig]
+Event = Callable[[int, Mapping[str, float]], None]
 
 # 25 steps per epoch; step 35 is half-way through the second.
 OVERRIDES = (
@@ -36,7 +37,7 @@ SPEEDS = ("train/samples_per_s", "train/data_wait_share")
 class FolderWithEvents(RunFolder):
     """Something happens while a line of the curves is written."""
 
-    def __init__(self, root: Path, event: Callable[[int, Mapping[str, float]], None]) -> None:
+    def __init__(self, root: Path, event: Event) -> None:
         super().__init__(root)
         self.event = event
 
@@ -45,12 +46,16 @@ class FolderWithEvents(RunFolder):
         self.event(step, values)
 
 
+def nothing(step: int, values: Mapping[str, float]) -> None:
+    """What happens in an undisturbed run."""
+
+
 def train(
     config: ExperimentConfig,
     root: Path,
     *,
     resume: bool = False,
-    event: Callable[[int, Mapping[str, float]], None] = lambda step, values: None,
+    event: Event = nothing,
 ) -> RunResult:
     """In this process, on one thread."""
 
@@ -85,7 +90,7 @@ def test_resumed_run_equals_uninterrupted_run(backend: str, make_experiment: Exp
         pytest.importorskip("torchrec")
     config = make_experiment(tmp_path, *OVERRIDES, f"tables.backend={backend}")
 
-    def sigterm_at(asked: int, curve: str) -> Callable[[int, Mapping[str, float]], None]:
+    def sigterm_at(asked: int, curve: str) -> Event:
         def event(step: int, values: Mapping[str, float]) -> None:
             if step == asked and any(name.startswith(curve) for name in values):
                 os.kill(os.getpid(), signal.SIGTERM)
