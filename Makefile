@@ -13,6 +13,7 @@ FROM ?=
 TO ?= demo/$(DATA)
 
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -q --progress-bar off --disable-pip-version-check
 STAMP := $(VENV)/.installed-$(STACK)
 
 .PHONY: demo test fast lint types install lock clean
@@ -23,10 +24,13 @@ install: $(STAMP)
 # would pull the CUDA build of fbgemm.
 $(STAMP): requirements/$(STACK).lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Python 3.11 is needed; set PYTHON=/path/to/python3.11"; exit 1; }
-	$(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install pip; }
-	$(BIN)/python -m pip install --progress-bar off --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
-	$(BIN)/python -m pip install --progress-bar off --quiet --no-deps -r requirements/$(STACK).lock
-	$(BIN)/python -m pip install --progress-bar off --quiet --no-deps --no-build-isolation -e .
+	@echo "making $(VENV): torch, then what requirements/$(STACK).lock names (two to five minutes)"
+	@# Debian's python3 has no ensurepip unless python3-venv is installed; its pip does the same.
+	@if $(PYTHON) -c 'import ensurepip' 2> /dev/null; then $(PYTHON) -m venv $(VENV); \
+	  else $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install -q pip; fi
+	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	@$(PIP) --no-deps -r requirements/$(STACK).lock
+	@$(PIP) -q --no-deps --no-build-isolation -e .
 	@touch $@
 
 demo: install
