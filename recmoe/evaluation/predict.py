@@ -3,7 +3,7 @@
 # N rows, B rows of a batch, L label columns, T tasks
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -86,7 +86,9 @@ def _score_batch(ranker: MultiTaskRanker, batch: Any, num_rows: int, slices: Seq
         columns["/groups"] = batch.groups_B[:num_rows].cpu().numpy()
     for name in slices:
         columns[name] = extra[name].to_pandas().to_numpy()
-    return _Share(columns=columns, usages=[expert_usage(use) for use in output.gate_uses])
+    # A rank without a row of its own still has usages to merge.
+    uses = [replace(use, weights_BGE=use.weights_BGE[: max(num_rows, 1)]) for use in output.gate_uses]
+    return _Share(columns=columns, usages=[expert_usage(use) for use in uses])
 
 
 def _joined(parts: Sequence[_Share]) -> _Share:

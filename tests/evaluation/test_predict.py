@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from recmoe.data.loader import BatchLoader
+from recmoe.data.parquet import ParquetStream
+from recmoe.evaluation.predict import Scored, _Share, predict_rows
+from recmoe.features.encoder import FeatureEncoder
+from recmoe.model import MultiTaskRanker
+
+
+@pytest.fixture
+def stream(shop_log: pa.Table, tmp_path: Path) -> ParquetStream:
+    pq.write_table(shop_log.slice(0, 31), tmp_path / "log.parquet", row_group_size=10)
+    return ParquetStream([str(tmp_path / "log.parquet")], seed=0, shuffle_rows=None, cache_dir=tmp_path)
+
+
+def scored_by(
+    num_ranks: int, stream: ParquetStream, encoder: FeatureEncoder, model: MultiTaskRanker, batch_size: int
+) -> Scored:
+    """What the first of some ranks gets, after the others have given it their shares."""
+    shares: list[_Share] = []
+
+    def give(share: _Share) -> list[_Share]:
+        shares.append(share)
+        return [share]
+
+    def take(share: _Share) -> list[_Share]:
+        return [share, *shares]
+
+    for rank in range(1, num_ranks):
+        loader = BatchLoader(stream, encoder, batch_size=batch_size, rank=rank, world_size=num_ranks)
+        predict_rows(model, loader, slices=["hour"], gather=give)
+    loader = BatchLoader(stream, encoder, batch_size=batch_size, world_size=num_ranks)
+    return predict_rows(model, loader, slices=["hour"], gather=take)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3])
+def test_every_row_is_scored_once_in_file_order(
+    num_ranks: int,
+    stream: ParquetStream,
+    shop_log: pa.Table,
+    shop_encoder: FeatureEncoder,
+    shop_model: MultiTaskRanker,
+) -> None:
+    rows = shop_log.slice(0, 31)
+    with torch.no_grad():
+        expected_NT = shop_model.predict(shop_encoder.encode(rows)).numpy()
+
+    found = scored_by(num_ranks, stream, shop_encoder, shop_model, batch_size=4).predictions
+
+    np.testing.assert_allclose(found.predictions_NT, expected_NT, rtol=1e-5)
+    assert found.task_names == ("ctr", "cvr", "ctcvr")
+    np.testing.assert_array_equal(found.labels_NT[:, 0], rows["click"].to_numpy())
+    # cvr counts among clicks alone.
+    np.testing.assert_array_equal(found.weights_NT[:, 1], rows["click"].to_numpy())
+    np.testing.assert_array_equal(found.slices["hour"], rows["hour"].to_numpy())
+    assert found.groups_N is not None
+    assert len(set(found.groups_N.tolist())) == 7
+    assert found.spaces == {"ctr": "all", "cvr": "click", "ctcvr": "all"}
+    assert found.kinds == dict.fromkeys(found.task_names, "binary")
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3])
+def test_use_of_experts_is_that_of_the_rows_however_they_are_batched_and_shared_out(
+    num_ranks: int, stream: ParquetStream, shop_encoder: FeatureEncoder, shop_model: MultiTaskRanker
+) -> None:
+    (whole,) = scored_by(1, stream, shop_encoder, shop_model, batch_size=31).usages
+
+    (pieces,) = scored_by(num_ranks, stream, shop_encoder, shop_model, batch_size=7).usages
+
+    assert (pieces.num_rows, whole.num_rows) == (31, 31)
+    torch.testing.assert_close(pieces.usage_GE, whole.usage_GE, rtol=1e-6, atol=0.0)
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_model_scores_in_evaluation_mode_and_is_left_as_it_was(
+    is_training: bool, stream: ParquetStream, shop_encoder: FeatureEncoder, shop_model: MultiTaskRanker
+) -> None:
+    seen: list[bool] = []
+    hook = shop_model.towers[0].register_forward_pre_hook(lambda module, _: seen.append(module.training))
+    shop_model.train(is_training)
+    try:
+        predict_rows(shop_model, BatchLoader(stream, shop_encoder, batch_size=16))
+        after = shop_model.training
+    finally:
+        hook.remove()
+        shop_model.eval()
+
+    assert seen == [False, False]
+    assert after is is_training
