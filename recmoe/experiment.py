@@ -10,9 +10,13 @@ from pydantic import NonNegativeInt
 from recmoe.config import Config, config_from_dict, load_config
 from recmoe.data.loader import DataConfig
 from recmoe.embeddings.tables import TablesConfig
+from recmoe.errors import ConfigError
 from recmoe.evaluation.evaluate import EvaluationConfig
-from recmoe.features.schema import FeatureSchema
+from recmoe.evaluation.metrics import metric_best
+from recmoe.features.schema import FeatureSchema, NumericFeature
 from recmoe.model import ModelConfig
+from recmoe.moe.architectures import CGCConfig, PLEConfig
+from recmoe.moe.architectures.cgc import experts_by_task
 from recmoe.ranking.score import RankingConfig
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet, label_columns, task_problems
@@ -54,6 +58,8 @@ class ExperimentConfig(Config):
             return
         yield from self._leaks()
         yield from self._stopping_problems()
+        yield from self._expert_problems()
+        yield from self._width_problems()
         yield from ((f"ranking.{path}", message) for path, message in self.ranking.task_problems(list(self.tasks)))
 
     def _leaks(self) -> Iterator[tuple[str, str]]:
@@ -74,10 +80,37 @@ class ExperimentConfig(Config):
         if not self.data.validation:
             yield "data.validation", "early stopping needs a validation split"
         metrics = self.evaluation.metric_names(self.tasks, has_groups=self.inputs.group is not None)
-        if stopping.metric not in metrics:
+        usable = [name for name in metrics if metric_best(name) != "one"]
+        if stopping.metric in metrics and stopping.metric not in usable:
+            yield (
+                path,
+                f"{stopping.metric} is best at 1, neither high nor low; choose one of {', '.join(usable)}",
+            )
+        elif stopping.metric not in metrics:
             near = difflib.get_close_matches(stopping.metric, metrics, n=1, cutoff=0.3)
-            hint = f", did you mean {near[0]}?" if near else ""
-            yield path, f"no such metric: {stopping.metric}{hint} There are: {', '.join(metrics)}"
+            hint = f", did you mean {near[0]}?" if near else "."
+            yield path, f"no such metric: {stopping.metric}{hint} There are: {', '.join(usable)}"
+
+    def _expert_problems(self) -> Iterator[tuple[str, str]]:
+        """Numbers of experts by task that do not name the tasks with a tower."""
+        architecture = self.model.architecture
+        if isinstance(architecture, CGCConfig | PLEConfig):
+            try:
+                experts_by_task(architecture.num_task_experts, self.task_set().tower_names)
+            except ConfigError as error:
+                yield "model.architecture.num_task_experts", str(error)
+
+    def _width_problems(self) -> Iterator[tuple[str, str]]:
+        """Table widths that the back end cannot do."""
+        told = set()
+        for name, feature in self.inputs.features.items():
+            if isinstance(feature, NumericFeature) and "bucket" not in feature.forms:
+                continue
+            path = "inputs.width" if feature.width is None else f"inputs.features.{name}.width"
+            problem = self.tables.width_problem(feature.width or self.inputs.width)
+            if problem is not None and path not in told:
+                told.add(path)
+                yield path, problem
 
     def task_set(self) -> TaskSet:
         """The tasks, ready for a model."""

@@ -6,6 +6,7 @@ Heavy packages are imported inside the commands: the help must come at once.
 """
 
 import errno
+import logging
 import sys
 
 import typer
@@ -51,6 +52,7 @@ MENDABLE = {
 
 def main() -> None:
     """Run the command line and exit; errors that a user can mend come without a traceback."""
+    _show_warnings()
     try:
         app()
     except RecmoeError as error:
@@ -61,3 +63,13 @@ def main() -> None:
             raise
         print(f"error: {error.filename or 'write'}: {MENDABLE[error.errno]}", file=sys.stderr)
         sys.exit(1)
+
+
+def _show_warnings() -> None:
+    """What recmoe warns of goes to stderr in one form, whatever other packages do to Python's logging."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    logger = logging.getLogger("recmoe")
+    logger.handlers = [handler]
+    logger.propagate = False

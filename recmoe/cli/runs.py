@@ -94,7 +94,8 @@ def train(
     if as_json:
         values = result.report.values() if result.report else {}
         print_json({"run_dir": root, "is_interrupted": result.is_interrupted, "metrics": values,
-                    "samples_per_s": result.samples_per_s, "bundle": result.folder.bundle})  # fmt: skip
+                    "samples_per_s": result.samples_per_s, "bundle": result.folder.bundle,
+                    "skipped": result.folder.state.get("skipped", {})})  # fmt: skip
     if result.is_interrupted:
         print(f"stopped at step {result.folder.state['step']:,}; go on with --resume --run-dir {root}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
@@ -102,6 +103,8 @@ def train(
         if result.report is not None:
             _print_report(result.report, slices=False)
             print(f"\nreport   {result.folder.page}")
+        for split, told in result.folder.state.get("skipped", {}).items():
+            print(f"skipped  {split}: {told}")
         print(f"bundle   {result.folder.bundle}\nspeed    {result.samples_per_s:,.0f} samples/s")
         print(f"next     recmoe register {root}, or recmoe serve {root}")
 

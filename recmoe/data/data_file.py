@@ -72,7 +72,7 @@ class DataFile:
             return table if table.schema.equals(schema) else table.cast(schema)
         except UNREADABLE as error:
             raise DataError(
-                f"{self.path}: cannot read {_row_groups(groups)} ({error}); "
+                f"{self.path}: cannot read {_row_groups(groups)} ({_reason(error)}); "
                 "if the file is damaged, write it anew, or set data.on_error to skip"
             ) from error
 
@@ -85,7 +85,8 @@ class DataFile:
                 self.read([group], schema).validate(full=True)
             except (DataError, *UNREADABLE) as error:
                 bad.append(group)
-                reasons.append(f"{self.path}: row group {group} left out, {self.group_rows[group]} rows: {error}")
+                reason = _reason(error.__cause__ or error)
+                reasons.append(f"{self.path}: row group {group} left out, {self.group_rows[group]} rows: {reason}")
         num_rows = sum(self.group_rows[group] for group in bad)
         return replace(self, bad_groups=frozenset(bad), num_skipped_rows=self.num_skipped_rows + num_rows), reasons
 
@@ -103,7 +104,7 @@ def open_data_file(path: Path, *, cache_dir: Path, on_error: Literal["fail", "sk
         num_bytes = path.stat().st_size
     except UNREADABLE as error:
         raise DataError(
-            f"{path}: not a readable Parquet file ({error}); "
+            f"{path}: not a readable Parquet file ({_reason(error)}); "
             "if it is cut or damaged, write it anew, or set data.on_error to skip"
         ) from error
     return DataFile(
@@ -114,6 +115,11 @@ def open_data_file(path: Path, *, cache_dir: Path, on_error: Literal["fail", "sk
         group_rows=tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)),
         num_skipped_rows=num_skipped_rows(metadata),
     )
+
+
+def _reason(error: BaseException) -> str:
+    """What pyarrow says, on one line and without bytes of the file in it."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
 
 
 def _row_groups(groups: Sequence[int]) -> str:

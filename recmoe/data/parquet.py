@@ -3,7 +3,6 @@
 # N rows of the stream, R rows that remain of an epoch, W ranks, B rows per batch
 
 import hashlib
-import logging
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -22,8 +21,6 @@ from recmoe.data.row_block import RowBlock, joined
 from recmoe.errors import DataError, SchemaError
 
 __all__ = ["Cursor", "ParquetStream"]
-
-logger = logging.getLogger(__name__)
 
 Window = tuple[RowGroup, ...]
 
@@ -65,6 +62,8 @@ class ParquetStream:
         self.seed = seed
         self.shuffle_rows = shuffle_rows
         self.num_skipped_files = 0
+        self.skipped: list[str] = []
+        """What was left out and why, a line per file or row group."""
         found = find_files(paths)
         self._files = self._opened(found, cache_dir, on_error)
         self.arrow_schema: pa.Schema = _common_schema(self._files, columns)
@@ -76,7 +75,7 @@ class ParquetStream:
         if self.num_rows == 0:
             raise DataError(
                 f"the split is empty: no rows in {', '.join(paths)} ({len(found)} files, {self.num_skipped_files} of "
-                f"them unreadable, {self.num_skipped_rows} rows skipped)"
+                f"them unreadable, {self.num_skipped_rows} rows skipped); name files with rows under data"
             )
         self._groups = tuple(_row_groups(self._files))
         self._kept: tuple[tuple[Window, tuple[str, ...]], pa.Table] | None = None
@@ -99,6 +98,14 @@ class ParquetStream:
             if column not in self.arrow_schema.names:
                 self._files[0].select([column])
                 raise AssertionError(f"{column} is not among the columns of the stream")
+
+    def file_row(self, row: int) -> tuple[Path, int]:
+        """File, and row in it, of a row in the order of the files."""
+        for group in self._groups:
+            if row < group.num_rows:
+                return self.files[group.file], group.first_row + row
+            row -= group.num_rows
+        raise AssertionError("row is beyond the stream")
 
     def start(self, epoch: int = 0) -> Cursor:
         """The cursor of a whole epoch."""
@@ -217,14 +224,13 @@ class ParquetStream:
             except DataError as error:
                 if on_error == "fail":
                     raise
-                logger.warning("left out: %s", error)
+                self.skipped.append(f"left out: {error}")
                 self.num_skipped_files += 1
         return files
 
     def _verified(self, file: DataFile) -> DataFile:
         verified, reasons = file.verified(self.arrow_schema)
-        for reason in reasons:
-            logger.warning("%s", reason)
+        self.skipped += reasons
         return verified
 
 

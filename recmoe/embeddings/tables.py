@@ -62,6 +62,15 @@ class TablesConfig(Config):
             "torchrec" if importlib.util.find_spec("torchrec") and importlib.util.find_spec("fbgemm_gpu") else "plain"
         )
 
+    def width_problem(self, width: int) -> str | None:
+        """Why tables of a width cannot be made, or None."""
+        if width % 4 == 0 or self.resolved_backend() == "plain":
+            return None
+        return (
+            f"width {width} is no multiple of 4, which torchrec's kernels need; use {width // 4 * 4 + 4}, "
+            "or tables.backend: plain"
+        )
+
     def launch_problems(
         self, *, tables: Collection[TableSpec], device_type: str, world_size: int
     ) -> Iterator[tuple[str, str]]:
@@ -80,12 +89,9 @@ class TablesConfig(Config):
         if device_type == "cpu" and self.optimizer.kind == "adam":
             yield "optimizer.kind", "torchrec has no adam for tables on a CPU; use rowwise_adagrad, adagrad or sgd"
         for spec in tables:
-            if spec.width % 4:
-                yield (
-                    "backend",
-                    f"table {spec.name} has width {spec.width}; torchrec's kernels need a multiple of 4, such as "
-                    f"{spec.width // 4 * 4 + 4}; change inputs.width or the feature's width, or use backend: plain",
-                )
+            problem = self.width_problem(spec.width)
+            if problem is not None:
+                yield "backend", f"table {spec.name}: {problem}"
 
     def build(self, *, layout: InputLayout, seed: int) -> nn.Module:
         """Tables of a layout: plain ones ready to use, torchrec's to be placed first (``placement.place``)."""

@@ -19,14 +19,14 @@ def find_column(table: pa.Table, name: str, *, needed_by: str) -> pa.ChunkedArra
     if places:
         raise SchemaError(f"column {name!r}, needed by {needed_by}, is there {len(places)} times; rename the others")
     raise SchemaError(
-        f"column {name!r} is missing, needed by {needed_by}{_did_you_mean(name, table.column_names)}; "
+        f"column {name!r} is missing, needed by {needed_by}; {_did_you_mean(name, table.column_names)}"
         f"found: {', '.join(map(str, table.column_names)) or 'no columns'}"
     )
 
 
 def _did_you_mean(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f"did you mean {near[0]!r}? " if near else ""
 
 
 def feature_column(table: pa.Table, name: str, feature: FeatureConfig) -> pa.ChunkedArray:

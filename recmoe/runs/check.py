@@ -5,14 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import pyarrow as pa
 import torch
 
+from recmoe.data.loader import BatchLoader
+from recmoe.data.parquet import ParquetStream
 from recmoe.experiment import ExperimentConfig
 from recmoe.features.encoder import FeatureEncoder
+from recmoe.runs.encoder import CHUNK_ROWS, learn_encoder
 from recmoe.tasks.funnel import TaskSet
 
-CHUNK_ROWS = 65_536
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -77,9 +78,7 @@ def check_data(config: ExperimentConfig, *, cache_dir: Path) -> DataCheck:
         for split in SPLITS
         if getattr(config.data, split)
     }
-    encoder = FeatureEncoder.fit(
-        config.inputs, streams["train"].chunks(batch_size=CHUNK_ROWS), config.task_set().label_columns
-    )
+    encoder = learn_encoder(config, streams["train"])
     checks: dict[Split, SplitCheck] = {}
     for split, stream in streams.items():
         check = SplitCheck(
@@ -89,18 +88,17 @@ def check_data(config: ExperimentConfig, *, cache_dir: Path) -> DataCheck:
             num_skipped_files=stream.num_skipped_files,
             tasks={name: TaskCount() for name in tasks.names},
         )
-        _count(check, stream.chunks(batch_size=CHUNK_ROWS), encoder, tasks)
+        _count(check, stream, encoder, tasks)
         checks[split] = check
     table_rows = {table.name: table.num_rows for table in encoder.layout.tables}
     return DataCheck(checks, table_rows, tuple(_warnings(config, checks, tasks)))
 
 
-def _count(check: SplitCheck, chunks: Iterator[pa.Table], encoder: FeatureEncoder, tasks: TaskSet) -> None:
+def _count(check: SplitCheck, stream: ParquetStream, encoder: FeatureEncoder, tasks: TaskSet) -> None:
     keys = [key.name for key in encoder.layout.sparse]
     check.num_ids = dict.fromkeys(keys, 0)
     check.num_unknown = dict.fromkeys(keys, 0)
-    for chunk in chunks:
-        batch = encoder.encode(chunk)
+    for batch, _, _ in BatchLoader(stream, encoder, batch_size=CHUNK_ROWS).all_rows():
         labels_BT, weights_BT = tasks.targets(batch.labels_BL)
         for column, name in enumerate(tasks.names):
             count = check.tasks[name]

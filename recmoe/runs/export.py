@@ -5,6 +5,7 @@ from pathlib import Path
 
 from recmoe.errors import TrainingError
 from recmoe.export.bundle import ModelBundle
+from recmoe.export.manifest import Manifest
 from recmoe.runs.folder import RunFolder
 
 
@@ -19,6 +20,7 @@ def export_run(folder: RunFolder, target: Path) -> ModelBundle:
         BundleError: the bundle is damaged, or its scores differ from the training model's.
     """
     bundle = run_bundle(folder)
+    Manifest.read(bundle).verify(bundle)
     if target.exists():
         raise TrainingError(f"{target} exists already; remove it or choose another --to")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from recmoe.errors import TrainingError
+from recmoe.training.checkpoint_folder import committed
 
 
 class RunFolder:
@@ -39,6 +41,8 @@ class RunFolder:
     def start(self, config: Mapping[str, Any], *, resume: bool) -> None:
         """Claim the folder for a run, or check that it belongs to the same run.
 
+        A run without a checkpoint has nothing to lose: resumed with another config, it starts anew with that.
+
         Raises:
             TrainingError: it holds another run, or one and ``resume`` is off.
         """
@@ -50,8 +54,11 @@ class RunFolder:
             return
         if not resume:
             raise TrainingError(f"{self.root} holds a run already; go on with --resume or choose another --run-dir")
-        changed = sorted(_differences(json.loads(self.config.read_text()), config))
-        if changed:
+        changed = sorted(_differences(_read(self.config), config))
+        if changed and not committed(self.checkpoints):
+            shutil.rmtree(self.encoder, ignore_errors=True)
+            write_atomically(self.config, json.dumps(config, indent=2))
+        elif changed:
             raise TrainingError(
                 f"{self.root} was started with another config: {', '.join(changed)}; "
                 "resume with the same values, or start afresh in another --run-dir"
@@ -62,8 +69,7 @@ class RunFolder:
         """What is known of the run so far."""
         if not self._state.exists():
             return {}
-        state: dict[str, Any] = json.loads(self._state.read_text())
-        return state
+        return _read(self._state)
 
     def update_state(self, **values: Any) -> None:
         """Remember something of the run."""
@@ -108,6 +114,18 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
         else:
             changed.append(path)
     return changed
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except ValueError as error:
+        raise TrainingError(
+            f"{path} is damaged: {error}; put it back from a copy, or train again in another --run-dir"
+        ) from error
+    if not isinstance(values, dict):
+        raise TrainingError(f"{path} is damaged: it holds no object; train again in another --run-dir")
+    return values
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -9,9 +9,8 @@ import torch
 from recmoe.embeddings.logical import dense_parameters
 from recmoe.errors import ShardingError
 from recmoe.experiment import ExperimentConfig
-from recmoe.features.encoder import FeatureEncoder
 from recmoe.model import build_model
-from recmoe.runs.check import CHUNK_ROWS
+from recmoe.runs.encoder import learn_encoder
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def plan_tables(config: ExperimentConfig, *, num_workers: int, cache_dir: Path) 
     """
     stream = config.data.build("train", seed=config.seed, cache_dir=cache_dir)
     tasks = config.task_set()
-    encoder = FeatureEncoder.fit(config.inputs, stream.chunks(batch_size=CHUNK_ROWS), tasks.label_columns)
+    encoder = learn_encoder(config, stream)
     asked = config.training.device
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked)
     layout = encoder.layout

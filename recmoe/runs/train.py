@@ -1,11 +1,10 @@
 """A run from config to bundle: prepare, train (however it is launched), record."""
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-import pyarrow as pa
 
 from recmoe.config import dump_config
 from recmoe.data.parquet import ParquetStream
@@ -13,16 +12,17 @@ from recmoe.errors import RecmoeError, TrainingError
 from recmoe.evaluation.report import Report
 from recmoe.experiment import ExperimentConfig
 from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.schema import IndexConfig, NumericFeature
+from recmoe.runs.encoder import check_rows, learn_encoder
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.source import RUNS
-from recmoe.runs.worker import open_split, run_worker
+from recmoe.runs.worker import Split, open_split, run_worker
 from recmoe.tracking.tracker import Tracker, metric_name
 from recmoe.training.checkpoint_folder import committed
 from recmoe.training.follow import CurveFollower
 from recmoe.training.runtime import start_runtime
 
-FIT_ROWS = 65_536
-"""Rows per chunk when vocabularies and statistics are learnt."""
+_logger = logging.getLogger(__name__)
 
 Launch = Callable[[ExperimentConfig, RunFolder], None]
 """Has ``run_worker`` run in one process or many, and returns when it is over."""
@@ -110,19 +110,39 @@ def prepare(config: ExperimentConfig, folder: RunFolder) -> FeatureEncoder:
         )
     if folder.encoder.exists() and (has_checkpoints or known == stream.identity):
         return FeatureEncoder.load(folder.encoder)
-    # All splits are opened, so that an empty or unreadable one is found before the training and not after.
+    splits: dict[Split, ParquetStream] = {"train": stream}
     for split in ("validation", "test"):
         if getattr(config.data, split):
-            open_split(config, folder, split)
-    encoder = FeatureEncoder.fit(config.inputs, chunks(stream), config.task_set().label_columns)
+            splits[split] = open_split(config, folder, split)
+    folder.update_state(skipped=_skipped(splits))
+    encoder = learn_encoder(config, stream)
+    for split, rows in splits.items():
+        # Of the training rows, only ids that are row numbers have not been looked at yet.
+        if split != "train" or _has_index(config):
+            check_rows(rows, encoder)
     encoder.save(folder.encoder)
     folder.update_state(train_files=stream.identity)
     return encoder
 
 
-def chunks(stream: ParquetStream) -> Iterator[pa.Table]:
-    """The rows of a stream in the order of its files."""
-    return stream.chunks(batch_size=FIT_ROWS)
+def _has_index(config: ExperimentConfig) -> bool:
+    features = config.inputs.features.values()
+    return any(not isinstance(one, NumericFeature) and isinstance(one.encoding, IndexConfig) for one in features)
+
+
+def _skipped(splits: Mapping[Split, ParquetStream]) -> dict[str, str]:
+    """What damage has cost each split, for the end of the run; each piece is told now."""
+    told: dict[str, str] = {}
+    for split, stream in splits.items():
+        for reason in stream.skipped:
+            _logger.warning("%s", reason)
+        if stream.num_skipped_rows or stream.num_skipped_files:
+            told[split] = (
+                f"{stream.num_skipped_rows:,} rows and {stream.num_skipped_files:,} files that cannot be read "
+                f"(data.on_error: skip); {stream.num_rows:,} rows remain"
+            )
+            _logger.warning("%s: left out %s", split, told[split])
+    return told
 
 
 def _record(folder: RunFolder, tracker: Tracker) -> None:

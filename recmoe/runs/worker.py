@@ -68,6 +68,7 @@ class _Job:
         self.runtime = runtime
         self.encoder = FeatureEncoder.load(folder.encoder)
         self.tasks = config.task_set()
+        self._streams: dict[Split, ParquetStream] = {}
         self.placed = place(
             self._training_model(), config=config.tables, device=runtime.device, find_unused_parameters=False
         )
@@ -108,7 +109,7 @@ class _Job:
     def train(self) -> TrainResult:
         """Go on from the last committed checkpoint, or start."""
         training = self.config.training
-        stream = open_split(self.config, self.folder, "train")
+        stream = self._stream("train")
         position = self._resumed() or Position(cursor=stream.start())
         num_steps = self._num_steps(stream, position)
         if self.runtime.is_main:
@@ -153,7 +154,7 @@ class _Job:
 
     def write_bundle(self) -> None:
         """Copy the model into plain tables and prove that it scores raw rows as the training model does."""
-        stream = open_split(self.config, self.folder, "test" if self.config.data.test else "train")
+        stream = self._stream("test" if self.config.data.test else "train")
         rows = next(iter(stream.chunks(batch_size=NUM_REPLAY_ROWS)))
         self.ranker.eval()
         # Not inference_mode: the fused look-up has no kernel for it.
@@ -217,9 +218,15 @@ class _Job:
         return None if stopping is None else report.value(stopping.metric)
 
     def _score(self, split: Split, config: EvaluationConfig) -> Scored:
-        stream = open_split(self.config, self.folder, split)
+        stream = self._stream(split)
         loader = self._loader(stream, self.config.training.evaluation_batch_size)
         return predict_rows(self.ranker, loader, slices=config.slices, gather=self.runtime.gather)
+
+    def _stream(self, split: Split) -> ParquetStream:
+        # Opened once: where damaged rows are skipped, opening reads everything.
+        if split not in self._streams:
+            self._streams[split] = open_split(self.config, self.folder, split)
+        return self._streams[split]
 
     def _loader(self, stream: ParquetStream, batch_size: int) -> BatchLoader:
         return BatchLoader(

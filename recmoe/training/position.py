@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recmoe.data.order import Cursor
+from recmoe.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,14 @@ class Position:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Position":
-        """The inverse of ``to_json``."""
-        cursor = values["cursor"]
-        remaining = tuple((int(start), int(stop)) for start, stop in cursor["remaining"])
-        parts = {"cursor": Cursor(epoch=cursor["epoch"], remaining=remaining), "loss_sums": tuple(values["loss_sums"])}
-        return cls(**{**values, **parts})
+        """The inverse of ``to_json``; CheckpointError for what another version wrote."""
+        try:
+            cursor = values["cursor"]
+            remaining = tuple((int(start), int(stop)) for start, stop in cursor["remaining"])
+            loss_sums = tuple(values["loss_sums"])
+            parts = {"cursor": Cursor(epoch=cursor["epoch"], remaining=remaining), "loss_sums": loss_sums}
+            return cls(**{**values, **parts})
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"the checkpoint was written by another version of recmoe ({error}); train in another --run-dir"
+            ) from error

@@ -123,7 +123,7 @@ def test_a_width_the_kernels_cannot_do_is_told_before_launch() -> None:
 
     problems = list(config.launch_problems(tables=[spec], device_type="cpu", world_size=1))
 
-    assert "table tag has width 6; torchrec's kernels need a multiple of 4, such as 8" in problems[0][1]
+    assert "table tag: width 6 is no multiple of 4, which torchrec's kernels need; use 8" in problems[0][1]
 
 
 def test_a_gpu_does_what_a_cpu_cannot(layout: InputLayout) -> None:

@@ -15,7 +15,7 @@ def test_missing_column_is_named_with_what_needs_it_and_what_is_there() -> None:
 
     with pytest.raises(
         SchemaError,
-        match=r"column 'price' is missing, needed by feature 'cost'; did you mean 'prize'\?; found: prize, shop",
+        match=r"column 'price' is missing, needed by feature 'cost'; did you mean 'prize'\? found: prize, shop",
     ):
         feature_column(table, "cost", NumericFeature(column="price"))
 
