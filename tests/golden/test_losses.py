@@ -1,0 +1,130 @@
+"""Losses of the first 20 steps of every architecture, as they were when last looked at.
+
+A change that should not move the numbers must not. One that should, such as another initialisation, renews the
+files, and says why in its commit::
+
+    RECMOE_RENEW_GOLDEN=1 python -m pytest tests/golden
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import get_args
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from recmoe.config import config_from_dict
+from recmoe.experiment import ExperimentConfig
+from recmoe.moe.architectures import ArchitectureConfig
+from recmoe.runs.folder import RunFolder
+from recmoe.runs.train import train_run
+from recmoe.runs.worker import run_worker
+from recmoe.training import loop
+from recmoe.training.runtime import start_runtime
+
+KINDS = [cls.model_fields["kind"].default for cls in get_args(get_args(ArchitectureConfig)[0])]
+NUM_STEPS = 20
+TASKS = ("ctr", "cvr", "ctcvr", "watch")
+RELATIVE_TOLERANCE = 1e-5
+"""Other processors add in another order; a change of the arithmetic moves more than the last digits."""
+SMALL = {
+    "single_task": {"hidden": [8]},
+    "shared_bottom": {"hidden": [8]},
+    "omoe": {"num_experts": 3, "expert_hidden": [8]},
+    "mmoe": {"num_experts": 3, "expert_hidden": [8]},
+    "cgc": {"num_task_experts": 1, "num_shared_experts": 2, "expert_hidden": [8]},
+    "ple": {"num_levels": 2, "num_task_experts": 1, "num_shared_experts": 1, "expert_hidden": [8]},
+}
+
+
+def write_log(path: Path) -> None:
+    """160 rows made by arithmetic alone: random generators may change with their libraries."""
+    rows = range(160)
+    click = [int((i * 7 + i // 5) % 3 == 0) for i in rows]
+    log = {
+        "user": [f"u{i * 5 % 11}" for i in rows],
+        "tags": [[f"t{(i + k) % 6}" for k in range(i % 4)] for i in rows],
+        "age": [None if i % 13 == 0 else 18.0 + i * 17 % 50 for i in rows],
+        "item": [f"i{i * 3 % 17}" for i in rows],
+        "price": [1.0 + i * 29 % 97 for i in rows],
+        "click": click,
+        "purchase": [int(c and i % 2 == 0) for i, c in zip(rows, click, strict=True)],
+        "seconds": [float(i * 11 % 60) if c else None for i, c in zip(rows, click, strict=True)],
+    }
+    pq.write_table(pa.table(log), path)
+
+
+def config_of(kind: str, log: Path) -> ExperimentConfig:
+    numeric = {"kind": "numeric", "forms": ["value", "bucket", "vector"], "buckets": {"kind": "quantile", "count": 4}}
+    return config_from_dict(
+        ExperimentConfig,
+        {
+            "name": "golden",
+            "seed": 1,
+            "data": {"train": str(log)},
+            "inputs": {
+                "width": 4,
+                "features": {
+                    "user": {"kind": "id", "side": "user"},
+                    "tags": {"kind": "id_list", "side": "user"},
+                    "age": {**numeric, "side": "user"},
+                    "item": {"kind": "id"},
+                    "price": {**numeric, "log1p": True},
+                },
+            },
+            "tasks": {
+                "ctr": {"kind": "binary", "label": "click"},
+                "cvr": {"kind": "binary", "label": "purchase", "space": "click"},
+                "ctcvr": {"kind": "product", "of": ["ctr", "cvr"], "label": "purchase"},
+                "watch": {"kind": "regression", "label": "seconds", "space": "click", "transform": "log1p"},
+            },
+            "model": {"architecture": {"kind": kind, **SMALL[kind]}, "towers": {"hidden": [4]}, "balance": 0.01},
+            "tables": {"backend": "plain", "init_std": 0.1, "optimizer": {"kind": "rowwise_adagrad", "lr": 0.05}},
+            "training": {
+                "batch_size": 16,
+                "epochs": 2,
+                "device": "cpu",
+                "precision": "fp32",
+                "dense_optimizer": {"kind": "adamw", "lr": 0.01, "weight_decay": 0.01},
+                "schedule": {"kind": "cosine", "warmup_steps": 5},
+            },
+            "tracking": {"kind": "none"},
+        },
+    )
+
+
+def losses_of(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
+    """A row per step: the loss of every task."""
+
+    def launch(config: ExperimentConfig, run: RunFolder) -> None:
+        runtime = start_runtime(device="cpu")
+        torch.set_num_threads(1)
+        run_worker(config, run, runtime=runtime)
+
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    write_log(folder / "train.parquet")
+    config = config_of(kind, folder / "train.parquet")
+    run = train_run(config, folder / "run", resume=False, launch=launch, is_quiet=True).folder
+    lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    return [[line[f"train/{task}/loss"] for task in TASKS] for line in lines]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_losses_are_those_of_the_file(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(__file__).with_name(f"{kind}.txt")
+
+    losses = losses_of(kind, tmp_path, monkeypatch)
+
+    assert len(losses) == NUM_STEPS
+    if "RECMOE_RENEW_GOLDEN" in os.environ:
+        lines = [f"{step:4d} " + " ".join(f"{loss:.8f}" for loss in row) for step, row in enumerate(losses, start=1)]
+        path.write_text("\n".join([f"step {' '.join(TASKS)}", *lines, ""]))
+    header, *lines = path.read_text().splitlines()
+    assert header.split() == ["step", *TASKS]
+    for step, (line, row) in enumerate(zip(lines, losses, strict=True), start=1):
+        expected = [float(text) for text in line.split()]
+        assert expected[0] == step
+        assert row == pytest.approx(expected[1:], rel=RELATIVE_TOLERANCE), f"step {step}"
