@@ -2,7 +2,7 @@
 
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,17 @@ from recmoe.export.replay import Replay
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.schema import FeatureSchema
 from recmoe.model import ModelConfig, MultiTaskRanker, build_model
+from recmoe.runs.folder import RunFolder
+from recmoe.runs.train import RunResult, train_run
+from recmoe.runs.worker import run_worker
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet
+from recmoe.training.runtime import start_runtime
 
 BundleMaker = Callable[..., Path]
 ExperimentMaker = Callable[..., ExperimentConfig]
+Event = Callable[[int, Mapping[str, float]], None]
+Train = Callable[..., RunResult]
 
 SHOP_CONFIG: dict[str, Any] = {
     "name": "shop",
@@ -119,6 +125,37 @@ def make_experiment(shop_log: pa.Table) -> ExperimentMaker:
         return config_from_dict(ExperimentConfig, values, overrides=overrides)
 
     return make
+
+
+class FolderWithEvents(RunFolder):
+    """Something happens while a line of the curves is written."""
+
+    def __init__(self, root: Path, event: Event) -> None:
+        super().__init__(root)
+        self.event = event
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        super().log(step, values)
+        self.event(step, values)
+
+
+def nothing(step: int, values: Mapping[str, float]) -> None:
+    """What happens in an undisturbed run."""
+
+
+@pytest.fixture(scope="session")
+def train() -> Train:
+    """``train_run`` on one thread of this process; ``event`` sees every line of the curves."""
+
+    def run(config: ExperimentConfig, root: Path, *, resume: bool = False, event: Event = nothing) -> RunResult:
+        def launch(config: ExperimentConfig, folder: RunFolder) -> None:
+            runtime = start_runtime(device="cpu")
+            torch.set_num_threads(1)
+            run_worker(config, FolderWithEvents(folder.root, event), runtime=runtime)
+
+        return train_run(config, root, resume=resume, launch=launch, is_quiet=True)
+
+    return run
 
 
 @pytest.fixture(scope="session")

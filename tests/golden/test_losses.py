@@ -8,22 +8,21 @@ files, and says why in its commit::
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from recmoe.config import config_from_dict
 from recmoe.experiment import ExperimentConfig
 from recmoe.moe.architectures import ArchitectureConfig
-from recmoe.runs.folder import RunFolder
-from recmoe.runs.train import train_run
-from recmoe.runs.worker import run_worker
+from recmoe.runs.train import RunResult
 from recmoe.training import loop
-from recmoe.training.runtime import start_runtime
+
+Train = Callable[..., RunResult]
 
 KINDS = [cls.model_fields["kind"].default for cls in get_args(get_args(ArchitectureConfig)[0])]
 NUM_STEPS = 20
@@ -96,27 +95,22 @@ def config_of(kind: str, log: Path) -> ExperimentConfig:
     )
 
 
-def losses_of(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
+def losses_of(kind: str, folder: Path, train: Train) -> list[list[float]]:
     """A row per step: the loss of every task."""
 
-    def launch(config: ExperimentConfig, run: RunFolder) -> None:
-        runtime = start_runtime(device="cpu")
-        torch.set_num_threads(1)
-        run_worker(config, run, runtime=runtime)
-
-    monkeypatch.setattr(loop, "LOG_EVERY", 1)
     write_log(folder / "train.parquet")
     config = config_of(kind, folder / "train.parquet")
-    run = train_run(config, folder / "run", resume=False, launch=launch, is_quiet=True).folder
+    run = train(config, folder / "run").folder
     lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
     return [[line[f"train/{task}/loss"] for task in TASKS] for line in lines]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_losses_are_those_of_the_file(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_are_those_of_the_file(kind: str, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
     path = Path(__file__).with_name(f"{kind}.txt")
 
-    losses = losses_of(kind, tmp_path, monkeypatch)
+    losses = losses_of(kind, tmp_path, train)
 
     assert len(losses) == NUM_STEPS
     if "RECMOE_RENEW_GOLDEN" in os.environ:

@@ -13,11 +13,10 @@ import torch
 from recmoe.experiment import ExperimentConfig
 from recmoe.export.bundle import ModelBundle
 from recmoe.runs.folder import RunFolder
-from recmoe.runs.train import RunResult, train_run
-from recmoe.runs.worker import run_worker
-from recmoe.training.runtime import start_runtime
+from recmoe.runs.train import RunResult
 
 ExperimentMaker = Callable[..., ExperimentConfig]
+Train = Callable[..., RunResult]
 Event = Callable[[int, Mapping[str, float]], None]
 
 # 25 steps per epoch; step 35 is half-way through the second.
@@ -32,39 +31,6 @@ OVERRIDES = (
     "model.weighting={kind: uncertainty}",
 )
 SPEEDS = ("train/samples_per_s", "train/data_wait_share")
-
-
-class FolderWithEvents(RunFolder):
-    """Something happens while a line of the curves is written."""
-
-    def __init__(self, root: Path, event: Event) -> None:
-        super().__init__(root)
-        self.event = event
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        super().log(step, values)
-        self.event(step, values)
-
-
-def nothing(step: int, values: Mapping[str, float]) -> None:
-    """What happens in an undisturbed run."""
-
-
-def train(
-    config: ExperimentConfig,
-    root: Path,
-    *,
-    resume: bool = False,
-    event: Event = nothing,
-) -> RunResult:
-    """In this process, on one thread."""
-
-    def launch(config: ExperimentConfig, folder: RunFolder) -> None:
-        runtime = start_runtime(device="cpu")
-        torch.set_num_threads(1)
-        run_worker(config, FolderWithEvents(folder.root, event), runtime=runtime)
-
-    return train_run(config, root, resume=resume, launch=launch, is_quiet=True)
 
 
 def curves(folder: RunFolder) -> list[dict[str, Any]]:
@@ -85,7 +51,9 @@ def assert_same(first: RunResult, second: RunResult) -> None:
 
 
 @pytest.mark.parametrize("backend", ["plain", "torchrec"])
-def test_resumed_run_equals_uninterrupted_run(backend: str, make_experiment: ExperimentMaker, tmp_path: Path) -> None:
+def test_resumed_run_equals_uninterrupted_run(
+    backend: str, train: Train, make_experiment: ExperimentMaker, tmp_path: Path
+) -> None:
     if backend == "torchrec":
         pytest.importorskip("torchrec")
     config = make_experiment(tmp_path, *OVERRIDES, f"tables.backend={backend}")

@@ -18,7 +18,7 @@ from recmoe.data.parquet import ParquetStream
 from recmoe.embeddings.logical import dense_parameters
 from recmoe.embeddings.placement import place
 from recmoe.embeddings.tables import TablesConfig
-from recmoe.errors import TrainingError
+from recmoe.errors import CheckpointError, TrainingError
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.schema import FeatureSchema
 from recmoe.model import ModelConfig, TrainingModel, build_model
@@ -313,3 +313,8 @@ def test_position_survives_json() -> None:
 
     assert Position.from_json(json.loads(json.dumps(position.to_json()))) == position
     assert replace(position, num_samples=30).samples_per_s == 20.0
+
+
+def test_position_of_another_version_is_refused() -> None:
+    with pytest.raises(CheckpointError, match=r"written by another version of recmoe \('cursor'\); train in another"):
+        Position.from_json({"step": 3})
