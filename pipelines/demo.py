@@ -5,7 +5,9 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from recmoe.evaluation.seeds import mean_report
 from recmoe.evaluation.tables import compare_table
 from recmoe.experiment import ExperimentConfig, load_experiment
 from recmoe.registry.registry import CHAMPION, Registry
+from recmoe.runs.folder import RunFolder
 from recmoe.runs.source import RUNS
 from recmoe.runs.train import RunResult, train_run
 
@@ -29,6 +32,8 @@ ARCHITECTURES = ("shared_bottom", "mmoe", "ple")
 METRICS = ("auc", "normalized_entropy", "calibration", "rmse", "mae", "gauc_impression", "ndcg@10", "mrr")
 """What is printed side by side; the reports hold more."""
 NUM_WORKERS = 2
+TABLE_WIDTH = 240
+"""Columns that tables may take, whatever the terminal: a long line is better than numbers cut off."""
 
 
 @dataclass(frozen=True)
@@ -44,21 +49,32 @@ class Candidate:
         return mean_report([run.report for run in self.runs if run.report is not None])
 
 
-def run_demo(*, data: str, source: Path | None, target: Path, num_rows: int, num_seeds: int, num_workers: int) -> None:
-    """Make or import a log, train three architectures, register the best, serve it, rank once."""
-    console = Console(highlight=False, soft_wrap=True)
+@dataclass(frozen=True)
+class Plan:
+    """What is trained, and how."""
+
+    data: str
+    architectures: Sequence[str]
+    num_seeds: int
+    num_workers: int
+    overrides: Sequence[str]
+    """``key.path=value`` for the config of every run."""
+
+
+def run_demo(plan: Plan, *, source: Path | None, target: Path, num_rows: int) -> None:
+    """Make or import a log, train several architectures, register the best, serve it, rank once."""
+    console = Console(highlight=False, soft_wrap=True, width=TABLE_WIDTH)
     started_s = time.monotonic()
     step = _Steps(console)
     step(f"the log → {target}")
-    config_path = _log(data, source, target, num_rows)
+    config_path = _log(plan.data, source, target, num_rows)
     truth = _truth(target)
-    step(f"training {', '.join(ARCHITECTURES)} with {num_workers} Ray Train workers, {num_seeds} seed(s) each")
-    with ray_session(num_workers=num_workers):
-        candidates = [
-            Candidate(kind, [_train(data, config_path, kind, seed, num_workers, console) for seed in range(num_seeds)])
-            for kind in ARCHITECTURES
-        ]
-    step("test split, side by side" + (f", mean of {num_seeds} seeds" if num_seeds > 1 else ""))
+    step(
+        f"training {', '.join(plan.architectures)} with {plan.num_workers} Ray Train workers, "
+        f"{plan.num_seeds} seed(s) each"
+    )
+    candidates = _train_all(plan, config_path, console)
+    step("test split, side by side" + (f", mean of {plan.num_seeds} seeds" if plan.num_seeds > 1 else ""))
     speeds = {c.kind: f"{sum(run.samples_per_s for run in c.runs) / len(c.runs):,.0f}" for c in candidates}
     console.print(
         compare_table(
@@ -66,19 +82,20 @@ def run_demo(*, data: str, source: Path | None, target: Path, num_rows: int, num
         )
     )
     best = _best(candidates)
-    step(f"registering {best.folder.root} as models:/{data}@{CHAMPION}")
-    version = _register(best, data)
-    console.print(f"version {version} of {data}")
-    step(f"serving models:/{data}@{CHAMPION} and ranking one list of the test split")
+    champion = f"models:/{plan.data}@{CHAMPION}"
+    step(f"registering {best.folder.root} as {champion}")
+    version = _register(best, plan.data)
+    console.print(f"version {version} of {plan.data}")
+    step(f"serving {champion} and ranking one list of the test split")
     config = load_experiment(config_path)
     # The server is a process of its own, as in production; importing it here would load it for nothing.
     from pipelines.demo_request import rank_once
 
-    rank_once(config, f"models:/{data}@{CHAMPION}", console)
+    rank_once(config, champion, console)
     step("where things are")
     console.print(f"report    {best.folder.page}")
     console.print(f"MLflow    .venv/bin/mlflow ui --backend-store-uri sqlite:///{RUNS / 'mlflow.db'}")
-    console.print(f"serve     .venv/bin/recmoe serve models:/{data}@{CHAMPION}")
+    console.print(f"serve     .venv/bin/recmoe serve {champion}")
     console.print(f"took      {time.monotonic() - started_s:,.0f} s")
 
 
@@ -114,19 +131,33 @@ def _truth(target: Path) -> dict[str, Mapping[str, float]]:
     return columns
 
 
-def _train(data: str, config_path: Path, kind: str, seed: int, num_workers: int, console: Console) -> RunResult:
+def _train_all(plan: Plan, config_path: Path, console: Console) -> list[Candidate]:
+    """Every architecture with every seed; runs that are finished are taken as they are."""
+    names = [(kind, seed) for kind in plan.architectures for seed in range(plan.num_seeds)]
+    is_done = all(_folder(plan, kind, seed).state.get("status") == "finished" for kind, seed in names)
+    # Ray takes longer to start than finished runs take to read.
+    with nullcontext() if is_done else ray_session(num_workers=plan.num_workers):
+        runs = {name: _train(plan, config_path, *name, console) for name in names}
+    return [Candidate(kind, [runs[kind, seed] for seed in range(plan.num_seeds)]) for kind in plan.architectures]
+
+
+def _train(plan: Plan, config_path: Path, kind: str, seed: int, console: Console) -> RunResult:
     base = load_experiment(config_path)
-    config = load_experiment(config_path, [f"name={data}-{kind}", f"seed={seed}", *_architecture(base, kind)])
+    overrides = [f"name={plan.data}-{kind}", f"seed={seed}", *_architecture(base, kind), *plan.overrides]
     console.print(f"[bold]{kind}[/bold] seed {seed}")
     result = train_run(
-        config,
-        RUNS / f"{data}-{kind}-seed{seed}",
+        load_experiment(config_path, overrides),
+        _folder(plan, kind, seed).root,
         resume=True,
-        launch=lambda c, folder: train_on_ray(c, folder, num_workers=num_workers),
+        launch=partial(train_on_ray, num_workers=plan.num_workers),
     )
     if result.is_interrupted or result.report is None:
         raise RecmoeError(f"{result.folder.root} was interrupted; run the demo again to go on")
     return result
+
+
+def _folder(plan: Plan, kind: str, seed: int) -> RunFolder:
+    return RunFolder(RUNS / f"{plan.data}-{kind}-seed{seed}")
 
 
 def _architecture(base: ExperimentConfig, kind: str) -> list[str]:
@@ -169,15 +200,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=300_000, help="rows of the synthetic log")
     parser.add_argument("--seeds", type=int, help="seeds per architecture; 1 for the synthetic log, else 3")
     parser.add_argument("--workers", type=int, default=NUM_WORKERS, help="Ray Train workers")
+    parser.add_argument("--architectures", nargs="+", default=ARCHITECTURES, help="kinds to compare", metavar="KIND")
+    parser.add_argument(
+        "--set", dest="overrides", action="append", default=[], help="value for every config", metavar="KEY=VALUE"
+    )
     options = parser.parse_args(arguments)
     try:
         run_demo(
-            data=options.data,
+            Plan(
+                data=options.data,
+                architectures=options.architectures,
+                num_seeds=options.seeds or (1 if options.data == "synthetic" else 3),
+                num_workers=options.workers,
+                overrides=options.overrides,
+            ),
             source=options.source,
             target=options.to or Path("demo") / options.data,
             num_rows=options.rows,
-            num_seeds=options.seeds or (1 if options.data == "synthetic" else 3),
-            num_workers=options.workers,
         )
     except RecmoeError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -4,13 +4,14 @@ import json
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pyarrow.parquet as pq
 from rich.console import Console
@@ -62,22 +63,22 @@ def server(source: str) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [str(Path(sys.executable).with_name("recmoe")), "serve", source, "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    try:
-        address = f"http://127.0.0.1:{port}"
-        _wait_until_ready(process, f"{address}/readyz")
-        yield address
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
+    # Not a pipe: nobody reads it while the server runs, and a full one would stop it.
+    with tempfile.TemporaryFile("w+") as said, subprocess.Popen(command, stdout=said, stderr=said) as process:
+        try:
+            address = f"http://127.0.0.1:{port}"
+            _wait_until_ready(process, said, f"{address}/readyz")
+            yield address
+        finally:
+            process.terminate()
 
 
-def _wait_until_ready(process: subprocess.Popen[str], url: str) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], said: TextIO, url: str) -> None:
     deadline_s = time.monotonic() + START_S
     while time.monotonic() < deadline_s:
         if process.poll() is not None:
-            said = process.stderr.read() if process.stderr else ""
-            raise ServingError(f"the server ended with status {process.returncode}: {said.strip()}")
+            said.seek(0)
+            raise ServingError(f"the server ended with status {process.returncode}: {said.read().strip()}")
         try:
             with urllib.request.urlopen(url, timeout=2):
                 return

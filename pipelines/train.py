@@ -1,53 +1,79 @@
 """Train an experiment in Ray Train workers: the same job, one process per worker."""
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipelines.ray_session import ray_session
 from recmoe.errors import RecmoeError, TrainingError
 from recmoe.experiment import ExperimentConfig, experiment_from_json
-from recmoe.runs.folder import RunFolder
+from recmoe.runs.folder import RunFolder, write_atomically
 
 MAX_FAILURES = 3
 """Times that a job is restarted from its last committed checkpoint before it gives up."""
 FAILURE_FILE = "failure.txt"
+LOG = logging.getLogger(__name__)
 
 
 def train_on_ray(config: ExperimentConfig, folder: RunFolder, *, num_workers: int) -> None:
     """Run the training job of a prepared run folder in ``num_workers`` processes.
 
-    A worker that dies takes the steps since the last checkpoint with it and nothing else: Ray
-    starts the group again, and it goes on from there.
+    A worker that dies takes the steps since the last checkpoint with it and nothing else: the
+    group is started again, and goes on from there.
 
     Raises:
-        TrainingError: a worker stopped with an error of recmoe, or the job was lost more often than it may.
+        TrainingError: a worker stopped with an error of recmoe, the job was lost more often than it may, or Ray
+            has too few cores or GPUs.
     """
     failure = folder.root / FAILURE_FILE
     failure.unlink(missing_ok=True)
     with ray_session(num_workers=num_workers):
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
+        _check_resources({"CPU": num_workers, "GPU": num_workers if config.training.device == "cuda" else 0})
+        for num_failures in range(1, MAX_FAILURES + 2):
+            try:
+                _trainer(config, folder, num_workers=num_workers).fit()
+            except Exception as error:
+                # A mistake in data or config stays one however often the job is restarted.
+                if failure.exists():
+                    raise TrainingError(failure.read_text()) from None
+                if num_failures > MAX_FAILURES:
+                    raise TrainingError(
+                        f"the job was lost {num_failures} times, last with: {error}; what was committed is in "
+                        f"{folder.checkpoints}, go on with --resume"
+                    ) from error
+                LOG.warning("a worker was lost; the job goes on from its last checkpoint")
+            else:
+                return
 
-        use_gpu = config.training.device == "cuda"
-        root = str(folder.root.resolve())
-        trainer = TorchTrainer(
-            _work,
-            train_loop_config={"folder": root},
-            scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1}),
-            run_config=RunConfig(
-                name="ray", storage_path=root, failure_config=FailureConfig(max_failures=MAX_FAILURES)
-            ),
-            torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=int(config.training.timeout_s)),
-        )
-        try:
-            trainer.fit()
-        except Exception as error:
-            if failure.exists():
-                raise TrainingError(failure.read_text()) from None
+
+def _trainer(config: ExperimentConfig, folder: RunFolder, *, num_workers: int) -> Any:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    use_gpu = config.training.device == "cuda"
+    root = str(folder.root.resolve())
+    return TorchTrainer(
+        _work,
+        train_loop_config={"folder": root},
+        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1}),
+        # Ray would start the workers anew after any error; which errors deserve it is decided above.
+        run_config=RunConfig(name="ray", storage_path=root, failure_config=FailureConfig(max_failures=0)),
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=int(config.training.timeout_s)),
+    )
+
+
+def _check_resources(needed: Mapping[str, int]) -> None:
+    """TrainingError where the workers would wait for ever to be placed."""
+    import ray
+
+    there = ray.cluster_resources()
+    for name, count in needed.items():
+        if there.get(name, 0) < count:
             raise TrainingError(
-                f"the job was lost {MAX_FAILURES + 1} times, last with: {error}; what was committed is in "
-                f"{folder.checkpoints}, go on with --resume"
-            ) from error
+                f"{count} {name}s are needed, one per worker, and Ray has {there.get(name, 0):.0f}; "
+                "ask for fewer --workers, or training.device=cpu where it is GPUs that are missing"
+            )
 
 
 def _work(settings: dict[str, Any]) -> None:
@@ -56,14 +82,10 @@ def _work(settings: dict[str, Any]) -> None:
     from recmoe.training.runtime import start_runtime
 
     folder = RunFolder(Path(settings["folder"]))
-    failure = folder.root / FAILURE_FILE
-    if failure.exists():
-        # A mistake in data or config stays one however often the job is restarted.
-        raise TrainingError(failure.read_text())
     config = experiment_from_json(folder.config.read_text())
     runtime = start_runtime(device=config.training.device, timeout_s=config.training.timeout_s)
     try:
         run_worker(config, folder, runtime=runtime)
     except RecmoeError as error:
-        failure.write_text(str(error))
+        write_atomically(folder.root / FAILURE_FILE, str(error))
         raise
