@@ -8,6 +8,8 @@ Heavy packages are imported inside the commands: the help must come at once.
 import errno
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import typer
 
@@ -52,9 +54,9 @@ MENDABLE = {
 
 def main() -> None:
     """Run the command line and exit; errors that a user can mend come without a traceback."""
-    _show_warnings()
     try:
-        app()
+        with _warnings_shown():
+            app()
     except RecmoeError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -65,11 +67,17 @@ def main() -> None:
         sys.exit(1)
 
 
-def _show_warnings() -> None:
+@contextmanager
+def _warnings_shown() -> Iterator[None]:
     """What recmoe warns of goes to stderr in one form, whatever other packages do to Python's logging."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("warning: %(message)s"))
     handler.setLevel(logging.WARNING)
     logger = logging.getLogger("recmoe")
-    logger.handlers = [handler]
+    logger.addHandler(handler)
     logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = True

@@ -192,6 +192,9 @@ def _new_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(path)
         os.rename(temporary, path)
     except OSError as error:
-        raise BundleError(f"{path} could not be written: {error.strerror or error}; nothing was left there") from error
+        raise BundleError(
+            f"{path} could not be written: {error.strerror or error}; "
+            "nothing was left there: free some space or mend the cause, then do it again"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

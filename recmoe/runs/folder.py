@@ -118,18 +118,21 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text())
+        values: Any = json.loads(path.read_text())
+        if not isinstance(values, dict):
+            raise ValueError("it holds no object")
     except ValueError as error:
         raise TrainingError(
             f"{path} is damaged: {error}; put it back from a copy, or train again in another --run-dir"
         ) from error
-    if not isinstance(values, dict):
-        raise TrainingError(f"{path} is damaged: it holds no object; train again in another --run-dir")
     return values
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a reader finds the old or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -45,4 +45,4 @@ def load_ranker(source: str, *, runs: Path = RUNS, registry_uri: str | None = No
     from recmoe.registry.registry import Registry
 
     found = Registry.connect(registry_uri, folder=runs).resolve(bundle, cache=runs / "cache")
-    return Ranker.load(found.path, version=found.version)
+    return Ranker.load(found.path, name=found.name, version=found.version)

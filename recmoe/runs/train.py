@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recmoe.config import dump_config
 from recmoe.data.parquet import ParquetStream
-from recmoe.errors import RecmoeError, TrainingError
+from recmoe.errors import DataError, RecmoeError, TrainingError
 from recmoe.evaluation.report import Report
 from recmoe.experiment import ExperimentConfig
 from recmoe.features.encoder import FeatureEncoder
@@ -109,7 +109,12 @@ def prepare(config: ExperimentConfig, folder: RunFolder) -> FeatureEncoder:
             "is told by their rows; put them back as they were, or start afresh in another --run-dir"
         )
     if folder.encoder.exists() and (has_checkpoints or known == stream.identity):
-        return FeatureEncoder.load(folder.encoder)
+        try:
+            return FeatureEncoder.load(folder.encoder)
+        except DataError as error:
+            raise TrainingError(
+                f"{error}; or remove {folder.encoder} and resume: it is learnt again from the same files"
+            ) from error
     splits: dict[Split, ParquetStream] = {"train": stream}
     for split in ("validation", "test"):
         if getattr(config.data, split):

@@ -1,6 +1,7 @@
 """run_worker: what every process of a training job does, from the encoder to the report."""
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Literal
 
@@ -24,11 +25,13 @@ from recmoe.features.encoder import FeatureEncoder
 from recmoe.model import MultiTaskRanker, TrainingModel, build_model
 from recmoe.runs.folder import RunFolder, write_atomically
 from recmoe.training.checkpoint import CheckpointStore, load_weights
-from recmoe.training.checkpoint_folder import step_folder
+from recmoe.training.checkpoint_folder import committed, step_folder
 from recmoe.training.loop import Trainer, TrainResult, Validation
 from recmoe.training.position import Position
 from recmoe.training.runtime import Runtime, resolve_precision
 from recmoe.training.stop import StopSignal
+
+_logger = logging.getLogger(__name__)
 
 Split = Literal["train", "validation", "test"]
 
@@ -183,6 +186,8 @@ class _Job:
 
     def _resumed(self) -> Position | None:
         step = self.checkpoints.latest()
+        if step is None and self.runtime.is_main and committed(self.folder.checkpoints):
+            _logger.warning("no checkpoint in %s can be used; the run starts again", self.folder.checkpoints)
         return None if step is None else Position.from_json(self.checkpoints.load(step))
 
     def _num_steps(self, stream: ParquetStream, position: Position) -> int:
