@@ -23,22 +23,35 @@ from recmoe.ranking.example import requests_of_rows
 
 START_S = 120.0
 """Seconds a server gets to load and to replay its model."""
-NUM_CANDIDATES = 10
+NUM_ROWS = 100
+"""Rows of the test split that the request is made of."""
+TOP_K = 10
 
 
 def rank_once(config: ExperimentConfig, source: str, console: Console) -> dict[str, Any]:
     """Rank the first list of the test split, and print the request and the ordered items."""
-    rows = pq.ParquetFile(config.data.test[0]).read_row_group(0).slice(0, NUM_CANDIDATES)
-    request = next(requests_of_rows(config.inputs, rows))
+    request = _first_list(config)
     with server(source) as address:
         response = post(f"{address}/v1/rank", request)
-    console.print(f"POST /v1/rank with user {json.dumps(request['user'])}, context {json.dumps(request['context'])}")
+    shown = {side: request[side] for side in ("user", "context") if request[side]}
+    console.print(f"POST /v1/rank {json.dumps(shown, default=str)} with {len(request['candidates'])} candidates")
     console.print(_items(response))
     model = response["model"]
     console.print(
         f"model {model['name']} version {model['version']}, {response['timing_ms']['total']:.1f} ms in the ranker"
     )
     return response
+
+
+def _first_list(config: ExperimentConfig) -> dict[str, Any]:
+    """A request of the test split; where a list of the log has one row, the items of others stand beside it."""
+    rows = pq.ParquetFile(config.data.test[0]).read_row_group(0).slice(0, NUM_ROWS)
+    requests = list(requests_of_rows(config.inputs, rows))
+    request = {**requests[0], "top_k": TOP_K}
+    if len(request["candidates"]) == 1 and config.inputs.item is not None:
+        items = {row[config.inputs.item]: row for other in requests for row in other["candidates"]}
+        request["candidates"] = list(items.values())
+    return request
 
 
 def _items(response: dict[str, Any]) -> Table:
