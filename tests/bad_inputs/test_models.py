@@ -50,10 +50,8 @@ def test_bundle_with_the_encoder_of_another_schema_is_refused(
     assert result.errors.endswith("; copy or export the bundle again\n")
 
 
-def test_folder_that_is_no_bundle_is_named(recmoe: Command, request_file: Path) -> None:
+def test_folder_that_is_not_there_is_named(recmoe: Command, request_file: Path) -> None:
     result = recmoe("rank", request_file, "--model", "nowhere")
 
     assert result.code == 1
-    assert result.errors == (
-        "error: nowhere is no bundle: it has no manifest.json; give the folder that export wrote\n"
-    )
+    assert result.errors == "error: there is no folder nowhere; name a run, a bundle or models:/NAME@ALIAS\n"
