@@ -1,7 +1,10 @@
 """Train an experiment in Ray Train workers: the same job, one process per worker."""
 
 import logging
+import threading
+import time
 from collections.abc import Mapping
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +12,13 @@ from pipelines.ray_session import ray_session
 from recmoe.errors import RecmoeError, TrainingError
 from recmoe.experiment import ExperimentConfig, experiment_from_json
 from recmoe.runs.folder import RunFolder, write_atomically
+from recmoe.training.stop import StopSignal
 
 MAX_FAILURES = 3
 """Times that a job is restarted from its last committed checkpoint before it gives up."""
 FAILURE_FILE = "failure.txt"
+STOP_FILE = "stop"
+POLL_S = 0.2
 LOG = logging.getLogger(__name__)
 
 
@@ -20,19 +26,20 @@ def train_on_ray(config: ExperimentConfig, folder: RunFolder, *, num_workers: in
     """Run the training job of a prepared run folder in ``num_workers`` processes.
 
     A worker that dies takes the steps since the last checkpoint with it and nothing else: the
-    group is started again, and goes on from there.
+    group is started again, and goes on from there. Ctrl-C and SIGTERM ask the workers to save and stop.
 
     Raises:
         TrainingError: a worker stopped with an error of recmoe, the job was lost more often than it may, or Ray
             has too few cores or GPUs.
     """
-    failure = folder.root / FAILURE_FILE
-    failure.unlink(missing_ok=True)
-    with ray_session(num_workers=num_workers):
+    failure, stop_file = folder.root / FAILURE_FILE, folder.root / STOP_FILE
+    for left in (failure, stop_file):
+        left.unlink(missing_ok=True)
+    with ray_session(num_workers=num_workers), StopSignal() as stop:
         _check_resources({"CPU": num_workers, "GPU": num_workers if config.training.device == "cuda" else 0})
         for num_failures in range(1, MAX_FAILURES + 2):
             try:
-                _trainer(config, folder, num_workers=num_workers).fit()
+                _fit(_trainer(config, folder, num_workers=num_workers), stop, stop_file)
             except Exception as error:
                 # A mistake in data or config stays one however often the job is restarted.
                 if failure.exists():
@@ -42,9 +49,32 @@ def train_on_ray(config: ExperimentConfig, folder: RunFolder, *, num_workers: in
                         f"the job was lost {num_failures} times, last with: {error}; what was committed is in "
                         f"{folder.checkpoints}, go on with --resume"
                     ) from error
-                LOG.warning("a worker was lost; the job goes on from its last checkpoint")
+                cause = str(error).strip().splitlines()[-1]
+                LOG.warning("the job was lost (%s); it goes on from its last checkpoint", cause)
             else:
                 return
+
+
+def _fit(trainer: Any, stop: StopSignal, stop_file: Path) -> None:
+    """Wait for a job, and tell it of a stop.
+
+    It has a thread of its own: on the main one Ray would answer Ctrl-C itself, and drop the job where it is.
+    """
+    job: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:
+            job.set_exception(error)
+        else:
+            job.set_result(None)
+
+    threading.Thread(target=run, daemon=True).start()
+    while not wait([job], timeout=POLL_S).done:
+        if stop.is_requested:
+            stop_file.touch()
+    job.result()
 
 
 def _trainer(config: ExperimentConfig, folder: RunFolder, *, num_workers: int) -> Any:
@@ -84,8 +114,17 @@ def _work(settings: dict[str, Any]) -> None:
     folder = RunFolder(Path(settings["folder"]))
     config = experiment_from_json(folder.config.read_text())
     runtime = start_runtime(device=config.training.device, timeout_s=config.training.timeout_s)
+    stop = StopSignal()
+    threading.Thread(target=_follow, args=(folder.root / STOP_FILE, stop), daemon=True).start()
     try:
-        run_worker(config, folder, runtime=runtime)
+        run_worker(config, folder, runtime=runtime, stop=stop)
     except RecmoeError as error:
         write_atomically(folder.root / FAILURE_FILE, str(error))
         raise
+
+
+def _follow(stop_file: Path, stop: StopSignal) -> None:
+    """Ask for a stop once the file is there: signals reach the process that was started by hand, not its workers."""
+    while not stop_file.exists():
+        time.sleep(POLL_S)
+    stop.is_requested = True

@@ -39,13 +39,18 @@ NUM_REPLAY_ROWS = 1000
 """Raw rows that travel in the bundle with the training model's scores; every copy of the model must repeat them."""
 
 
-def run_worker(config: ExperimentConfig, folder: RunFolder, *, runtime: Runtime) -> None:
+def run_worker(
+    config: ExperimentConfig, folder: RunFolder, *, runtime: Runtime, stop: StopSignal | None = None
+) -> None:
     """Train from the last committed checkpoint or from the start, score the test split, write the bundle.
 
     Every rank calls it; the first one writes into the folder.
+
+    Args:
+        stop: asked between steps whether to stop; signals to this process by default.
     """
     job = _Job(config, folder, runtime)
-    result = job.train()
+    result = job.train(stop or StopSignal())
     if runtime.is_main:
         folder.update_state(
             status="interrupted" if result.is_interrupted else "trained",
@@ -100,7 +105,12 @@ class _Job:
         )
         # Dropout draws other numbers in every process.
         torch.manual_seed(self.config.seed + 1 + self.runtime.rank)
-        return TrainingModel(ranker=ranker, weighting=weighting, balance=self.config.model.balance)
+        return TrainingModel(
+            ranker=ranker,
+            weighting=weighting,
+            balance=self.config.model.balance,
+            unknown_share=self.config.model.unknown_share,
+        )
 
     @property
     def ranker(self) -> MultiTaskRanker:
@@ -109,7 +119,7 @@ class _Job:
         assert isinstance(model, TrainingModel)
         return model.ranker
 
-    def train(self) -> TrainResult:
+    def train(self, stop: StopSignal) -> TrainResult:
         """Go on from the last committed checkpoint, or start."""
         training = self.config.training
         stream = self._stream("train")
@@ -118,7 +128,7 @@ class _Job:
         if self.runtime.is_main:
             self.folder.forget_after(position.step)
             self.folder.update_state(num_steps=num_steps, world_size=self.runtime.world_size)
-        with StopSignal() as stop:
+        with stop:
             trainer = Trainer(
                 model=self.placed.model,
                 dense_optimizer=self.dense_optimizer,
