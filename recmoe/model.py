@@ -3,10 +3,11 @@
 # B rows, R requests, C candidates, D input width, H representation width, T tasks, T' towers, L label columns
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Annotated, NamedTuple
 
 import torch
-from pydantic import NonNegativeFloat
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 
 from recmoe.config import Config
@@ -33,6 +34,8 @@ class ModelConfig(Config):
     """How the losses of the tasks become one."""
     balance: NonNegativeFloat = 0.0
     """Factor of the balance loss, which keeps gates from leaving experts unused."""
+    unknown_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of the ids that a training step reads as unknown, so that row 0 learns what a new id is worth."""
 
 
 class ModelOutput(NamedTuple):
@@ -165,16 +168,23 @@ class TrainingModel(nn.Module):
         ranker: the model that will serve.
         weighting: losses_T → one loss; may learn its weights.
         balance: factor of the balance loss.
+        unknown_share: probability with which an id is read as row 0 while training.
     """
 
-    def __init__(self, *, ranker: MultiTaskRanker, weighting: nn.Module, balance: float = 0.0) -> None:
+    def __init__(
+        self, *, ranker: MultiTaskRanker, weighting: nn.Module, balance: float = 0.0, unknown_share: float = 0.0
+    ) -> None:
         super().__init__()
         self.ranker = ranker
         self.weighting = weighting
         self.balance = balance
+        self.unknown_share = unknown_share
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss to minimise, and losses_T as they are before weighting."""
+        if self.training and self.unknown_share > 0:
+            is_hidden = torch.rand(batch.values.shape, device=batch.values.device) < self.unknown_share
+            batch = replace(batch, values=batch.values.masked_fill(is_hidden, 0))
         output = self.ranker(batch)
         labels_BT, weights_BT = self.ranker.tasks.targets(batch.labels_BL)
         losses_T = self.ranker.tasks.losses(output.logits_BT, labels_BT, weights_BT)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any, get_args
 
 import pyarrow as pa
@@ -144,6 +145,19 @@ def test_training_loss_is_the_weighted_sum_of_the_losses_and_the_balance(
     penalty = importance_loss(shop_model(batch).gate_uses)
     assert penalty > 0
     torch.testing.assert_close(balanced.detach(), expected + 0.5 * penalty.detach())
+
+
+def test_hidden_ids_are_read_as_row_zero_in_training_alone(
+    shop_encoder: FeatureEncoder, shop_model: MultiTaskRanker, shop_log: pa.Table
+) -> None:
+    weighting = FixedWeightingConfig().build(weights=[1.0] * 3, outputs=["binary"] * 3)
+    batch = shop_encoder.encode(shop_log)
+    unknown = replace(batch, values=torch.zeros_like(batch.values))
+    plain = TrainingModel(ranker=shop_model, weighting=weighting).eval()
+    hiding = TrainingModel(ranker=shop_model, weighting=weighting, unknown_share=1.0 - 1e-9)
+
+    torch.testing.assert_close(hiding.train()(batch)[1], plain(unknown)[1])
+    torch.testing.assert_close(hiding.eval()(batch)[1], plain(batch)[1])
 
 
 def test_logits_are_float32_under_autocast(shop_encoder: FeatureEncoder, shop_log: pa.Table) -> None:
