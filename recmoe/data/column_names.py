@@ -33,6 +33,8 @@ LABEL_WORDS = {
     "completed", "played", "skip", "skipped", "hide", "hidden", "report", "reported", "dislike", "disliked", "comment",
     "commented", "interaction", "returned", "refund", "refunded", "churn", "churned", "booking", "booked", "lead",
     "save", "saved", "paid", "pay", "effective", "applied", "opened", "open", "unsubscribe", "unsubscribed",
+    "complaint", "complained", "cancelled", "canceled", "upvote", "upvoted", "downvote", "downvoted", "reply",
+    "replied", "repost", "reposted", "retweet", "retweeted", "donated",
 }  # fmt: skip
 AMOUNT_WORDS = {"rating", "stars", "dwell", "watch", "watchtime", "playtime", "spend", "spent", "revenue", "gmv", "ltv"}
 # A count of earlier clicks is a feature, whatever else the name says.
@@ -66,6 +68,11 @@ def is_context_name(name: str) -> bool:
 def is_label_name(name: str) -> bool:
     """Whether a column of 0 and 1 under this name is an outcome."""
     return bool(words(name) & LABEL_WORDS) and not words(name) & PAST_WORDS
+
+
+def is_state_name(name: str) -> bool:
+    """Whether a column of 0 and 1 under this name is known beforehand: ``is_new``, ``clicked_before``."""
+    return bool(words(name) & (PAST_WORDS | {"is", "has", "was"}))
 
 
 def is_amount_name(name: str) -> bool:

@@ -1,13 +1,14 @@
 """guess_roles: what each column of a log is, from its values, its name and its company."""
 
 import re
+from dataclasses import replace
 
 import pyarrow as pa
 
 from recmoe.data import column_names as names
 from recmoe.data.guess_features import guess_feature, is_skewed, with_table
 from recmoe.data.profile import ColumnProfile, LogProfile, is_list, is_number, is_text, is_time, times_of_text
-from recmoe.data.roles import LabelRole, Roles
+from recmoe.data.roles import FeatureRole, LabelRole, Roles
 
 # Seconds from 1990 to 2100, in the units in which clocks count.
 CLOCK_UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
@@ -29,8 +30,15 @@ def guess_roles(log: LogProfile) -> Roles:
             roles.left_out[column.name] = feature
         else:
             roles.features.append(feature)
-    roles.features = [with_table(log, roles.features, feature) for feature in roles.features]
+    roles.features = [_sent_once(log, roles, with_table(log, roles.features, feature)) for feature in roles.features]
     return roles
+
+
+def _sent_once(log: LogProfile, roles: Roles, feature: FeatureRole) -> FeatureRole:
+    """Lists of items that the item does not determine are what the user had before."""
+    if roles.item is None or feature.kind != "id_list" or feature.table != roles.item or feature.side != "item":
+        return feature
+    return feature if log.is_constant_within(feature.column, roles.item) else replace(feature, side="user")
 
 
 def _leave_out_empty(log: LogProfile, roles: Roles) -> None:
@@ -123,6 +131,9 @@ def _find_labels(log: LogProfile, roles: Roles) -> None:
         column.name for column in log.columns.values() if column.is_binary and column.name not in roles.left_out
     ]
     chosen = [name for name in candidates if names.is_label_name(name)]
+    # An outcome taken for a feature spoils every task; a feature taken for an outcome is only missed.
+    happening = [name for name in candidates if name not in chosen and _happens_per_row(log, roles, name)]
+    chosen += happening
     if not chosen and candidates:
         chosen = candidates[-1:]
     # What happens only where an outcome happened is an outcome of it.
@@ -131,7 +142,8 @@ def _find_labels(log: LogProfile, roles: Roles) -> None:
     ]
     chosen = [name for name in candidates if name in chosen and not _is_copy(log, roles, name, chosen)]
     for name in chosen:
-        roles.labels.append(LabelRole(name, "binary", _space(log, name, chosen)))
+        note = "known before the list is shown? then make it a feature" if name in happening else ""
+        roles.labels.append(LabelRole(name, "binary", _space(log, name, chosen), note=note))
     for column in log.columns.values():
         if column.name in roles.left_out or column.name in chosen or column.is_binary:
             continue
@@ -142,6 +154,14 @@ def _find_labels(log: LogProfile, roles: Roles) -> None:
             roles.labels.append(LabelRole(column.name, "regression", space, is_compressed))
         elif space is not None:
             roles.left_out[column.name] = f"filled only where {space} is 1: not known when ranking"
+
+
+def _happens_per_row(log: LogProfile, roles: Roles, name: str) -> bool:
+    """Whether a column of 0 and 1 is a property of neither user, item nor list, and its name does not say otherwise."""
+    owners = (roles.user, roles.item, roles.group if roles.is_group_a_list else None)
+    if names.is_state_name(name):
+        return False
+    return all(owner is not None and not log.is_constant_within(name, owner) for owner in owners)
 
 
 def _is_own_amount(log: LogProfile, roles: Roles, column: ColumnProfile) -> bool:

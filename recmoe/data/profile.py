@@ -77,7 +77,10 @@ class LogProfile:
         is_repeat[first] = False
         if is_repeat.sum() < 50:
             return False
-        return bool((values[first][place] == values)[is_repeat].mean() > 0.999)
+        share_different = (values[first][place] != values)[is_repeat].mean()
+        # Rare values are nearly always equal, by chance alone.
+        chance = 1.0 - float(np.square(np.unique(values, return_counts=True)[1] / values.size).sum())
+        return bool(share_different < min(0.001, 0.1 * chance)) or chance == 0.0
 
 
 def profile_log(stream: ParquetStream) -> LogProfile:

@@ -15,6 +15,7 @@ class LabelRole:
     space: str | None
     is_compressed: bool = False
     """Fitted on log1p: some values are far larger than most."""
+    note: str = ""
 
 
 @dataclass(frozen=True)

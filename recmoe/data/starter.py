@@ -71,7 +71,8 @@ def starter_config(files: Sequence[Path], *, output_dir: Path | None, seed: int 
         _check(log, roles)
         rule, split_note = _split_rule(log, roles, seed)
         num_rows = _write(stream, rule, output_dir)
-    text = starter_yaml(log, roles, num_rows, split_note=split_note, name=Path(files[0]).name.split(".")[0])
+    name = output_dir.resolve().name if output_dir is not None else Path(files[0]).name.split(".")[0]
+    text = starter_yaml(log, roles, num_rows, split_note=split_note, name=name)
     if output_dir is None:
         return StarterConfig(text, None, num_rows, roles)
     path = output_dir / "config.yaml"

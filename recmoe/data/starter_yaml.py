@@ -171,7 +171,7 @@ def _tasks(log: LogProfile, roles: Roles) -> list[Task]:
             Task(
                 name=names[label.column],
                 text=f"{{kind: binary, label: {_quoted(label.column)}{space}}}",
-                note=f"{rate:.2%} {where}{rare}",
+                note=f"{rate:.2%} {where}{rare}" + (f"; {label.note}" if label.note else ""),
                 depth=len(chain),
                 num_positive=column.num_positive,
                 is_binary=True,
@@ -223,11 +223,13 @@ def _model(num_train: int) -> list[str]:
     hidden = "[256, 128]" if num_train >= 500_000 else "[64, 32]"
     dropout = "0.0" if num_train >= 500_000 else "0.1"
     return [
-        "# Other kinds: shared_bottom, cgc, ple, … Larger experts pay off with more rows.",
+        "# Other kinds: shared_bottom, cgc, ple, … A new kind starts from its own defaults, with experts of",
+        "# [256, 128]: give expert_hidden with it. Larger experts pay off with more rows.",
         "model:",
         f"  architecture: {{kind: mmoe, num_experts: {8 if num_train >= 100_000 else 4}, expert_hidden: {hidden}, "
         f"dropout: {dropout}}}",
         f"  towers: {{hidden: [{64 if num_train >= 500_000 else 32}], dropout: 0.0}}",
+        "  unknown_share: 0.01    # Of the ids, hidden while training: so a new item or user gets a fair score.",
     ]
 
 

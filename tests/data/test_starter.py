@@ -112,6 +112,35 @@ def test_text_filled_only_after_an_outcome_is_left_out(shop: StarterConfig) -> N
     assert shop.roles.left_out["order_code"] == "filled only where purchased is 1: not known when ranking"
 
 
+def test_outcome_of_unknown_name_is_a_task_if_it_is_a_property_of_nothing_else(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    table = shop_log().append_column("zapped", pa.array((rng.random(NUM_ROWS) < 0.004).astype(np.int64)))
+    table = table.append_column("sponsored", pc.equal(table["item_id"], 3))
+    table = table.append_column("is_top", pa.array((rng.random(NUM_ROWS) < 0.2).astype(np.int64)))
+
+    starter = start(tmp_path, table)
+
+    assert "zapped" in {label.column for label in starter.roles.labels}
+    (line,) = (line for line in starter.text.splitlines() if line.startswith("  zapped:"))
+    assert line.endswith("; known before the list is shown? then make it a feature")
+    assert {"sponsored", "is_top", "is_new"} <= {feature.column for feature in starter.roles.features}
+
+
+def test_items_seen_before_are_of_the_user_and_similar_items_of_the_item(tmp_path: Path) -> None:
+    table = shop_log()
+    items = table["item_id"].to_numpy()
+    recent = ["|".join(str(item) for item in items[max(row - 3, 0) : row]) for row in range(NUM_ROWS)]
+    similar = [f"{(item + 1) % 30}|{item * item % 29}" for item in items]
+    table = table.append_column("recent", pa.array(recent)).append_column("similar", pa.array(similar))
+
+    features = loaded(start(tmp_path, table)).inputs.features
+
+    assert {name: (features[name].side, features[name].table) for name in ("recent", "similar")} == {
+        "recent": ("user", "item_id"),
+        "similar": ("item", "item_id"),
+    }
+
+
 def test_columns_that_teach_nothing_are_left_out_with_a_reason(shop: StarterConfig) -> None:
     reasons = shop.roles.left_out
 
@@ -147,7 +176,7 @@ def test_group_item_and_name_are_found(shop: StarterConfig) -> None:
     config = loaded(shop)
 
     assert (config.inputs.group, config.inputs.item) == ("request_id", "item_id")
-    assert config.name == "shop_log"
+    assert config.name == "out"
     assert config.ranking.scores["default"] == "clicked_and_added_to_cart_and_purchased"
 
 
