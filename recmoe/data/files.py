@@ -72,4 +72,4 @@ def _explanation(pattern: str) -> str:
         return f"the name of a data file ends in one of {suffixes}"
     if path.is_dir():
         return f"the folder holds no file that ends in one of {suffixes}"
-    return "there is no such file or folder; check the path under data (it counts from the working directory)"
+    return "there is no such file or folder; check the path (it counts from the working directory)"

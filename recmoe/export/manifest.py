@@ -52,6 +52,8 @@ class Manifest:
             BundleError: there is none, it is damaged, or it is of a format that this version cannot read.
         """
         path = directory / FILE_NAME
+        if not directory.exists():
+            raise BundleError(f"there is no folder {directory}; name a run, a bundle or models:/NAME@ALIAS")
         if not path.is_file():
             raise BundleError(f"{directory} is no bundle: it has no {FILE_NAME}; give the folder that export wrote")
         try:

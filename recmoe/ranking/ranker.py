@@ -32,16 +32,17 @@ class Ranker:
 
     Args:
         bundle: the model; its replay is checked by ``load``, not here.
+        name: what it is registered as; by default the bundle's name.
         version: its version in the registry.
     """
 
-    def __init__(self, bundle: ModelBundle, *, version: str | None = None) -> None:
+    def __init__(self, bundle: ModelBundle, *, name: str | None = None, version: str | None = None) -> None:
         try:
             config = RankingConfig.model_validate(bundle.config.get("ranking", {}))
         except ValidationError as error:
             raise BundleError(f"bundle {bundle.name}: its ranking section is not valid: {error}") from error
         self.bundle = bundle
-        self.info = ModelInfo(name=bundle.name, version=version, digest=bundle.digest)
+        self.info = ModelInfo(name=name or bundle.name, version=version, digest=bundle.digest)
         self.task_names = bundle.tasks.names
         self.max_candidates = config.max_candidates
         self.scores = config.build(self.task_names)
@@ -49,14 +50,14 @@ class Ranker:
         self._warnings = WarningCounter(bundle.encoder)
 
     @classmethod
-    def load(cls, source: Path | ModelBundle, *, version: str | None = None) -> "Ranker":
+    def load(cls, source: Path | ModelBundle, *, name: str | None = None, version: str | None = None) -> "Ranker":
         """A ranker that has proved itself: the replay gave the training model's scores, flat and as requests.
 
         Raises:
             BundleError: the bundle is damaged, or a feature or task (named) differs.
         """
         bundle = source if isinstance(source, ModelBundle) else ModelBundle.load(source)
-        ranker = cls(bundle, version=version)
+        ranker = cls(bundle, name=name, version=version)
         bundle.check_replay()
         rows = bundle.replay.rows.append_column(ROW, pa.array(range(bundle.replay.rows.num_rows)))
         bundle.replay.check_predictions(ranker._predict_sided(rows, rows, np.arange(rows.num_rows)))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping
 from itertools import takewhile
@@ -10,6 +11,7 @@ from pathlib import Path
 from recmoe.training.progress import ProgressLog
 
 POLL_S = 0.5
+CHIEF_METRIC = re.compile(r"\.(auc|rmse)\[")
 
 
 class CurveFollower(threading.Thread):
@@ -98,5 +100,7 @@ class CurveFollower(threading.Thread):
                 wait_share=values["train/data_wait_share"],
             )
         else:
-            shown = " · ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in values.items())
+            # One number per task can be followed; the file has them all.
+            chief = {name: value for name, value in values.items() if CHIEF_METRIC.search(name)} or values
+            shown = " · ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in chief.items())
             self._progress.note(f"step {step:,} · validation · {shown}")

@@ -170,6 +170,7 @@ def test_rank_orders_the_candidates_for_people_and_programs(folder: Path, reques
     assert sorted(scores, reverse=True) == scores
     assert values["score"] == {"name": "clicks", "formula": "ctr"}
     assert text.splitlines()[0].split() == ["place", "item", "score", "ctr", "cvr", "ctcvr", "watch"]
+    assert text.splitlines()[-1].startswith("shop version 1, score ")
     assert "warning: position: 3 missing" in warnings
 
 
@@ -201,7 +202,7 @@ def test_served_scores_are_those_of_rank(folder: Path, request_file: Path) -> No
     assert [item["item_id"] for item in served["items"]] == [item["item_id"] for item in expected["items"]]
     assert [item["score"] for item in served["items"]] == pytest.approx([item["score"] for item in expected["items"]])
     assert served["model"]["version"] == "1"
-    assert said == f"serving synthetic version 1 on {address}, API page at /docs\n"
+    assert said == f"serving shop version 1 on {address}, API page at /docs\n"
     assert server.returncode == 0
 
 

@@ -35,6 +35,11 @@ def test_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
         Manifest.read(tmp_path)
 
 
+def test_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"there is no folder .*nowhere; name a run, a bundle or models:/NAME@ALIAS"):
+        Manifest.read(tmp_path / "nowhere")
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "{}", "3"])
 def test_manifest_that_cannot_be_read_is_damaged(folder: Path, text: str) -> None:
     (folder / "manifest.json").write_text(text)
