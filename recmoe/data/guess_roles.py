@@ -10,6 +10,8 @@ from recmoe.data.guess_features import guess_feature, is_skewed, with_table
 from recmoe.data.profile import ColumnProfile, LogProfile, is_list, is_number, is_text, is_time, times_of_text
 from recmoe.data.roles import FeatureRole, LabelRole, Roles
 
+# What pandas calls an index that it writes with the columns.
+INDEX_NAME = re.compile(r"__index_level_\d+__|(Unnamed: \d+)?")
 # Seconds from 1990 to 2100, in the units in which clocks count.
 CLOCK_UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 CLOCK_RANGE_S = (631_152_000, 4_102_444_800)
@@ -45,6 +47,8 @@ def _leave_out_empty(log: LogProfile, roles: Roles) -> None:
     for column in log.columns.values():
         if column.num_nulls == column.num_rows:
             roles.left_out[column.name] = "empty"
+        elif INDEX_NAME.fullmatch(column.name):
+            roles.left_out[column.name] = "the index of a data frame: it numbers the rows"
         elif not (is_number(column.type) or is_text(column.type) or is_time(column.type) or is_list(column.type)):
             roles.left_out[column.name] = f"of type {column.type}, which no feature reads"
         elif column.num_distinct <= 1 and not column.num_nulls:

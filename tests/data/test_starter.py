@@ -126,6 +126,12 @@ def test_outcome_of_unknown_name_is_a_task_if_it_is_a_property_of_nothing_else(t
     assert {"sponsored", "is_top", "is_new"} <= {feature.column for feature in starter.roles.features}
 
 
+def test_index_of_a_data_frame_is_left_out(tmp_path: Path) -> None:
+    table = shop_log().append_column("__index_level_0__", pa.array(np.arange(NUM_ROWS) % 1000))
+
+    assert "index" in start(tmp_path, table).roles.left_out["__index_level_0__"]
+
+
 def test_items_seen_before_are_of_the_user_and_similar_items_of_the_item(tmp_path: Path) -> None:
     table = shop_log()
     items = table["item_id"].to_numpy()
