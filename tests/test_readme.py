@@ -56,7 +56,7 @@ def test_make_targets_exist() -> None:
 
 def test_tree_is_the_tree() -> None:
     tree = README.split("## The house")[1].split("```")[1]
-    shown = {name for name in re.findall(r"^  ?(?:  )?([\w/.]+)", tree, re.MULTILINE)}
+    shown = set(re.findall(r"^  ?(?:  )?([\w/.]+)", tree, re.MULTILINE))
     rooms = {f"{path.name}/" for path in (ROOT / "recmoe").iterdir() if path.is_dir() and path.name != "__pycache__"}
 
     assert rooms <= shown
