@@ -16,6 +16,8 @@ from recmoe.training.stop import StopSignal
 
 MAX_FAILURES = 3
 """Times that a job is restarted from its last committed checkpoint before it gives up."""
+MAX_STARTS = 3
+"""Times that Ray tries to place the workers, a minute each, before it gives up; by itself it never would."""
 FAILURE_FILE = "failure.txt"
 STOP_FILE = "stop"
 POLL_S = 0.2
@@ -30,29 +32,40 @@ def train_on_ray(config: ExperimentConfig, folder: RunFolder, *, num_workers: in
 
     Raises:
         TrainingError: a worker stopped with an error of recmoe, the job was lost more often than it may, or Ray
-            has too few cores or GPUs.
+            has too few cores or GPUs, or cannot run the workers.
     """
     failure, stop_file = folder.root / FAILURE_FILE, folder.root / STOP_FILE
     for left in (failure, stop_file):
         left.unlink(missing_ok=True)
     with ray_session(num_workers=num_workers), StopSignal() as stop:
         _check_resources({"CPU": num_workers, "GPU": num_workers if config.training.device == "cuda" else 0})
+        from ray.train import ControllerError
+
         for num_failures in range(1, MAX_FAILURES + 2):
             try:
                 _fit(_trainer(config, folder, num_workers=num_workers), stop, stop_file)
+            except ControllerError as error:
+                # Not a lost worker; and Ray may keep the cores of workers that it could not start.
+                raise TrainingError(
+                    f"Ray could not run the workers: {_cause(error)}; mend it and go on with --resume"
+                ) from error
             except Exception as error:
                 # A mistake in data or config stays one however often the job is restarted.
                 if failure.exists():
                     raise TrainingError(failure.read_text()) from None
                 if num_failures > MAX_FAILURES:
                     raise TrainingError(
-                        f"the job was lost {num_failures} times, last with: {error}; what was committed is in "
+                        f"the job was lost {num_failures} times, last with: {_cause(error)}; what was committed is in "
                         f"{folder.checkpoints}, go on with --resume"
                     ) from error
-                cause = str(error).strip().splitlines()[-1]
-                LOG.warning("the job was lost (%s); it goes on from its last checkpoint", cause)
+                LOG.warning("the job was lost (%s); it goes on from its last checkpoint", _cause(error))
             else:
                 return
+
+
+def _cause(error: Exception) -> str:
+    """The last line of what Ray says, which is the error itself."""
+    return str(error).strip().splitlines()[-1].strip()
 
 
 def _fit(trainer: Any, stop: StopSignal, stop_file: Path) -> None:
@@ -88,7 +101,11 @@ def _trainer(config: ExperimentConfig, folder: RunFolder, *, num_workers: int) -
         train_loop_config={"folder": root},
         scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1}),
         # Ray would start the workers anew after any error; which errors deserve it is decided above.
-        run_config=RunConfig(name="ray", storage_path=root, failure_config=FailureConfig(max_failures=0)),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=root,
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=MAX_STARTS - 1),
+        ),
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=int(config.training.timeout_s)),
     )
 

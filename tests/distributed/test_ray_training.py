@@ -11,6 +11,7 @@ import psutil
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from ray.train import ControllerError
 
 from pipelines.ray_session import ray_session
 from pipelines.train import train_on_ray
@@ -167,6 +168,44 @@ def test_workers_that_could_never_be_placed_are_refused(unbroken: RunResult, log
 
     with pytest.raises(TrainingError, match=r"200 CPUs are needed, one per worker, and Ray has [0-9]+; ask for fewer"):
         train_on_ray(config, unbroken.folder, num_workers=200)
+
+
+class FailingTrainer:
+    """Fails in ways that a healthy Ray does not."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.num_calls = 0
+
+    def fit(self) -> None:
+        self.num_calls += 1
+        raise self.error
+
+
+def test_workers_that_die_again_and_again_are_given_up(
+    unbroken: RunResult, log: Path, session: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del session
+    trainer = FailingTrainer(RuntimeError("in two lines\nthe node went away"))
+    monkeypatch.setattr("pipelines.train._trainer", lambda *_, **__: trainer)
+
+    with pytest.raises(TrainingError, match=r"^the job was lost 4 times, last with: the node went away; what was"):
+        train_on_ray(load_experiment(log, SMALL), unbroken.folder, num_workers=NUM_WORKERS)
+
+    assert trainer.num_calls == 4
+
+
+def test_workers_that_cannot_be_started_are_not_tried_again(
+    unbroken: RunResult, log: Path, session: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del session
+    trainer = FailingTrainer(ControllerError(ImportError("no module named x")))
+    monkeypatch.setattr("pipelines.train._trainer", lambda *_, **__: trainer)
+
+    with pytest.raises(TrainingError, match=r"^Ray could not run the workers: .*no module named x; mend it and go on"):
+        train_on_ray(load_experiment(log, SMALL), unbroken.folder, num_workers=NUM_WORKERS)
+
+    assert trainer.num_calls == 1
 
 
 def test_no_process_is_left_when_the_session_ends(session: ExitStack) -> None:
