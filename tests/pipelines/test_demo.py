@@ -8,6 +8,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from pipelines.demo import main
+
 pytestmark = [
     pytest.mark.slow,
     # MLflow's own code, at first use.
@@ -39,10 +41,10 @@ def section(output: str, number: int) -> list[str]:
 
 
 def test_demo_goes_from_a_log_to_a_ranked_list_and_a_second_time_reuses_its_runs(tmp_path: Path) -> None:
-    architectures = ("--architectures", "shared_bottom", "mmoe")
+    arguments = ("--architectures", "shared_bottom", "mmoe", "--workers", "1")
 
-    first = demo(tmp_path, *architectures)
-    second = demo(tmp_path, *architectures)
+    first = demo(tmp_path, *arguments)
+    second = demo(tmp_path, *arguments)
 
     assert first.returncode == 0, first.stderr
     assert second.returncode == 0, second.stderr
@@ -83,8 +85,12 @@ def test_demo_goes_from_a_log_to_a_ranked_list_and_a_second_time_reuses_its_runs
     assert "step" not in second.stderr
 
 
-def test_demo_on_real_data_says_which_files_it_needs(tmp_path: Path) -> None:
-    result = demo(tmp_path, "--data", "census")
+def test_demo_on_real_data_says_which_files_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
 
-    assert result.returncode == 1
-    assert result.stderr == "error: the files of census are needed: make demo DATA=census FROM=folder\n"
+    status = main(["--data", "census"])
+
+    assert status == 1
+    assert capsys.readouterr().err == "error: the files of census are needed: make demo DATA=census FROM=folder\n"
