@@ -51,7 +51,6 @@ def predict_rows(
     was_training = ranker.training
     ranker.eval()
     try:
-        # Not inference_mode: the fused look-up has no kernel for it.
         with torch.no_grad():
             parts = [
                 _score_batch(ranker, batch, num_rows, slices, extra)

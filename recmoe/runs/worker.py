@@ -170,7 +170,6 @@ class _Job:
         stream = self._stream("test" if self.config.data.test else "train")
         rows = next(iter(stream.chunks(batch_size=NUM_REPLAY_ROWS)))
         self.ranker.eval()
-        # Not inference_mode: the fused look-up has no kernel for it.
         with torch.no_grad():
             batch = self.encoder.encode(rows, with_labels=False).to(self.runtime.device)
             predictions_NT = self.ranker.predict(batch).cpu().numpy()
