@@ -18,6 +18,7 @@ LAYERS = (
     ("cli",),
     ("doctor",),
     ("runs",),
+    ("growth",),
     ("experiment",),
     ("registry",),
     ("ranking",),

@@ -21,3 +21,11 @@ RegistryUri = Annotated[
     str | None,
     typer.Option("--registry", help="MLflow URI; by default MLFLOW_TRACKING_URI, else runs/mlflow.db."),
 ]
+WarmStartFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--warm-start",
+        metavar="MODEL",
+        help="Go on from an earlier model: models:/NAME@ALIAS, models:/NAME/VERSION, a run folder or a bundle.",
+    ),
+]

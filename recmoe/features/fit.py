@@ -18,14 +18,26 @@ from recmoe.features.transforms import signed_log1p
 from recmoe.features.vocabulary import VocabularyCounter
 
 
-def fit_state(schema: FeatureSchema, tables: Iterable[pa.Table], labels: Sequence[LabelColumn]) -> EncoderState:
+def fit_state(
+    schema: FeatureSchema,
+    tables: Iterable[pa.Table],
+    labels: Sequence[LabelColumn],
+    *,
+    base: EncoderState | None = None,
+) -> EncoderState:
     """Learn vocabularies, statistics and column types in one pass; labels are checked on the way.
+
+    Args:
+        base: what an earlier model knew, and this one goes on with: ids keep their rows and new ones follow them,
+            numbers keep their statistics and bucket edges. What ``base`` lacks is learnt.
 
     Raises:
         SchemaError: a column is missing or of a wrong type.
         DataError: there are no rows, a numeric feature has no numbers, or a label or number is wrong.
     """
     types: dict[str, pa.DataType] = {}
+    known = kept_numbers(schema, base)
+    vocabularies = {} if base is None else base.vocabularies
     counters: dict[str, VocabularyCounter] = {}
     learners: dict[str, _NumberLearner] = {}
     for name, feature in schema.features.items():
@@ -52,9 +64,33 @@ def fit_state(schema: FeatureSchema, tables: Iterable[pa.Table], labels: Sequenc
     return EncoderState(
         inputs=schema.model_dump(mode="json"),
         columns=pa.schema(types.items()),
-        vocabularies={table: counter.finish(_encoding(schema, table)) for table, counter in counters.items()},
-        numbers={name: learner.finish() for name, learner in learners.items()},
+        vocabularies={
+            table: counter.finish(_encoding(schema, table), base=vocabularies.get(table))
+            for table, counter in counters.items()
+        },
+        numbers={name: known.get(name) or learner.finish() for name, learner in learners.items()},
     )
+
+
+def kept_numbers(schema: FeatureSchema, base: EncoderState | None) -> dict[str, NumericStatistics]:
+    """Statistics of an earlier model that still mean what they meant, by feature: it is read and cut the same way."""
+    if base is None:
+        return {}
+    before = FeatureSchema.model_validate(base.inputs).features
+    kept = {}
+    for name, feature in schema.features.items():
+        old = before.get(name)
+        if isinstance(feature, NumericFeature) and isinstance(old, NumericFeature) and _reads_alike(old, feature):
+            kept[name] = base.numbers[name]
+    return kept
+
+
+def _reads_alike(old: NumericFeature, new: NumericFeature) -> bool:
+    def needs_edges(feature: NumericFeature) -> bool:
+        return "bucket" in feature.forms or "vector" in feature.forms
+
+    is_same = (old.missing, old.clip, old.log1p) == (new.missing, new.clip, new.log1p)
+    return is_same and (not needs_edges(new) or (needs_edges(old) and old.buckets == new.buckets))
 
 
 def _learn_types(schema: FeatureSchema, table: pa.Table, types: dict[str, pa.DataType]) -> None:

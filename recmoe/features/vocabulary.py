@@ -17,6 +17,8 @@ from recmoe.features.id_keys import UInt64s, canonical, integers, keys, mix64, t
 from recmoe.features.key_index import KeyIndex
 from recmoe.features.schema import EncodingConfig, HashConfig, IndexConfig, VocabularyConfig
 
+Rows = NDArray[np.int64]
+
 _MERGE_AT = 1 << 20
 
 
@@ -28,8 +30,16 @@ class RowLookup(Protocol):
         """Rows of the table, row 0 included."""
         ...
 
-    def rows(self, ids: pa.Array, *, name: str) -> NDArray[np.int64]:
+    def rows(self, ids: pa.Array, *, name: str) -> Rows:
         """The row of each canonical id, 0 if unknown or null; ``name`` is for errors."""
+        ...
+
+    def rows_of_keys(self, keys_n: UInt64s) -> Rows:
+        """The row of each key (``id_keys.keys``), 0 if unknown."""
+        ...
+
+    def holders(self) -> tuple[UInt64s, Rows]:
+        """The keys that have a row of their own, and their rows; none where ids share rows."""
         ...
 
 
@@ -51,9 +61,14 @@ class Vocabulary:
     def _index(self) -> KeyIndex:
         return KeyIndex(keys(self.ids))
 
-    def rows(self, ids: pa.Array, *, name: str) -> NDArray[np.int64]:  # noqa: ARG002
-        rows = self._index.rows(keys(ids))
-        return _zero_where_null(ids, rows)
+    def rows(self, ids: pa.Array, *, name: str) -> Rows:  # noqa: ARG002
+        return zero_where_null(ids, self.rows_of_keys(keys(ids)))
+
+    def rows_of_keys(self, keys_n: UInt64s) -> Rows:
+        return self._index.rows(keys_n)
+
+    def holders(self) -> tuple[UInt64s, Rows]:
+        return keys(self.ids), np.arange(1, self.num_rows)
 
     @property
     def digest(self) -> str:
@@ -75,9 +90,18 @@ class HashedIds:
     def num_rows(self) -> int:
         return self._num_buckets + 1
 
-    def rows(self, ids: pa.Array, *, name: str) -> NDArray[np.int64]:  # noqa: ARG002
-        hashes = mix64(keys(ids) ^ self._salt)
-        return _zero_where_null(ids, (hashes % np.uint64(self._num_buckets)).astype(np.int64) + 1)
+    def rows(self, ids: pa.Array, *, name: str) -> Rows:  # noqa: ARG002
+        return zero_where_null(ids, self.rows_of_keys(keys(ids)))
+
+    def rows_of_keys(self, keys_n: UInt64s) -> Rows:
+        return (mix64(keys_n ^ self._salt) % np.uint64(self._num_buckets)).astype(np.int64) + 1
+
+    def holders(self) -> tuple[UInt64s, Rows]:
+        return np.zeros(0, np.uint64), np.zeros(0, np.int64)
+
+    def hashes_like(self, other: "HashedIds") -> bool:
+        """Whether every id has the same row in both."""
+        return self._num_buckets == other._num_buckets and bool(self._salt == other._salt)
 
 
 class IndexedIds:
@@ -91,7 +115,7 @@ class IndexedIds:
     def num_rows(self) -> int:
         return self._num_ids + 1
 
-    def rows(self, ids: pa.Array, *, name: str) -> NDArray[np.int64]:
+    def rows(self, ids: pa.Array, *, name: str) -> Rows:
         values, is_integer = integers(ids)
         is_inside = is_integer & (values >= 0) & (values < self._num_ids)
         if self._is_strict:
@@ -104,8 +128,15 @@ class IndexedIds:
                 )
         return np.where(is_inside, values + 1, 0)
 
+    def rows_of_keys(self, keys_n: UInt64s) -> Rows:
+        return KeyIndex(self.holders()[0]).rows(keys_n)
 
-def _zero_where_null(ids: pa.Array, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def holders(self) -> tuple[UInt64s, Rows]:
+        return mix64(np.arange(self._num_ids, dtype=np.uint64)), np.arange(1, self.num_rows)
+
+
+def zero_where_null(ids: pa.Array, rows: Rows) -> Rows:
+    """The rows, 0 where there is no id."""
     return np.where(ids.is_null().to_numpy(zero_copy_only=False), 0, rows) if ids.null_count else rows
 
 
@@ -159,11 +190,23 @@ class VocabularyCounter:
         self._pending, self._num_pending, self._num_merged = [table], 0, table.num_rows
         return table
 
-    def finish(self, config: VocabularyConfig) -> Vocabulary:
-        """The ids that are frequent enough, most frequent first, equally frequent ones in order of their text."""
+    def finish(self, config: VocabularyConfig, *, base: Vocabulary | None = None) -> Vocabulary:
+        """The ids that are frequent enough, most frequent first, equally frequent ones in order of their text.
+
+        Args:
+            config: which ids stay.
+            base: a vocabulary that grows: its ids keep their places, and new ones follow them.
+        """
+        kept = pa.array([], pa.large_string()) if base is None else base.ids.slice(0, config.max_size)
         if not self._pending:
-            return Vocabulary(pa.array([], pa.large_string()))
+            return Vocabulary(kept)
         table = self._merge()
         table = table.filter(pc.greater_equal(table["count"], config.min_count))
-        table = table.sort_by([("count", "descending"), ("id", "ascending")]).slice(0, config.max_size)
-        return Vocabulary(pa.concat_arrays(table["id"].chunks) if table.num_rows else pa.array([], pa.large_string()))
+        if len(kept):
+            table = table.filter(pa.array(Vocabulary(kept).rows(_whole(table["id"]), name="") == 0))
+        table = table.sort_by([("count", "descending"), ("id", "ascending")])
+        return Vocabulary(pa.concat_arrays([kept, *table["id"].slice(0, config.max_size - len(kept)).chunks]))
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)

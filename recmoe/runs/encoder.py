@@ -12,15 +12,20 @@ CHUNK_ROWS = 65_536
 """Rows held at once while everything is read in the order of the files."""
 
 
-def learn_encoder(config: ExperimentConfig, stream: ParquetStream) -> FeatureEncoder:
+def learn_encoder(
+    config: ExperimentConfig, stream: ParquetStream, *, base: FeatureEncoder | None = None
+) -> FeatureEncoder:
     """Vocabularies and statistics of the training split, in one pass.
+
+    Args:
+        base: the encoder of an earlier model, which grows.
 
     Raises:
         DataError, SchemaError: a row or a column is wrong; names the file.
     """
     chunks = stream.chunks(batch_size=CHUNK_ROWS)
     try:
-        return FeatureEncoder.fit(config.inputs, chunks, config.task_set().label_columns)
+        return FeatureEncoder.fit(config.inputs, chunks, config.task_set().label_columns, base=base)
     except (DataError, SchemaError) as error:
         raise _located(error, stream) from error
 

@@ -13,9 +13,12 @@ from recmoe.evaluation.report import Report
 from recmoe.experiment import ExperimentConfig
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.schema import IndexConfig, NumericFeature
+from recmoe.growth.carry import check_widths
+from recmoe.growth.earlier import WarmStart
 from recmoe.runs.encoder import check_rows, learn_encoder
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.source import RUNS
+from recmoe.runs.warm_start import remember_warm_start
 from recmoe.runs.worker import Split, open_split, run_worker
 from recmoe.tracking.tracker import Tracker, metric_name
 from recmoe.training.checkpoint_folder import committed
@@ -46,7 +49,13 @@ def train_here(config: ExperimentConfig, folder: RunFolder) -> None:
 
 
 def train_run(
-    config: ExperimentConfig, root: Path, *, resume: bool, launch: Launch = train_here, is_quiet: bool = False
+    config: ExperimentConfig,
+    root: Path,
+    *,
+    resume: bool,
+    launch: Launch = train_here,
+    is_quiet: bool = False,
+    warm_start: WarmStart | None = None,
 ) -> RunResult:
     """Train a config in a run folder, and leave report and bundle there.
 
@@ -56,13 +65,16 @@ def train_run(
     Args:
         launch: how the processes of the job are started.
         is_quiet: no progress on the terminal.
+        warm_start: an earlier model to go on from; a resumed run remembers its own.
 
     Raises:
-        TrainingError: the folder belongs to another run, or the job failed.
+        TrainingError: the folder belongs to another run, the job failed, or the earlier model does not fit.
         RecmoeError: what data, config, device or store have to object.
     """
     folder = RunFolder(root)
     folder.start(dump_config(config), resume=resume)
+    if warm_start is not None:
+        remember_warm_start(folder, warm_start)
     if folder.state.get("status") == "finished":
         return _result(folder)
     tracker = config.tracking.build(run_name=config.name, folder=RUNS, run_id=folder.state.get("tracking_run_id"))
@@ -120,7 +132,11 @@ def prepare(config: ExperimentConfig, folder: RunFolder) -> FeatureEncoder:
         if getattr(config.data, split):
             splits[split] = open_split(config, folder, split)
     folder.update_state(skipped=_skipped(splits))
-    encoder = learn_encoder(config, stream)
+    told = folder.state.get("warm_start")
+    earlier = None if told is None else WarmStart.from_json(told).open()
+    encoder = learn_encoder(config, stream, base=None if earlier is None else earlier.encoder)
+    if earlier is not None:
+        check_widths(earlier, encoder)
     for split, rows in splits.items():
         # Of the training rows, only ids that are row numbers have not been looked at yet.
         if split != "train" or _has_index(config):

@@ -1,0 +1,44 @@
+"""BundlePieces: the weights of a bundle, table by table and file by file, mapped from disk."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from recmoe.embeddings.pieces import Piece
+from recmoe.embeddings.tables import member_name
+from recmoe.errors import BundleError
+from recmoe.export.manifest import Manifest
+from recmoe.export.weights import DENSE, INDEX, ROWS, TABLE_PREFIX
+
+
+class BundlePieces:
+    """Reads the weights of a verified bundle without building its model.
+
+    Args:
+        directory: of the bundle; every file is compared with its hash.
+
+    Raises:
+        BundleError: a file is missing or damaged.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        Manifest.read(directory).verify(directory)
+        self._directory = directory
+        try:
+            self.dense: Mapping[str, Tensor] = safetensors.torch.load_file(directory / DENSE)
+            """Weights beside the tables, by their names in the model."""
+            self._index: Mapping[str, list[str]] = json.loads((directory / INDEX).read_text())
+        except (OSError, ValueError, SafetensorError) as error:
+            raise BundleError(f"{directory}: its weights cannot be read: {error}; export the bundle again") from error
+
+    def pieces(self, table: str) -> Iterator[Piece]:
+        """The files of a table, each with the row it begins at."""
+        row = 0
+        for file in self._index[f"{TABLE_PREFIX}tables.{member_name(table)}"]:
+            rows = safetensors.torch.load_file(self._directory / "tables" / file)[ROWS]
+            yield Piece(rows, (row, 0))
+            row += rows.shape[0]
