@@ -110,7 +110,7 @@ class _Part:
 
 
 def input_order(layout: InputLayout) -> list[SparseKey | DenseColumn]:
-    """What the columns of x_BD are, each entry as wide as it says: shared before own, ids before numbers before vectors."""
+    """What the columns of x_BD are: shared before own; in each half ids, then numbers, then learnt vectors."""
     order: list[SparseKey | DenseColumn] = []
     for sides in (SHARED_SIDES, OWN_SIDES):
         part = layout.select(sides)

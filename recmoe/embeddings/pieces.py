@@ -1,4 +1,4 @@
-"""Pieces: stored parts of a large tensor, read one after the other, and copied by row into live tables of any placement."""
+"""Piece: a stored part of a large tensor; move_rows(): pieces, one after the other, by row into live tables."""
 
 # V rows of the live tensor, D its columns, N rows of a piece
 

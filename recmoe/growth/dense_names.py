@@ -144,7 +144,7 @@ def _expert_parts(ranker: MultiTaskRanker) -> list[tuple[str, str, Labels | None
 
 
 def _input_axes(architecture: ArchitectureConfig, *, width: int, task_names: Sequence[str]) -> dict[str, int]:
-    """By weight: the axis that is as long as the input is wide, found by building the architecture for one column more."""
+    """By weight: the axis of the input columns, found by building the architecture for one column more."""
 
     def shapes(in_features: int) -> dict[str, torch.Size]:
         with torch.device("meta"):
