@@ -9,7 +9,7 @@ from recmoe.embeddings.tables import PlainTables
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import OWN_SIDES, SHARED_SIDES
 from recmoe.features.schema import FeatureSchema
-from recmoe.model import InputLayer, ModelConfig, MultiTaskRanker, TrainingModel, build_model
+from recmoe.model import InputLayer, ModelConfig, MultiTaskRanker, TrainingModel, build_model, input_order
 from recmoe.moe.architectures import ArchitectureConfig
 from recmoe.moe.balance import importance_loss
 from recmoe.tasks.binary import BinaryTaskConfig

@@ -66,8 +66,8 @@ class FeatureEncoder:
                 continue
             table = feature.table or name
             if table not in lookups:
-                vocabulary = self.state.vocabularies.get(table)
-                lookups[table] = build_lookup(feature.encoding, vocabulary=vocabulary, seed=self.schema.seed)
+                learnt = self.state.vocabularies.get(table) or self.state.dynamic.get(table)
+                lookups[table] = build_lookup(feature.encoding, learnt=learnt, seed=self.schema.seed)
         return lookups
 
     def _build_missing_rows(self) -> dict[str, int]:

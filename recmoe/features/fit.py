@@ -8,11 +8,20 @@ import pyarrow as pa
 from recmoe.errors import DataError
 from recmoe.features.arrow_ids import IdValues, id_column, id_list_column
 from recmoe.features.columns import feature_column, id_column_of, plain_type
+from recmoe.features.dynamic_ids import DynamicIds
 from recmoe.features.encoder_state import EncoderState
+from recmoe.features.key_counter import KeyCounter
 from recmoe.features.label_values import encode_labels
 from recmoe.features.labels import LabelColumn
 from recmoe.features.numeric import read_number
-from recmoe.features.schema import FeatureSchema, GivenBuckets, IdFeature, NumericFeature, VocabularyConfig
+from recmoe.features.schema import (
+    DynamicConfig,
+    FeatureSchema,
+    GivenBuckets,
+    IdFeature,
+    NumericFeature,
+    VocabularyConfig,
+)
 from recmoe.features.statistics import Moments, NumericStatistics, Sample, bucket_edges, quantile_cuts
 from recmoe.features.transforms import signed_log1p
 from recmoe.features.vocabulary import VocabularyCounter
@@ -37,14 +46,18 @@ def fit_state(
     """
     types: dict[str, pa.DataType] = {}
     known = kept_numbers(schema, base)
-    vocabularies = {} if base is None else base.vocabularies
-    counters: dict[str, VocabularyCounter] = {}
+    vocabularies: dict[str, tuple[VocabularyCounter, VocabularyConfig]] = {}
+    dynamic: dict[str, tuple[KeyCounter, DynamicIds, DynamicConfig]] = {}
     learners: dict[str, _NumberLearner] = {}
     for name, feature in schema.features.items():
         if isinstance(feature, NumericFeature):
             learners[name] = _NumberLearner(name, feature)
         elif isinstance(feature.encoding, VocabularyConfig):
-            counters.setdefault(feature.table or name, VocabularyCounter())
+            vocabularies.setdefault(feature.table or name, (VocabularyCounter(), feature.encoding))
+        elif isinstance(feature.encoding, DynamicConfig):
+            ids_before = _known_ids(feature.table or name, feature.encoding, base)
+            dynamic.setdefault(feature.table or name, (ids_before.counter(), ids_before, feature.encoding))
+    counters = {name: parts[0] for name, parts in (*vocabularies.items(), *dynamic.items())}
     num_rows = 0
     for table in tables:
         _learn_types(schema, table, types)
@@ -52,7 +65,7 @@ def fit_state(
         for name, feature in schema.features.items():
             if isinstance(feature, NumericFeature):
                 learners[name].add(table, first_row=num_rows)
-            elif isinstance(feature.encoding, VocabularyConfig):
+            elif (feature.table or name) in counters:
                 counter = counters[feature.table or name]
                 for ids in _ids(table, name, schema):
                     counter.add(ids)
@@ -65,11 +78,21 @@ def fit_state(
         inputs=schema.model_dump(mode="json"),
         columns=pa.schema(types.items()),
         vocabularies={
-            table: counter.finish(_encoding(schema, table), base=vocabularies.get(table))
-            for table, counter in counters.items()
+            name: counter.finish(config, base=None if base is None else base.vocabularies.get(name))
+            for name, (counter, config) in vocabularies.items()
         },
         numbers={name: known.get(name) or learner.finish() for name, learner in learners.items()},
+        dynamic={name: ids.updated(*counter.finish(), config) for name, (counter, ids, config) in dynamic.items()},
     )
+
+
+def _known_ids(table: str, encoding: DynamicConfig, base: EncoderState | None) -> DynamicIds:
+    """The ids of a table before the update: of an earlier model's table, dynamic or a vocabulary, or none."""
+    if base is not None and table in base.dynamic:
+        return base.dynamic[table]
+    if base is not None and table in base.vocabularies:
+        return DynamicIds.holding(*base.vocabularies[table].holders(), encoding)
+    return DynamicIds.empty(encoding.capacity)
 
 
 def kept_numbers(schema: FeatureSchema, base: EncoderState | None) -> dict[str, NumericStatistics]:
@@ -115,14 +138,6 @@ def _ids(table: pa.Table, name: str, schema: FeatureSchema) -> Iterator[IdValues
         return
     for ids, _ in id_list_column(column, separator=feature.separator, max_length=feature.max_length):
         yield ids
-
-
-def _encoding(schema: FeatureSchema, table: str) -> VocabularyConfig:
-    for name, feature in schema.features.items():
-        if not isinstance(feature, NumericFeature) and (feature.table or name) == table:
-            assert isinstance(feature.encoding, VocabularyConfig)
-            return feature.encoding
-    raise AssertionError(table)
 
 
 class _NumberLearner:

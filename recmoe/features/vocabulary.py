@@ -140,14 +140,14 @@ def zero_where_null(ids: pa.Array, rows: Rows) -> Rows:
     return np.where(ids.is_null().to_numpy(zero_copy_only=False), 0, rows) if ids.null_count else rows
 
 
-def build_lookup(encoding: EncodingConfig, *, vocabulary: Vocabulary | None, seed: int) -> RowLookup:
-    """What looks up the ids of one table."""
+def build_lookup(encoding: EncodingConfig, *, learnt: RowLookup | None, seed: int) -> RowLookup:
+    """What looks up the ids of one table: what was learnt, where there is something to learn."""
     if isinstance(encoding, HashConfig):
         return HashedIds(num_buckets=encoding.num_buckets, seed=seed)
     if isinstance(encoding, IndexConfig):
         return IndexedIds(num_ids=encoding.num_ids, out_of_range=encoding.out_of_range)
-    assert vocabulary is not None
-    return vocabulary
+    assert learnt is not None
+    return learnt
 
 
 class VocabularyCounter:

@@ -119,11 +119,12 @@ def _carry_tables(earlier: EarlierModel, placed: PlacedModel, encoder: FeatureEn
         if spec.name in before:
             sources_V = torch.from_numpy(sources)
             move_rows(weights[spec.name], earlier.weights.table(spec.name), sources_V)
+            slots = placed.table_optimizer.rule.slots(spec.num_rows, spec.width)
             # Of a table that other processes hold there is no state here.
             for slot, live in state.get(spec.name, {}).items() if has_optimizer else ():
                 # A slot that is not of the rows, such as a count of steps, has one place for all.
-                is_by_row = live.shape[0] == spec.num_rows
-                goes = sources_V if is_by_row else torch.zeros(live.shape[0], dtype=torch.int64)
+                num_places = slots[slot][0]
+                goes = sources_V if num_places == spec.num_rows else torch.zeros(num_places, dtype=torch.int64)
                 move_rows(live, earlier.weights.table(spec.name, slot), goes)
         is_used = np.zeros(before.get(spec.name, 0), np.bool_)
         is_used[sources[sources >= 0]] = True

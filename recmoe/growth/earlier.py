@@ -12,9 +12,11 @@ from recmoe.embeddings.pieces import Piece
 from recmoe.embeddings.tables import PlainTables
 from recmoe.experiment import ExperimentConfig, experiment_from_json
 from recmoe.export.bundle_pieces import BundlePieces
+from recmoe.export.manifest import Manifest
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.growth.dense_names import RANKER, NamedTensor, name_dense
 from recmoe.model import build_model
+from recmoe.training.checkpoint_folder import verify
 from recmoe.training.checkpoint_pieces import CheckpointPieces
 
 
@@ -118,10 +120,10 @@ class WarmStart:
     """Of the run; None where the weights are those of the bundle."""
 
     def open(self) -> EarlierModel:
-        """Read what is small, and check that the rest is there.
+        """Read what is small; every process of a job does, so the files' hashes are ``verify``'s to compare.
 
         Raises:
-            CheckpointError, BundleError, DataError, ConfigError: it is damaged, or of another version.
+            CheckpointError, BundleError, DataError, ConfigError: it cannot be read, or is of another version.
         """
         path = self.root / "config.json"
         weights: StoredWeights = (
@@ -133,6 +135,17 @@ class WarmStart:
             encoder=FeatureEncoder.load(self.root / "encoder"),
             weights=weights,
         )
+
+    def verify(self) -> None:
+        """Compare every file with its hash.
+
+        Raises:
+            CheckpointError, BundleError: one is missing or damaged.
+        """
+        if self.checkpoint is None:
+            Manifest.read(self.root).verify(self.root)
+        else:
+            verify(self.checkpoint)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for the state of a run."""

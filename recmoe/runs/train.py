@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from recmoe.config import dump_config
@@ -82,6 +82,7 @@ def train_run(
     try:
         tracker.log_config(dump_config(config))
         prepare(config, folder)
+        tracker.log_metrics(_id_updates(folder), step=0)
         with CurveFollower(
             folder.metrics,
             num_steps=lambda: folder.state.get("num_steps"),
@@ -142,6 +143,9 @@ def prepare(config: ExperimentConfig, folder: RunFolder) -> FeatureEncoder:
         if split != "train" or _has_index(config):
             check_rows(rows, encoder)
     encoder.save(folder.encoder)
+    folder.update_state(
+        id_updates={table: asdict(ids.last) for table, ids in encoder.state.dynamic.items() if ids.last}
+    )
     folder.update_state(train_files=stream.identity)
     return encoder
 
@@ -177,6 +181,13 @@ def _record(folder: RunFolder, tracker: Tracker) -> None:
         tracker.log_file(folder.report)
         tracker.log_file(folder.page)
     tracker.set_tags({"recmoe.bundle": str(folder.bundle.resolve())})
+
+
+def _id_updates(folder: RunFolder) -> dict[str, float]:
+    """How full the tables of dynamic ids are, and how much of the traffic they leave to row 0."""
+    names = ("rows_used", "admitted", "evicted", "waiting", "unknown_share")
+    updates: dict[str, dict[str, float]] = folder.state.get("id_updates", {})
+    return {metric_name("ids", f"{table}/{name}"): update[name] for table, update in updates.items() for name in names}
 
 
 def _tracked(values: Mapping[str, float]) -> dict[str, float]:

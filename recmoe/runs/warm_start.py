@@ -54,6 +54,7 @@ def remember_warm_start(folder: RunFolder, warm_start: WarmStart) -> None:
 
     Raises:
         TrainingError: the run has begun from something else.
+        CheckpointError, BundleError: a file of the earlier model is missing or damaged.
     """
     told = folder.state.get("warm_start")
     if told == warm_start.to_json():
@@ -67,6 +68,7 @@ def remember_warm_start(folder: RunFolder, warm_start: WarmStart) -> None:
             f"{folder.root} began {began}, not from {warm_start.source}; resume it without --warm-start, "
             "or start afresh in another --run-dir"
         )
+    warm_start.verify()
     # What was learnt for another start does not hold.
     shutil.rmtree(folder.encoder, ignore_errors=True)
     folder.update_state(warm_start=warm_start.to_json())

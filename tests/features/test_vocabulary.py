@@ -137,6 +137,6 @@ def test_id_beyond_its_table_is_an_error_or_unknown(ids: list[int | str], wrong:
 def test_lookup_follows_the_encoding() -> None:
     vocabulary = Vocabulary(pa.array(["a"]))
 
-    assert build_lookup(VocabularyConfig(), vocabulary=vocabulary, seed=0) is vocabulary
-    assert build_lookup(HashConfig(num_buckets=9), vocabulary=None, seed=0).num_rows == 10
-    assert build_lookup(IndexConfig(num_ids=9), vocabulary=None, seed=0).num_rows == 10
+    assert build_lookup(VocabularyConfig(), learnt=vocabulary, seed=0) is vocabulary
+    assert build_lookup(HashConfig(num_buckets=9), learnt=None, seed=0).num_rows == 10
+    assert build_lookup(IndexConfig(num_ids=9), learnt=None, seed=0).num_rows == 10

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from recmoe.errors import TrainingError
+from recmoe.errors import BundleError, CheckpointError, TrainingError
 from recmoe.experiment import ExperimentConfig
 from recmoe.export.bundle import ModelBundle
 from recmoe.runs.folder import RunFolder
@@ -190,3 +190,17 @@ def test_unfinished_run_is_no_start(tmp_path: Path) -> None:
 
     with pytest.raises(TrainingError, match=r"is interrupted and has no bundle yet; go on with --resume"):
         find_warm_start(str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("part", ["checkpoints", "bundle"])
+def test_damaged_source_is_refused_before_launch(
+    part: str, train: Train, make_experiment: ExperimentMaker, earlier_run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(earlier_run, tmp_path / "earlier")
+    source = tmp_path / "earlier" if part == "checkpoints" else tmp_path / "earlier" / "bundle"
+    files = (tmp_path / "earlier" / part).rglob("*.distcp" if part == "checkpoints" else "tables/*.safetensors")
+    victim = next(files)
+    victim.write_bytes(victim.read_bytes()[:-1] + b"!")
+
+    with pytest.raises((CheckpointError, BundleError), match=r"is damaged: its (hash differs|content has changed)"):
+        train(make_experiment(tmp_path), tmp_path / "run", warm_start=find_warm_start(str(source)))

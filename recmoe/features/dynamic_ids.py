@@ -1,0 +1,262 @@
+"""DynamicIds: a fixed number of rows for ids that come and go; every id has a row of its own or none.
+
+Ids are admitted and evicted at updates, between which nothing moves: training on any number of processes, evaluation
+and serving look an id up in the same map, and the table keeps its shape for ever.
+"""
+
+# n ids that are known, m ids of an update, c candidates for a row
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recmoe.features.id_keys import UInt64s, keys
+from recmoe.features.key_counter import KeyCounter
+from recmoe.features.key_index import KeyIndex
+from recmoe.features.schema import DynamicConfig
+from recmoe.features.vocabulary import Rows, zero_where_null
+
+IDS_PER_ROW = 4
+"""Different ids counted per row of the table, and a million more; beyond them the rarest are forgotten."""
+
+Floats = NDArray[np.float32]
+Int32s = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class IdUpdate:
+    """What one update did to a table, and what the rows it counted look up afterwards."""
+
+    number: int
+    """Updates so far, this one included."""
+    rows_used: int
+    """Rows that belong to an id."""
+    capacity: int
+    admitted: int
+    """Ids that got a row."""
+    evicted: int
+    """Ids that lost theirs."""
+    waiting: int
+    """Ids that are remembered without a row."""
+    sightings: int
+    """Ids counted, missing ones left out."""
+    unknown_share: float
+    """Of the sightings: the share of those that look up row 0."""
+
+
+class DynamicIds:
+    """Ids that are known, with the row of each or 0 while it waits for one.
+
+    An id is admitted once it has been seen ``admit_after`` times, over however many updates. While there are more such
+    ids than rows, those with the highest rank hold them: by ``least_frequent`` the sightings of which each update takes
+    away a share (half after ``half_life`` updates), by ``least_recent`` the update that saw the id last. An id that
+    holds a row wins a tie, and keeps its row number; rows that become free go to the newcomers.
+
+    Example: capacity 2, admit_after 2, half_life 1::
+
+        update    seen            rows                        sightings, halved each time
+        1         a a a b b c     1 a  2 b    waiting c       a 3    b 2    c 1
+        2         c c c b         1 c  2 b    waiting a       a 1.5  b 2    c 3.5
+
+    Args:
+        keys_n: known ids as 64-bit keys, in ascending order.
+        rows_n: of each, 0 for none.
+        sightings_n: of each, since it was first seen.
+        weights_n: of each, its sightings with the older ones worth less.
+        seen_n: of each, the last update that saw it.
+        last: the update that led here; None for no update.
+    """
+
+    def __init__(
+        self,
+        *,
+        capacity: int,
+        keys_n: UInt64s,
+        rows_n: Rows,
+        sightings_n: Int32s,
+        weights_n: Floats,
+        seen_n: Int32s,
+        last: IdUpdate | None,
+    ) -> None:
+        self.capacity = capacity
+        self.keys_n = keys_n
+        self.rows_n = rows_n
+        self.sightings_n = sightings_n
+        self.weights_n = weights_n
+        self.seen_n = seen_n
+        self.last = last
+
+    @classmethod
+    def empty(cls, capacity: int) -> "DynamicIds":
+        """No id is known."""
+        nothing = np.zeros(0, np.int32)
+        return cls(
+            capacity=capacity,
+            keys_n=np.zeros(0, np.uint64),
+            rows_n=np.zeros(0, np.int64),
+            sightings_n=nothing,
+            weights_n=np.zeros(0, np.float32),
+            seen_n=nothing,
+            last=None,
+        )
+
+    @classmethod
+    def holding(cls, keys_n: UInt64s, rows_n: Rows, config: DynamicConfig) -> "DynamicIds":
+        """Ids that an earlier model gave rows to for good, as if each had just earned its row."""
+        fits = np.flatnonzero(rows_n <= config.capacity)
+        order = fits[np.argsort(keys_n[fits], kind="stable")]
+        return cls(
+            capacity=config.capacity,
+            keys_n=keys_n[order],
+            rows_n=rows_n[order],
+            sightings_n=np.full(len(order), config.admit_after, np.int32),
+            weights_n=np.full(len(order), config.admit_after, np.float32),
+            seen_n=np.zeros(len(order), np.int32),
+            last=None,
+        )
+
+    @property
+    def num_rows(self) -> int:
+        return self.capacity + 1
+
+    def rows(self, ids: pa.Array, *, name: str) -> Rows:  # noqa: ARG002
+        return zero_where_null(ids, self.rows_of_keys(keys(ids)))
+
+    def rows_of_keys(self, keys_n: UInt64s) -> Rows:
+        index, row_of_place = self._index
+        return row_of_place[index.rows(keys_n)]
+
+    @cached_property
+    def _index(self) -> tuple[KeyIndex, Rows]:
+        """Places among those that hold rows, from 1 on, and the row of each place."""
+        held_keys, held_rows = self.holders()
+        return KeyIndex(held_keys), np.append(np.int64(0), held_rows)
+
+    def holders(self) -> tuple[UInt64s, Rows]:
+        held_n = self.rows_n > 0
+        return self.keys_n[held_n], self.rows_n[held_n]
+
+    @property
+    def digest(self) -> str:
+        """Hash of what is known."""
+        digest = hashlib.sha256(str(self.capacity).encode())
+        for column in (self.keys_n, self.rows_n, self.sightings_n, self.weights_n, self.seen_n):
+            digest.update(column.astype(column.dtype.newbyteorder("<")).tobytes())
+        return digest.hexdigest()
+
+    def to_table(self) -> pa.Table:
+        """A row per known id."""
+        return pa.table(
+            {
+                "key": self.keys_n,
+                "row": self.rows_n,
+                "sightings": self.sightings_n,
+                "weight": self.weights_n,
+                "seen": self.seen_n,
+            }
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """What a table does not hold."""
+        return {"capacity": self.capacity, "last": None if self.last is None else asdict(self.last)}
+
+    @classmethod
+    def from_table(cls, table: pa.Table, values: Mapping[str, Any]) -> "DynamicIds":
+        """The inverse of ``to_table`` and ``to_json``."""
+        return cls(
+            capacity=values["capacity"],
+            keys_n=table["key"].to_numpy(),
+            rows_n=table["row"].to_numpy(),
+            sightings_n=table["sightings"].to_numpy(),
+            weights_n=table["weight"].to_numpy(),
+            seen_n=table["seen"].to_numpy(),
+            last=None if values["last"] is None else IdUpdate(**values["last"]),
+        )
+
+    def counter(self) -> KeyCounter:
+        """What counts the sightings of the next update."""
+        return KeyCounter(limit=IDS_PER_ROW * self.capacity + (1 << 20), never_forgotten=self.holders()[0])
+
+    def updated(self, keys_m: UInt64s, counts_m: NDArray[np.int64], config: DynamicConfig) -> "DynamicIds":
+        """The ids after a period of which all sightings are given.
+
+        Args:
+            keys_m: different ids, ascending.
+            counts_m: how often each was seen.
+            config: capacity and rules, which may be others than before.
+        """
+        number = 1 + (0 if self.last is None else self.last.number)
+        known = np.union1d(self.keys_n, keys_m)
+        old, new = np.searchsorted(known, self.keys_n), np.searchsorted(known, keys_m)
+        rows = np.zeros(len(known), np.int64)
+        sightings, weights = np.zeros(len(known), np.int64), np.zeros(len(known), np.float32)
+        seen = np.zeros(len(known), np.int32)
+        # A row beyond a smaller capacity is given up; its id competes for another.
+        rows[old] = np.where(self.rows_n <= config.capacity, self.rows_n, 0)
+        sightings[old], seen[old] = self.sightings_n, self.seen_n
+        weights[old] = self.weights_n * np.float32(0.5 ** (1.0 / config.half_life))
+        sightings[new] += counts_m
+        weights[new] += counts_m
+        seen[new] = number
+        sightings = np.minimum(sightings, np.iinfo(np.int32).max).astype(np.int32)
+        held_before = np.zeros(len(known), np.bool_)
+        held_before[old] = self.rows_n > 0
+
+        is_fresh = np.ones(len(known), np.bool_)
+        if config.forget_after is not None:
+            is_fresh = seen > number - config.forget_after
+        wants = is_fresh & (held_before | (sightings >= config.admit_after))
+        order_c = _by_rank(np.flatnonzero(wants), rows, weights, seen, config)
+        wins = np.zeros(len(known), np.bool_)
+        wins[order_c[: config.capacity]] = True
+        rows = _assign(rows, order_c[: config.capacity], capacity=config.capacity)
+
+        waiting = np.flatnonzero(is_fresh & ~wins)
+        kept = wins.copy()
+        kept[_by_rank(waiting, rows, weights, seen, config)[: config.capacity]] = True
+        total = int(counts_m.sum())
+        last = IdUpdate(
+            number=number,
+            rows_used=int(wins.sum()),
+            capacity=config.capacity,
+            admitted=int((wins & ~held_before).sum()),
+            evicted=int((held_before & ~wins).sum()),
+            waiting=int((kept & ~wins).sum()),
+            sightings=total,
+            unknown_share=float(counts_m[~wins[new]].sum() / total) if total else 0.0,
+        )
+        return DynamicIds(
+            capacity=config.capacity,
+            keys_n=known[kept],
+            rows_n=rows[kept],
+            sightings_n=sightings[kept],
+            weights_n=weights[kept],
+            seen_n=seen[kept],
+            last=last,
+        )
+
+
+def _by_rank(places_c: Rows, rows: Rows, weights: Floats, seen: Int32s, config: DynamicConfig) -> Rows:
+    """Candidates, the best first; among equals those that hold a row, then in the order of their keys."""
+    by_weight, by_time = -weights[places_c], -seen[places_c]
+    first, second = (by_weight, by_time) if config.evict == "least_frequent" else (by_time, by_weight)
+    # The last key of a lexsort is the first to count; it is stable, and places ascend as keys do.
+    return places_c[np.lexsort((rows[places_c] == 0, second, first))]
+
+
+def _assign(rows: Rows, winners_c: Rows, *, capacity: int) -> Rows:
+    """Rows of the winners: the one that each has, or the next free one, in the order of their rank."""
+    is_taken = np.zeros(capacity + 1, np.bool_)
+    is_taken[0] = True
+    assigned = np.zeros_like(rows)
+    assigned[winners_c] = rows[winners_c]
+    is_taken[assigned[winners_c]] = True
+    newcomers = winners_c[assigned[winners_c] == 0]
+    assigned[newcomers] = np.flatnonzero(~is_taken)[: len(newcomers)]
+    return assigned
