@@ -211,15 +211,10 @@ class DynamicIds:
         is_fresh = np.ones(len(known), np.bool_)
         if config.forget_after is not None:
             is_fresh = seen > number - config.forget_after
-        wants = is_fresh & (held_before | (sightings >= config.admit_after))
-        order_c = _by_rank(np.flatnonzero(wants), rows, weights, seen, config)
-        wins = np.zeros(len(known), np.bool_)
-        wins[order_c[: config.capacity]] = True
-        rows = _assign(rows, order_c[: config.capacity], capacity=config.capacity)
-
-        waiting = np.flatnonzero(is_fresh & ~wins)
-        kept = wins.copy()
-        kept[_by_rank(waiting, rows, weights, seen, config)[: config.capacity]] = True
+        ranks = _ranks(weights, seen, rows > 0, config)
+        wins = _best(is_fresh & (held_before | (sightings >= config.admit_after)), ranks, config.capacity)
+        rows = _assign(rows, wins, ranks, capacity=config.capacity)
+        kept = wins | _best(is_fresh & ~wins, ranks, config.capacity)
         total = int(counts_m.sum())
         last = IdUpdate(
             number=number,
@@ -242,21 +237,35 @@ class DynamicIds:
         )
 
 
-def _by_rank(places_c: Rows, rows: Rows, weights: Floats, seen: Int32s, config: DynamicConfig) -> Rows:
-    """Candidates, the best first; among equals those that hold a row, then in the order of their keys."""
-    by_weight, by_time = -weights[places_c], -seen[places_c]
+def _ranks(weights: Floats, seen: Int32s, is_holder: NDArray[np.bool_], config: DynamicConfig) -> UInt64s:
+    """Weight and time in the order of the config, then whether an id holds a row, as one number per id."""
+    # The bits of floats that are not negative are ordered as the floats are.
+    by_weight, by_time = weights.view(np.uint32).astype(np.uint64), seen.astype(np.uint64)
     first, second = (by_weight, by_time) if config.evict == "least_frequent" else (by_time, by_weight)
-    # The last key of a lexsort is the first to count; it is stable, and places ascend as keys do.
-    return places_c[np.lexsort((rows[places_c] == 0, second, first))]
+    return (first << np.uint64(33)) | (second << np.uint64(1)) | is_holder
 
 
-def _assign(rows: Rows, winners_c: Rows, *, capacity: int) -> Rows:
-    """Rows of the winners: the one that each has, or the next free one, in the order of their rank."""
-    is_taken = np.zeros(capacity + 1, np.bool_)
-    is_taken[0] = True
-    assigned = np.zeros_like(rows)
-    assigned[winners_c] = rows[winners_c]
-    is_taken[assigned[winners_c]] = True
-    newcomers = winners_c[assigned[winners_c] == 0]
-    assigned[newcomers] = np.flatnonzero(~is_taken)[: len(newcomers)]
+def _best(is_candidate: NDArray[np.bool_], ranks: UInt64s, count: int) -> NDArray[np.bool_]:
+    """The candidates of highest rank, among equals the first ones: of all ids, whether each is one; without a sort."""
+    places = np.flatnonzero(is_candidate)
+    if len(places) <= count:
+        return is_candidate
+    ranks_c = ranks[places]
+    last = np.partition(ranks_c, len(places) - count)[len(places) - count]
+    is_best = np.zeros(len(ranks), np.bool_)
+    is_best[places[ranks_c > last]] = True
+    equals = places[ranks_c == last]
+    is_best[equals[: count - int(is_best.sum())]] = True
+    return is_best
+
+
+def _assign(rows: Rows, wins: NDArray[np.bool_], ranks: UInt64s, *, capacity: int) -> Rows:
+    """Rows of the winners: the one that each has, or the next free one, the best of the newcomers first."""
+    assigned = np.where(wins, rows, 0)
+    is_free = np.ones(capacity + 1, np.bool_)
+    is_free[0] = False
+    is_free[assigned] = False
+    newcomers = np.flatnonzero(wins & (assigned == 0))
+    newcomers = newcomers[np.argsort(~ranks[newcomers], kind="stable")]
+    assigned[newcomers] = np.flatnonzero(is_free)[: len(newcomers)]
     return assigned
