@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 
 from recmoe.embeddings.initial import fill_initial
+from recmoe.embeddings.one_thread import on_one_thread
 from recmoe.embeddings.sparse_optimizer import SlotState, SparseOptimizer, SparseOptimizerConfig
 from recmoe.embeddings.tables import member_name
 from recmoe.features.batch import Batch
@@ -52,9 +53,16 @@ class TorchrecTables(nn.Module):
         if torch.is_inference_mode_enabled():
             # fbgemm's CPU kernels exist for autograd alone, which inference mode leaves out.
             with torch.inference_mode(False), torch.no_grad():
-                pooled = self.bags(jagged)
-        else:
-            pooled = self.bags(jagged)
+                return self._look_up(jagged)
+        return self._look_up(jagged)
+
+    def _look_up(self, jagged: KeyedJaggedTensor) -> Tensor:
+        if jagged.values().device.type == "cpu":
+            return on_one_thread(lambda: self._pooled(jagged))
+        return self._pooled(jagged)
+
+    def _pooled(self, jagged: KeyedJaggedTensor) -> Tensor:
+        pooled = self.bags(jagged)
         # The sharded module orders its output by kind of sharding.
         if list(pooled.keys()) == self._keys:
             return pooled.values()  # type: ignore[no-any-return]
