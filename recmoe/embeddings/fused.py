@@ -49,12 +49,16 @@ class TorchrecTables(nn.Module):
         Sharded tables look up all keys at once: parts of a row are the plain back end's to serve.
         """
         assert keys is None or tuple(keys) == self.layout.sparse, "sharded tables look up all keys at once"
-        jagged = KeyedJaggedTensor(keys=self._keys, values=batch.values, lengths=batch.lengths_KB.reshape(-1))
+        jagged = self.jagged(batch)
         if torch.is_inference_mode_enabled():
             # fbgemm's CPU kernels exist for autograd alone, which inference mode leaves out.
             with torch.inference_mode(False), torch.no_grad():
                 return self._look_up(jagged)
         return self._look_up(jagged)
+
+    def jagged(self, batch: Batch) -> KeyedJaggedTensor:
+        """The ids of a batch in torchrec's form; shares their memory."""
+        return KeyedJaggedTensor(keys=self._keys, values=batch.values, lengths=batch.lengths_KB.reshape(-1))
 
     def _look_up(self, jagged: KeyedJaggedTensor) -> Tensor:
         if jagged.values().device.type == "cpu":
@@ -139,6 +143,7 @@ class FusedOptimizer:
     def __init__(self, tables: TorchrecTables, fused: CombinedOptimizer, rule: SparseOptimizerConfig) -> None:
         self.rule = rule
         self.lr = rule.lr
+        self._given_lr = rule.lr
         self._fused = fused
         self._replicated = SparseOptimizer(tables.replicated(), rule)
         self._names = {member_name(spec.name): spec.name for spec in tables.layout.tables}
@@ -148,6 +153,9 @@ class FusedOptimizer:
         """Step size from the next backward on."""
         self.lr = lr
         self._replicated.set_lr(lr)
+        if lr == self._given_lr:
+            return
+        self._given_lr = lr
         for group in self._fused.param_groups:
             group["lr"] = lr
         # For a fused optimizer, a step is what hands the rate to the kernel.
