@@ -67,10 +67,13 @@ class TorchrecTables(nn.Module):
 
     def _pooled(self, jagged: KeyedJaggedTensor) -> Tensor:
         pooled = self.bags(jagged)
-        # The sharded module orders its output by kind of sharding.
-        if list(pooled.keys()) == self._keys:
+        names = list(pooled.keys())
+        # The sharded module orders its output by kind of sharding and by rank.
+        if names == self._keys:
             return pooled.values()  # type: ignore[no-any-return]
-        return torch.cat([pooled[key] for key in self._keys], dim=1)
+        # The gradient of a split is one copy; that of a slice is a matrix of zeros per key.
+        pieces = dict(zip(names, pooled.values().split(pooled.length_per_key(), dim=1), strict=True))
+        return torch.cat([pieces[key] for key in self._keys], dim=1)
 
     def table_weights(self) -> dict[str, Tensor]:
         """Live weights by table name: a sharded tensor, or a plain one where the table is replicated."""
