@@ -171,11 +171,10 @@ class ParquetStream:
             rows: what to take of them, in order; batches run on from one window to the next.
         """
         order, share = self._share(cursor, rank=rank, world_size=world_size, batch_size=batch_size)
-        first_rows = dict(zip(self._groups, np.cumsum([0, *(group.num_rows for group in self._groups)]), strict=False))
+        ends = np.cumsum([group.num_rows for group in self._groups]).tolist()
+        places = {group: (end - group.num_rows, end) for group, end in zip(self._groups, ends, strict=True)}
         for number, rows in order.visits(share):
-            ranges = [
-                (int(first_rows[group]), int(first_rows[group]) + group.num_rows) for group in order.windows[number]
-            ]
+            ranges = [places[group] for group in order.windows[number]]
             yield ranges, np.concatenate([np.arange(*one, dtype=np.int64) for one in ranges])[rows]
 
     def _share(
@@ -203,7 +202,10 @@ class ParquetStream:
             start = 0
             while start < len(rows):
                 taken = rows[start : start + batch_size - num_waiting]
-                waiting.append(RowBlock(table.take(pa.array(taken)), ((window, taken),)))
+                is_run = len(taken) == batch_size and bool((np.diff(taken) == 1).all())
+                # A run needs no copy; what waits for the next window must not keep this one in memory.
+                part = table.slice(int(taken[0]), batch_size) if is_run else table.take(pa.array(taken))
+                waiting.append(RowBlock(part, ((window, taken),)))
                 start += len(taken)
                 num_waiting += len(taken)
                 if num_waiting == batch_size:

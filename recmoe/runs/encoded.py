@@ -70,8 +70,8 @@ def _is_wanted(config: ExperimentConfig, splits: Mapping[str, ParquetStream], ca
     free_bytes = shutil.disk_usage(_existing(cache.folder)).free
     if num_bytes > DISK_SHARE * free_bytes:
         _logger.warning(
-            "%s has %.1f GB free, and the encoded rows need %.1f GB: rows are encoded again in every epoch; "
-            "set data.cache_dir to a folder with room",
+            "%s has %.1f GB free, which is too little for encoded rows of %.1f GB: rows are encoded again in every "
+            "epoch; set data.cache_dir to a folder with room, or data.encoded_cache to on",
             cache.folder,
             free_bytes / 1e9,
             num_bytes / 1e9,

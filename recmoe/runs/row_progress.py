@@ -43,7 +43,6 @@ class RowProgress:
                 TimeRemainingColumn(),
                 TextColumn("left"),
                 console=Console(file=self._stream),
-                transient=True,
             )
             self._task = self._bar.add_task(title, total=num_rows)
             self._bar.start()

@@ -121,13 +121,10 @@ def prepare(config: ExperimentConfig, folder: RunFolder, *, is_quiet: bool = Tru
             raise TrainingError(
                 f"{error}; or remove {folder.encoder} and resume: it is learnt again from the same files"
             ) from error
-        # Found again, unless it is lost or damaged.
-        keep_splits(config, folder, {"train": stream}, encoder, is_quiet=is_quiet)
+        # They are there already, unless they are lost or damaged.
+        keep_splits(config, folder, _with_others(config, folder, stream), encoder, is_quiet=is_quiet)
         return encoder
-    splits: dict[Split, ParquetStream] = {"train": stream}
-    for split in ("validation", "test"):
-        if getattr(config.data, split):
-            splits[split] = open_split(config, folder, split)
+    splits = _with_others(config, folder, stream)
     folder.update_state(skipped=_skipped(splits))
     shutil.rmtree(folder.encoded, ignore_errors=True)  # By an encoder that is not this run's any more.
     encoder = learn_encoder(config, stream)
@@ -139,6 +136,15 @@ def prepare(config: ExperimentConfig, folder: RunFolder, *, is_quiet: bool = Tru
     encoder.save(folder.encoder)
     folder.update_state(train_files=stream.identity)
     return encoder
+
+
+def _with_others(config: ExperimentConfig, folder: RunFolder, stream: ParquetStream) -> dict[Split, ParquetStream]:
+    """The training split and those that the config names beside it."""
+    splits: dict[Split, ParquetStream] = {"train": stream}
+    for split in ("validation", "test"):
+        if getattr(config.data, split):
+            splits[split] = open_split(config, folder, split)
+    return splits
 
 
 def _skipped(splits: Mapping[Split, ParquetStream]) -> dict[str, str]:

@@ -40,6 +40,9 @@ Split = Literal["train", "validation", "test"]
 NUM_REPLAY_ROWS = 1000
 """Raw rows that travel in the bundle with the training model's scores; every copy of the model must repeat them."""
 
+CORES_PER_ENCODER = 4
+"""One thread of that many encodes, where rows are not encoded before."""
+
 
 def run_worker(
     config: ExperimentConfig, folder: RunFolder, *, runtime: Runtime, stop: StopSignal | None = None
@@ -252,6 +255,8 @@ class _Job:
             rank=self.runtime.rank,
             world_size=self.runtime.world_size,
             device=self.runtime.device,
+            # The model needs the other cores.
+            num_threads=max(1, torch.get_num_threads() // CORES_PER_ENCODER),
             encoded=self._encoded(split),
         )
 
