@@ -91,21 +91,23 @@ def train(
 
         launch = partial(train_on_ray, num_workers=workers)
     result = train_run(experiment, root, resume=resume, launch=launch)
+    state = result.folder.state
     if as_json:
         values = result.report.values() if result.report else {}
         print_json({"run_dir": root, "is_interrupted": result.is_interrupted, "metrics": values,
                     "samples_per_s": result.samples_per_s, "bundle": result.folder.bundle,
-                    "skipped": result.folder.state.get("skipped", {})})  # fmt: skip
+                    "skipped": state.get("skipped", {}), "wait_share": state.get("wait_share", 0.0)})  # fmt: skip
     if result.is_interrupted:
-        print(f"stopped at step {result.folder.state['step']:,}; go on with --resume --run-dir {root}", file=sys.stderr)
+        print(f"stopped at step {state['step']:,}; go on with --resume --run-dir {root}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
     if not as_json:
         if result.report is not None:
             _print_report(result.report, slices=False)
             print(f"\nreport   {result.folder.page}")
-        for split, told in result.folder.state.get("skipped", {}).items():
+        for split, told in state.get("skipped", {}).items():
             print(f"skipped  {split}: {told}")
-        print(f"bundle   {result.folder.bundle}\nspeed    {result.samples_per_s:,.0f} samples/s")
+        print(f"bundle   {result.folder.bundle}")
+        print(f"speed    {result.samples_per_s:,.0f} samples/s, waited for data {state.get('wait_share', 0.0):.1%}")
         print(f"next     recmoe register {root}, or recmoe serve {root}")
 
 

@@ -92,6 +92,11 @@ class IndexedIds:
         return self._num_ids + 1
 
     def rows(self, ids: pa.Array, *, name: str) -> NDArray[np.int64]:
+        if pa.types.is_int64(ids.type) and not ids.null_count:
+            numbers: NDArray[np.int64] = ids.to_numpy()
+            # As unsigned numbers, negative ones lie beyond every table.
+            if numbers.view(np.uint64).max(initial=0) < self._num_ids:
+                return numbers + 1
         values, is_integer = integers(ids)
         is_inside = is_integer & (values >= 0) & (values < self._num_ids)
         if self._is_strict:

@@ -10,6 +10,9 @@ from typing import Any
 from recmoe.errors import TrainingError
 from recmoe.training.checkpoint_folder import committed
 
+ENCODED = "encoded"
+"""Folder of encoded rows in a cache."""
+
 
 class RunFolder:
     """The files of one run::
@@ -21,7 +24,7 @@ class RunFolder:
     metrics.jsonl    a line per logged step and validation
     report.json      metrics of the test split; report.html shows them
     bundle/          the model as it is served
-    cache/           CSV files as Parquet
+    cache/           CSV files as Parquet, encoded rows while the run needs them
     state.json       status, tracking id, identity of the training files, best step
     """
 
@@ -36,6 +39,7 @@ class RunFolder:
         self.page = root / "report.html"
         self.bundle = root / "bundle"
         self.cache = root / "cache"
+        self.encoded = self.cache / ENCODED
         self._state = root / "state.json"
 
     def start(self, config: Mapping[str, Any], *, resume: bool) -> None:
@@ -95,6 +99,7 @@ class RunFolder:
 FREE_KEYS = (
     "tracking",
     "data.cache_dir",
+    "data.encoded_cache",
     "training.keep_checkpoints",
     "training.checkpoint_every",
     "training.timeout_s",

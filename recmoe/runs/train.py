@@ -1,6 +1,7 @@
 """A run from config to bundle: prepare, train (however it is launched), record."""
 
 import logging
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from recmoe.errors import DataError, RecmoeError, TrainingError
 from recmoe.evaluation.report import Report
 from recmoe.experiment import ExperimentConfig
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.features.schema import IndexConfig, NumericFeature
+from recmoe.runs.encoded import has_index, keep_splits
 from recmoe.runs.encoder import check_rows, learn_encoder
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.source import RUNS
@@ -69,7 +70,7 @@ def train_run(
     folder.update_state(status="running", tracking_run_id=tracker.run_id)
     try:
         tracker.log_config(dump_config(config))
-        prepare(config, folder)
+        prepare(config, folder, is_quiet=is_quiet)
         with CurveFollower(
             folder.metrics,
             num_steps=lambda: folder.state.get("num_steps"),
@@ -87,14 +88,19 @@ def train_run(
         tracker.finish("failed" if isinstance(error, RecmoeError) else "killed")
         raise
     tracker.finish()
+    # In data.cache_dir they stay, for the next run.
+    shutil.rmtree(folder.encoded, ignore_errors=True)
     folder.update_state(status="finished")
     return _result(folder)
 
 
-def prepare(config: ExperimentConfig, folder: RunFolder) -> FeatureEncoder:
-    """Learn vocabularies and statistics from the training split, once per run.
+def prepare(config: ExperimentConfig, folder: RunFolder, *, is_quiet: bool = True) -> FeatureEncoder:
+    """Learn vocabularies and statistics from the training split, once per run, and encode the splits.
 
     Files that were mended before the first checkpoint are learnt from anew.
+
+    Args:
+        is_quiet: no progress on the terminal.
 
     Raises:
         TrainingError: the files are not those that the run's checkpoints belong to.
@@ -110,29 +116,35 @@ def prepare(config: ExperimentConfig, folder: RunFolder) -> FeatureEncoder:
         )
     if folder.encoder.exists() and (has_checkpoints or known == stream.identity):
         try:
-            return FeatureEncoder.load(folder.encoder)
+            encoder = FeatureEncoder.load(folder.encoder)
         except DataError as error:
             raise TrainingError(
                 f"{error}; or remove {folder.encoder} and resume: it is learnt again from the same files"
             ) from error
-    splits: dict[Split, ParquetStream] = {"train": stream}
-    for split in ("validation", "test"):
-        if getattr(config.data, split):
-            splits[split] = open_split(config, folder, split)
+        # They are there already, unless they are lost or damaged.
+        keep_splits(config, folder, _with_others(config, folder, stream), encoder, is_quiet=is_quiet)
+        return encoder
+    splits = _with_others(config, folder, stream)
     folder.update_state(skipped=_skipped(splits))
+    shutil.rmtree(folder.encoded, ignore_errors=True)  # By an encoder that is not this run's any more.
     encoder = learn_encoder(config, stream)
-    for split, rows in splits.items():
-        # Of the training rows, only ids that are row numbers have not been looked at yet.
-        if split != "train" or _has_index(config):
-            check_rows(rows, encoder)
+    if not keep_splits(config, folder, splits, encoder, is_quiet=is_quiet):
+        for split, rows in splits.items():
+            # Of the training rows, only ids that are row numbers have not been looked at yet.
+            if split != "train" or has_index(config):
+                check_rows(rows, encoder)
     encoder.save(folder.encoder)
     folder.update_state(train_files=stream.identity)
     return encoder
 
 
-def _has_index(config: ExperimentConfig) -> bool:
-    features = config.inputs.features.values()
-    return any(not isinstance(one, NumericFeature) and isinstance(one.encoding, IndexConfig) for one in features)
+def _with_others(config: ExperimentConfig, folder: RunFolder, stream: ParquetStream) -> dict[Split, ParquetStream]:
+    """The training split and those that the config names beside it."""
+    splits: dict[Split, ParquetStream] = {"train": stream}
+    for split in ("validation", "test"):
+        if getattr(config.data, split):
+            splits[split] = open_split(config, folder, split)
+    return splits
 
 
 def _skipped(splits: Mapping[Split, ParquetStream]) -> dict[str, str]:

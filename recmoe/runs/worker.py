@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from recmoe.config import dump_config
+from recmoe.data.encoded_rows import EncodedRows
 from recmoe.data.loader import BatchLoader
 from recmoe.data.parquet import ParquetStream
 from recmoe.embeddings.logical import copy_into, dense_parameters, unwrap
@@ -23,6 +24,7 @@ from recmoe.export.bundle import write_bundle
 from recmoe.export.replay import Replay
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.model import MultiTaskRanker, TrainingModel, build_model
+from recmoe.runs.encoded import open_cache
 from recmoe.runs.folder import RunFolder, write_atomically
 from recmoe.training.checkpoint import CheckpointStore, load_weights
 from recmoe.training.checkpoint_folder import committed, step_folder
@@ -38,6 +40,9 @@ Split = Literal["train", "validation", "test"]
 
 NUM_REPLAY_ROWS = 1000
 """Raw rows that travel in the bundle with the training model's scores; every copy of the model must repeat them."""
+
+CORES_PER_ENCODER = 4
+"""One thread of that many encodes, where rows are not encoded before."""
 
 
 def run_worker(
@@ -78,6 +83,7 @@ class _Job:
         self.encoder = FeatureEncoder.load(folder.encoder)
         self.tasks = config.task_set()
         self._streams: dict[Split, ParquetStream] = {}
+        self._encoded_rows: dict[Split, EncodedRows | None] = {}
         self.placed = place(
             self._training_model(), config=config.tables, device=runtime.device, find_unused_parameters=False
         )
@@ -140,7 +146,7 @@ class _Job:
                 dense_optimizer=self.dense_optimizer,
                 table_optimizer=self.placed.table_optimizer,
                 stream=stream,
-                loader=self._loader(stream, training.batch_size),
+                loader=self._loader("train", training.batch_size),
                 validate=self._validate,
                 validation=self._validation(),
                 save=self._save,
@@ -239,8 +245,7 @@ class _Job:
         return None if stopping is None else report.value(stopping.metric)
 
     def _score(self, split: Split, config: EvaluationConfig) -> Scored:
-        stream = self._stream(split)
-        loader = self._loader(stream, self.config.training.evaluation_batch_size)
+        loader = self._loader(split, self.config.training.evaluation_batch_size)
         return predict_rows(self.ranker, loader, slices=config.slices, gather=self.runtime.gather)
 
     def _stream(self, split: Split) -> ParquetStream:
@@ -249,15 +254,25 @@ class _Job:
             self._streams[split] = open_split(self.config, self.folder, split)
         return self._streams[split]
 
-    def _loader(self, stream: ParquetStream, batch_size: int) -> BatchLoader:
+    def _loader(self, split: Split, batch_size: int) -> BatchLoader:
         return BatchLoader(
-            stream,
+            self._stream(split),
             self.encoder,
             batch_size=batch_size,
             rank=self.runtime.rank,
             world_size=self.runtime.world_size,
             device=self.runtime.device,
+            # The model needs the other cores.
+            num_threads=max(1, torch.get_num_threads() // CORES_PER_ENCODER),
+            encoded=self._encoded(split),
         )
+
+    def _encoded(self, split: Split) -> EncodedRows | None:
+        """The split as ``prepare`` has encoded it; None where it has not, or on a machine that cannot see it."""
+        if split not in self._encoded_rows and self.config.data.encoded_cache != "off":
+            cache = open_cache(self.config, self.folder, self.encoder)
+            self._encoded_rows[split] = cache.open(self._stream(split))
+        return self._encoded_rows.get(split)
 
     def _save(self, position: Position) -> None:
         self.checkpoints.save(position.step, position.to_json(), is_best=position.best_step == position.step)
