@@ -11,7 +11,8 @@ PEERS: dict[str, tuple[str, ...]] = {
     # scikit-learn computes the test AUC; pyarrow reads the log.
     "torch-rechub": ("torch-rechub==0.9.0", "pyarrow"),
     "fuxictr": ("fuxictr==2.3.10",),
-    "deepctr-torch": ("deepctr-torch==0.3.0", "pandas", "pyarrow"),
+    # It imports requests without asking for it.
+    "deepctr-torch": ("deepctr-torch==0.3.0", "requests", "pandas", "pyarrow"),
 }
 """What is installed after torch, by peer."""
 

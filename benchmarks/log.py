@@ -1,6 +1,6 @@
 """ClickLog: the synthetic log that every participant of a benchmark trains on, and the best AUC on it.
 
-    python -m benchmarks.log --to benchmarks/.cache/log
+python -m benchmarks.log --to benchmarks/.cache/log
 """
 
 # N rows of a block, F id features, P pairs of features, K latent width, X floats
@@ -95,7 +95,10 @@ class ClickLog:
         is_conversion_N = is_click_N & (rng.random(num_rows) < conversion_N)
         columns = {name: pa.array(id_N) for name, id_N in zip(ID_COLUMNS, id_FN, strict=True)}
         columns |= {name: pa.array(x_NX[:, place].astype(np.float32)) for place, name in enumerate(FLOAT_COLUMNS)}
-        columns |= {"click": pa.array(is_click_N.astype(np.int8)), "conversion": pa.array(is_conversion_N.astype(np.int8))}
+        columns |= {
+            "click": pa.array(is_click_N.astype(np.int8)),
+            "conversion": pa.array(is_conversion_N.astype(np.int8)),
+        }
         return ClickRows(table=pa.table(columns), click_N=click_N, conversion_N=click_N * conversion_N)
 
     def _draw(self, rng: np.random.Generator, num_rows: int) -> tuple[list[Ints], Floats]:
@@ -195,7 +198,9 @@ def main() -> None:
     """Write the log and print what is known of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", type=Path, required=True, help="folder of the three Parquet files")
-    parser.add_argument("--rows", type=int, default=2_000_000, help="of the three splits together (default %(default)s)")
+    parser.add_argument(
+        "--rows", type=int, default=2_000_000, help="of the three splits together (default %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of everything drawn (default %(default)s)")
     options = parser.parse_args()
     for name, value in write_log(options.to, num_rows=options.rows, seed=options.seed).items():

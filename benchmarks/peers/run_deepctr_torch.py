@@ -73,7 +73,9 @@ def _ready_samples_per_s(job: Job, model: torch.nn.Module, x: dict[str, np.ndarr
     """``fit`` makes its loader itself, so its step is repeated here, line by line in meaning."""
     num_rows = min(len(y), 16 * job.batch_size)
     x_NC = np.stack([x[name].reshape(len(y))[:num_rows] for name in model.feature_index], axis=-1)
-    loader = DataLoader(TensorDataset(torch.from_numpy(x_NC), torch.from_numpy(y[:num_rows])), batch_size=job.batch_size)
+    loader = DataLoader(
+        TensorDataset(torch.from_numpy(x_NC), torch.from_numpy(y[:num_rows])), batch_size=job.batch_size
+    )
     model.train()
     with StepMeter(batch_size=job.batch_size) as meter:
         for x_BC, y_BT in ready_batches(loader, num_steps=job.num_ready_steps):
