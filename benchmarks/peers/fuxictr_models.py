@@ -1,7 +1,7 @@
-"""MMoE and PLE out of FuxiCTR's own parts: the package on PyPI brings the base class of multi-task models, not these.
+"""MMoE and PLE out of FuxiCTR's own parts: its package on PyPI brings the base class of multi-task models, not these.
 
-Nothing here is tuned: ``MultiTaskModel`` trains, ``FeatureEmbedding`` looks up, ``MLP_Block`` multiplies. As everywhere in
-FuxiCTR, a number becomes a learnt vector as wide as an id's, so the input is 624 wide instead of 429.
+``MultiTaskModel`` trains, ``FeatureEmbedding`` looks up, ``MLP_Block`` multiplies. As everywhere in FuxiCTR, a number
+becomes a learnt vector as wide as an id's, so the input is 624 wide instead of 429.
 """
 
 # B rows, D input width, E experts, H expert width
@@ -92,7 +92,7 @@ class PLE(_MultiTask):
             groups: Any = zip(level["experts"], streams, strict=True)
             outputs = [[expert(stream) for expert in experts] for experts, stream in groups]
             seen = [torch.stack(outputs[task] + outputs[-1], dim=1) for task in range(num_tasks)]
-            seen.append(torch.stack(sum(outputs, []), dim=1))
+            seen.append(torch.stack([y_BH for group in outputs for y_BH in group], dim=1))
             streams = [
                 _mix(gate(stream), y_BEH) for gate, stream, y_BEH in zip(level["gates"], streams, seen, strict=False)
             ]

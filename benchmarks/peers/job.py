@@ -93,7 +93,7 @@ class Job:
             # On CPUs this makes oneDNN multiply float32 matrices, on NVIDIA GPUs it allows TF32.
             torch.set_float32_matmul_precision("medium")
         torch.manual_seed(job.seed)
-        np.random.seed(job.seed)  # noqa: NPY002  # what the peers draw from
+        np.random.seed(job.seed)  # What the peers draw from.
         return job
 
     def path(self, split: Literal["train", "validation", "test"]) -> str:
@@ -105,7 +105,7 @@ class Job:
         Path(self.result).write_text(json.dumps(values, indent=2) + "\n")
 
 
-class Enough(Exception):
+class EnoughError(Exception):
     """Thrown through a training loop when it has done the steps that were asked for."""
 
 
@@ -155,7 +155,7 @@ class StepMeter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         self._handle.remove()
-        return isinstance(error, Enough)
+        return isinstance(error, EnoughError)
 
     def _after_step(self, *_: object) -> None:
         is_last = self.num_steps + 1 == self._max_steps
@@ -164,7 +164,7 @@ class StepMeter:
         self._times_s.append(time.perf_counter())
         self.peak_gib = peak_gib()
         if is_last:
-            raise Enough
+            raise EnoughError
 
 
 def peak_gib() -> float:
