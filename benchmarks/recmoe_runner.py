@@ -1,6 +1,6 @@
 """recmoe: its own training path, ``train_run``, in a process of its own like every peer.
 
-    python -m benchmarks.recmoe_runner job.json
+python -m benchmarks.recmoe_runner job.json
 """
 
 import shutil
