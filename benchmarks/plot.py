@@ -7,9 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.limit import best_rates, limit_samples_per_s
-from benchmarks.results import Results, Row
+from benchmarks.results import OURS, Results, Row
 from recmoe.evaluation.plots import BLUE, GREY, INK, ORANGE, STYLE
 
+BEHIND = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+"""Behind numbers that a line may cross."""
 LIMIT_COLOURS = {"fp32": GREY, "bf16": ORANGE}
 
 
@@ -31,9 +33,9 @@ def _panel(axes: Axes, model: str, rows: list[Row], results: Results) -> None:
     rows = sorted(rows, key=lambda row: row.samples_per_s)
     names = [f"{row.participant}, {row.precision}" for row in rows]
     speeds = [row.samples_per_s / 1000 for row in rows]
-    colours = [BLUE if row.participant == "recmoe" else GREY for row in rows]
+    colours = [BLUE if row.participant == OURS else GREY for row in rows]
     bars = axes.barh(names, speeds, color=colours, height=0.66)
-    axes.bar_label(bars, labels=[f"{speed:.1f}" for speed in speeds], padding=3, fontsize=8, color=INK)
+    axes.bar_label(bars, labels=[f"{speed:.1f}" for speed in speeds], padding=3, fontsize=8, color=INK, bbox=BEHIND)
     longest = max(speeds)
     if results.rates and model in results.work:
         for precision, colour in LIMIT_COLOURS.items():
@@ -42,7 +44,16 @@ def _panel(axes: Axes, model: str, rows: list[Row], results: Results) -> None:
             line = "--" if precision == "fp32" else "-"
             axes.axvline(limit, color=INK if precision == "fp32" else colour, linestyle=line, linewidth=1.2)
             text = f"{precision} limit {limit:.0f} "
-            axes.text(limit, 0.02, text, transform=axes.get_xaxis_transform(), rotation=90, ha="right", fontsize=8)
+            axes.text(
+                limit,
+                0.02,
+                text,
+                transform=axes.get_xaxis_transform(),
+                rotation=90,
+                ha="right",
+                fontsize=8,
+                bbox=BEHIND,
+            )
     axes.set_xlim(0, 1.08 * longest)
     axes.set_title(model.upper() if model == "ple" else "MMoE", loc="left", fontsize=10, color=INK)
     axes.set_xlabel("thousand samples per second, reading included")

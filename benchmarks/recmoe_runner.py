@@ -26,8 +26,12 @@ CONFIGS = Path(__file__).parent / "configs"
 
 
 def main() -> None:
+    """Measure the job named on the command line."""
+    measure(Job.from_command_line())
+
+
+def measure(job: Job) -> None:
     """Train, measure, answer."""
-    job = Job.from_command_line()
     values = _train(job)
     if job.num_ready_steps:
         values["ready_samples_per_s"] = _ready_samples_per_s(job)

@@ -1,7 +1,7 @@
 """Results: what has been measured so far, kept in results.json so that a benchmark that was cut off goes on."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -9,6 +9,8 @@ from typing import Any
 
 from recmoe.errors import DataError
 from recmoe.runs.folder import write_atomically
+
+OURS = "recmoe"
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,11 @@ class Results:
         self.measurements = [one for one in self.measurements if one.key != measurement.key] + [measurement]
 
     def rows(self) -> list["Row"]:
-        """One row per model, participant and precision."""
-        seen = {one.row for one in self.measurements}
-        return [Row.of([one for one in self.measurements if one.row == place]) for place in sorted(seen)]
+        """One row per model, participant and precision; recmoe comes first."""
+        seen = sorted(
+            {one.row for one in self.measurements}, key=lambda place: (place[0], place[1] != OURS, *place[1:])
+        )
+        return [Row.of([one for one in self.measurements if one.row == place]) for place in seen]
 
 
 @dataclass(frozen=True)
@@ -139,9 +143,9 @@ class Row:
         return mean(self.auc[task]) if self.auc.get(task) else None
 
 
-def fastest(rows: list[Row], wanted: Callable[[Row], bool]) -> Row | None:
-    """The row with the most samples per second among those wanted."""
-    return max(filter(wanted, rows), key=lambda row: row.samples_per_s, default=None)
+def fastest(rows: Iterable[Row]) -> Row | None:
+    """The row with the most samples per second; None of none."""
+    return max(rows, key=lambda row: row.samples_per_s, default=None)
 
 
 def _mean_of(values: list[dict[str, Any]], name: str) -> float | None:

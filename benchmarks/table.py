@@ -4,9 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks.limit import best_rates, limit_samples_per_s
-from benchmarks.results import Results, Row, fastest
+from benchmarks.results import OURS, Results, Row, fastest
 
-OURS = "recmoe"
 HEADERS = (
     "model", "participant", "switch", "samples/s, reading included", "on ready batches", "data wait",
     "memory GiB (+ loader)", "prepare s", "test AUC click / conversion",
@@ -42,9 +41,9 @@ def _ratios(model: str, rows: Sequence[Row], results: Results) -> Ratios:
     rows = list(rows)
     mine = {row.precision: row for row in rows if row.participant == OURS}
     peers = [row for row in rows if row.participant != OURS]
-    best = fastest(rows, lambda row: row.participant == OURS)
-    shipped = fastest(peers, lambda row: row.precision == "shipped")
-    tuned = fastest(peers, lambda row: True)
+    best = fastest(mine.values())
+    shipped = fastest(row for row in peers if row.precision == "shipped")
+    tuned = fastest(peers)
     tasks = dict.fromkeys(task for row in rows for task in row.auc)
     return Ratios(
         model=model,
@@ -152,7 +151,9 @@ def _work(results: Results) -> str:
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [headers, ["---"] * len(headers), *rows]
+    """Columns of numbers stand right."""
+    is_number = [all(row[column][:1].isdigit() or not row[column] for row in rows) for column in range(len(headers))]
+    lines = [headers, ["--:" if right else "---" for right in is_number], *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 

@@ -24,8 +24,8 @@ from benchmarks.log import FLOAT_COLUMNS, ID_COLUMNS, LABELS, NUM_IDS, TRUTH, wr
 from benchmarks.peers.job import Job, Model
 from benchmarks.plot import draw
 from benchmarks.processes import run_measured
-from benchmarks.results import Measurement, Results
-from benchmarks.table import OURS, markdown, ratio_lines
+from benchmarks.results import OURS, Measurement, Results
+from benchmarks.table import markdown, ratio_lines
 from recmoe.cli.output import print_columns
 from recmoe.errors import ConfigError, RecmoeError
 
@@ -35,6 +35,7 @@ MODELS: tuple[Model, ...] = ("mmoe", "ple")
 PARTICIPANTS = (OURS, *PEERS)
 PRECISIONS = {OURS: ("bf16", "fp32"), **dict.fromkeys(PEERS, ("shipped", "tuned"))}
 """No peer here has mixed precision of its own; the switch of ``tuned`` is the one that torch has for everybody."""
+SWITCHES = ("bf16", "fp32", "shipped", "tuned")
 EPOCH_PRECISIONS = {OURS: ("bf16", "fp32"), **dict.fromkeys(PEERS, ("tuned",))}
 """The switch leaves a peer's float32 results as accurate, so its AUC is measured with it."""
 DEFAULT_STEPS = {OURS: 400, **dict.fromkeys(PEERS, 80)}
@@ -54,6 +55,7 @@ class Options:
     device: str
     only: tuple[str, ...]
     models: tuple[Model, ...]
+    switches: tuple[str, ...]
     epoch: tuple[str, ...]
     seeds: tuple[int, ...]
     num_rounds: int
@@ -117,13 +119,17 @@ def _wanted(options: Options) -> Iterator[Measurement]:
         for model in options.models:
             for name in options.only:
                 num_steps = options.num_steps or DEFAULT_STEPS[name]
-                for precision in PRECISIONS[name]:
+                for precision in _switches(options, PRECISIONS[name]):
                     yield Measurement(name, model, precision, "speed", number, num_steps, {})
     for seed in options.seeds:
         for model in options.models:
             for name in options.epoch:
-                for precision in EPOCH_PRECISIONS[name]:
+                for precision in _switches(options, EPOCH_PRECISIONS[name]):
                     yield Measurement(name, model, precision, "epoch", seed, None, {})
+
+
+def _switches(options: Options, known: tuple[str, ...]) -> list[str]:
+    return [precision for precision in known if precision in options.switches]
 
 
 def _measure(options: Options, measurement: Measurement, python: Path) -> dict[str, Any]:
@@ -249,6 +255,7 @@ def read_options(arguments: list[str]) -> Options:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="for everybody (%(default)s)")
     parser.add_argument("--only", default=",".join(PARTICIPANTS), help="participants of the speed runs (%(default)s)")
     parser.add_argument("--models", default=",".join(MODELS), help="(%(default)s)")
+    parser.add_argument("--switches", default=",".join(SWITCHES), help="recmoe has the first two (%(default)s)")
     parser.add_argument("--epoch", default="", help="participants that also train a full epoch, for their test AUC")
     parser.add_argument("--seeds", default="0", help="of the full epochs, such as 0,1,2 (%(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="times that each speed is measured (%(default)s)")
@@ -272,8 +279,9 @@ def read_options(arguments: list[str]) -> Options:
         device=found.device,
         only=_names("--only", found.only, PARTICIPANTS),
         models=tuple(model for model in MODELS if model in _names("--models", found.models, MODELS)),
+        switches=_names("--switches", found.switches, SWITCHES),
         epoch=_names("--epoch", found.epoch, PARTICIPANTS),
-        seeds=tuple(int(seed) for seed in found.seeds.split(",")),
+        seeds=_numbers("--seeds", found.seeds),
         num_rounds=found.rounds,
         num_steps=found.steps,
         num_ready_steps=found.ready_steps,
@@ -288,6 +296,13 @@ def _names(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
         if name not in known:
             raise ConfigError(f"{option}: there is no {name!r}; choose from {', '.join(known)}")
     return names
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"{option} must be whole numbers such as 0,1,2, got {text!r}") from error
 
 
 if __name__ == "__main__":
