@@ -18,6 +18,7 @@ LAYERS = (
     ("cli",),
     ("doctor",),
     ("runs",),
+    ("planning",),
     ("experiment",),
     ("registry",),
     ("ranking",),
