@@ -35,7 +35,7 @@ app.add_typer(data_app)
 app.command(epilog="Example: recmoe init logs/*.csv --to data/shop")(init)
 app.command(
     epilog="Example: recmoe plan --measure, then recmoe plan configs/ple.yaml --workers 2, or "
-    "recmoe plan configs/ple.yaml --topology configs/topologies/128x80gb.yaml --rows item_id=1e10 --rows user_id=2e9 --width 64"
+    "recmoe plan configs/ple.yaml --topology configs/topologies/128x80gb.yaml --rows item_id=1e10 --width 64"
 )(plan)
 app.command(epilog="Example: recmoe train configs/ple.yaml training.epochs=3 --run-dir runs/ple --workers 2")(train)
 app.command(epilog="Example: recmoe evaluate models:/shop@champion --data logs/today.parquet --to today")(evaluate)
