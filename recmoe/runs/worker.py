@@ -28,7 +28,8 @@ from recmoe.training.checkpoint import CheckpointStore, load_weights
 from recmoe.training.checkpoint_folder import committed, step_folder
 from recmoe.training.loop import Trainer, TrainResult, Validation
 from recmoe.training.position import Position
-from recmoe.training.runtime import Runtime, resolve_precision
+from recmoe.training.precision import resolve_precision
+from recmoe.training.runtime import Runtime
 from recmoe.training.stop import StopSignal
 
 _logger = logging.getLogger(__name__)

@@ -21,7 +21,8 @@ from recmoe.errors import TrainingError
 from recmoe.features.batch import Batch
 from recmoe.training.optimizers import AdamWConfig, ConstantSchedule, ScheduleConfig, set_learning_rate
 from recmoe.training.position import Position
-from recmoe.training.runtime import Precision, Runtime, autocast
+from recmoe.training.precision import Precision, autocast, fast_products
+from recmoe.training.runtime import Runtime
 from recmoe.training.stop import StopSignal
 
 LOG_EVERY = 10
@@ -214,9 +215,10 @@ class Trainer:
         set_learning_rate(self.dense_optimizer, self.config.dense_optimizer.lr * share)
         self.table_optimizer.scale_lr(share)
         self.dense_optimizer.zero_grad(set_to_none=True)
-        with autocast(self.precision, self.runtime.device):
-            loss, losses_T = self.model(batch)
-        loss.backward()
+        with fast_products(self.runtime.device):
+            with autocast(self.precision, self.runtime.device):
+                loss, losses_T = self.model(batch)
+            loss.backward()
         if self.config.clip_norm is not None:
             parameters = [p for group in self.dense_optimizer.param_groups for p in group["params"]]
             nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
