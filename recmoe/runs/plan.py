@@ -17,7 +17,7 @@ from recmoe.planning.rows import frequent_first, ids_per_row, planned_layout, ta
 from recmoe.planning.topology import GB, Topology
 from recmoe.runs.encoder import learn_encoder
 from recmoe.runs.folder import RunFolder
-from recmoe.training.runtime import has_fast_bf16
+from recmoe.training.precision import has_fast_bf16
 
 LOOPBACK_GB_PER_S = 2.0
 """What one process sends to another of this machine through gloo, roughly."""
