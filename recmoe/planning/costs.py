@@ -24,8 +24,12 @@ class Costs(Config):
     """Of experts and towers, forward and backward."""
     activations_per_s: PositiveFloat
     """Numbers between layers, everything that happens to one in a step taken together."""
+    mixed_per_s: PositiveFloat
+    """Numbers of experts that a gate weights, likewise."""
     product_s: NonNegativeFloat
     """Seconds per matrix product of a forward pass, however small, its backward and its neighbours included."""
+    mix_s: NonNegativeFloat
+    """Seconds per expert that a gate uses, however few its rows."""
     row_bytes_per_s: PositiveFloat
     """Bytes of look-up and update of tables."""
     id_s: NonNegativeFloat
@@ -39,7 +43,13 @@ class Costs(Config):
 
     def shared_by(self, num_workers: int) -> "Costs":
         """What each of some workers reaches that share the cores and the memory."""
-        rates = ("matrix_flops_per_s", "activations_per_s", "row_bytes_per_s", "optimizer_bytes_per_s")
+        rates = (
+            "matrix_flops_per_s",
+            "activations_per_s",
+            "mixed_per_s",
+            "row_bytes_per_s",
+            "optimizer_bytes_per_s",
+        )
         return self.model_copy(update={name: getattr(self, name) / num_workers for name in rates})
 
 
@@ -77,7 +87,9 @@ def assumed_costs(rates: Rates, efficiency: Efficiency, precision: Literal["fp32
         f"bandwidth of {rates.device} ({rates.source})",
         matrix_flops_per_s=peak * efficiency.matrix,
         activations_per_s=memory / (ACTIVATION_PASSES * NumberBytes[precision]),
+        mixed_per_s=memory / (ACTIVATION_PASSES * NumberBytes[precision]),
         product_s=efficiency.product_s,
+        mix_s=0.0,
         row_bytes_per_s=rates.random_row_bytes_per_s * efficiency.memory,
         id_s=0.0,
         table_s=efficiency.table_s,

@@ -92,12 +92,19 @@ class Work:
     batch_size: int
     products: tuple[Product, ...]
     """Matrix products, largest part of the operations."""
-    mixing_flops: float
-    """Weighted sums of experts, forward and backward."""
     tables: tuple[TableWork, ...]
     num_activations: float
-    """Numbers that layers and gates hand on in the forward pass, and whose gradients come back."""
+    """Numbers that inputs and layers hand on in the forward pass, and whose gradients come back."""
+    num_mixed: float
+    """Numbers that gates weight and add up: rows times width, for every expert that a gate uses."""
+    num_mixes: int
+    """Experts that gates use, all gates taken together."""
     num_dense_parameters: int
+
+    @property
+    def mixing_flops(self) -> float:
+        """Weighted sums of experts; a product and a sum in the forward pass, twice that in the backward."""
+        return 6.0 * self.num_mixed
 
     @property
     def num_products(self) -> int:
@@ -178,9 +185,9 @@ def step_work(
     return Work(
         batch_size=batch_size,
         products=tuple(products),
-        mixing_flops=6.0 * num_mixed,
-        num_activations=batch_size * layout.width
-        + num_mixed
+        num_mixed=num_mixed,
+        num_mixes=sum(len(seen) for layer in layers for seen in layer.seen),
+        num_activations=batch_size * (layout.width + sum(column.num_buckets for column in layout.dense))
         + sum(product.count * product.num_rows * product.out_features for product in products),
         tables=tuple(
             _table_work(spec, batch_size, ids_per_row=ids_per_row or {}, optimizer=optimizer, zipf=zipf)
