@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 
 from recmoe.embeddings.initial import fill_initial
+from recmoe.embeddings.one_thread import on_one_thread
 from recmoe.embeddings.sparse_optimizer import SlotState, SparseOptimizer, SparseOptimizerConfig
 from recmoe.embeddings.tables import member_name
 from recmoe.features.batch import Batch
@@ -48,17 +49,31 @@ class TorchrecTables(nn.Module):
         Sharded tables look up all keys at once: parts of a row are the plain back end's to serve.
         """
         assert keys is None or tuple(keys) == self.layout.sparse, "sharded tables look up all keys at once"
-        jagged = KeyedJaggedTensor(keys=self._keys, values=batch.values, lengths=batch.lengths_KB.reshape(-1))
+        jagged = self.jagged(batch)
         if torch.is_inference_mode_enabled():
             # fbgemm's CPU kernels exist for autograd alone, which inference mode leaves out.
             with torch.inference_mode(False), torch.no_grad():
-                pooled = self.bags(jagged)
-        else:
-            pooled = self.bags(jagged)
-        # The sharded module orders its output by kind of sharding.
-        if list(pooled.keys()) == self._keys:
+                return self._look_up(jagged)
+        return self._look_up(jagged)
+
+    def jagged(self, batch: Batch) -> KeyedJaggedTensor:
+        """The ids of a batch in torchrec's form; shares their memory."""
+        return KeyedJaggedTensor(keys=self._keys, values=batch.values, lengths=batch.lengths_KB.reshape(-1))
+
+    def _look_up(self, jagged: KeyedJaggedTensor) -> Tensor:
+        if jagged.values().device.type == "cpu":
+            return on_one_thread(lambda: self._pooled(jagged))
+        return self._pooled(jagged)
+
+    def _pooled(self, jagged: KeyedJaggedTensor) -> Tensor:
+        pooled = self.bags(jagged)
+        names = list(pooled.keys())
+        # The sharded module orders its output by kind of sharding and by rank.
+        if names == self._keys:
             return pooled.values()  # type: ignore[no-any-return]
-        return torch.cat([pooled[key] for key in self._keys], dim=1)
+        # The gradient of a split is one copy; that of a slice is a matrix of zeros per key.
+        pieces = dict(zip(names, pooled.values().split(pooled.length_per_key(), dim=1), strict=True))
+        return torch.cat([pieces[key] for key in self._keys], dim=1)
 
     def table_weights(self) -> dict[str, Tensor]:
         """Live weights by table name: a sharded tensor, or a plain one where the table is replicated."""
@@ -131,6 +146,7 @@ class FusedOptimizer:
     def __init__(self, tables: TorchrecTables, fused: CombinedOptimizer, rule: SparseOptimizerConfig) -> None:
         self.rule = rule
         self.lr = rule.lr
+        self._given_lr = rule.lr
         self._fused = fused
         self._replicated = SparseOptimizer(tables.replicated(), rule)
         self._names = {member_name(spec.name): spec.name for spec in tables.layout.tables}
@@ -140,6 +156,9 @@ class FusedOptimizer:
         """Step size from the next backward on."""
         self.lr = lr
         self._replicated.set_lr(lr)
+        if lr == self._given_lr:
+            return
+        self._given_lr = lr
         for group in self._fused.param_groups:
             group["lr"] = lr
         # For a fused optimizer, a step is what hands the rate to the kernel.

@@ -98,6 +98,7 @@ FREE_KEYS = (
     "training.keep_checkpoints",
     "training.checkpoint_every",
     "training.timeout_s",
+    "training.pipeline",
 )
 
 

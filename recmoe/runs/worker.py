@@ -115,10 +115,15 @@ class _Job:
 
     @property
     def ranker(self) -> MultiTaskRanker:
+        """The model that will serve."""
+        return self._model.ranker
+
+    @property
+    def _model(self) -> TrainingModel:
         """The model inside whatever shards and replicates it."""
         model = unwrap(self.placed.model)
         assert isinstance(model, TrainingModel)
-        return model.ranker
+        return model
 
     def train(self, stop: StopSignal) -> TrainResult:
         """Go on from the last committed checkpoint, or start."""
@@ -145,6 +150,7 @@ class _Job:
                 runtime=self.runtime,
                 task_names=self.tasks.names,
                 stop=stop,
+                prepare=self._model.prepare,
             )
             return trainer.train(position, num_steps=num_steps)
 
