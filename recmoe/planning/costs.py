@@ -9,8 +9,9 @@ from recmoe.config import Config, load_config
 from recmoe.planning.rates import Rates
 from recmoe.planning.topology import Efficiency
 
-ACTIVATION_PASSES = 8
-"""Times that a number between two layers is written or read in a step where nothing was measured."""
+ACTIVATION_PASSES, INPUT_PASSES = 8, 2
+"""Times that a number between two layers is written or read in a step where nothing was measured, by its writer and
+by each of its readers."""
 
 NumberBytes = {"fp32": 4, "bf16": 2}
 
@@ -23,13 +24,15 @@ class Costs(Config):
     matrix_flops_per_s: PositiveFloat
     """Of experts and towers, forward and backward."""
     activations_per_s: PositiveFloat
-    """Numbers between layers, everything that happens to one in a step taken together."""
+    """Numbers that layers hand on, everything that happens to one in a step taken together."""
+    inputs_per_s: PositiveFloat
+    """Numbers that layers read, likewise: their gradients are added up."""
     mixed_per_s: PositiveFloat
     """Numbers of experts that a gate weights, likewise."""
     product_s: NonNegativeFloat
     """Seconds per matrix product of a forward pass, however small, its backward and its neighbours included."""
-    mix_s: NonNegativeFloat
-    """Seconds per expert that a gate uses, however few its rows."""
+    share_s: NonNegativeFloat
+    """Seconds per share that a gate gives an expert for one row."""
     row_bytes_per_s: PositiveFloat
     """Bytes of look-up and update of tables."""
     id_s: NonNegativeFloat
@@ -46,6 +49,7 @@ class Costs(Config):
         rates = (
             "matrix_flops_per_s",
             "activations_per_s",
+            "inputs_per_s",
             "mixed_per_s",
             "row_bytes_per_s",
             "optimizer_bytes_per_s",
@@ -87,9 +91,10 @@ def assumed_costs(rates: Rates, efficiency: Efficiency, precision: Literal["fp32
         f"bandwidth of {rates.device} ({rates.source})",
         matrix_flops_per_s=peak * efficiency.matrix,
         activations_per_s=memory / (ACTIVATION_PASSES * NumberBytes[precision]),
+        inputs_per_s=memory / (INPUT_PASSES * NumberBytes[precision]),
         mixed_per_s=memory / (ACTIVATION_PASSES * NumberBytes[precision]),
         product_s=efficiency.product_s,
-        mix_s=0.0,
+        share_s=0.0,
         row_bytes_per_s=rates.random_row_bytes_per_s * efficiency.memory,
         id_s=0.0,
         table_s=efficiency.table_s,

@@ -2,7 +2,7 @@
 
 # N measured steps, C costs
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -72,22 +72,25 @@ def _experts(num: int, *hidden: int) -> dict[str, Any]:
 
 
 PROBES = (
-    Probe("nothing", _bottom(8), batch_size=64),
-    Probe("products", _experts(32, 8), batch_size=64),
-    Probe("products", _experts(16, 8, 8), batch_size=256),
+    Probe("nothing", _bottom(8), batch_size=1024),
+    Probe("products", _bottom(*[64] * 12), batch_size=1024, towers=(64, 64, 64, 64)),
+    Probe("products", _experts(24, 64), num_tables=4, batch_size=1024),
+    Probe("products", _bottom(*[128] * 12), num_tables=4, batch_size=1024),
     Probe("matrix", _bottom(1024, 512), num_tables=8),
     Probe("matrix", _experts(4, 512, 256), num_tables=16),
     Probe("matrix", _experts(6, 192, 96), num_tables=12, batch_size=2048),
     Probe("activations", _experts(12, 64, 64), num_tables=4),
     Probe("activations", _experts(24, 32), num_tables=4),
     Probe("activations", _bottom(256, 256, 256, 256), num_tables=4),
+    Probe("inputs", _experts(10, 16), num_tables=64, batch_size=2048),
+    Probe("inputs", _experts(5, 96), num_tables=40, width=32),
     Probe("mixing", _experts(48, 16), num_tables=4),
     Probe("mixing", {"kind": "ple", "num_task_experts": 6, "num_shared_experts": 4, "expert_hidden": (24,)}),
     Probe("tables", _bottom(8), num_tables=64),
-    Probe("tables", _bottom(8), num_tables=96, batch_size=64),
+    Probe("tables", _bottom(8), num_tables=96, batch_size=256),
     Probe("ids", _bottom(8), num_tables=8, ids_per_row=16),
     Probe("rows", _bottom(8), num_tables=8, width=128),
-    Probe("optimizer", _bottom(2048, 2048), batch_size=16),
+    Probe("optimizer", _bottom(2048, 2048), batch_size=64),
 )
 """None of them is a config that the estimate is checked on."""
 
@@ -115,51 +118,37 @@ def measure_costs(precision: Literal["fp32", "bf16"], runtime: Runtime, *, min_s
     return fit_costs(works, seconds, source=f"measured with {len(PROBES)} small steps, {precision}")
 
 
+AMOUNTS: dict[str, Callable[[Work], float]] = {
+    "matrix_flops_per_s": lambda work: work.flops - work.mixing_flops,
+    "activations_per_s": lambda work: work.num_activations,
+    "inputs_per_s": lambda work: work.num_inputs,
+    "mixed_per_s": lambda work: work.num_mixed,
+    "share_s": lambda work: work.num_shares,
+    "product_s": lambda work: work.num_products,
+    "row_bytes_per_s": lambda work: work.lookup_bytes + work.update_bytes,
+    "id_s": lambda work: sum(table.num_ids for table in work.tables),
+    "table_s": lambda work: len(work.tables),
+    "optimizer_bytes_per_s": lambda work: work.optimizer_bytes,
+    "step_s": lambda work: 1.0,  # noqa: ARG005
+}
+"""By field of ``Costs``, how much of it a step has."""
+
+TINY = 1e-18
+"""Seconds: a part that takes no time of its own has no rate, and a very high one says the same."""
+
+
 def fit_costs(works: Sequence[Work], seconds: Sequence[float], *, source: str = "measured") -> Costs:
     """Costs that are nowhere negative, with the least squares of the relative errors.
 
-    t = flops / matrix + activations / a + mixed / m + products · p + mixes · q
-        + row bytes / r + ids · i + tables · k + optimizer bytes / o + s
+    t = Σ over costs of amount · seconds, or amount / rate
     """
-    amounts_NC = np.array([_amounts(work) for work in works], dtype=np.float64)
+    amounts_NC = np.array([[amount(work) for amount in AMOUNTS.values()] for work in works], dtype=np.float64)
     seconds_N = np.array(seconds, dtype=np.float64)
-    found_C = _least_squares(amounts_NC / seconds_N[:, None], np.ones(len(seconds_N)))
-    # A part that takes no time of its own has no rate; a very high one says the same.
-    matrix, activation, mixed, product, mix, row_byte, id_, table, optimizer_byte, step = np.maximum(
-        found_C, TINY
-    ).tolist()
-    return Costs(
-        source=source,
-        matrix_flops_per_s=1 / matrix,
-        activations_per_s=1 / activation,
-        mixed_per_s=1 / mixed,
-        product_s=product,
-        mix_s=mix,
-        row_bytes_per_s=1 / row_byte,
-        id_s=id_,
-        table_s=table,
-        optimizer_bytes_per_s=1 / optimizer_byte,
-        step_s=step,
-    )
-
-
-TINY = 1e-18
-"""Seconds."""
-
-
-def _amounts(work: Work) -> list[float]:
-    return [
-        work.flops - work.mixing_flops,
-        work.num_activations,
-        work.num_mixed,
-        work.num_products,
-        work.num_mixes,
-        work.lookup_bytes + work.update_bytes,
-        sum(table.num_ids for table in work.tables),
-        len(work.tables),
-        work.optimizer_bytes,
-        1.0,
-    ]
+    found_C = _least_squares(amounts_NC / seconds_N[:, None], np.ones(len(seconds_N))).clip(TINY).tolist()
+    values = {
+        name: 1.0 / found if name.endswith("_per_s") else found for name, found in zip(AMOUNTS, found_C, strict=True)
+    }
+    return Costs(source=source, **values)
 
 
 def _least_squares(matrix_NC: Floats, values_N: Floats, *, num_rounds: int = 20_000) -> Floats:

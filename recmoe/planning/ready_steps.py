@@ -7,13 +7,11 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Any, Literal, cast
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from recmoe.data.order import Cursor
 from recmoe.embeddings.logical import dense_parameters
 from recmoe.embeddings.placement import place
 from recmoe.embeddings.tables import TablesConfig
@@ -22,9 +20,10 @@ from recmoe.features.layout import InputLayout
 from recmoe.model import ModelConfig, TrainingModel, build_model
 from recmoe.planning.rates import zipf_ids
 from recmoe.tasks.funnel import TaskSet
-from recmoe.training.loop import Trainer, TrainingConfig
-from recmoe.training.position import Position
+from recmoe.training.loop import TrainingConfig
+from recmoe.training.precision import autocast, fast_products
 from recmoe.training.runtime import Runtime
+from recmoe.training.step import Update, make_stepper
 
 NUM_BATCHES = 4
 """Different batches, so that rows do not stay in the cache from one step to the next."""
@@ -76,27 +75,36 @@ class ReadySteps:
             ranker=ranker, weighting=weighting, balance=self.model.balance, unknown_share=self.model.unknown_share
         )
         placed = place(model, config=self.tables, device=self.runtime.device)
-        trainer = Trainer(
-            model=placed.model,
-            dense_optimizer=self.training.dense_optimizer.build(
-                parameter for _, parameter in dense_parameters(placed.model)
+        stepper = make_stepper(
+            placed.model,
+            losses=self._losses(placed.model),
+            prepare=model.prepare,
+            update=Update(
+                dense_optimizer=self.training.dense_optimizer.build(
+                    parameter for _, parameter in dense_parameters(placed.model)
+                ),
+                table_optimizer=placed.table_optimizer,
+                lr=self.training.dense_optimizer.lr,
+                schedule=self.training.schedule,
+                clip_norm=self.training.clip_norm,
             ),
-            table_optimizer=placed.table_optimizer,
-            # Nothing is read: the batches are there.
-            stream=cast(Any, None),
-            loader=cast(Any, SimpleNamespace(wait_s=0.0)),
-            validate=lambda _: None,
-            validation=None,
-            save=lambda _: None,
-            log=lambda *_: None,
-            config=self.training,
-            precision=self.precision,
-            runtime=self.runtime,
-            task_names=self.tasks.names,
+            pipelining=self.training.pipeline,
+            device=self.runtime.device,
         )
-        position = Position(cursor=Cursor(epoch=0, remaining=()))
         batches = itertools.cycle([batch.to(self.runtime.device) for batch in self._batches()])
-        return lambda: trainer._timed_step(batches, position, 1_000_000)
+
+        def step() -> None:
+            with fast_products(self.runtime.device):
+                stepper.step(batches, step=0, num_steps=1)
+
+        return step
+
+    def _losses(self, model: nn.Module) -> Callable[[Batch], tuple[Tensor, Tensor]]:
+        def losses(batch: Batch) -> tuple[Tensor, Tensor]:
+            with autocast(self.precision, self.runtime.device):
+                return model(batch)  # type: ignore[no-any-return]
+
+        return losses
 
     def _batches(self) -> Sequence[Batch]:
         generator = torch.Generator().manual_seed(0)

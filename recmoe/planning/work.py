@@ -94,11 +94,13 @@ class Work:
     """Matrix products, largest part of the operations."""
     tables: tuple[TableWork, ...]
     num_activations: float
-    """Numbers that inputs and layers hand on in the forward pass, and whose gradients come back."""
+    """Numbers that layers hand on in the forward pass, and whose gradients come back."""
+    num_inputs: float
+    """Numbers that products read: their gradients are added up where several read the same."""
     num_mixed: float
     """Numbers that gates weight and add up: rows times width, for every expert that a gate uses."""
-    num_mixes: int
-    """Experts that gates use, all gates taken together."""
+    num_shares: float
+    """Shares that gates give, one per row, gate and expert it uses."""
     num_dense_parameters: int
 
     @property
@@ -186,9 +188,13 @@ def step_work(
         batch_size=batch_size,
         products=tuple(products),
         num_mixed=num_mixed,
-        num_mixes=sum(len(seen) for layer in layers for seen in layer.seen),
-        num_activations=batch_size * (layout.width + sum(column.num_buckets for column in layout.dense))
-        + sum(product.count * product.num_rows * product.out_features for product in products),
+        num_shares=sum(
+            float(batch_size * _num_used(gate, len(seen)))
+            for layer in layers
+            for gate, seen in zip(layer.gates, layer.seen, strict=True)
+        ),
+        num_activations=sum(product.count * product.num_rows * product.out_features for product in products),
+        num_inputs=sum(product.count * product.num_rows * product.in_features for product in products),
         tables=tuple(
             _table_work(spec, batch_size, ids_per_row=ids_per_row or {}, optimizer=optimizer, zipf=zipf)
             for spec in layout.tables
