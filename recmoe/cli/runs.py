@@ -1,4 +1,4 @@
-"""``recmoe plan | train | evaluate | predict | export``: what makes and measures models."""
+"""``recmoe train | evaluate | predict | export``: what makes and measures models."""
 
 import sys
 import tempfile
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recmoe.cli.options import Config, Json, Model, Overrides, RegistryUri, Score
-from recmoe.cli.output import print_columns, print_json
+from recmoe.cli.output import print_json
 from recmoe.runs.source import RUNS, load_ranker
 
 if TYPE_CHECKING:
@@ -26,42 +26,6 @@ class SplitName(StrEnum):
     train = "train"
     validation = "validation"
     test = "test"
-
-
-def plan(
-    config: Config,
-    overrides: Overrides = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes to plan for; none is started.")] = 1,
-    as_json: Json = False,
-) -> None:
-    """Show where every embedding table would go, and how large it is."""
-    from recmoe.experiment import load_experiment
-    from recmoe.runs.plan import plan_tables
-
-    experiment = load_experiment(config, overrides or [])
-    with tempfile.TemporaryDirectory(prefix="recmoe-") as folder:
-        found = plan_tables(experiment, num_workers=workers, cache_dir=Path(folder))
-    if as_json:
-        print_json({"device": found.device, "backend": found.backend, "tables": found.tables,
-                    "num_bytes": found.num_bytes, "num_dense_parameters": found.num_dense_parameters})  # fmt: skip
-        return
-    headers = ["table", "rows", "width", "sharding", "workers", "MB"]
-    rows = [
-        (
-            row["table"],
-            row["rows"],
-            row["width"],
-            row["sharding"],
-            ", ".join(map(str, row["ranks"])),
-            row["bytes"] / 1e6,
-        )
-        for row in found.tables
-    ]
-    print_columns(headers, rows)
-    print(
-        f"\n{found.backend} tables on {found.device}: {found.num_bytes / 1e6:,.1f} MB of weights over {workers} "
-        f"worker{'s' if workers > 1 else ''}; {found.num_dense_parameters:,} dense parameters on each"
-    )
 
 
 def train(

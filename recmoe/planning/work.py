@@ -53,6 +53,7 @@ class TableWork:
     """What one step does to one table, on all rows of the batch."""
 
     table: str
+    batch_size: int
     num_ids: float
     """Ids looked up."""
     num_distinct: float
@@ -91,10 +92,26 @@ class Work:
     batch_size: int
     products: tuple[Product, ...]
     """Matrix products, largest part of the operations."""
-    mixing_flops: float
-    """Weighted sums of experts, forward and backward."""
     tables: tuple[TableWork, ...]
+    num_activations: float
+    """Numbers that layers hand on in the forward pass, and whose gradients come back."""
+    num_inputs: float
+    """Numbers that products read: their gradients are added up where several read the same."""
+    num_mixed: float
+    """Numbers that gates weight and add up: rows times width, for every expert that a gate uses."""
+    num_shares: float
+    """Shares that gates give, one per row, gate and expert it uses."""
     num_dense_parameters: int
+
+    @property
+    def mixing_flops(self) -> float:
+        """Weighted sums of experts; a product and a sum in the forward pass, twice that in the backward."""
+        return 6.0 * self.num_mixed
+
+    @property
+    def num_products(self) -> int:
+        """Matrix products of a forward pass."""
+        return sum(product.count for product in self.products)
 
     @property
     def flops_by_part(self) -> dict[Part, float]:
@@ -162,14 +179,22 @@ def step_work(
         elif isinstance(module, NumericVectors):
             products += [_linear_product("vectors", linear, batch_size, passes=2) for linear in _linears(module)]
     products += [_linear_product("towers", linear, batch_size) for linear in _linears(ranker.towers)]
+    num_mixed = sum(
+        float(batch_size * _num_used(gate, len(seen)) * layer.out_features)
+        for layer in layers
+        for gate, seen in zip(layer.gates, layer.seen, strict=True)
+    )
     return Work(
         batch_size=batch_size,
         products=tuple(products),
-        mixing_flops=sum(
-            6.0 * batch_size * _num_used(gate, len(seen)) * layer.out_features
+        num_mixed=num_mixed,
+        num_shares=sum(
+            float(batch_size * _num_used(gate, len(seen)))
             for layer in layers
             for gate, seen in zip(layer.gates, layer.seen, strict=True)
         ),
+        num_activations=sum(product.count * product.num_rows * product.out_features for product in products),
+        num_inputs=sum(product.count * product.num_rows * product.in_features for product in products),
         tables=tuple(
             _table_work(spec, batch_size, ids_per_row=ids_per_row or {}, optimizer=optimizer, zipf=zipf)
             for spec in layout.tables
@@ -232,6 +257,7 @@ def _table_work(
     by_row = [shape for shape in state if shape[0] == spec.num_rows]
     return TableWork(
         table=spec.name,
+        batch_size=batch_size,
         num_ids=num_ids,
         num_distinct=expected_distinct(spec.num_rows, num_ids, exponent=zipf),
         num_vectors=batch_size * len(spec.keys),

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recmoe.planning.zipf import expected_distinct, share_of_first
+from recmoe.planning.zipf import expected_distinct, share_between
 
 
 def test_even_ids_touch_what_the_formula_says() -> None:
@@ -20,8 +20,10 @@ def test_ranges_of_rare_rows_stand_for_each_of_them() -> None:
     assert expected_distinct(1_000_000, 50_000, exponent=1.1) == pytest.approx(
         (1 - (1 - shares) ** 50_000).sum(), rel=1e-3
     )
-    assert share_of_first(1_000_000, 500_000, exponent=1.1) == pytest.approx(shares[:500_000].sum(), rel=1e-3)
+    assert share_between(1_000_000, 250_000, 500_000, exponent=1.1) == pytest.approx(
+        shares[250_000:500_000].sum(), rel=1e-3
+    )
 
 
 def test_all_rows_get_all_ids() -> None:
-    assert share_of_first(100, 100, exponent=1.1) == 1.0
+    assert share_between(100, 0, 100, exponent=1.1) == pytest.approx(1.0)
