@@ -16,7 +16,7 @@ import typer
 from recmoe.cli.data import data_app, init
 from recmoe.cli.doctor import doctor
 from recmoe.cli.models import promote, register, rollback
-from recmoe.cli.runs import evaluate, export, plan, predict, train
+from recmoe.cli.runs import evaluate, export, plan, predict, prepare, train
 from recmoe.cli.serving import rank, serve
 from recmoe.errors import RecmoeError
 
@@ -33,6 +33,7 @@ app.command(epilog="Example: recmoe doctor --json")(doctor)
 app.add_typer(data_app)
 app.command(epilog="Example: recmoe init logs/*.csv --to data/shop")(init)
 app.command(epilog="Example: recmoe plan configs/ple.yaml --workers 2")(plan)
+app.command(epilog="Example: recmoe prepare configs/ple.yaml --run-dir runs/ple --workers 2 --memory 8GB")(prepare)
 app.command(epilog="Example: recmoe train configs/ple.yaml training.epochs=3 --run-dir runs/ple --workers 2")(train)
 app.command(epilog="Example: recmoe evaluate models:/shop@champion --data logs/today.parquet --to today")(evaluate)
 app.command(epilog="Example: recmoe predict runs/ple --data logs/today.csv --to predictions.parquet")(predict)

@@ -1,5 +1,6 @@
-"""``recmoe plan | train | evaluate | predict | export``: what makes and measures models."""
+"""``recmoe plan | prepare | train | evaluate | predict | export``: what makes and measures models."""
 
+import re
 import sys
 import tempfile
 from enum import StrEnum
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 """Exit code of a run that was told to stop, as of a process that SIGINT ended."""
+
+
+RunDir = Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.", file_okay=False)]
+Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on with the run in the folder.")]
 
 
 class SplitName(StrEnum):
@@ -64,13 +69,59 @@ def plan(
     )
 
 
+def prepare(
+    config: Config,
+    overrides: Overrides = None,
+    run_dir: RunDir = None,
+    resume: Resume = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Read with that many Ray workers; in this process by default.")
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(help="What vocabularies may take while they are learnt, over all workers, such as 500MB or 8GB."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Learn vocabularies and statistics and check all rows, as training would before its first step.
+
+    Data may be larger than memory. `recmoe train` with the same --run-dir goes on from there.
+    """
+    from recmoe.experiment import load_experiment
+    from recmoe.runs.encoder import ReadHere
+    from recmoe.runs.prepare import prepare_run
+
+    allowed = [] if memory is None else [f"data.memory_gb={_gigabytes(memory)}"]
+    experiment = load_experiment(config, [*(overrides or []), *allowed])
+    root = run_dir or RUNS / experiment.name
+    if workers is None:
+        encoder = prepare_run(experiment, root, resume=resume, reading=ReadHere())
+    else:
+        from pipelines.prepare import reading_on_ray
+
+        with reading_on_ray(num_workers=workers) as reading:
+            encoder = prepare_run(experiment, root, resume=resume, reading=reading)
+    tables = {table.name: table.num_rows for table in encoder.layout.tables}
+    if as_json:
+        print_json({"run_dir": root, "fingerprint": encoder.fingerprint, "table_rows": tables})
+        return
+    print_columns(["table", "rows"], list(tables.items()))
+    print(f"\nencoder  {root}/encoder, fingerprint {encoder.fingerprint[:12]}")
+    print(f"next     recmoe train {config} --run-dir {root}")
+
+
+def _gigabytes(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(MB|GB)", text.strip(), flags=re.IGNORECASE)
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is not a size; write it like 500MB or 8GB", param_hint="--memory")
+    return float(found[1]) / (1 if found[2].upper() == "GB" else 1000)
+
+
 def train(
     config: Config,
     overrides: Overrides = None,
-    run_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the run; runs/NAME by default.", file_okay=False)
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on with the run in the folder.")] = False,
+    run_dir: RunDir = None,
+    resume: Resume = False,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Train in that many Ray workers; in this process by default.")
     ] = None,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 import torch
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 
 from recmoe.config import Config
 from recmoe.data.order import Cursor
@@ -46,6 +46,8 @@ class DataConfig(Config):
     """Whether damaged files and rows stop the run, or are found at its start, left out and counted."""
     cache_dir: str | None = None
     """Folder in which CSV files are converted to Parquet once; beside the run by default."""
+    memory_gb: PositiveFloat = 4.0
+    """GB that learning vocabularies and statistics may take, over all processes; ids beyond it go to disk."""
 
     def build(
         self,

@@ -43,7 +43,7 @@ def plan_tables(config: ExperimentConfig, *, num_workers: int, cache_dir: Path) 
     """
     stream = config.data.build("train", seed=config.seed, cache_dir=cache_dir)
     tasks = config.task_set()
-    encoder = learn_encoder(config, stream)
+    encoder = learn_encoder(config, stream, scratch=cache_dir / "scratch")
     asked = config.training.device
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked)
     layout = encoder.layout

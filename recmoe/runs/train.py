@@ -13,7 +13,7 @@ from recmoe.evaluation.report import Report
 from recmoe.experiment import ExperimentConfig
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.schema import IndexConfig, NumericFeature
-from recmoe.runs.encoder import check_rows, learn_encoder
+from recmoe.runs.encoder import ReadHere, Reading
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.source import RUNS
 from recmoe.runs.worker import Split, open_split, run_worker
@@ -91,10 +91,13 @@ def train_run(
     return _result(folder)
 
 
-def prepare(config: ExperimentConfig, folder: RunFolder) -> FeatureEncoder:
-    """Learn vocabularies and statistics from the training split, once per run.
+def prepare(config: ExperimentConfig, folder: RunFolder, reading: Reading | None = None) -> FeatureEncoder:
+    """Learn vocabularies and statistics from the training split, once per run, and check all other rows.
 
     Files that were mended before the first checkpoint are learnt from anew.
+
+    Args:
+        reading: who reads the rows; this process by default.
 
     Raises:
         TrainingError: the files are not those that the run's checkpoints belong to.
@@ -120,11 +123,12 @@ def prepare(config: ExperimentConfig, folder: RunFolder) -> FeatureEncoder:
         if getattr(config.data, split):
             splits[split] = open_split(config, folder, split)
     folder.update_state(skipped=_skipped(splits))
-    encoder = learn_encoder(config, stream)
+    reading = reading or ReadHere()
+    encoder = reading.learn(config, stream, scratch=folder.scratch)
     for split, rows in splits.items():
         # Of the training rows, only ids that are row numbers have not been looked at yet.
         if split != "train" or _has_index(config):
-            check_rows(rows, encoder)
+            reading.check(rows, encoder, scratch=folder.scratch)
     encoder.save(folder.encoder)
     folder.update_state(train_files=stream.identity)
     return encoder
