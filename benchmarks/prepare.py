@@ -10,6 +10,7 @@ RLIMIT_DATA lies that much above the idle process, and an allocation beyond it f
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -117,6 +118,8 @@ def prepare_once(folder: Path, *, memory_mb: int, workers: int, counted_mb: int)
     from recmoe.runs.prepare import prepare_run
 
     with reading_on_ray(num_workers=workers) if workers else nullcontext(ReadHere()) as reading:
+        if workers:
+            _wake(workers)
         for log in ("small", "large"):
             config = load_experiment(folder / log / "config.yaml", [f"data.memory_gb={counted_mb / 1000}"])
             with tempfile.TemporaryDirectory(dir=folder) as run:
@@ -133,6 +136,21 @@ def prepare_once(folder: Path, *, memory_mb: int, workers: int, counted_mb: int)
                     outcome = f"out of memory ({type(error).__name__})"
                 if log == "large":
                     print(outcome, flush=True)
+
+
+def _wake(workers: int) -> None:
+    """Have every worker started and everything imported there: Ray would do so only when it is needed."""
+    import ray
+
+    def load() -> int:
+        import pipelines.prepare  # noqa: F401
+
+        time.sleep(1)
+        return os.getpid()
+
+    task = ray.remote(num_cpus=1)(load)
+    while len({*ray.get([task.remote() for _ in range(workers)])}) < workers:
+        pass
 
 
 def _status_mb(field: str) -> float:
@@ -203,9 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--counted", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.measured is not None:
-        prepare_once(
-            options.measured, memory_mb=options.memory, workers=options.workers, counted_mb=options.counted
-        )
+        prepare_once(options.measured, memory_mb=options.memory, workers=options.workers, counted_mb=options.counted)
         return 0
     with tempfile.TemporaryDirectory() if options.to is None else nullcontext(options.to) as place:
         folder = Path(place).resolve()

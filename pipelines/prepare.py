@@ -49,7 +49,7 @@ class ReadOnRay:
         shares of a split        → encode every row                                 → the first error, if any
 
     Args:
-        num_workers: shares that are worked on at a time, each with its part of ``data.memory_gb``.
+        num_workers: shares that are worked on at a time; ``data.memory_gb`` is divided among them and this process.
     """
 
     def __init__(self, num_workers: int) -> None:
@@ -57,7 +57,8 @@ class ReadOnRay:
 
     def learn(self, config: ExperimentConfig, stream: ParquetStream, *, scratch: Path) -> FeatureEncoder:
         with emptied(scratch.resolve()) as folder:
-            job = _Job(config, stream, folder, memory_bytes(config) // self._num_workers)
+            # This process merges meanwhile, and holds the vocabularies in the end.
+            job = _Job(config, stream, folder, memory_bytes(config) // (self._num_workers + 1))
             learner: Learner | None = None
             for part in self._map(partial(_learn, job), _shares(stream.num_rows, self._num_workers)):
                 if learner is None:
@@ -113,7 +114,8 @@ class ReadOnRay:
                     raise result
                 yield result
         except RayError as error:
-            raise TrainingError(f"Ray could not finish the preparation: {error}; start it again") from error
+            cause = str(error).strip().splitlines()[-1].strip()
+            raise TrainingError(f"Ray could not finish the preparation: {cause}; start it again") from error
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,9 @@ def test_missing_column_is_told_with_all_that_are_there(make_experiment: Experim
     config = make_experiment(tmp_path, "inputs.features.hour.column=hours", "data.train=" + str(tmp_path / "x.parquet"))
     pq.write_table(pq.read_table(tmp_path / "train.parquet").append_column("zzz", [[0] * 200]), tmp_path / "x.parquet")
 
-    with pytest.raises(SchemaError, match=r"x\.parquet: column 'hours' is missing.* did you mean 'hour'\? found: .*zzz"):
+    with pytest.raises(
+        SchemaError, match=r"x\.parquet: column 'hours' is missing.* did you mean 'hour'\? found: .*zzz"
+    ):
         learn_encoder(config, opened(config, tmp_path), scratch=tmp_path / "scratch")
 
 
