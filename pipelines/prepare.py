@@ -29,6 +29,8 @@ from recmoe.runs.folder import emptied
 
 TASKS_PER_WORKER = 4
 """Shares of the rows per worker: a slow worker is not waited for long, a lost one takes little with it."""
+MAX_RETRIES = 3
+"""Times that a share is done again after its worker died."""
 
 
 @contextmanager
@@ -94,10 +96,10 @@ class ReadOnRay:
 
         Raises:
             RecmoeError: what the function has raised.
-            TrainingError: Ray could not run it.
+            TrainingError: its workers died again and again.
         """
         import ray.data
-        from ray.exceptions import RayError
+        from ray.exceptions import RayError, RayTaskError
 
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
@@ -106,16 +108,21 @@ class ReadOnRay:
         context.execution_options.preserve_order = True
         pieces = ray.data.from_items([pickle.dumps(piece) for piece in work], override_num_blocks=len(work))
         compute = ray.data.TaskPoolStrategy(size=min(self._num_workers, len(work)))
-        results = pieces.map(partial(_answer, function), num_cpus=1, compute=compute)
+        results = pieces.map(partial(_answer, function), num_cpus=1, compute=compute, max_retries=MAX_RETRIES)
         try:
             for row in results.iter_rows():
                 result = pickle.loads(row["result"])
                 if isinstance(result, RecmoeError):
                     raise result
                 yield result
+        except RayTaskError:
+            raise
         except RayError as error:
-            cause = str(error).strip().splitlines()[-1].strip()
-            raise TrainingError(f"Ray could not finish the preparation: {cause}; start it again") from error
+            cause = str(error).strip().splitlines()[0].strip()
+            raise TrainingError(
+                f"workers of the preparation died {MAX_RETRIES + 1} times ({cause}); if it was for want of memory, "
+                "lower data.memory_gb or the number of workers, and start it again"
+            ) from error
 
 
 @dataclass(frozen=True)

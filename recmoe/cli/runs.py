@@ -110,6 +110,18 @@ def prepare(
     print(f"next     recmoe train {config} --run-dir {root}")
 
 
+def _range(text: str) -> tuple[int, int]:
+    """Fewest and most workers."""
+    found = re.fullmatch(r"(\d+)(?::(\d+))?", text.strip())
+    fewest, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 1 <= fewest <= most:
+        raise typer.BadParameter(
+            f"{text!r} is not a number of workers; write it like 4, or 2:8 for at least 2 and at most 8",
+            param_hint="--workers",
+        )
+    return fewest, most
+
+
 def _gigabytes(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(MB|GB)", text.strip(), flags=re.IGNORECASE)
     if found is None:
@@ -123,7 +135,11 @@ def train(
     run_dir: RunDir = None,
     resume: Resume = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Train in that many Ray workers; in this process by default.")
+        str | None,
+        typer.Option(
+            help="Train in that many Ray workers, or in as many as there is room for, such as 2:8; in this process by "
+            "default. RAY_ADDRESS names a cluster."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -140,7 +156,8 @@ def train(
     if workers is not None:
         from pipelines.train import train_on_ray
 
-        launch = partial(train_on_ray, num_workers=workers)
+        fewest, most = _range(workers)
+        launch = partial(train_on_ray, num_workers=most, min_workers=fewest)
     result = train_run(experiment, root, resume=resume, launch=launch)
     if as_json:
         values = result.report.values() if result.report else {}

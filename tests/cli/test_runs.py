@@ -108,6 +108,13 @@ def test_memory_without_a_unit_is_refused(folder: Path) -> None:
     assert "'500' is not a size; write it like 500MB or 8GB" in errors
 
 
+@pytest.mark.parametrize("workers", ["0", "two", "4:2"])
+def test_what_is_no_number_of_workers_is_refused(folder: Path, workers: str) -> None:
+    _, errors = recmoe(folder, "train", "log/config.yaml", "--run-dir", "runs/x", "--workers", workers, code=2)
+
+    assert f"'{workers}' is not a number of workers; write it like 4, or 2:8" in errors
+
+
 def test_a_finished_run_is_resumed_to_its_report(folder: Path) -> None:
     output, _ = recmoe(folder, "train", "log/config.yaml", *SMALL, "--run-dir", "runs/first", "--resume", "--json")
 
