@@ -17,6 +17,7 @@ from recmoe.cli.data import data_app, init
 from recmoe.cli.doctor import doctor
 from recmoe.cli.models import promote, register, rollback
 from recmoe.cli.plan import plan
+from recmoe.cli.prepare import prepare
 from recmoe.cli.runs import evaluate, export, predict, train
 from recmoe.cli.serving import rank, serve
 from recmoe.errors import RecmoeError
@@ -37,6 +38,7 @@ app.command(
     epilog="Example: recmoe plan --measure, then recmoe plan configs/ple.yaml --workers 2, or "
     "recmoe plan configs/ple.yaml --topology configs/topologies/128x80gb.yaml --rows item_id=1e10 --width 64"
 )(plan)
+app.command(epilog="Example: recmoe prepare configs/ple.yaml --run-dir runs/ple --workers 2 --memory 8GB")(prepare)
 app.command(epilog="Example: recmoe train configs/ple.yaml training.epochs=3 --run-dir runs/ple --workers 2")(train)
 app.command(epilog="Example: recmoe evaluate models:/shop@champion --data logs/today.parquet --to today")(evaluate)
 app.command(epilog="Example: recmoe predict runs/ple --data logs/today.csv --to predictions.parquet")(predict)

@@ -21,3 +21,5 @@ RegistryUri = Annotated[
     str | None,
     typer.Option("--registry", help="MLflow URI; by default MLFLOW_TRACKING_URI, else runs/mlflow.db."),
 ]
+RunDir = Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.", file_okay=False)]
+Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on with the run in the folder.")]

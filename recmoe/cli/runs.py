@@ -1,5 +1,6 @@
 """``recmoe train | evaluate | predict | export``: what makes and measures models."""
 
+import re
 import sys
 import tempfile
 from enum import StrEnum
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recmoe.cli.options import Config, Json, Model, Overrides, RegistryUri, Score
+from recmoe.cli.options import Config, Json, Model, Overrides, RegistryUri, Resume, RunDir, Score
 from recmoe.cli.output import print_json
 from recmoe.runs.source import RUNS, load_ranker
 
@@ -28,15 +29,29 @@ class SplitName(StrEnum):
     test = "test"
 
 
+def _range(text: str) -> tuple[int, int]:
+    """Fewest and most workers."""
+    found = re.fullmatch(r"(\d+)(?::(\d+))?", text.strip())
+    fewest, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 1 <= fewest <= most:
+        raise typer.BadParameter(
+            f"{text!r} is not a number of workers; write it like 4, or 2:8 for at least 2 and at most 8",
+            param_hint="--workers",
+        )
+    return fewest, most
+
+
 def train(
     config: Config,
     overrides: Overrides = None,
-    run_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the run; runs/NAME by default.", file_okay=False)
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on with the run in the folder.")] = False,
+    run_dir: RunDir = None,
+    resume: Resume = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Train in that many Ray workers; in this process by default.")
+        str | None,
+        typer.Option(
+            help="Train in that many Ray workers, or in as many as there is room for, such as 2:8; in this process by "
+            "default. RAY_ADDRESS names a cluster."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -53,7 +68,8 @@ def train(
     if workers is not None:
         from pipelines.train import train_on_ray
 
-        launch = partial(train_on_ray, num_workers=workers)
+        fewest, most = _range(workers)
+        launch = partial(train_on_ray, num_workers=most, min_workers=fewest)
     result = train_run(experiment, root, resume=resume, launch=launch)
     state = result.folder.state
     if as_json:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 import torch
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 
 from recmoe.config import Config
 from recmoe.data.block_encoder import BlockEncoder
@@ -54,6 +54,8 @@ class DataConfig(Config):
     encoded_cache: Literal["auto", "on", "off"] = "auto"
     """Whether rows are encoded once, before training, and kept on disk; auto does so where every row is read
     at least once and the disk has room."""
+    memory_gb: PositiveFloat = 4.0
+    """GB that learning vocabularies and statistics may take, over all processes; ids beyond it go to disk."""
 
     def cache_folder(self, default: Path) -> Path:
         """Where what is made of the files is kept."""

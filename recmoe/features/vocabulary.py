@@ -1,8 +1,9 @@
-"""Vocabulary: count ids, cut the rare ones, look the others up; row 0 means unknown."""
+"""Vocabulary: cut the rare ids, look the others up; row 0 means unknown."""
 
 # n ids
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Protocol
 
@@ -12,12 +13,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recmoe.errors import DataError
-from recmoe.features.arrow_ids import IdValues
-from recmoe.features.id_keys import UInt64s, canonical, integers, keys, mix64, text_bytes
+from recmoe.features.id_keys import UInt64s, integers, keys, mix64, text_bytes
 from recmoe.features.key_index import KeyIndex
 from recmoe.features.schema import EncodingConfig, HashConfig, IndexConfig, VocabularyConfig
-
-_MERGE_AT = 1 << 20
 
 
 class RowLookup(Protocol):
@@ -124,51 +122,31 @@ def build_lookup(encoding: EncodingConfig, *, vocabulary: Vocabulary | None, see
     return vocabulary
 
 
-class VocabularyCounter:
-    """Counts the ids of all features of a table, chunk by chunk; holds distinct ids only."""
+def most_frequent(counts: Iterable[pa.Table], config: VocabularyConfig) -> pa.Table:
+    """The ids that get a row: most frequent first, equally frequent ones in order of their text.
 
-    def __init__(self) -> None:
-        self._pending: list[pa.Table] = []
-        self._num_pending = 0
-        self._num_merged = 0
+    Never holds more than two vocabularies; of parts that were cut before, the result is the same.
 
-    def add(self, ids: IdValues) -> None:
-        """Count the ids of a chunk; missing ones do not count."""
-        if ids.places is None:
-            found = pc.value_counts(ids.distinct.drop_null())
-            values, counts = found.field(0), found.field(1)
-        else:
-            # The place behind the last distinct id collects the nulls, which have place -1.
-            num_distinct = len(ids.distinct)
-            counted = np.bincount(np.where(ids.places < 0, num_distinct, ids.places), minlength=num_distinct + 1)
-            is_counted = pc.and_(ids.distinct.is_valid(), pa.array(counted[:num_distinct] > 0))
-            values, counts = ids.distinct.filter(is_counted), pa.array(counted[:num_distinct]).filter(is_counted)
-        self._append(values.cast(pa.large_string()), counts)
+    Args:
+        counts: tables with the columns ``id`` and ``count``, each id in one of them.
+    """
+    kept: list[pa.Table] = [pa.table({"id": pa.array([], pa.large_string()), "count": pa.array([], pa.int64())})]
+    num_kept = 0
+    for table in counts:
+        frequent = table.select(["id", "count"]).filter(pc.greater_equal(table["count"], config.min_count))
+        kept.append(frequent)
+        num_kept += frequent.num_rows
+        if num_kept > 2 * config.max_size:
+            kept = [_first(kept, config.max_size)]
+            num_kept = kept[0].num_rows
+    return _first(kept, config.max_size)
 
-    def add_repeated(self, id_: str | int, count: int) -> None:
-        """Count one id several times."""
-        if count:
-            values = canonical(pa.array([id_]))
-            self._append(values.cast(pa.large_string()), pa.array([count]))
 
-    def _append(self, ids: pa.Array, counts: pa.Array) -> None:
-        self._pending.append(pa.table({"id": ids, "count": counts.cast(pa.int64())}))
-        self._num_pending += len(ids)
-        # Merging only when as much is new as is merged keeps the whole pass linear.
-        if self._num_pending > max(_MERGE_AT, self._num_merged):
-            self._merge()
+def _first(parts: Sequence[pa.Table], size: int) -> pa.Table:
+    order = [("count", "descending"), ("id", "ascending")]
+    return pa.concat_tables(parts).sort_by(order).slice(0, size).combine_chunks()
 
-    def _merge(self) -> pa.Table:
-        table = pa.concat_tables(self._pending).group_by("id").aggregate([("count", "sum")])
-        table = table.select(["id", "count_sum"]).rename_columns(["id", "count"])
-        self._pending, self._num_pending, self._num_merged = [table], 0, table.num_rows
-        return table
 
-    def finish(self, config: VocabularyConfig) -> Vocabulary:
-        """The ids that are frequent enough, most frequent first, equally frequent ones in order of their text."""
-        if not self._pending:
-            return Vocabulary(pa.array([], pa.large_string()))
-        table = self._merge()
-        table = table.filter(pc.greater_equal(table["count"], config.min_count))
-        table = table.sort_by([("count", "descending"), ("id", "ascending")]).slice(0, config.max_size)
-        return Vocabulary(pa.concat_arrays(table["id"].chunks) if table.num_rows else pa.array([], pa.large_string()))
+def vocabulary_of(table: pa.Table) -> Vocabulary:
+    """The vocabulary of ids that are cut and in order."""
+    return Vocabulary(pa.concat_arrays(table["id"].chunks) if table.num_rows else pa.array([], pa.large_string()))

@@ -88,7 +88,8 @@ def _layout(config: ExperimentConfig, rows: Mapping[str, int], run_dir: Path | N
     if run_dir is not None:
         return with_rows(FeatureEncoder.load(RunFolder(run_dir).encoder).layout, rows)
     try:
-        encoder = learn_encoder(config, config.data.build("train", seed=config.seed, cache_dir=cache_dir))
+        stream = config.data.build("train", seed=config.seed, cache_dir=cache_dir)
+        encoder = learn_encoder(config, stream, scratch=cache_dir / "scratch")
     except (DataError, SchemaError) as error:
         wanted = " ".join(f"--rows {name}=1e6" for name in unknown)
         raise type(error)(f"{error}; without a log, say how many different ids there are, such as {wanted}") from error

@@ -14,7 +14,7 @@ from recmoe.evaluation.report import Report
 from recmoe.experiment import ExperimentConfig
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.runs.encoded import has_index, keep_splits
-from recmoe.runs.encoder import check_rows, learn_encoder
+from recmoe.runs.encoder import ReadHere, Reading
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.source import RUNS
 from recmoe.runs.worker import Split, open_split, run_worker
@@ -94,12 +94,15 @@ def train_run(
     return _result(folder)
 
 
-def prepare(config: ExperimentConfig, folder: RunFolder, *, is_quiet: bool = True) -> FeatureEncoder:
-    """Learn vocabularies and statistics from the training split, once per run, and encode the splits.
+def prepare(
+    config: ExperimentConfig, folder: RunFolder, reading: Reading | None = None, *, is_quiet: bool = True
+) -> FeatureEncoder:
+    """Learn vocabularies and statistics from the training split, once per run, check all rows and encode the splits.
 
     Files that were mended before the first checkpoint are learnt from anew.
 
     Args:
+        reading: who reads the rows; this process by default.
         is_quiet: no progress on the terminal.
 
     Raises:
@@ -127,12 +130,14 @@ def prepare(config: ExperimentConfig, folder: RunFolder, *, is_quiet: bool = Tru
     splits = _with_others(config, folder, stream)
     folder.update_state(skipped=_skipped(splits))
     shutil.rmtree(folder.encoded, ignore_errors=True)  # By an encoder that is not this run's any more.
-    encoder = learn_encoder(config, stream)
-    if not keep_splits(config, folder, splits, encoder, is_quiet=is_quiet):
+    by = reading or ReadHere()
+    encoder = by.learn(config, stream, scratch=folder.scratch)
+    # Others leave the splits to the run itself: it may be far away when training begins.
+    if reading is not None or not keep_splits(config, folder, splits, encoder, is_quiet=is_quiet):
         for split, rows in splits.items():
             # Of the training rows, only ids that are row numbers have not been looked at yet.
             if split != "train" or has_index(config):
-                check_rows(rows, encoder)
+                by.check(rows, encoder, scratch=folder.scratch)
     encoder.save(folder.encoder)
     folder.update_state(train_files=stream.identity)
     return encoder

@@ -61,6 +61,7 @@ def run_worker(
         folder.update_state(
             status="interrupted" if result.is_interrupted else "trained",
             step=result.position.step,
+            num_samples=result.position.num_samples,
             best_step=result.position.best_step,
             best_value=result.position.best_value,
             samples_per_s=result.position.samples_per_s,
