@@ -40,7 +40,7 @@ def measure(job: Job) -> None:
 
 def experiment(job: Job, *overrides: str) -> ExperimentConfig:
     """The config of a job: the file of its model, with what the job says."""
-    splits = {split: f'["{job.path(split)}"]' for split in ("train", "validation", "test")}  # type: ignore[arg-type]
+    splits = {split: f'["{job.path(split)}"]' for split in ("train", "validation", "test")}
     if job.num_steps is not None:
         splits |= {"validation": "[]", "test": "[]"}
     return load_experiment(
