@@ -43,12 +43,13 @@ def _panel(axes: Axes, model: str, rows: list[Row], results: Results) -> None:
             longest = max(longest, limit)
             line = "--" if precision == "fp32" else "-"
             axes.axvline(limit, color=INK if precision == "fp32" else colour, linestyle=line, linewidth=1.2)
-            text = f"{precision} limit {limit:.0f} "
-            axes.text(
-                limit,
-                0.02,
+            text = f"{precision} limit {limit:.0f}"
+            axes.annotate(
                 text,
-                transform=axes.get_xaxis_transform(),
+                (limit, 0.02),
+                xycoords=axes.get_xaxis_transform(),
+                xytext=(-4, 0),
+                textcoords="offset points",
                 rotation=90,
                 ha="right",
                 fontsize=8,

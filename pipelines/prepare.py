@@ -108,7 +108,12 @@ class ReadOnRay:
         context.execution_options.preserve_order = True
         pieces = ray.data.from_items([pickle.dumps(piece) for piece in work], override_num_blocks=len(work))
         compute = ray.data.TaskPoolStrategy(size=min(self._num_workers, len(work)))
-        results = pieces.map(partial(_answer, function), num_cpus=1, compute=compute, max_retries=MAX_RETRIES)
+        results = pieces.map(
+            partial(_answer, function),
+            num_cpus=1,
+            compute=compute,
+            ray_remote_args_fn=lambda: {"max_retries": MAX_RETRIES},
+        )
         try:
             for row in results.iter_rows():
                 result = pickle.loads(row["result"])

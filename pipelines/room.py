@@ -69,8 +69,16 @@ class Room:
         """Workers that could be started now."""
         import ray
 
-        free = ray.available_resources()
-        return min([self.largest, *(int(free.get(name, 0) // amount) for name, amount in self.needs.items())])
+        return self._num_in(ray.available_resources())
+
+    def num_places(self) -> int:
+        """Workers that the nodes could hold if they did nothing else."""
+        import ray
+
+        return self._num_in(ray.cluster_resources())
+
+    def _num_in(self, resources: Mapping[str, float]) -> int:
+        return min([self.largest, *(int(resources.get(name, 0) // amount) for name, amount in self.needs.items())])
 
     def wait(self, *, is_stopped: Callable[[], bool]) -> int:
         """How many workers to start: all, or after ``GRACE_S`` as many as there is room for.
@@ -119,7 +127,8 @@ class Growth:
         now_s = time.monotonic()
         if not self.is_due and self._num_workers < self._room.largest and now_s - self._looked_s > LOOK_S:
             self._looked_s = now_s
-            if self._room.num_free() == 0:
+            # While workers are being started their places are free.
+            if self._room.num_places() <= self._num_workers or self._room.num_free() == 0:
                 self._since_s = now_s
             self.is_due = now_s - self._since_s > GROW_AFTER_S
         return self.is_due

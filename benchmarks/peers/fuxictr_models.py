@@ -50,7 +50,8 @@ class _MultiTask(MultiTaskModel):
         raise NotImplementedError
 
     def _expert(self, in_features: int) -> nn.Module:
-        return MLP_Block(in_features, hidden_units=list(self.sizes.expert_hidden))
+        expert: nn.Module = MLP_Block(in_features, hidden_units=list(self.sizes.expert_hidden))
+        return expert
 
     def _ready(self, job: Job) -> None:
         self.compile("adam", "binary_crossentropy", job.sizes.lr)
@@ -89,13 +90,13 @@ class PLE(_MultiTask):
         num_tasks = len(self.feature_map.labels)
         streams = [x_BD] * (num_tasks + 1)
         for level in self.levels:
-            groups: Any = zip(level["experts"], streams, strict=True)
-            outputs = [[expert(stream) for expert in experts] for experts, stream in groups]
+            assert isinstance(level, nn.ModuleDict)
+            groups: Any = level["experts"]
+            gates: Any = level["gates"]
+            outputs = [[expert(stream) for expert in group] for group, stream in zip(groups, streams, strict=True)]
             seen = [torch.stack(outputs[task] + outputs[-1], dim=1) for task in range(num_tasks)]
             seen.append(torch.stack([y_BH for group in outputs for y_BH in group], dim=1))
-            streams = [
-                _mix(gate(stream), y_BEH) for gate, stream, y_BEH in zip(level["gates"], streams, seen, strict=False)
-            ]
+            streams = [_mix(gate(stream), y_BEH) for gate, stream, y_BEH in zip(gates, streams, seen, strict=False)]
         return streams
 
     def _level(self, width: int, num_tasks: int, *, is_last: bool) -> nn.ModuleDict:

@@ -81,9 +81,8 @@ class Job:
     @classmethod
     def load(cls, path: Path) -> "Job":
         """Read what ``save`` wrote."""
-        values = json.loads(path.read_text())
-        sizes = Sizes(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.pop("sizes").items()})
-        return cls(**values | {"floats": tuple(values["floats"]), "labels": tuple(values["labels"]), "sizes": sizes})
+        values = _with_tuples(json.loads(path.read_text()))
+        return cls(**values | {"sizes": Sizes(**_with_tuples(values["sizes"]))})
 
     @classmethod
     def from_command_line(cls) -> "Job":
@@ -96,8 +95,8 @@ class Job:
         np.random.seed(job.seed)  # What the peers draw from.
         return job
 
-    def path(self, split: Literal["train", "validation", "test"]) -> str:
-        """One file of the log."""
+    def path(self, split: str) -> str:
+        """The file of ``train``, ``validation`` or ``test``."""
         return str(Path(self.log) / f"{split}.parquet")
 
     def answer(self, **values: Any) -> None:
@@ -165,6 +164,11 @@ class StepMeter:
         self.peak_gib = peak_gib()
         if is_last:
             raise EnoughError
+
+
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def peak_gib() -> float:

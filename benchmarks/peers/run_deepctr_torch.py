@@ -1,6 +1,7 @@
 """DeepCTR-Torch: MMOE or PLE and its ``fit``, none of them touched."""
 
 import time
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,11 @@ def main() -> None:
 
     with StepMeter(batch_size=job.batch_size, num_rows=len(y), max_steps=job.num_steps) as meter:
         model.fit(x, y, batch_size=job.batch_size, epochs=1, verbose=0)
-    values = {"samples_per_s": meter.samples_per_s, "num_steps": meter.num_steps, "peak_gib": meter.peak_gib}
+    values: dict[str, Any] = {
+        "samples_per_s": meter.samples_per_s,
+        "num_steps": meter.num_steps,
+        "peak_gib": meter.peak_gib,
+    }
     if job.num_steps is None:
         x_test, y_test = _columns(job, "test")
         values["auc"] = auc_of(job.labels, y_test, model.predict(x_test, EVALUATION_BATCH_SIZE))
@@ -39,7 +44,7 @@ def _columns(job: Job, split: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
     return x, frame[list(job.labels)].to_numpy().astype(np.float32)
 
 
-def _model(job: Job) -> torch.nn.Module:
+def _model(job: Job) -> Any:
     sizes = job.sizes
     columns = [SparseFeat(name, num, embedding_dim=sizes.width) for name, num in job.num_ids.items()]
     columns += [DenseFeat(name, 1) for name in job.floats]
@@ -69,7 +74,7 @@ def _model(job: Job) -> torch.nn.Module:
     return model
 
 
-def _ready_samples_per_s(job: Job, model: torch.nn.Module, x: dict[str, np.ndarray], y: np.ndarray) -> float:
+def _ready_samples_per_s(job: Job, model: Any, x: dict[str, np.ndarray], y: np.ndarray) -> float:
     """``fit`` makes its loader itself, so its step is repeated here, line by line in meaning."""
     num_rows = min(len(y), 16 * job.batch_size)
     x_NC = np.stack([x[name].reshape(len(y))[:num_rows] for name in model.feature_index], axis=-1)

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,11 @@ def main() -> None:
     Path(model.checkpoint).parent.mkdir(parents=True, exist_ok=True)
     with StepMeter(batch_size=job.batch_size, num_rows=train.num_samples, max_steps=job.num_steps) as meter:
         model.fit(train, epochs=1, validation_data=validation)
-    values = {"samples_per_s": meter.samples_per_s, "num_steps": meter.num_steps, "peak_gib": meter.peak_gib}
+    values: dict[str, Any] = {
+        "samples_per_s": meter.samples_per_s,
+        "num_steps": meter.num_steps,
+        "peak_gib": meter.peak_gib,
+    }
     if job.num_steps is None:
         test = RankDataLoader(
             feature_map, stage="test", test_data=paths["test"], batch_size=EVALUATION_BATCH_SIZE, data_format=FORMAT
@@ -68,7 +73,8 @@ def _npz(job: Job, split: str) -> str:
     """One file of the log as its loader reads it."""
     path = Path(job.cache) / f"{split}.npz"
     frame = pd.read_parquet(job.path(split))
-    np.savez(path, **{name: frame[name].to_numpy() for name in frame})
+    columns: dict[str, Any] = {str(name): frame[name].to_numpy() for name in frame}
+    np.savez(path, **columns)
     return str(path)
 
 

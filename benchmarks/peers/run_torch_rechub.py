@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,11 @@ def main() -> None:
 
     with StepMeter(batch_size=job.batch_size, num_rows=len(y), max_steps=job.num_steps) as meter:
         trainer.train_one_epoch(train)
-    values = {"samples_per_s": meter.samples_per_s, "num_steps": meter.num_steps, "peak_gib": meter.peak_gib}
+    values: dict[str, Any] = {
+        "samples_per_s": meter.samples_per_s,
+        "num_steps": meter.num_steps,
+        "peak_gib": meter.peak_gib,
+    }
     if job.num_steps is None:
         _, _, test = DataGenerator(x, y).generate_dataloader(
             x_val=x_validation, y_val=y_validation, x_test=x_test, y_test=y_test, batch_size=EVALUATION_BATCH_SIZE

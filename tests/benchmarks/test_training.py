@@ -12,9 +12,10 @@ from benchmarks.limit import work_of
 from benchmarks.log import FLOAT_COLUMNS, ID_COLUMNS, LABELS, NUM_IDS, write_log
 from benchmarks.peers.job import Job, Sizes, StepMeter, ready_batches
 from benchmarks.processes import run_measured
-from benchmarks.recmoe_runner import measure
+from benchmarks.recmoe_runner import experiment, measure
 from benchmarks.training import read_options, run
 from recmoe.errors import ConfigError, TrainingError
+from recmoe.features.schema import NumericFeature
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,19 @@ def job_of(log: Path, folder: Path, model: str = "mmoe") -> Job:
     )
 
 
+def input_width(job: Job) -> int:
+    """Floats that enter the first level: table rows, numbers, and rows of the numbers' buckets."""
+    schema = experiment(job).inputs
+    width = 0
+    for feature in schema.features.values():
+        if isinstance(feature, NumericFeature):
+            forms = {"value": 1, "bucket": feature.width or schema.width}
+            width += sum(forms[form] for form in feature.forms)
+        else:
+            width += feature.width or schema.width
+    return width
+
+
 def test_job_survives_its_file(tmp_path: Path) -> None:
     job = job_of(tmp_path, tmp_path)
 
@@ -47,13 +61,17 @@ def test_job_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_work_of_a_step_is_that_of_the_published_sizes(tmp_path: Path, log: Path) -> None:
+    width = input_width(job_of(log, tmp_path))
+
     flops = {model: work_of(job_of(log, tmp_path, model))["flops"] for model in ("mmoe", "ple")}
 
-    # 8 experts of [429, 256, 128], two gates and two towers, 4096 rows, three passes of 2 operations each.
-    experts = 8 * (429 * 256 + 256 * 128)
-    rest = 2 * 429 * 8 + 2 * (128 * 64 + 64) + 2 * 8 * 128
-    assert flops["mmoe"] == pytest.approx(6 * 4096 * (experts + rest), rel=1e-3)
-    assert flops["ple"] == pytest.approx(31.3e9, rel=0.02)
+    # Per row: experts [256, 128], gates, weighted sums, towers [64]; three passes of 2 operations each, 4096 rows.
+    towers = 2 * (128 * 64 + 64)
+    mmoe = 8 * (width * 256 + 256 * 128) + 2 * 8 * (width + 128) + towers
+    # Six experts per level; both gates of the tasks see four of them, the shared one, at the first level, six.
+    ple = 6 * (width * 256 + 256 * 128) + 14 * (width + 128) + 6 * (128 * 256 + 256 * 128) + 8 * (128 + 128) + towers
+    assert flops["mmoe"] == pytest.approx(6 * 4096 * mmoe, rel=1e-3)
+    assert flops["ple"] == pytest.approx(6 * 4096 * ple, rel=1e-3)
 
 
 def test_meter_counts_the_steps_of_any_loop_and_ends_it() -> None:

@@ -92,7 +92,7 @@ def positions(folder: RunFolder) -> list[Position]:
 
 
 def test_job_goes_on_with_fewer_workers_and_grows_again(
-    cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    cluster: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever the workers, every row of an epoch is read once, but for less than a step at its end."""
     log = write_synthetic(tmp_path / "log", num_rows=6000).config
@@ -157,32 +157,30 @@ def test_job_goes_on_with_fewer_workers_and_grows_again(
     ]
 
 
-def test_folder_that_a_node_does_not_see_is_refused(cluster: Cluster, tmp_path: Path) -> None:
-    """Stands in for a disk that is not shared: the mark is gone before the other nodes look."""
+def test_folder_that_a_node_does_not_see_is_refused(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unshared disk: what is written here is not what the nodes read there."""
     cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
-    tmp_path.joinpath("run").mkdir()
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(Path, "write_text", lambda path, _: path.touch())
+    message = r"/run: .+ of the cluster does not see this folder; put --run-dir where all nodes see it"
 
-    with (
-        ray_session(num_workers=2),
-        pytest.MonkeyPatch.context() as patch,
-        pytest.raises(TrainingError, match=r"run: .+ of the cluster does not see this folder; put --run-dir where all"),
-    ):
-        patch.setattr("pathlib.Path.write_text", lambda path, text: path.touch())
+    with ray_session(num_workers=2), pytest.raises(TrainingError, match=message):
         check_shared(RunFolder(tmp_path / "run"))
 
     assert not list((tmp_path / "run").iterdir())
 
 
 def test_room_that_does_not_come_is_told(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    del cluster
     monkeypatch.setattr("pipelines.room.GRACE_S", 0.5)
     monkeypatch.setattr("pipelines.room.WAIT_S", 1.0)
     room = Room(smallest=50, largest=60, needs={"CPU": 1.0})
+    message = r"for 1 s the cluster has had room for \d of at least 50 workers; add nodes and go on with --resume"
 
-    with (
-        ray_session(num_workers=2),
-        pytest.raises(
-            TrainingError, match=r"for 1 s the cluster has had room for \d of at least 50 workers; add nodes"
-        ),
-    ):
+    with ray_session(num_workers=2), pytest.raises(TrainingError, match=message):
         room.wait(is_stopped=lambda: False)
+
+    assert room.wait(is_stopped=lambda: True) == 0

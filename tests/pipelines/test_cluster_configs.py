@@ -25,8 +25,7 @@ def test_cluster_file_is_valid_for_ray(path: Path) -> None:
     config = prepared(path)
 
     validate_config(config)
-    known = {node for node in config["available_node_types"]}
-    assert config["head_node_type"] in known
+    assert config["head_node_type"] in config["available_node_types"]
     assert set(yaml.safe_load(path.read_text())) <= set(config) | {"min_workers"}
 
 
