@@ -81,9 +81,10 @@ class EncodedCache:
             DataError: the disk is full or cannot be written to.
         """
         path = self.path(stream)
-        with self._writing():
-            self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / f".{path.name}.lock"):
+        with contextlib.ExitStack() as stack:
+            with self._writing():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(FileLock(self.folder / f".{path.name}.lock"))
             found = self.open(stream, is_thorough=True)
             if found is None:
                 self._write(path, stream, batches())

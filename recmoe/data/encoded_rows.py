@@ -85,7 +85,7 @@ def gathered(
         windows: ranges of rows, and the rows to take of them, in order.
         batch_size: rows per batch; the last one may have fewer.
     """
-    left = np.zeros(0, np.int64)
+    left, done = np.zeros(0, np.int64), list[Interval]()
     window = next(windows, None)
     if window is not None:
         rows.will_need(window[0])
@@ -95,13 +95,14 @@ def gathered(
         if window is not None:
             rows.will_need(window[0])
         taken = np.concatenate([left, taken])
-        end = len(taken) // batch_size * batch_size
+        # What is less than a batch goes into one with the next window, the last window's all the same.
+        end = len(taken) if window is None else len(taken) // batch_size * batch_size
         for start in range(0, end, batch_size):
             yield rows.batch(taken[start : start + batch_size])
-        left = taken[end:]
-        rows.release(ranges)
-    if len(left):
-        yield rows.batch(left)
+            rows.release(done)
+            done = []
+        left, done = taken[end:], [*done, *ranges]
+    rows.release(done)
 
 
 def pieces(intervals: Iterable[Interval], num_rows: int) -> Iterator[tuple[list[Interval], Ints]]:

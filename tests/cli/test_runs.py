@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -71,6 +72,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output, errors = training.communicate(timeout=TIMEOUT_S)
     assert training.returncode == 0, errors
     assert "bundle   runs/first/bundle" in output
+    assert re.search(r"^speed    [\d,]+ samples/s, waited for data \d+\.\d%$", output, re.MULTILINE)
+    assert re.search(r"^encoded rows: \d+\.\d MB in runs/first/cache/encoded$", errors, re.MULTILINE)
     recmoe(folder, "register", "runs/first", "--name", "shop")
     recmoe(folder, "promote", "shop", "1")
     return folder

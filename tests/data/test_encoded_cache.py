@@ -2,6 +2,7 @@
 
 import errno
 import json
+import mmap
 import os
 import re
 import threading
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recmoe.data.encoded_cache import EncodedCache
-from recmoe.data.encoded_rows import EncodedRows
+from recmoe.data.encoded_rows import EncodedRows, gathered, pieces
 from recmoe.data.loader import BatchLoader
 from recmoe.data.parquet import ParquetStream
 from recmoe.data.row_format import MAX_INT32, RowFormat
@@ -336,6 +337,14 @@ def test_full_disk_is_found_before_anything_is_encoded(tmp_path: Path, monkeypat
     assert not any(path.is_dir() for path in (tmp_path / "encoded").iterdir())
 
 
+def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    stream = make_stream(write_log(tmp_path / "a.parquet", 30, seed=0))
+    (tmp_path / "encoded").write_text("a file")
+
+    with pytest.raises(DataError, match=r"encoded: cannot keep the encoded rows \(\[Errno 17\] File exists"):
+        keep(tmp_path / "encoded", stream, make_encoder(stream))
+
+
 def test_manifest_says_what_the_rows_were_made_from(tmp_path: Path) -> None:
     stream = make_stream(write_log(tmp_path / "a.parquet", 30, seed=0))
     encoder = make_encoder(stream)
@@ -346,6 +355,40 @@ def test_manifest_says_what_the_rows_were_made_from(tmp_path: Path) -> None:
     assert (manifest["encoder"], manifest["source"]) == (encoder.fingerprint, stream.revision)
     assert manifest["num_rows"] == 30
     assert set(manifest["files"]) == {"rows.bin", "list_0.bin", "list_1.bin"}
+
+
+def test_windows_are_given_back_once_no_batch_needs_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = make_stream(write_log(tmp_path / "a.parquet", 30, seed=0, rows_per_group=10))
+    encoder = make_encoder(stream)
+    rows = keep(tmp_path / "encoded", stream, encoder)
+    events: list[Any] = []
+    batch, advise = rows.batch, rows._advise
+
+    def noted_batch(rows_B: Any) -> Batch:
+        events.append(rows_B.tolist())
+        return batch(rows_B)
+
+    def noted_advice(advice: int, ranges: list[tuple[int, int]]) -> None:
+        if ranges:
+            events.append(("needs" if advice == mmap.MADV_WILLNEED else "is done with", ranges))
+        advise(advice, ranges)
+
+    monkeypatch.setattr(rows, "batch", noted_batch)
+    monkeypatch.setattr(rows, "_advise", noted_advice)
+    list(gathered(rows, pieces([(0, 30)], 10), batch_size=8))
+
+    assert events == [
+        ("needs", [(0, 10)]),
+        ("needs", [(10, 20)]),
+        list(range(8)),
+        ("needs", [(20, 30)]),
+        list(range(8, 16)),
+        ("is done with", [(0, 10)]),
+        list(range(16, 24)),
+        ("is done with", [(10, 20)]),
+        list(range(24, 30)),
+        ("is done with", [(20, 30)]),
+    ]
 
 
 def test_pages_can_be_asked_for_and_given_back(tmp_path: Path) -> None:
