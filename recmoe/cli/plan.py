@@ -118,24 +118,25 @@ def _counts(texts: list[str] | None, option: str) -> dict[str, float]:
 
 def _print_plan(plan: "JobPlan") -> None:
     machines, num = plan.topology, plan.topology.world_size
+    unit, size = ("GB", 1e9) if plan.num_bytes > 1e10 else ("MB", 1e6)
     print_columns(
-        ["table", "rows", "width", "sharding", "workers", "GB", "state GB", "ids of busiest"],
+        ["table", "rows", "width", "sharding", "workers", unit, f"state {unit}", "ids of busiest"],
         [
-            (row["table"], row["rows"], row["width"], row["sharding"], _ranges(row["ranks"]), row["bytes"] / GB,
-             row["state_bytes"] / GB, f"{row['largest_share_of_ids']:.1%}")
+            (row["table"], row["rows"], row["width"], row["sharding"], _ranges(row["ranks"]), row["bytes"] / size,
+             row["state_bytes"] / size, f"{row['largest_share_of_ids']:.1%}")
             for row in plan.tables
         ],
     )  # fmt: skip
     print(
-        f"\n{plan.backend} tables: {plan.num_bytes / GB:,.2f} GB of weights on {num} {machines.device} "
+        f"\n{plan.backend} tables: {plan.num_bytes / size:,.2f} {unit} of weights on {num} {machines.device} "
         f"worker{'s' if num > 1 else ''} ({machines.nodes} × {machines.devices_per_node}); "
         f"{plan.work.num_dense_parameters:,} dense parameters on each\n"
     )
     kinds = [*plan.bytes_by_kind.items(), ("total", plan.bytes_R)]
     print_columns(
-        ["GB per worker", "mean", "max", "of memory"],
+        [f"{unit} per worker", "mean", "max", "of memory"],
         [
-            (name, float(values_R.mean()) / GB, float(values_R.max()) / GB,
+            (name, float(values_R.mean()) / size, float(values_R.max()) / size,
              f"{float(values_R.max()) / GB / machines.memory_gb:.1%}")
             for name, values_R in kinds
         ],

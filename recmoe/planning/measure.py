@@ -73,6 +73,7 @@ def _experts(num: int, *hidden: int) -> dict[str, Any]:
 
 PROBES = (
     Probe("nothing", _bottom(8), batch_size=1024),
+    Probe("small", _bottom(96, 48), num_tables=16, batch_size=512, towers=(24,)),
     Probe("products", _bottom(*[64] * 12), batch_size=1024, towers=(64, 64, 64, 64)),
     Probe("products", _experts(24, 64), num_tables=4, batch_size=1024),
     Probe("products", _bottom(*[128] * 12), num_tables=4, batch_size=1024),
@@ -84,8 +85,8 @@ PROBES = (
     Probe("activations", _bottom(256, 256, 256, 256), num_tables=4),
     Probe("inputs", _experts(10, 16), num_tables=64, batch_size=2048),
     Probe("inputs", _experts(5, 96), num_tables=40, width=32),
-    Probe("mixing", _experts(48, 16), num_tables=4),
-    Probe("mixing", {"kind": "ple", "num_task_experts": 6, "num_shared_experts": 4, "expert_hidden": (24,)}),
+    Probe("mixing", _experts(40, 32), num_tables=4, batch_size=2048),
+    Probe("mixing", {"kind": "ple", "num_task_experts": 5, "num_shared_experts": 3, "expert_hidden": (48,)}),
     Probe("tables", _bottom(8), num_tables=64),
     Probe("tables", _bottom(8), num_tables=96, batch_size=256),
     Probe("ids", _bottom(8), num_tables=8, ids_per_row=16),
@@ -95,11 +96,11 @@ PROBES = (
 """None of them is a config that the estimate is checked on."""
 
 
-def measure_machine(device: Literal["auto", "cpu", "cuda"] = "auto", *, min_s: float = 0.5) -> MachineCosts:
+def measure_machine(device: Literal["auto", "cpu", "cuda"] = "auto", *, min_s: float = 0.6) -> MachineCosts:
     """Measure limits and costs; the machine should have nothing else to do.
 
     Args:
-        min_s: how long each probe is repeated; the median step counts.
+        min_s: how long each probe is repeated; the faster steps count.
     """
     runtime = start_runtime(device=device)
     return MachineCosts(
@@ -191,4 +192,4 @@ def _measured_s(probe: Probe, precision: Literal["fp32", "bf16"], runtime: Runti
             precision=precision,
             runtime=runtime,
             ids_per_row=probe.ids_by_key,
-        ).median_s(min_s=min_s)
+        ).step_s(min_s=min_s)

@@ -10,19 +10,16 @@ from recmoe.planning.costs import Costs, MachineCosts
 from recmoe.planning.topology import PRESETS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-ROWS = [
-    text
-    for table in (
-        "user_id=2e9",
-        "item_id=10_000_000_000",
-        "plan=10",
-        "category=1e4",
-        "device=5",
-        "hour=24",
-        "brand=1e6",
-    )
-    for text in ("--rows", table)
-]
+ROWS = ["--rows", "user=2e9", "--rows", "item=10_000_000_000"]
+SMALL = """
+name: small
+data: {train: none.parquet}
+inputs:
+  width: 16
+  features: {user: {kind: id, side: user}, item: {kind: id}, tags: {kind: id_list, table: item}}
+tasks: {ctr: {kind: binary, label: click}}
+training: {batch_size: 1024}
+"""
 COSTS = Costs(
     matrix_flops_per_s=1e11,
     activations_per_s=1e9,
@@ -46,34 +43,40 @@ def run(*arguments: object) -> str:
 
 
 @pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+@pytest.fixture
 def rates(tmp_path: Path) -> Path:
     path = tmp_path / "rates.json"
     MachineCosts(rates=PRESETS["a100"], fp32=COSTS).save(path)
     return path
 
 
-def test_a_cluster_is_planned_from_a_file_and_row_counts() -> None:
+def test_a_cluster_is_planned_from_a_file_and_row_counts(config: Path) -> None:
     pytest.importorskip("torchrec")
 
-    text = run(CONFIGS / "ple.yaml", "--topology", CONFIGS / "topologies/128x80gb.yaml", *ROWS, "--width", 64)
+    text = run(
+        config, "--topology", CONFIGS / "topologies/128x80gb.yaml", *ROWS, "--width", 64, "--ids-per-row", "tags=20"
+    )
 
-    assert "item_id            10,000,000,001     64  row_wise    0-127" in text
-    assert "3,072.26 GB of weights on 128 cuda workers (16 × 8)" in text
+    assert "item   10,000,000,001     64  row_wise  0-127    2,560.0000" in text
+    assert "3,072.00 GB of weights on 128 cuda workers (16 × 8)" in text
     assert "step of 1,024 rows per worker" in text
-    assert "warning: vocabulary: 10,000,000,001 ids of item_id" in text
+    assert "warning: vocabulary: 10,000,000,001 ids of item take" in text
+    assert "assumed  ids: one per row and feature (tags 20), popular as Zipf(1.1)" in text
     assert "assumed  device: assumed: 35% of the matrix rate" in text
 
 
-def test_this_machine_is_planned_with_what_was_measured(rates: Path) -> None:
-    small = [text.replace("10_000_000_000", "1e4").replace("2e9", "1e4") for text in ROWS]
+def test_this_machine_is_planned_with_what_was_measured(config: Path, rates: Path) -> None:
+    rows = ["--rows", "user=1e4", "--rows", "item=2e4"]
 
-    made = json.loads(
-        run(
-            CONFIGS / "mmoe.yaml", "tables.backend=plain", "training.precision=fp32", *small, "--rates", rates, "--json"
-        )
-    )
+    made = json.loads(run(config, "tables.backend=plain", "training.precision=fp32", *rows, "--rates", rates, "--json"))
 
-    assert [row["rows"] for row in made["tables"] if row["table"] == "item_id"] == [10_001]
+    assert [row["rows"] for row in made["tables"]] == [10_001, 20_001]
     assert made["step"]["parts"]["overhead"] == 1e-3
     assert made["bytes_per_rank"]["total"]["max"] < made["limit_bytes"]
 

@@ -40,7 +40,7 @@ def test_whole_table_gets_the_ids_of_all_workers() -> None:
 def test_half_of_the_rows_gets_half_of_even_ids_but_all_vectors() -> None:
     made = loads(*halves("row_wise"))
 
-    assert [load.num_ids for load in made] == pytest.approx([10, 10], rel=0.05)
+    assert [load.num_ids for load in made] == pytest.approx([10, 10], rel=0.1)
     assert [load.num_vectors for load in made] == [20, 20]
 
 
