@@ -37,7 +37,7 @@ class DistinctIds:
         lengths_KB = batch.lengths_KB
         num_keys, num_rows = lengths_KB.shape
         is_single_K: list[bool] = (lengths_KB == 1).all(dim=1).tolist()
-        ids_K = batch.values.split(lengths_KB.sum(dim=1).tolist())
+        ids_K = torch.split(batch.values, lengths_KB.sum(dim=1).tolist())
         singles = [key for key in range(num_keys) if is_single_K[key]]
         distinct, place_KB = self._distinct(ids_K, singles, num_rows)
         values = [distinct.get(key, ids) for key, ids in enumerate(ids_K)]
@@ -68,5 +68,5 @@ class DistinctIds:
         place_KB[singles] = place.view(len(singles), num_rows) - first_J[:, None]
         owner = torch.searchsorted(starts_J, numbers, right=True) - 1
         counts: list[int] = torch.bincount(owner, minlength=len(singles)).tolist()
-        ids = (numbers - starts_J[owner]).split(counts)
+        ids = torch.split(numbers - starts_J[owner], counts)
         return dict(zip(singles, ids, strict=True)), place_KB

@@ -12,7 +12,7 @@ with warnings.catch_warnings():
     from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 
 
-class _Sharder(EmbeddingBagCollectionSharder):  # type: ignore[misc]
+class _Sharder(EmbeddingBagCollectionSharder):
     """torchrec offers the kinds that cut rows on GPUs alone, though its CPU kernels compute them as well."""
 
     def sharding_types(self, compute_device_type: str) -> list[str]:

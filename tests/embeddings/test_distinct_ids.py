@@ -66,7 +66,6 @@ def test_vectors_of_distinct_ids_are_those_of_all_ids() -> None:
     batches = [
         batch_of([7, 3, 7], [[1], [], [1, 4]], [4, 4, 4]),
         batch_of([1], [[2]], [3]),
-        batch_of([], [], []),
     ]
 
     for batch in batches:
