@@ -38,7 +38,7 @@ class _OneThread(torch.autograd.Function):
         return inner.detach()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None]:
         with _one_thread():
             ctx.inner.backward(gradient)

@@ -16,14 +16,15 @@ from recmoe.embeddings.fused import FusedOptimizer, TorchrecTables
 from recmoe.embeddings.hardware import RESERVED_SHARE, Hardware
 from recmoe.embeddings.logical import find_tables
 from recmoe.embeddings.planned_shard import PlannedShard
-from recmoe.embeddings.tables import ShardingKind, TablesConfig, member_name
+from recmoe.embeddings.sharder import make_sharder
+from recmoe.embeddings.sharding_config import ShardingKind, TableShardingConfig
+from recmoe.embeddings.tables import TablesConfig, member_name
 from recmoe.errors import ShardingError
 
 with warnings.catch_warnings():
     # fbgemm's CPU wheel warns of kernels that it does not have, torch of what it will drop.
     warnings.simplefilter("ignore")
     from torch.distributed.optim.apply_optimizer_in_backward import _apply_optimizer_in_backward
-    from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
     from torchrec.distributed.model_parallel import DefaultDataParallelWrapper, DistributedModelParallel
     from torchrec.distributed.planner import EmbeddingShardingPlanner
     from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
@@ -35,7 +36,7 @@ with warnings.catch_warnings():
         TopologyFactory,
         TrainerConfig,
     )
-    from torchrec.distributed.types import ShardingPlan
+    from torchrec.distributed.types import CacheParams, ShardingPlan
 
 
 def make_plan(
@@ -82,7 +83,7 @@ def make_plan(
                 ),
                 debug=False,
             )
-            return planner.plan(model, [EmbeddingBagCollectionSharder()])
+            return planner.plan(model, [make_sharder(config.communication, tables.layout)])
     except PlannerError as error:
         num_bytes = sum(spec.num_rows * spec.width * 4 for spec in tables.layout.tables)
         largest = max(tables.layout.tables, key=lambda spec: spec.num_rows * spec.width)
@@ -116,12 +117,12 @@ def shard(
             model,
             device=device,
             plan=plan,
-            sharders=[EmbeddingBagCollectionSharder()],
+            sharders=[make_sharder(config.communication, tables.layout)],
             data_parallel_wrapper=DefaultDataParallelWrapper(
                 static_graph=False, find_unused_parameters=find_unused_parameters
             ),
         )
-    if "data_parallel" in config.sharding.values():
+    if any(told.kind == "data_parallel" for told in config.sharding.values()):
         # fbgemm's CPU kernel for replicated tables; its gradient equals the plain back end's in a test.
         warnings.filterwarnings("ignore", message="fbgemm::dense_embedding_codegen_lookup_function")
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
@@ -212,13 +213,14 @@ def _constraints(
     usual: list[ShardingKind] = ["table_wise"] if device_type == "cpu" else ["table_wise", "row_wise"]
     constraints = {}
     for spec in tables.layout.tables:
-        given = config.sharding.get(spec.name)
-        kinds = usual if given is None else [given]
+        told = config.sharding.get(spec.name, TableShardingConfig())
+        kinds = usual if told.kind is None else [told.kind]
         constraints[member_name(spec.name)] = ParameterConstraints(
             sharding_types=[str(kind) for kind in kinds],
-            compute_kernels=["dense" if given == "data_parallel" else "fused"],
+            compute_kernels=["dense" if told.kind == "data_parallel" else told.kernel],
             # Columns are cut into one piece per worker where the width allows it.
             min_partition=max(4, -(-spec.width // world_size // 4) * 4),
+            cache_params=None if told.cache_share is None else CacheParams(load_factor=told.cache_share),
         )
     return constraints
 

@@ -87,7 +87,7 @@ class PlainStepper:
         self._update.set_rates(step, num_steps)
         self._update.zero_grad()
         loss, losses_T = self._losses(batch)
-        loss.backward()
+        torch.autograd.backward(loss)
         self._update.step()
         return losses_T
 

@@ -6,6 +6,7 @@ Arguments: scenario, rank, world size, folder, sharding and optimizer as JSON.
 import json
 import resource
 import sys
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from recmoe.errors import RecmoeError
 from recmoe.features.batch import Batch
 from recmoe.features.layout import InputLayout, SparseKey, TableSpec
 from recmoe.training.checkpoint import CheckpointStore
+from recmoe.training.optimizers import ConstantSchedule
+from recmoe.training.step import Pipelining, Update, make_stepper
 
 LAYOUT = InputLayout(
     tables=(
@@ -77,6 +80,32 @@ class Run:
             self.dense.step()
             self.placed.table_optimizer.step()
 
+    def step_through(self, steps: Iterable[int], pipelining: Pipelining) -> None:
+        """The same steps, by the training loop's own stepper."""
+        update = Update(
+            dense_optimizer=self.dense,
+            table_optimizer=self.placed.table_optimizer,
+            lr=self.dense.param_groups[0]["lr"],
+            schedule=ConstantSchedule(),
+            clip_norm=None,
+        )
+        stepper = make_stepper(
+            self.placed.model,
+            losses=self._losses,
+            prepare=lambda batch: batch,
+            update=update,
+            pipelining=pipelining,
+            device=torch.device("cpu"),
+        )
+        batches = (share_of(step, self.rank, self.world_size) for step in steps)
+        for step in steps:
+            stepper.step(batches, step=step, num_steps=4)
+        stepper.stop()
+
+    def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        loss = self.placed.model(batch)
+        return loss, loss.detach()[None]
+
     def weights(self) -> dict[str, Tensor]:
         both = {**dict(logical_tables(self.placed.model)), **dense_state(self.placed.model)}
         return {name: tensor.clone() for name, tensor in both.items()}
@@ -86,6 +115,8 @@ def share_of(step: int, rank: int, world_size: int) -> Batch:
     """A rank's rows of the batch of a step, which is the same for every world size."""
     generator = torch.Generator().manual_seed(step)
     lengths_KB = torch.randint(0, 4, (4, ROWS), generator=generator, dtype=torch.int32)
+    # One user per row, so that there are ids to be made distinct.
+    lengths_KB[0] = 1
     values = torch.randint(0, 20, (int(lengths_KB.sum()),), generator=generator)
     bags = values.split(lengths_KB.reshape(-1).tolist())
     size = ROWS // world_size
@@ -110,6 +141,18 @@ def train_and_save(root: Path, values: dict[str, Any], *, rank: int, world_size:
         (root / "plan.json").write_text(json.dumps(run.placed.plan))
 
 
+def train_each(root: Path, values: dict[str, Any], *, rank: int, world_size: int) -> None:
+    """Four steps of every config under ``configs``, plain or pipelined; rank 0 leaves weights and plans."""
+    found = []
+    for number, config in enumerate(values["configs"]):
+        pipeline = config.pop("pipeline", "off")
+        run = Run(root / f"checkpoints-{number}", {"backend": "torchrec", **config}, rank=rank, world_size=world_size)
+        run.step_through(range(4), pipeline)
+        found.append((run.weights(), run.placed.plan))
+    if rank == 0:
+        torch.save(found, root / "found.pt")
+
+
 def resume(root: Path, values: dict[str, Any], *, rank: int, world_size: int) -> None:
     """With dropout: an unbroken run, and one resumed from its checkpoint; both sets of weights."""
     run = Run(root / "checkpoints", values, rank=rank, world_size=world_size, dropout=0.5)
@@ -127,7 +170,12 @@ def fail(root: Path, values: dict[str, Any], *, rank: int, world_size: int) -> N
     """A placement that is refused, and a save whose disk is full on the last rank alone: every rank says why."""
     errors = []
     try:
-        Run(root / "checkpoints", {**values, "sharding": {"tags": "row_wise"}}, rank=rank, world_size=world_size)
+        Run(
+            root / "checkpoints",
+            {**values, "sharding": {"tags": {"kernel": "fused_uvm"}}},
+            rank=rank,
+            world_size=world_size,
+        )
     except RecmoeError as error:
         errors.append(str(error))
     run = Run(root / "checkpoints", values, rank=rank, world_size=world_size)
@@ -162,7 +210,7 @@ def main() -> None:
         timeout=timedelta(seconds=60),
     )
     torch.set_num_threads(1)
-    action = {"train": train_and_save, "resume": resume, "fail": fail}[scenario]
+    action = {"train": train_and_save, "resume": resume, "each": train_each, "fail": fail}[scenario]
     action(root, json.loads(sys.argv[5]), rank=rank, world_size=world_size)
     dist.barrier()
     dist.destroy_process_group()
