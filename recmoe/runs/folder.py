@@ -97,6 +97,7 @@ FREE_KEYS = (
     "data.cache_dir",
     "training.keep_checkpoints",
     "training.checkpoint_every",
+    "training.async_checkpoints",
     "training.timeout_s",
 )
 
