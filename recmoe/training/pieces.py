@@ -1,7 +1,8 @@
 """Pieces: the parts of logical tensors that a process holds, and which of them it saves."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,26 @@ BLOCK_BYTES = 16 << 20
 """Bytes that are copied, read or written in one go."""
 SPLIT_BYTES = 1 << 20
 """Size from which a tensor that all ranks hold alike is saved in parts, one by each of them."""
+
+
+class Box(Protocol):
+    """A part of a logical tensor whose values can be had in blocks of rows."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def whole(self) -> tuple[int, ...]: ...
+    @property
+    def start(self) -> tuple[int, ...]: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    def rows(self, first: int, last: int) -> Self: ...
+    def blocks(self) -> Iterator[Tensor]: ...
+
+
+BoxT = TypeVar("BoxT", bound=Box)
 
 
 @dataclass(frozen=True)
@@ -75,20 +96,28 @@ def pieces_here(tensors: Mapping[str, Tensor]) -> list[Piece]:
 def pieces_to_save(tensors: Mapping[str, Tensor], *, rank: int, world_size: int) -> list[Piece]:
     """What this process saves, so that all of them save everything once and about equally much.
 
-    A shard is saved where it lives. What every rank holds alike is cut into ranges of rows, one
-    per rank; small tensors go whole to one rank after the other.
+    A shard is saved where it lives; what every rank holds alike is spread over them.
     """
     sharded = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, ShardedTensor)}
-    pieces = pieces_here(sharded)
-    small = 0
-    for piece in pieces_here({name: tensor for name, tensor in tensors.items() if name not in sharded}):
-        if piece.values.nbytes >= SPLIT_BYTES and piece.shape:
-            num_rows = piece.shape[0]
-            first, last = (num_rows * place // world_size for place in (rank, rank + 1))
+    # In an order that is the same in every rank, as that of sharded optimizers is not.
+    alike = pieces_here({name: tensors[name] for name in sorted(tensors.keys() - sharded.keys())})
+    return [*pieces_here(sharded), *spread(alike, rank=rank, world_size=world_size)]
+
+
+def spread(boxes: Iterable[BoxT], *, rank: int, world_size: int) -> Iterator[BoxT]:
+    """One rank's part of boxes: a range of rows of each large one, and small ones by turns."""
+    turn = 0
+    for box in boxes:
+        if num_bytes(box.shape, box.dtype) >= SPLIT_BYTES and box.shape:
+            first, last = (box.shape[0] * place // world_size for place in (rank, rank + 1))
             if first < last:
-                pieces.append(piece.rows(first, last))
+                yield box.rows(first, last)
         else:
-            if small % world_size == rank:
-                pieces.append(piece)
-            small += 1
-    return pieces
+            if turn % world_size == rank:
+                yield box
+            turn += 1
+
+
+def num_bytes(shape: Iterable[int], dtype: torch.dtype) -> int:
+    """Of a tensor."""
+    return torch.Size(shape).numel() * dtype.itemsize

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recmoe.errors import CheckpointError
-from recmoe.training.pieces import row_blocks
+from recmoe.training.pieces import num_bytes, row_blocks
 
 INDEX = "index.json"
 
@@ -153,11 +153,6 @@ class StoredBox:
             values = torch.empty(box.shape, dtype=self.dtype)
             self.stored.read_into(values, self.name, box.start)
             yield values
-
-
-def num_bytes(shape: Iterable[int], dtype: torch.dtype) -> int:
-    """Of a tensor."""
-    return torch.Size(shape).numel() * dtype.itemsize
 
 
 def merge(written: Iterable[Mapping[str, StoredTensor]]) -> dict[str, StoredTensor]:

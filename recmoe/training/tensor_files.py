@@ -16,12 +16,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from recmoe.training.stored_tensors import Part, StoredTensor, bytes_of, num_bytes
+from recmoe.training.pieces import Box, num_bytes
+from recmoe.training.stored_tensors import Part, StoredTensor, bytes_of
 
 MAX_FILE_BYTES = 1 << 30
 """Tensors in one file; files are what ranks share out when a checkpoint is verified."""
@@ -38,23 +38,6 @@ DTYPES = {
     torch.bool: "BOOL",
 }
 """What safetensors calls the types."""
-
-
-class Box(Protocol):
-    """A part of a logical tensor whose values can be had in blocks of rows."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def whole(self) -> tuple[int, ...]: ...
-    @property
-    def start(self) -> tuple[int, ...]: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def dtype(self) -> torch.dtype: ...
-    def rows(self, first: int, last: int) -> "Box": ...
-    def blocks(self) -> Iterator[Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -125,7 +108,7 @@ def _grouped(boxes: Sequence[Box], max_file_bytes: int) -> Iterator[list[Box]]:
     group: list[Box] = []
     room = max_file_bytes
     for box in boxes:
-        for part in _cut(box, max_file_bytes):
+        for part in cut(box, max_file_bytes):
             size = num_bytes(part.shape, part.dtype)
             if group and size > room:
                 yield group
@@ -136,7 +119,8 @@ def _grouped(boxes: Sequence[Box], max_file_bytes: int) -> Iterator[list[Box]]:
         yield group
 
 
-def _cut(box: Box, max_bytes: int) -> Iterator[Box]:
+def cut(box: Box, max_bytes: int) -> Iterator[Box]:
+    """A box as ranges of rows of at most so many bytes, or of one row; whole if it is small."""
     size = num_bytes(box.shape, box.dtype)
     if size <= max_bytes or not box.shape:
         yield box
