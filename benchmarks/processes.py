@@ -1,6 +1,7 @@
 """run_processes(): a function in several processes over gloo, forked so that nothing is imported again."""
 
 import multiprocessing
+import os
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -33,21 +34,25 @@ def run_processes(work: Callable[[int, int], None], folder: Path, *, world_size:
         raise RuntimeError(f"exit codes {codes} of {world_size} processes; None is one that hung")
 
 
-def start_processes(work: Callable[[int, int], None], folder: Path, *, world_size: int) -> list[BaseProcess]:
-    """The same without waiting."""
+def start_processes(
+    work: Callable[[int, int], None], folder: Path, *, world_size: int, is_quiet: bool = False
+) -> list[BaseProcess]:
+    """The same without waiting; ``is_quiet`` where processes are expected to fail."""
     context = multiprocessing.get_context("fork")
     folder.mkdir(parents=True, exist_ok=True)
     rendezvous = folder / "rendezvous"
     rendezvous.unlink(missing_ok=True)
     processes: list[BaseProcess] = [
-        context.Process(target=_run, args=(work, rendezvous, rank, world_size)) for rank in range(world_size)
+        context.Process(target=_run, args=(work, rendezvous, rank, world_size, is_quiet)) for rank in range(world_size)
     ]
     for process in processes:
         process.start()
     return processes
 
 
-def _run(work: Callable[[int, int], None], rendezvous: Path, rank: int, world_size: int) -> None:
+def _run(work: Callable[[int, int], None], rendezvous: Path, rank: int, world_size: int, is_quiet: bool) -> None:
+    if is_quiet:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",

@@ -1,6 +1,6 @@
 """Checkpoints saved by A and resumed by B, for every pair of numbers of processes and shardings.
 
-    python -m benchmarks.reshard_matrix [--processes 1 2 4] [--shardings table_wise column_wise data_parallel] [--json]
+    python -m benchmarks.reshard_matrix [--cases 1:table_wise 2:column_wise 4:data_parallel] [--json]
 
 Each A trains four steps, saves after the second one, and so is the unbroken run of its own checkpoint. Each B loads
 the checkpoint of every A, which must be the saved state bit for bit (weights and optimizer state of tables and dense
@@ -26,8 +26,8 @@ from recmoe.training.checkpoint_folder import step_folder
 
 SAVED_STEP, LAST_STEP = 2, 4
 TOLERANCE = 1e-6
-PROCESSES = (1, 2, 4)
 SHARDINGS = ("table_wise", "column_wise", "data_parallel")
+CASES = tuple(f"{number}:{sharding}" for number in (1, 2, 4) for sharding in SHARDINGS)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Case:
     sharding: str
 
     def __str__(self) -> str:
-        return f"{self.num_processes} {self.sharding}"
+        return f"{self.num_processes}:{self.sharding}"
 
     def run(self, root: Path, rank: int, *, is_async: bool = False) -> SmallRun:
         """On one of its processes."""
@@ -75,7 +75,7 @@ def run_matrix(folder: Path, cases: list[Case]) -> list[Outcome]:
 
 
 def _folder(folder: Path, case: Case) -> Path:
-    return folder / str(case).replace(" ", "-")
+    return folder / str(case).replace(":", "-")
 
 
 def _save(folder: Path, case: Case, rank: int, world_size: int) -> None:
@@ -95,7 +95,7 @@ def _resume(folder: Path, case: Case, sources: list[Case], rank: int, world_size
     run = case.run(folder / "none", rank)
     for source in sources:
         home = _folder(folder, source)
-        again = home / f"resumed by {case}"
+        again = _folder(home, case)
         load(step_folder(home, SAVED_STEP), **run.parts)
         save(step_folder(again, SAVED_STEP), state={}, **run.parts)
         run.train(SAVED_STEP, LAST_STEP)
@@ -104,7 +104,7 @@ def _resume(folder: Path, case: Case, sources: list[Case], rank: int, world_size
 
 def _outcome(folder: Path, saved: Case, resumed: Case) -> Outcome:
     home = _folder(folder, saved)
-    again = home / f"resumed by {resumed}"
+    again = _folder(home, resumed)
     loaded = _difference(step_folder(home, SAVED_STEP), step_folder(again, SAVED_STEP))
     end = _difference(step_folder(home, LAST_STEP), step_folder(again, LAST_STEP))
     return Outcome(str(saved), str(resumed), loaded == 0.0, end == 0.0, end)
@@ -145,11 +145,12 @@ def is_good(outcome: Outcome) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     """0 if all pairs are good."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--processes", type=int, nargs="+", default=list(PROCESSES))
-    parser.add_argument("--shardings", nargs="+", default=list(SHARDINGS))
+    parser.add_argument(
+        "--cases", nargs="+", default=CASES, metavar="PROCESSES:SHARDING", help="all of them by default"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args(arguments)
-    cases = [Case(number, sharding) for number, sharding in product(options.processes, options.shardings)]
+    cases = [Case(int(text.split(":")[0]), text.split(":")[1]) for text in options.cases]
     with tempfile.TemporaryDirectory(prefix="recmoe-") as folder:
         outcomes = run_matrix(Path(folder), cases)
     if options.json:

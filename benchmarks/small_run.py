@@ -16,10 +16,6 @@ from recmoe.features.layout import InputLayout, SparseKey, TableSpec
 from recmoe.training.checkpoint import CheckpointStore
 
 FINGERPRINT = "f" * 64
-BATCH_ROWS = 16
-"""Rows per step of all ranks together."""
-NUM_IDS = 40
-"""Ids that occur; larger tables have rows that are never touched."""
 
 
 def layout_of(num_rows: int, width: int) -> InputLayout:
@@ -54,6 +50,8 @@ class SmallRun:
     Args:
         root: folder of checkpoints.
         tables: values of a ``TablesConfig``.
+        batch_rows: of all ranks together.
+        num_ids: that occur; larger tables have rows that are never touched.
         store: arguments of the store.
     """
 
@@ -66,9 +64,12 @@ class SmallRun:
         world_size: int = 1,
         num_rows: int = 64,
         width: int = 16,
+        batch_rows: int = 16,
+        num_ids: int = 40,
         **store: Any,
     ) -> None:
         self.rank, self.world_size = rank, world_size
+        self._batch_rows, self._num_ids = batch_rows, num_ids
         layout = layout_of(num_rows, width)
         self._num_keys = len(layout.sparse)
         config = TablesConfig.model_validate(tables)
@@ -96,12 +97,12 @@ class SmallRun:
     def _share(self, step: int) -> Batch:
         """This rank's rows of the batch of a step, which is the same for every world size."""
         generator = torch.Generator().manual_seed(step)
-        lengths_KB = torch.randint(0, 4, (self._num_keys, BATCH_ROWS), generator=generator, dtype=torch.int32)
-        values = torch.randint(0, NUM_IDS, (int(lengths_KB.sum()),), generator=generator)
+        lengths_KB = torch.randint(0, 4, (self._num_keys, self._batch_rows), generator=generator, dtype=torch.int32)
+        values = torch.randint(0, self._num_ids, (int(lengths_KB.sum()),), generator=generator)
         bags = values.split(lengths_KB.reshape(-1).tolist())
-        size = BATCH_ROWS // self.world_size
+        size = self._batch_rows // self.world_size
         rows = range(self.rank * size, (self.rank + 1) * size)
-        mine = [bags[key * BATCH_ROWS + row] for key in range(self._num_keys) for row in rows]
+        mine = [bags[key * self._batch_rows + row] for key in range(self._num_keys) for row in rows]
         return Batch(
             torch.zeros(size, 0),
             lengths_KB[:, rows.start : rows.stop].contiguous(),
