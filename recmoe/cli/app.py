@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import typer
 
+from recmoe.cli.checkpoint import checkpoint_app
 from recmoe.cli.data import data_app, init
 from recmoe.cli.doctor import doctor
 from recmoe.cli.models import promote, register, rollback
@@ -40,6 +41,7 @@ app.command(
 )(plan)
 app.command(epilog="Example: recmoe prepare configs/ple.yaml --run-dir runs/ple --workers 2 --memory 8GB")(prepare)
 app.command(epilog="Example: recmoe train configs/ple.yaml training.epochs=3 --run-dir runs/ple --workers 2")(train)
+app.add_typer(checkpoint_app)
 app.command(epilog="Example: recmoe evaluate models:/shop@champion --data logs/today.parquet --to today")(evaluate)
 app.command(epilog="Example: recmoe predict runs/ple --data logs/today.csv --to predictions.parquet")(predict)
 app.command(epilog="Example: recmoe export runs/ple --to bundles/ple")(export)

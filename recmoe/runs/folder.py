@@ -108,6 +108,7 @@ FREE_KEYS = (
     "data.memory_gb",
     "training.keep_checkpoints",
     "training.checkpoint_every",
+    "training.async_checkpoints",
     "training.timeout_s",
     "training.pipeline",
 )

@@ -98,6 +98,7 @@ class _Job:
             table_optimizer=self.placed.table_optimizer,
             fingerprint=self.encoder.fingerprint,
             keep=config.training.keep_checkpoints,
+            is_async=config.training.async_checkpoints,
         )
         if runtime.is_main:
             write_atomically(folder.plan, json.dumps(self.placed.plan, indent=2))
@@ -141,7 +142,7 @@ class _Job:
         if self.runtime.is_main:
             self.folder.forget_after(position.step)
             self.folder.update_state(num_steps=num_steps, world_size=self.runtime.world_size)
-        with stop:
+        with stop, self.checkpoints.finishing():
             trainer = Trainer(
                 model=self.placed.model,
                 dense_optimizer=self.dense_optimizer,

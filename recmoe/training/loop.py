@@ -73,6 +73,8 @@ class TrainingConfig(Config):
     """Steps between checkpoints."""
     keep_checkpoints: PositiveInt = 2
     """Newest checkpoints kept, beside the best."""
+    async_checkpoints: bool = True
+    """Write checkpoints beside the training, from a copy in host memory as large as a worker's part of them."""
     timeout_s: PositiveFloat = 1800.0
     """Seconds a collective may take before the run is stopped."""
 

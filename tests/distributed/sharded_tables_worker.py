@@ -56,7 +56,16 @@ class Model(nn.Module):
 class Run:
     """A model with its optimizers and its store."""
 
-    def __init__(self, root: Path, values: dict[str, Any], *, rank: int, world_size: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        root: Path,
+        values: dict[str, Any],
+        *,
+        rank: int,
+        world_size: int,
+        dropout: float = 0.0,
+        is_async: bool = False,
+    ) -> None:
         self.rank, self.world_size = rank, world_size
         config = TablesConfig.model_validate(values)
         torch.manual_seed(0)
@@ -70,6 +79,7 @@ class Run:
             dense_optimizer=self.dense,
             table_optimizer=self.placed.table_optimizer,
             fingerprint="f" * 64,
+            is_async=is_async,
         )
 
     def train(self, *steps: int) -> None:
@@ -154,11 +164,12 @@ def train_each(root: Path, values: dict[str, Any], *, rank: int, world_size: int
 
 
 def resume(root: Path, values: dict[str, Any], *, rank: int, world_size: int) -> None:
-    """With dropout: an unbroken run, and one resumed from its checkpoint; both sets of weights."""
-    run = Run(root / "checkpoints", values, rank=rank, world_size=world_size, dropout=0.5)
+    """With dropout: an unbroken run that saves beside its third step equals one resumed from its checkpoint."""
+    run = Run(root / "checkpoints", values, rank=rank, world_size=world_size, dropout=0.5, is_async=True)
     run.train(0, 1)
     run.store.save(2, {"step": 2})
     run.train(2, 3)
+    run.store.finish()
     resumed = Run(root / "checkpoints", values, rank=rank, world_size=world_size, dropout=0.5)
     state = resumed.store.load(resumed.store.latest() or 0)
     resumed.train(state["step"], state["step"] + 1)
@@ -167,7 +178,7 @@ def resume(root: Path, values: dict[str, Any], *, rank: int, world_size: int) ->
 
 
 def fail(root: Path, values: dict[str, Any], *, rank: int, world_size: int) -> None:
-    """A placement that is refused, and a save whose disk is full on the last rank alone: every rank says why."""
+    """What is wrong on the last rank alone, and a placement that is refused: every rank says why."""
     errors = []
     try:
         Run(
@@ -180,13 +191,21 @@ def fail(root: Path, values: dict[str, Any], *, rank: int, world_size: int) -> N
         errors.append(str(error))
     run = Run(root / "checkpoints", values, rank=rank, world_size=world_size)
     run.store.save(1, {})
+    beside = Run(root / "checkpoints", values, rank=rank, world_size=world_size, is_async=True)
+    elsewhere = Run(root / f"disk-{rank}", values, rank=rank, world_size=world_size)
+    try:
+        elsewhere.store.latest()
+    except RecmoeError as error:
+        errors.append(str(error))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     if rank == world_size - 1:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        run.store.save(2, {})
-    except RecmoeError as error:
-        errors.append(str(error))
+    for store in (run.store, beside.store):
+        try:
+            store.save(2, {})
+            store.finish()
+        except RecmoeError as error:
+            errors.append(str(error))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     damaged = root / "checkpoints" / "step-00000001" / f"rng-{world_size - 1}.json"
     if rank == 0:
