@@ -36,7 +36,8 @@ from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet
 from recmoe.tasks.weighting import FixedWeightingConfig
 from recmoe.training.loop import TrainingConfig
-from recmoe.training.runtime import Runtime, autocast, resolve_precision, start_runtime
+from recmoe.training.precision import autocast, fast_products, resolve_precision
+from recmoe.training.runtime import Runtime, start_runtime
 from recmoe.training.step import Stepper, Update, make_stepper
 
 NUM_FLOATS = 13
@@ -115,7 +116,8 @@ def measure(config: TrainingConfig) -> list[float]:
     seconds = []
     for step in range(NUM_WARMUP + NUM_STEPS):
         started_s = time.perf_counter()
-        stepper.step(batches, step=step, num_steps=NUM_WARMUP + NUM_STEPS)
+        with fast_products(runtime.device):
+            stepper.step(batches, step=step, num_steps=NUM_WARMUP + NUM_STEPS)
         seconds.append(time.perf_counter() - started_s)
     return seconds[NUM_WARMUP:]
 
@@ -135,7 +137,8 @@ def step_s(num_processes: int, precision: str) -> float:
     outputs = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
         sys.exit("a process failed; its error is above")
-    return statistics.median(json.loads(outputs[0].splitlines()[-1]))
+    times: list[float] = json.loads(outputs[0].splitlines()[-1])
+    return statistics.median(times)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -14,6 +14,7 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 import tempfile
 import time
 from collections.abc import Sequence
@@ -177,12 +178,8 @@ def measure(name: str, folder: Path, *, memory_mb: int, workers: int, counted_mb
         process.stdin.write("\n")
         process.stdin.flush()
         outcome: list[str] = []
-        import threading
-
-        def wait() -> None:
-            outcome.append(process.stdout.readline().strip())
-
-        waiting = threading.Thread(target=wait)
+        answer = process.stdout
+        waiting = threading.Thread(target=lambda: outcome.append(answer.readline().strip()))
         waiting.start()
         while waiting.is_alive():
             peak_mb = max(peak_mb, _held_mb(process.pid))

@@ -99,7 +99,7 @@ class SmallRun:
         generator = torch.Generator().manual_seed(step)
         lengths_KB = torch.randint(0, 4, (self._num_keys, self._batch_rows), generator=generator, dtype=torch.int32)
         values = torch.randint(0, self._num_ids, (int(lengths_KB.sum()),), generator=generator)
-        bags = values.split(lengths_KB.reshape(-1).tolist())
+        bags = torch.split(values, lengths_KB.reshape(-1).tolist())
         size = self._batch_rows // self.world_size
         rows = range(self.rank * size, (self.rank + 1) * size)
         mine = [bags[key * self._batch_rows + row] for key in range(self._num_keys) for row in rows]

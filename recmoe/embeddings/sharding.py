@@ -161,7 +161,16 @@ def planned_shards(plan: ShardingPlan, model: nn.Module) -> list[PlannedShard]:
             ]
             continue
         shards += [
-            PlannedShard(spec.name, rank, *piece.shard_offsets, *piece.shard_sizes, *kinds)
+            PlannedShard(
+                table=spec.name,
+                rank=rank,
+                row=piece.shard_offsets[0],
+                column=piece.shard_offsets[1],
+                num_rows=piece.shard_sizes[0],
+                width=piece.shard_sizes[1],
+                sharding=place.sharding_type,
+                kernel=place.compute_kernel,
+            )
             for rank, piece in zip(place.ranks or [], place.sharding_spec.shards, strict=True)
         ]
     return shards

@@ -147,7 +147,7 @@ class ExpertLayer(nn.Module):
             run = list(pairs)
             gates = [cast(Gate, gate) for _, gate in run]
             weight_VD = torch.cat([gate.weight_VD for gate in gates]) if len(gates) > 1 else gates[0].weight_VD
-            logits = gate_logits(run[0][0], weight_VD).split([len(gate.weight_VD) for gate in gates], dim=1)
+            logits = torch.split(gate_logits(run[0][0], weight_VD), [len(gate.weight_VD) for gate in gates], dim=1)
             weights += [gate.shares(logits_BV) for gate, logits_BV in zip(gates, logits, strict=True)]
         return weights
 

@@ -87,7 +87,8 @@ class JobPlan:
     @property
     def bytes_R(self) -> Floats:
         """All of it."""
-        return np.sum(list(self.bytes_by_kind.values()), axis=0)
+        total_R: Floats = np.sum(list(self.bytes_by_kind.values()), axis=0)
+        return total_R
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -162,7 +162,8 @@ def _least_squares(matrix_NC: Floats, values_N: Floats, *, num_rounds: int = 20_
         for column in range(len(found_C)):
             step = target_C[column] - gram_CC[column] @ found_C
             found_C[column] = max(0.0, found_C[column] + step)
-    return found_C / lengths_C
+    solution_C: Floats = found_C / lengths_C
+    return solution_C
 
 
 def _tasks() -> TaskSet:

@@ -135,7 +135,7 @@ def _random_row_rate(device: torch.device, min_s: float) -> float:
     # Other ids in every call, or the rows would stay in the cache.
     batches = [
         ids_N.to(device)
-        for ids_N in zipf_ids(NUM_TABLE_ROWS, 8 * NUM_IDS, exponent=ZIPF, generator=generator).split(NUM_IDS)
+        for ids_N in torch.split(zipf_ids(NUM_TABLE_ROWS, 8 * NUM_IDS, exponent=ZIPF, generator=generator), NUM_IDS)
     ]
     rows_ND = torch.empty(NUM_IDS, ROW_WIDTH, device=device)
     turn = iter(_cycle(batches))

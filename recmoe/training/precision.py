@@ -59,7 +59,7 @@ def _is_onednn_exact() -> bool:
 
     It allows bfloat16 inside, which oneDNN makes use of where the processor has matrix tiles.
     """
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(64, 512, generator=generator), torch.randn(512, 64, generator=generator)

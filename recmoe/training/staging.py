@@ -40,7 +40,7 @@ class Staging:
         self._buffers = {_key(piece): target for piece, target in zip(pieces, targets, strict=True)}
         copies = [replace(piece, values=target) for piece, target in zip(pieces, targets, strict=True)]
         has_cuda = any(piece.values.is_cuda for piece in pieces)
-        stream = torch.cuda.Stream() if has_cuda else None
+        stream = torch.cuda.Stream() if has_cuda else None  # type: ignore[no-untyped-call]
         if stream is not None:
             stream.wait_stream(torch.cuda.current_stream())
         with torch.no_grad(), torch.cuda.stream(stream) if stream is not None else nullcontext():
