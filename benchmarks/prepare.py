@@ -14,8 +14,8 @@ import os
 import resource
 import subprocess
 import sys
-import threading
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext

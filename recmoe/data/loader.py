@@ -33,6 +33,7 @@ def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+Split = Literal["train", "validation", "test"]
 Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
@@ -63,7 +64,7 @@ class DataConfig(Config):
 
     def build(
         self,
-        split: Literal["train", "validation", "test"],
+        split: Split,
         *,
         seed: int,
         cache_dir: Path,

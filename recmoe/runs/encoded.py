@@ -5,9 +5,9 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
 from recmoe.data.encoded_cache import EncodedCache
+from recmoe.data.loader import Split
 from recmoe.data.parquet import ParquetStream
 from recmoe.experiment import ExperimentConfig
 from recmoe.features.encoder import FeatureEncoder
@@ -16,8 +16,6 @@ from recmoe.runs.encoder import keep_rows
 from recmoe.runs.folder import ENCODED, RunFolder
 
 _logger = logging.getLogger(__name__)
-
-SplitT = TypeVar("SplitT", bound=str)
 
 DISK_SHARE = 0.5
 """Of the free disk, what encoded rows may take where nobody has asked for them."""
@@ -31,7 +29,7 @@ def open_cache(config: ExperimentConfig, folder: RunFolder, encoder: FeatureEnco
 def keep_splits(
     config: ExperimentConfig,
     folder: RunFolder,
-    splits: Mapping[SplitT, ParquetStream],
+    splits: Mapping[Split, ParquetStream],
     encoder: FeatureEncoder,
     *,
     is_quiet: bool,
@@ -59,7 +57,7 @@ def has_index(config: ExperimentConfig) -> bool:
     return any(not isinstance(one, NumericFeature) and isinstance(one.encoding, IndexConfig) for one in features)
 
 
-def _is_wanted(config: ExperimentConfig, splits: Mapping[SplitT, ParquetStream], cache: EncodedCache) -> bool:
+def _is_wanted(config: ExperimentConfig, splits: Mapping[Split, ParquetStream], cache: EncodedCache) -> bool:
     if config.data.encoded_cache != "auto":
         return config.data.encoded_cache == "on"
     training = config.training

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recmoe.config import dump_config
+from recmoe.data.loader import Split
 from recmoe.data.parquet import ParquetStream
 from recmoe.errors import DataError, RecmoeError, TrainingError
 from recmoe.evaluation.report import Report
@@ -17,7 +18,7 @@ from recmoe.runs.encoded import has_index, keep_splits
 from recmoe.runs.encoder import ReadHere, Reading
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.source import RUNS
-from recmoe.runs.worker import Split, open_split, run_worker
+from recmoe.runs.worker import open_split, run_worker
 from recmoe.tracking.tracker import Tracker, metric_name
 from recmoe.training.checkpoint_folder import committed
 from recmoe.training.follow import CurveFollower

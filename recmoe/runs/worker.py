@@ -3,13 +3,12 @@
 import json
 import logging
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 
 from recmoe.config import dump_config
 from recmoe.data.encoded_rows import EncodedRows
-from recmoe.data.loader import BatchLoader
+from recmoe.data.loader import BatchLoader, Split
 from recmoe.data.parquet import ParquetStream
 from recmoe.embeddings.logical import copy_into, dense_parameters, unwrap
 from recmoe.embeddings.placement import place
@@ -35,8 +34,6 @@ from recmoe.training.runtime import Runtime
 from recmoe.training.stop import StopSignal
 
 _logger = logging.getLogger(__name__)
-
-Split = Literal["train", "validation", "test"]
 
 NUM_REPLAY_ROWS = 1000
 """Raw rows that travel in the bundle with the training model's scores; every copy of the model must repeat them."""
