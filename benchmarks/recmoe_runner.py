@@ -11,13 +11,13 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.peers.job import Job, peak_gib, ready_batches
-from recmoe.data.loader import BatchLoader
+from recmoe.data.loader import BatchLoader, Split
 from recmoe.data.order import Cursor
 from recmoe.experiment import ExperimentConfig, load_experiment
 from recmoe.features.batch import Batch
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.train import train_run
-from recmoe.runs.worker import Split, _Job, run_worker
+from recmoe.runs.worker import _Job, run_worker
 from recmoe.training.runtime import start_runtime
 from recmoe.training.stop import StopSignal
 
