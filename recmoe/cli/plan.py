@@ -48,13 +48,9 @@ def plan(
     """
     measured = _measured(rates, measure=measure)
     if config is None:
-        if not measure:
+        if measured is None or not measure:
             raise ConfigError("give the YAML file of an experiment, or --measure")
-        assert measured is not None
-        if as_json:
-            print_json(measured.model_dump(mode="json"))
-        else:
-            _print_rates(measured, rates)
+        print_json(measured.model_dump(mode="json")) if as_json else _print_rates(measured, rates)
         return
     from recmoe.experiment import load_experiment
     from recmoe.planning.topology import load_topology

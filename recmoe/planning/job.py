@@ -167,7 +167,9 @@ def plan_job(
         topology.world_size,
     )
     found = None if costs is None else estimate(work, ranks, topology=topology, costs=costs)
-    number_bytes = 2 if precision == "bf16" else 4
+    warnings = balance_warnings(
+        ranks, memory_bytes=topology.memory_gb * GB, costs=costs, step_s=found.step_s if found else None
+    )
     return JobPlan(
         topology=topology,
         backend=config.tables.resolved_backend(),
@@ -175,19 +177,18 @@ def plan_job(
         work=work,
         ranks=ranks,
         dense_bytes=float(4 * DENSE_FLOATS * work.num_dense_parameters),
-        # Activations and vectors have gradients.
-        buffer_bytes_R=2 * number_bytes * work.num_activations
-        + 2 * ranks.vector_bytes_R
-        + ID_BUFFERS * ranks.id_bytes_R,
+        buffer_bytes_R=_buffer_bytes(work, ranks, precision),
         estimate=found,
-        warnings=(
-            *balance_warnings(
-                ranks, memory_bytes=topology.memory_gb * GB, costs=costs, step_s=found.step_s if found else None
-            ),
-            *_memory_warnings(layout, topology, frequent_first),
-        ),
+        warnings=(*warnings, *_memory_warnings(layout, topology, frequent_first)),
         assumptions=tuple(_assumptions(topology, ids_per_row, zipf, costs)),
     )
+
+
+def _buffer_bytes(work: Work, ranks: RankLoads, precision: Literal["fp32", "bf16"]) -> Floats:
+    """What a step holds beside weights, by rank; activations and vectors have gradients."""
+    number_bytes = 2 if precision == "bf16" else 4
+    held_R: Floats = 2 * number_bytes * work.num_activations + 2 * ranks.vector_bytes_R + ID_BUFFERS * ranks.id_bytes_R
+    return held_R
 
 
 def _memory_warnings(layout: InputLayout, topology: Topology, frequent_first: Collection[str]) -> list[str]:

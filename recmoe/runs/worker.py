@@ -180,7 +180,10 @@ class _Job:
     def write_bundle(self) -> None:
         """Copy the model into plain tables and prove that it scores raw rows as the training model does."""
         stream = self._stream("test" if self.config.data.test else "train")
-        rows = next(iter(stream.chunks(batch_size=NUM_REPLAY_ROWS)))
+        columns = self.encoder.columns(with_labels=False)
+        rows = next(
+            stream.blocks_in_file_order([(0, stream.num_rows)], batch_size=NUM_REPLAY_ROWS, columns=columns)
+        ).table
         self.ranker.eval()
         with torch.no_grad():
             batch = self.encoder.encode(rows, with_labels=False).to(self.runtime.device)
