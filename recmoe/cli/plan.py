@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,6 +14,7 @@ from recmoe.runs.source import RUNS
 if TYPE_CHECKING:
     from recmoe.planning.costs import MachineCosts
     from recmoe.planning.job import JobPlan
+    from recmoe.planning.topology import Topology
 
 GB = 1e9
 RATES = RUNS / "rates.json"
@@ -53,21 +54,13 @@ def plan(
         print_json(measured.model_dump(mode="json")) if as_json else _print_rates(measured, rates)
         return
     from recmoe.experiment import load_experiment
-    from recmoe.planning.topology import load_topology
-    from recmoe.runs.plan import plan_run, this_machine
+    from recmoe.runs.plan import plan_run
 
-    if topology is not None and workers is not None:
-        raise ConfigError("--workers is for this machine; a topology file says nodes and devices_per_node")
     experiment = load_experiment(config, [*(overrides or []), *([f"inputs.width={width}"] if width else [])])
-    machines = (
-        load_topology(topology)
-        if topology is not None
-        else this_machine(experiment.training.device, num_workers=workers or 1)
-    )
     with tempfile.TemporaryDirectory(prefix="recmoe-") as folder:
         found = plan_run(
             experiment,
-            topology=machines,
+            topology=_machines(topology, workers, experiment.training.device),
             cache_dir=Path(folder),
             rows={name: round(count) for name, count in _counts(rows, "--rows").items()},
             given_ids_per_row=_counts(ids_per_row, "--ids-per-row"),
@@ -79,6 +72,17 @@ def plan(
         print_json(found.to_json())
     else:
         _print_plan(found)
+
+
+def _machines(path: Path | None, workers: int | None, device: Literal["auto", "cpu", "cuda"]) -> "Topology":
+    from recmoe.planning.topology import load_topology
+    from recmoe.runs.plan import this_machine
+
+    if path is None:
+        return this_machine(device, num_workers=workers or 1)
+    if workers is not None:
+        raise ConfigError("--workers is for this machine; a topology file says nodes and devices_per_node")
+    return load_topology(path)
 
 
 def _measured(path: Path, *, measure: bool) -> "MachineCosts | None":

@@ -115,7 +115,8 @@ def test_memory_without_a_unit_is_refused(folder: Path) -> None:
 def test_what_is_no_number_of_workers_is_refused(folder: Path, workers: str) -> None:
     _, errors = recmoe(folder, "train", "log/config.yaml", "--run-dir", "runs/x", "--workers", workers, code=2)
 
-    assert f"'{workers}' is not a number of workers; write it like 4, or 2:8" in errors
+    told = re.sub(r"[│\s]+", " ", errors)
+    assert f"'{workers}' is not a number of workers; write it like 4, or 2:8" in told
 
 
 def test_a_finished_run_is_resumed_to_its_report(folder: Path) -> None:
