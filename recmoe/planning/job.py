@@ -167,9 +167,8 @@ def plan_job(
         topology.world_size,
     )
     found = None if costs is None else estimate(work, ranks, topology=topology, costs=costs)
-    warnings = balance_warnings(
-        ranks, memory_bytes=topology.memory_gb * GB, costs=costs, step_s=found.step_s if found else None
-    )
+    step_s = found.step_s if found else None
+    warnings = balance_warnings(ranks, memory_bytes=topology.memory_gb * GB, costs=costs, step_s=step_s)
     return JobPlan(
         topology=topology,
         backend=config.tables.resolved_backend(),
