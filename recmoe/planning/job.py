@@ -155,17 +155,15 @@ def plan_job(
         ids_per_row=ids_per_row,
         zipf=zipf,
     )
-    ranks = RankLoads(
-        shard_loads(
-            shards,
-            work={table.table: table for table in work.tables},
-            num_rows={spec.name: spec.num_rows for spec in layout.tables},
-            world_size=topology.world_size,
-            frequent_first=frequent_first,
-            zipf=zipf,
-        ),
-        topology.world_size,
+    loads = shard_loads(
+        shards,
+        work={table.table: table for table in work.tables},
+        num_rows={spec.name: spec.num_rows for spec in layout.tables},
+        world_size=topology.world_size,
+        frequent_first=frequent_first,
+        zipf=zipf,
     )
+    ranks = RankLoads(loads, topology.world_size)
     found = None if costs is None else estimate(work, ranks, topology=topology, costs=costs)
     step_s = found.step_s if found else None
     warnings = balance_warnings(ranks, memory_bytes=topology.memory_gb * GB, costs=costs, step_s=step_s)
