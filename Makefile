@@ -1,5 +1,6 @@
 # make demo   environment, then the main job: log → models → registry → ranking
 # make test   environment, lint, types, tests: what CI runs
+# make bench  training speed of recmoe, of its peers and of the machine; see benchmarks/README.md
 # make lock   the requirement locks anew (needs uv)
 
 PYTHON ?= python3.11
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --progress-bar off --disable-pip-version-check
 STAMP := $(VENV)/.installed-$(STACK)
 
-.PHONY: demo test fast lint types install lock clean
+.PHONY: demo test fast bench lint types install lock clean
 
 install: $(STAMP)
 
@@ -41,6 +42,9 @@ test: install lint types
 
 fast: install
 	$(BIN)/python -m pytest -m "not slow"
+
+bench: install
+	$(BIN)/python -m benchmarks.training
 
 lint: install
 	$(BIN)/ruff check .

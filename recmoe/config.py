@@ -5,7 +5,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -193,7 +193,8 @@ def _tags(member: Any) -> tuple[Any, ...]:
     """Values of ``kind`` by which a union knows a config."""
     if not _is_config(member) or "kind" not in member.model_fields:
         return ()
-    return get_args(member.model_fields["kind"].annotation)
+    annotation = member.model_fields["kind"].annotation
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def _is_config(member: Any) -> bool:

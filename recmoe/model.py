@@ -191,11 +191,15 @@ class TrainingModel(nn.Module):
         self.balance = balance
         self.unknown_share = unknown_share
 
+    def prepare(self, batch: Batch) -> Batch:
+        """What a training step reads: the batch, with a share of its ids unknown."""
+        if self.unknown_share == 0:
+            return batch
+        is_hidden = torch.rand(batch.values.shape, device=batch.values.device) < self.unknown_share
+        return replace(batch, values=batch.values.masked_fill(is_hidden, 0))
+
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss to minimise, and losses_T as they are before weighting."""
-        if self.training and self.unknown_share > 0:
-            is_hidden = torch.rand(batch.values.shape, device=batch.values.device) < self.unknown_share
-            batch = replace(batch, values=batch.values.masked_fill(is_hidden, 0))
         output = self.ranker(batch)
         labels_BT, weights_BT = self.ranker.tasks.targets(batch.labels_BL)
         losses_T = self.ranker.tasks.losses(output.logits_BT, labels_BT, weights_BT)

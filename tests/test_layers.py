@@ -18,7 +18,7 @@ LAYERS = (
     ("cli",),
     ("doctor",),
     ("runs",),
-    ("growth",),
+    ("growth", "planning"),
     ("experiment",),
     ("registry",),
     ("ranking",),

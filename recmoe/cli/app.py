@@ -13,11 +13,14 @@ from contextlib import contextmanager
 
 import typer
 
+from recmoe.cli.checkpoint import checkpoint_app
 from recmoe.cli.daily import daily
 from recmoe.cli.data import data_app, init
 from recmoe.cli.doctor import doctor
 from recmoe.cli.models import promote, register, rollback
-from recmoe.cli.runs import evaluate, export, plan, predict, train
+from recmoe.cli.plan import plan
+from recmoe.cli.prepare import prepare
+from recmoe.cli.runs import evaluate, export, predict, train
 from recmoe.cli.serving import rank, serve
 from recmoe.errors import RecmoeError
 
@@ -33,9 +36,14 @@ app = typer.Typer(
 app.command(epilog="Example: recmoe doctor --json")(doctor)
 app.add_typer(data_app)
 app.command(epilog="Example: recmoe init logs/*.csv --to data/shop")(init)
-app.command(epilog="Example: recmoe plan configs/ple.yaml --workers 2")(plan)
+app.command(
+    epilog="Example: recmoe plan --measure, then recmoe plan configs/ple.yaml --workers 2, or "
+    "recmoe plan configs/ple.yaml --topology configs/topologies/128x80gb.yaml --rows item_id=1e10 --width 64"
+)(plan)
+app.command(epilog="Example: recmoe prepare configs/ple.yaml --run-dir runs/ple --workers 2 --memory 8GB")(prepare)
 app.command(epilog="Example: recmoe train configs/ple.yaml training.epochs=3 --run-dir runs/ple --workers 2")(train)
 app.command(epilog="Example: recmoe daily configs/ple.yaml --days 'log/day=*' --run-dir runs/shop-daily")(daily)
+app.add_typer(checkpoint_app)
 app.command(epilog="Example: recmoe evaluate models:/shop@champion --data logs/today.parquet --to today")(evaluate)
 app.command(epilog="Example: recmoe predict runs/ple --data logs/today.csv --to predictions.parquet")(predict)
 app.command(epilog="Example: recmoe export runs/ple --to bundles/ple")(export)

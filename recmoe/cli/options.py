@@ -29,3 +29,5 @@ WarmStartFrom = Annotated[
         help="Go on from an earlier model: models:/NAME@ALIAS, models:/NAME/VERSION, a run folder or a bundle.",
     ),
 ]
+RunDir = Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.", file_okay=False)]
+Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on with the run in the folder.")]

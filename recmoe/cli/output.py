@@ -29,4 +29,4 @@ def print_columns(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None
 def _text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"

@@ -1,5 +1,6 @@
-"""``recmoe plan | train | evaluate | predict | export``: what makes and measures models."""
+"""``recmoe train | evaluate | predict | export``: what makes and measures models."""
 
+import re
 import sys
 import tempfile
 from enum import StrEnum
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recmoe.cli.options import Config, Json, Model, Overrides, RegistryUri, Score, WarmStartFrom
+from recmoe.cli.options import Config, Json, Model, Overrides, RegistryUri, Resume, RunDir, Score, WarmStartFrom
 from recmoe.cli.output import print_columns, print_json
 from recmoe.runs.source import RUNS, load_ranker
 
@@ -28,51 +29,29 @@ class SplitName(StrEnum):
     test = "test"
 
 
-def plan(
-    config: Config,
-    overrides: Overrides = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes to plan for; none is started.")] = 1,
-    as_json: Json = False,
-) -> None:
-    """Show where every embedding table would go, and how large it is."""
-    from recmoe.experiment import load_experiment
-    from recmoe.runs.plan import plan_tables
-
-    experiment = load_experiment(config, overrides or [])
-    with tempfile.TemporaryDirectory(prefix="recmoe-") as folder:
-        found = plan_tables(experiment, num_workers=workers, cache_dir=Path(folder))
-    if as_json:
-        print_json({"device": found.device, "backend": found.backend, "tables": found.tables,
-                    "num_bytes": found.num_bytes, "num_dense_parameters": found.num_dense_parameters})  # fmt: skip
-        return
-    headers = ["table", "rows", "width", "sharding", "workers", "MB"]
-    rows = [
-        (
-            row["table"],
-            row["rows"],
-            row["width"],
-            row["sharding"],
-            ", ".join(map(str, row["ranks"])),
-            row["bytes"] / 1e6,
+def _range(text: str) -> tuple[int, int]:
+    """Fewest and most workers."""
+    found = re.fullmatch(r"(\d+)(?::(\d+))?", text.strip())
+    fewest, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 1 <= fewest <= most:
+        raise typer.BadParameter(
+            f"{text!r} is not a number of workers; write it like 4, or 2:8 for at least 2 and at most 8",
+            param_hint="--workers",
         )
-        for row in found.tables
-    ]
-    print_columns(headers, rows)
-    print(
-        f"\n{found.backend} tables on {found.device}: {found.num_bytes / 1e6:,.1f} MB of weights over {workers} "
-        f"worker{'s' if workers > 1 else ''}; {found.num_dense_parameters:,} dense parameters on each"
-    )
+    return fewest, most
 
 
 def train(
     config: Config,
     overrides: Overrides = None,
-    run_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the run; runs/NAME by default.", file_okay=False)
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on with the run in the folder.")] = False,
+    run_dir: RunDir = None,
+    resume: Resume = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Train in that many Ray workers; in this process by default.")
+        str | None,
+        typer.Option(
+            help="Train in that many Ray workers, or in as many as there is room for, such as 2:8; in this process by "
+            "default. RAY_ADDRESS names a cluster."
+        ),
     ] = None,
     warm_start: WarmStartFrom = None,
     registry: RegistryUri = None,
@@ -92,26 +71,29 @@ def train(
     if workers is not None:
         from pipelines.train import train_on_ray
 
-        launch = partial(train_on_ray, num_workers=workers)
+        fewest, most = _range(workers)
+        launch = partial(train_on_ray, num_workers=most, min_workers=fewest)
     earlier = None if warm_start is None else find_warm_start(warm_start, registry_uri=registry)
     result = train_run(experiment, root, resume=resume, launch=launch, warm_start=earlier)
+    state = result.folder.state
     if as_json:
         values = result.report.values() if result.report else {}
         print_json({"run_dir": root, "is_interrupted": result.is_interrupted, "metrics": values,
                     "samples_per_s": result.samples_per_s, "bundle": result.folder.bundle,
-                    "skipped": result.folder.state.get("skipped", {}),
+                    "skipped": state.get("skipped", {}), "wait_share": state.get("wait_share", 0.0),
                     "warm_start": result.folder.warm_start_report()})  # fmt: skip
     if result.is_interrupted:
-        print(f"stopped at step {result.folder.state['step']:,}; go on with --resume --run-dir {root}", file=sys.stderr)
+        print(f"stopped at step {state['step']:,}; go on with --resume --run-dir {root}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
     if not as_json:
         _print_warm_start(result.folder.warm_start_report())
         if result.report is not None:
             _print_report(result.report, slices=False)
             print(f"\nreport   {result.folder.page}")
-        for split, told in result.folder.state.get("skipped", {}).items():
+        for split, told in state.get("skipped", {}).items():
             print(f"skipped  {split}: {told}")
-        print(f"bundle   {result.folder.bundle}\nspeed    {result.samples_per_s:,.0f} samples/s")
+        print(f"bundle   {result.folder.bundle}")
+        print(f"speed    {result.samples_per_s:,.0f} samples/s, waited for data {state.get('wait_share', 0.0):.1%}")
         print(f"next     recmoe register {root}, or recmoe serve {root}")
 
 

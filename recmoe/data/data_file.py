@@ -26,6 +26,8 @@ class DataFile:
     parquet: Path
     """What is read; differs from ``path`` for CSV."""
     num_bytes: int
+    modified_ns: int
+    """When ``path`` was last written to."""
     schema: pa.Schema
     """All columns, as stored."""
     group_rows: tuple[int, ...]
@@ -101,7 +103,7 @@ def open_data_file(path: Path, *, cache_dir: Path, on_error: Literal["fail", "sk
     try:
         with pq.ParquetFile(parquet) as file:
             metadata, schema = file.metadata, file.schema_arrow
-        num_bytes = path.stat().st_size
+        stat = path.stat()
     except UNREADABLE as error:
         raise DataError(
             f"{path}: not a readable Parquet file ({_reason(error)}); "
@@ -110,7 +112,8 @@ def open_data_file(path: Path, *, cache_dir: Path, on_error: Literal["fail", "sk
     return DataFile(
         path=path,
         parquet=parquet,
-        num_bytes=num_bytes,
+        num_bytes=stat.st_size,
+        modified_ns=stat.st_mtime_ns,
         schema=schema.remove_metadata(),
         group_rows=tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)),
         num_skipped_rows=num_skipped_rows(metadata),

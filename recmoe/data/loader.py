@@ -2,7 +2,6 @@
 
 # B rows per batch, W ranks
 
-import re
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -10,24 +9,31 @@ from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 import torch
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 
 from recmoe.config import Config
-from recmoe.data.order import Cursor
+from recmoe.data.block_encoder import BlockEncoder
+from recmoe.data.encoded_rows import EncodedRows, gathered, pieces
+from recmoe.data.in_order import mapped_in_order
+from recmoe.data.order import Cursor, Interval
 from recmoe.data.parquet import ParquetStream
 from recmoe.data.prefetch import Prefetch
 from recmoe.data.row_block import RowBlock
-from recmoe.errors import DataError, SchemaError
+from recmoe.errors import DataError
 from recmoe.features.batch import Batch
 from recmoe.features.encoder import FeatureEncoder
 
 CPU = torch.device("cpu")
+
+Item = tuple[Batch, pa.Table | None]
+"""A batch, and the raw rows it was made of where they were read."""
 
 
 def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+Split = Literal["train", "validation", "test"]
 Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
@@ -45,11 +51,20 @@ class DataConfig(Config):
     on_error: Literal["fail", "skip"] = "fail"
     """Whether damaged files and rows stop the run, or are found at its start, left out and counted."""
     cache_dir: str | None = None
-    """Folder in which CSV files are converted to Parquet once; beside the run by default."""
+    """Folder for CSV files converted to Parquet and for encoded rows; beside the run by default."""
+    encoded_cache: Literal["auto", "on", "off"] = "auto"
+    """Whether rows are encoded once, before training, and kept on disk; auto does so where every row is read
+    at least once and the disk has room."""
+    memory_gb: PositiveFloat = 4.0
+    """GB that learning vocabularies and statistics may take, over all processes; ids beyond it go to disk."""
+
+    def cache_folder(self, default: Path) -> Path:
+        """Where what is made of the files is kept."""
+        return default if self.cache_dir is None else Path(self.cache_dir).expanduser()
 
     def build(
         self,
-        split: Literal["train", "validation", "test"],
+        split: Split,
         *,
         seed: int,
         cache_dir: Path,
@@ -71,15 +86,16 @@ class DataConfig(Config):
             seed=seed,
             shuffle_rows=self.shuffle_rows if split == "train" else None,
             on_error=self.on_error,
-            cache_dir=cache_dir if self.cache_dir is None else Path(self.cache_dir).expanduser(),
+            cache_dir=self.cache_folder(cache_dir),
             columns=columns,
         )
 
 
 class BatchLoader:
-    """Encodes the rows of a stream on a background thread, ``num_prefetch`` batches ahead.
+    """Delivers the rows of a stream as batches, made ``num_prefetch`` ahead on a background thread.
 
-    Only the columns that the encoder reads are read from the files.
+    Rows that were encoded before are gathered from there. Of others, the columns that the encoder reads
+    are read from the files and encoded.
 
     Args:
         stream: raw rows.
@@ -89,6 +105,8 @@ class BatchLoader:
         world_size: number of ranks.
         device: where batches are delivered.
         num_prefetch: batches that may wait.
+        num_threads: threads that encode.
+        encoded: the rows of the stream as the encoder has encoded them.
 
     Raises:
         SchemaError: the files lack a column that the encoder reads.
@@ -104,9 +122,12 @@ class BatchLoader:
         world_size: int = 1,
         device: torch.device = CPU,
         num_prefetch: int = 2,
+        num_threads: int = 1,
+        encoded: EncodedRows | None = None,
     ) -> None:
         assert batch_size > 0
         assert 0 <= rank < world_size
+        assert encoded is None or encoded.num_rows == stream.num_rows
         self.stream = stream
         self.encoder = encoder
         self.batch_size = batch_size
@@ -114,6 +135,8 @@ class BatchLoader:
         self.world_size = world_size
         self.device = device
         self.num_prefetch = num_prefetch
+        self.num_threads = num_threads
+        self.encoded = encoded
         self.wait_s = 0.0
         """Seconds that the consumer has waited for data so far."""
         stream.require(encoder.columns())
@@ -124,16 +147,20 @@ class BatchLoader:
         Raises:
             DataError, SchemaError: from the files or the encoder, with the name of the file.
         """
-        blocks = self.stream.blocks(
-            cursor,
-            rank=self.rank,
-            world_size=self.world_size,
-            batch_size=self.batch_size,
-            columns=self.encoder.columns(),
-        )
-        with closing(self._prefetched(blocks)) as encoded:
-            for _, batch in encoded:
+        with closing(self._prefetched(self._epoch(cursor))) as batches:
+            for batch, _ in batches:
                 yield batch.to(self.device)
+
+    def _epoch(self, cursor: Cursor) -> Generator[Item]:
+        if self.encoded is None:
+            columns = self.encoder.columns()
+            return self._read(
+                self.stream.blocks(
+                    cursor, rank=self.rank, world_size=self.world_size, batch_size=self.batch_size, columns=columns
+                )
+            )
+        windows = self.stream.windows(cursor, rank=self.rank, world_size=self.world_size, batch_size=self.batch_size)
+        return ((batch, None) for batch in gathered(self.encoded, windows, batch_size=self.batch_size))
 
     def all_rows(self, *, extra_columns: Sequence[str] = ()) -> Generator[tuple[Batch, int, pa.Table | None]]:
         """Every row once over all ranks, in the order of the files.
@@ -148,74 +175,47 @@ class BatchLoader:
             num_real: rows of the batch that are not padding; they come first.
             extra: the extra columns of the real rows; None where none were asked for.
         """
-        extra = tuple(extra_columns)
-        columns = tuple(dict.fromkeys((*self.encoder.columns(), *extra)))
-        self.stream.require(columns)
+        self.stream.require(extra_columns)
         start, stop = self.stream.file_order_share(rank=self.rank, world_size=self.world_size)
         num_longest = -(-self.stream.num_rows // self.world_size)
         last = max(stop - 1, 0)
         padding = [(last, last + 1)] * (num_longest - (stop - start))
-        blocks = self.stream.blocks_in_file_order(
-            [(start, stop), *padding], batch_size=self.batch_size, columns=columns
-        )
         num_left = stop - start
-        with closing(self._prefetched(blocks)) as encoded:
-            for block, batch in encoded:
+        with closing(self._prefetched(self._all_rows([(start, stop), *padding], tuple(extra_columns)))) as batches:
+            for batch, table in batches:
                 num_real = min(num_left, batch.num_rows)
                 num_left -= num_real
-                raw = block.table.select(extra).slice(0, num_real) if extra else None
-                yield batch.to(self.device), num_real, raw
+                extra = table.select(extra_columns).slice(0, num_real) if extra_columns and table else None
+                yield batch.to(self.device), num_real, extra
 
-    def _prefetched(self, blocks: Generator[RowBlock]) -> Generator[tuple[RowBlock, Batch]]:
-        return Prefetch(self._encoded(blocks), num_items=self.num_prefetch, on_wait=self._waited).items()
-
-    def _encoded(self, blocks: Generator[RowBlock]) -> Generator[tuple[RowBlock, Batch]]:
+    def _all_rows(self, intervals: Sequence[Interval], extra: tuple[str, ...]) -> Generator[Item]:
+        if self.encoded is None:
+            columns = tuple(dict.fromkeys((*self.encoder.columns(), *extra)))
+            blocks = self.stream.blocks_in_file_order(intervals, batch_size=self.batch_size, columns=columns)
+            yield from self._read(blocks)
+            return
+        batches = gathered(self.encoded, pieces(intervals, self.batch_size), batch_size=self.batch_size)
+        if not extra:
+            yield from ((batch, None) for batch in batches)
+            return
+        blocks = self.stream.blocks_in_file_order(intervals, batch_size=self.batch_size, columns=extra)
         with closing(blocks):
-            for block in blocks:
-                batch = self._encode(block)
-                yield block, batch.pin_memory() if self.device.type == "cuda" else batch
+            yield from ((batch, block.table) for batch, block in zip(batches, blocks, strict=True))
+
+    def _read(self, blocks: Generator[RowBlock]) -> Generator[Item]:
+        """Batches encoded from the files, each with the rows it was made of."""
+        encoder = BlockEncoder(self.encoder, self.stream.files)
+        with closing(blocks), closing(mapped_in_order(blocks, encoder.encode, num_threads=self.num_threads)) as encoded:
+            for block, batch in encoded:
+                yield batch, block.table
+
+    def _prefetched(self, batches: Generator[Item]) -> Generator[Item]:
+        return Prefetch(self._pinned(batches), num_items=self.num_prefetch, on_wait=self._waited).items()
+
+    def _pinned(self, batches: Generator[Item]) -> Generator[Item]:
+        with closing(batches):
+            for batch, table in batches:
+                yield batch.pin_memory() if self.device.type == "cuda" else batch, table
 
     def _waited(self, seconds: float) -> None:
         self.wait_s += seconds
-
-    def _encode(self, block: RowBlock) -> Batch:
-        try:
-            return self.encoder.encode(block.table)
-        except (DataError, SchemaError) as error:
-            raise self._located(block, error) from error
-        except Exception as error:
-            error.add_note(f"while encoding rows of {self._files(block)}")
-            raise
-
-    def _located(self, block: RowBlock, error: DataError | SchemaError) -> DataError | SchemaError:
-        """The same error, with the file and the row that cause it."""
-        if self._problem(block.table.slice(0, 0)) is not None:
-            # Whatever the rows: the type of a column.
-            file, _ = block.origin(0)
-            return type(error)(f"{self.stream.files[file]}: {error}")
-        low, high = 0, block.table.num_rows
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self._problem(block.table.slice(low, middle - low)) is not None:
-                high = middle
-            else:
-                low = middle
-        alone = self._problem(block.table.slice(low, 1))
-        if alone is None:
-            return type(error)(f"{self._files(block)}: {error}")
-        file, row = block.origin(low)
-        # To the encoder it is row 0 of a table of one row.
-        message = re.sub(r"\bin row 0\b", f"in row {row}", str(alone))
-        return type(error)(f"{self.stream.files[file]}, row {row} of the file: {message}")
-
-    def _files(self, block: RowBlock) -> str:
-        return ", ".join(
-            sorted({str(self.stream.files[group.file]) for window, _ in block.origins for group in window})
-        )
-
-    def _problem(self, table: pa.Table) -> Exception | None:
-        try:
-            self.encoder.encode(table)
-        except (DataError, SchemaError) as error:
-            return error
-        return None

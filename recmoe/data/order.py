@@ -139,7 +139,24 @@ def _in_file_order(groups: Sequence[RowGroup]) -> tuple[RowGroup, ...]:
 def _permutation(size: int, seed: int, epoch: int, part: int) -> NDArray[np.int64]:
     # Raw bits and a stable sort: numpy promises the same numbers in every version only for these.
     bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(epoch, part))).random_raw(size)
-    return np.argsort(bits, kind="stable").astype(np.int64, copy=False)
+    return stable_order(bits)
+
+
+def stable_order(bits: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """``argsort(bits, kind="stable")`` of random bits, several times faster.
+
+    Numpy sorts numbers of 16 bits by counting: twice that, the lower half first, sorts the upper 32 bits. The
+    few numbers that share these are put in order afterwards.
+    """
+    order = np.argsort((bits >> np.uint64(32)).astype(np.uint16), kind="stable")
+    order = order[np.argsort((bits >> np.uint64(48)).astype(np.uint16)[order], kind="stable")]
+    upper = (bits >> np.uint64(32)).astype(np.uint32)[order]
+    is_as_before = upper[1:] == upper[:-1]
+    if is_as_before.any():
+        is_tied = np.append(False, is_as_before) | np.append(is_as_before, False)
+        tied = order[is_tied]
+        order[is_tied] = tied[np.argsort(bits[tied], kind="stable")]
+    return order.astype(np.int64, copy=False)
 
 
 def _cut(intervals: Sequence[Interval], start: int, stop: int) -> tuple[Interval, ...]:

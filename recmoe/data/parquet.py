@@ -88,6 +88,15 @@ class ParquetStream:
         ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
+    @property
+    def revision(self) -> str:
+        """Hash of the paths, sizes, times of change and row groups of the files: another one once one is written to."""
+        parts = [
+            (str(file.path.resolve()), file.num_bytes, file.modified_ns, file.group_rows, sorted(file.bad_groups))
+            for file in self._files
+        ]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
     def require(self, columns: Sequence[str]) -> None:
         """Check that the stream has some columns.
 
@@ -149,11 +158,33 @@ class ParquetStream:
         self, cursor: Cursor, *, rank: int, world_size: int, batch_size: int, columns: Sequence[str] | None = None
     ) -> Generator[RowBlock]:
         """``batches`` that know where their rows came from, of all columns or some."""
+        order, share = self._share(cursor, rank=rank, world_size=world_size, batch_size=batch_size)
+        return self._blocks(order, share, batch_size, columns)
+
+    def windows(
+        self, cursor: Cursor, *, rank: int, world_size: int, batch_size: int
+    ) -> Iterator[tuple[list[Interval], NDArray[np.int64]]]:
+        """The rows of ``blocks`` without reading them, counted in the order of the files.
+
+        Yields:
+            ranges: rows that were shuffled together.
+            rows: what to take of them, in order; batches run on from one window to the next.
+        """
+        order, share = self._share(cursor, rank=rank, world_size=world_size, batch_size=batch_size)
+        ends = np.cumsum([group.num_rows for group in self._groups]).tolist()
+        places = {group: (end - group.num_rows, end) for group, end in zip(self._groups, ends, strict=True)}
+        for number, rows in order.visits(share):
+            ranges = [places[group] for group in order.windows[number]]
+            yield ranges, np.concatenate([np.arange(*one, dtype=np.int64) for one in ranges])[rows]
+
+    def _share(
+        self, cursor: Cursor, *, rank: int, world_size: int, batch_size: int
+    ) -> tuple[EpochOrder, tuple[Interval, ...]]:
+        """The order of an epoch, and the positions in it of a rank's full batches."""
         assert cursor.remaining == () or cursor.remaining[-1][1] <= self.num_rows
         num_rows = self.num_steps(cursor, world_size=world_size, batch_size=batch_size) * batch_size
         order = EpochOrder(self._groups, seed=self.seed, epoch=cursor.epoch, shuffle_rows=self.shuffle_rows)
-        share = Cursor(cursor.epoch, cursor.share(rank=rank, world_size=world_size)).first(num_rows)
-        return self._blocks(order, share, batch_size, columns)
+        return order, Cursor(cursor.epoch, cursor.share(rank=rank, world_size=world_size)).first(num_rows)
 
     def blocks_in_file_order(
         self, intervals: Sequence[Interval], *, batch_size: int, columns: Sequence[str] | None = None
@@ -171,7 +202,10 @@ class ParquetStream:
             start = 0
             while start < len(rows):
                 taken = rows[start : start + batch_size - num_waiting]
-                waiting.append(RowBlock(table.take(pa.array(taken)), ((window, taken),)))
+                is_run = len(taken) == batch_size and bool((np.diff(taken) == 1).all())
+                # A run needs no copy; what waits for the next window must not keep this one in memory.
+                part = table.slice(int(taken[0]), batch_size) if is_run else table.take(pa.array(taken))
+                waiting.append(RowBlock(part, ((window, taken),)))
                 start += len(taken)
                 num_waiting += len(taken)
                 if num_waiting == batch_size:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 
+from recmoe.embeddings.distinct_ids import DistinctIds
 from recmoe.embeddings.initial import fill_initial
+from recmoe.embeddings.one_thread import on_one_thread
 from recmoe.embeddings.sparse_optimizer import SlotState, SparseOptimizer, SparseOptimizerConfig
 from recmoe.embeddings.tables import member_name
 from recmoe.features.batch import Batch
@@ -30,9 +32,10 @@ class TorchrecTables(nn.Module):
     Args:
         layout: tables and sparse keys; keys of one table stand together.
         seed, init_std: the initial values, the same as the plain back end's.
+        dedup_ids: whether an id that a key holds many times is looked up once.
     """
 
-    def __init__(self, layout: InputLayout, *, seed: int = 0, init_std: float = 0.01) -> None:
+    def __init__(self, layout: InputLayout, *, seed: int = 0, init_std: float = 0.01, dedup_ids: bool = False) -> None:
         super().__init__()
         self.layout = layout
         self.bags: nn.Module = EmbeddingBagCollection(
@@ -41,6 +44,9 @@ class TorchrecTables(nn.Module):
         self._seed = seed
         self._init_std = init_std
         self._keys = [key.name for key in layout.sparse]
+        means = {spec.name for spec in layout.tables if spec.pooling == "mean"}
+        self._means = [number for number, key in enumerate(layout.sparse) if key.table in means]
+        self._distinct = DistinctIds(layout) if dedup_ids else None
 
     def forward(self, batch: Batch, keys: Sequence[SparseKey] | None = None) -> Tensor:
         """Look up and pool: pooled_BP, one vector per key beside the next; zeros for rows without ids.
@@ -48,17 +54,35 @@ class TorchrecTables(nn.Module):
         Sharded tables look up all keys at once: parts of a row are the plain back end's to serve.
         """
         assert keys is None or tuple(keys) == self.layout.sparse, "sharded tables look up all keys at once"
-        jagged = KeyedJaggedTensor(keys=self._keys, values=batch.values, lengths=batch.lengths_KB.reshape(-1))
         if torch.is_inference_mode_enabled():
             # fbgemm's CPU kernels exist for autograd alone, which inference mode leaves out.
             with torch.inference_mode(False), torch.no_grad():
-                pooled = self.bags(jagged)
-        else:
-            pooled = self.bags(jagged)
-        # The sharded module orders its output by kind of sharding.
-        if list(pooled.keys()) == self._keys:
+                return self._look_up(batch)
+        return self._look_up(batch)
+
+    def jagged(self, batch: Batch) -> KeyedJaggedTensor:
+        """The ids of a batch in torchrec's form; shares their memory where they are not made distinct."""
+        if self._distinct is not None:
+            return self._distinct(batch)
+        return KeyedJaggedTensor(keys=self._keys, values=batch.values, lengths=batch.lengths_KB.reshape(-1))
+
+    def _look_up(self, batch: Batch) -> Tensor:
+        jagged = self.jagged(batch)
+        if batch.values.device.type == "cpu":
+            return on_one_thread(lambda: self._pooled(jagged, batch.lengths_KB))
+        return self._pooled(jagged, batch.lengths_KB)
+
+    def _pooled(self, jagged: KeyedJaggedTensor, lengths_KB: Tensor) -> Tensor:
+        pooled = self.bags(jagged)
+        names = list(pooled.keys())
+        # The sharded module orders its output by kind of sharding and by rank.
+        if names == self._keys and not self._means:
             return pooled.values()  # type: ignore[no-any-return]
-        return torch.cat([pooled[key] for key in self._keys], dim=1)
+        # The gradient of a split is one copy; that of a slice is a matrix of zeros per key.
+        pieces = dict(zip(names, pooled.values().split(pooled.length_per_key(), dim=1), strict=True))
+        for key in self._means:
+            pieces[self._keys[key]] = pieces[self._keys[key]] / lengths_KB[key].clamp(min=1)[:, None]
+        return torch.cat([pieces[key] for key in self._keys], dim=1)
 
     def table_weights(self) -> dict[str, Tensor]:
         """Live weights by table name: a sharded tensor, or a plain one where the table is replicated."""
@@ -106,7 +130,9 @@ def _bag_config(spec: TableSpec) -> EmbeddingBagConfig:
         num_embeddings=spec.num_rows,
         embedding_dim=spec.width,
         feature_names=list(spec.keys),
-        pooling=PoolingType.SUM if spec.pooling == "sum" else PoolingType.MEAN,
+        # One kernel sums for all tables. Means made by torchrec take another, and where some tables are cut by rows
+        # they divide the vectors of the others, too.
+        pooling=PoolingType.SUM,
         init_fn=_leave,
     )
 
@@ -131,6 +157,7 @@ class FusedOptimizer:
     def __init__(self, tables: TorchrecTables, fused: CombinedOptimizer, rule: SparseOptimizerConfig) -> None:
         self.rule = rule
         self.lr = rule.lr
+        self._given_lr = rule.lr
         self._fused = fused
         self._replicated = SparseOptimizer(tables.replicated(), rule)
         self._names = {member_name(spec.name): spec.name for spec in tables.layout.tables}
@@ -140,6 +167,9 @@ class FusedOptimizer:
         """Step size from the next backward on."""
         self.lr = lr
         self._replicated.set_lr(lr)
+        if lr == self._given_lr:
+            return
+        self._given_lr = lr
         for group in self._fused.param_groups:
             group["lr"] = lr
         # For a fused optimizer, a step is what hands the rate to the kernel.

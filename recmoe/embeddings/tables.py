@@ -14,14 +14,10 @@ from torch.nn import functional as F
 
 from recmoe.config import Config
 from recmoe.embeddings.initial import fill_initial
+from recmoe.embeddings.sharding_config import CUTS_COLUMNS, CommunicationConfig, TableSharding
 from recmoe.embeddings.sparse_optimizer import RowwiseAdagradConfig, SparseOptimizerConfig
 from recmoe.features.batch import Batch
 from recmoe.features.layout import InputLayout, SparseKey, TableSpec
-
-ShardingKind = Literal[
-    "table_wise", "column_wise", "row_wise", "table_row_wise", "table_column_wise", "grid_shard", "data_parallel"
-]
-CUTS_COLUMNS: tuple[ShardingKind, ...] = ("column_wise", "table_column_wise", "grid_shard")
 
 
 class TablesConfig(Config):
@@ -29,8 +25,12 @@ class TablesConfig(Config):
 
     backend: Literal["auto", "torchrec", "plain"] = "auto"
     """Sharded and fused tables of torchrec, plain ones of PyTorch, or the former where installed."""
-    sharding: dict[str, ShardingKind] = Field(default_factory=dict)
-    """How to split a table over the workers; the planner chooses for tables that are not named."""
+    sharding: dict[str, TableSharding] = Field(default_factory=dict)
+    """Where a table lives and how it is split over the workers; the planner chooses for tables that are not named."""
+    dedup_ids: bool = False
+    """Whether an id that a batch holds many times is sent and looked up once; pays where users or items repeat."""
+    communication: CommunicationConfig = CommunicationConfig()
+    """In what form vectors and gradients travel between the workers."""
     optimizer: SparseOptimizerConfig = RowwiseAdagradConfig()
     """What happens to the rows that a batch touched."""
     init_std: PositiveFloat = 0.01
@@ -38,14 +38,20 @@ class TablesConfig(Config):
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """What does not fit together, as (key path, message)."""
-        for table, kind in self.sharding.items():
-            if kind in CUTS_COLUMNS and self.optimizer.kind == "rowwise_adagrad":
+        for table, told in self.sharding.items():
+            if told.kind in CUTS_COLUMNS and self.optimizer.kind == "rowwise_adagrad":
                 yield (
                     f"sharding.{table}",
-                    f"{kind} cuts rows apart, and rowwise_adagrad keeps one sum per row: the result would depend on "
-                    "the number of workers; use table_wise, or tables.optimizer.kind: adagrad",
+                    f"{told.kind} cuts rows apart, and rowwise_adagrad keeps one sum per row: the result would depend "
+                    "on the number of workers; use table_wise, or tables.optimizer.kind: adagrad",
                 )
-            if kind == "data_parallel" and self.optimizer.kind == "adam":
+            if told.kind in CUTS_COLUMNS and self.communication.forward == "int8":
+                yield (
+                    f"sharding.{table}",
+                    f"{told.kind} cuts rows apart, and int8 needs the groups of a row together; use table_wise, or "
+                    "tables.communication.forward: fp16",
+                )
+            if told.kind == "data_parallel" and self.optimizer.kind == "adam":
                 yield (
                     f"sharding.{table}",
                     "data_parallel sums a gradient over all rows, from which adam cannot tell the touched ones; "
@@ -53,6 +59,10 @@ class TablesConfig(Config):
                 )
             if self.backend == "plain":
                 yield f"sharding.{table}", "the plain back end keeps every table whole; drop it, or use torchrec"
+        if self.backend == "plain" and self.dedup_ids:
+            yield "dedup_ids", "the plain back end sends no ids; drop it, or use torchrec"
+        if self.backend == "plain" and not self.communication.is_plain:
+            yield "communication", "the plain back end has no workers that talk; drop it, or use torchrec"
 
     def resolved_backend(self) -> Literal["torchrec", "plain"]:
         """What ``auto`` means here: torchrec where it is installed."""
@@ -83,9 +93,13 @@ class TablesConfig(Config):
             if world_size > 1:
                 yield "backend", f"plain tables train in one process, not in {world_size} workers; install torchrec"
             return
-        for table, kind in self.sharding.items():
-            if device_type == "cpu" and kind in ("row_wise", "table_row_wise", "grid_shard"):
-                yield f"sharding.{table}", f"torchrec has no {kind} tables on a CPU; use table_wise or column_wise"
+        for table, told in self.sharding.items():
+            if device_type == "cpu" and told.kernel != "fused":
+                yield (
+                    f"sharding.{table}",
+                    f"kernel {told.kernel} keeps the table in the host's memory, beside a GPU; on a CPU every table is "
+                    "there: drop it",
+                )
         if device_type == "cpu" and self.optimizer.kind == "adam":
             yield "optimizer.kind", "torchrec has no adam for tables on a CPU; use rowwise_adagrad, adagrad or sgd"
         for spec in tables:
@@ -99,7 +113,7 @@ class TablesConfig(Config):
             return PlainTables(layout, seed=seed, init_std=self.init_std)
         from recmoe.embeddings.fused import TorchrecTables
 
-        return TorchrecTables(layout, seed=seed, init_std=self.init_std)
+        return TorchrecTables(layout, seed=seed, init_std=self.init_std, dedup_ids=self.dedup_ids)
 
 
 @runtime_checkable

@@ -57,3 +57,9 @@ class Batch:
             labels_BL=self.labels_BL.pin_memory(),
             groups_B=None if self.groups_B is None else self.groups_B.pin_memory(),
         )
+
+    def record_stream(self, stream: torch.Stream) -> None:
+        """Keep the memory until a stream of the GPU, to which the batch was handed, has done with it."""
+        for tensor in (self.dense_BF, self.lengths_KB, self.values, self.labels_BL, self.groups_B):
+            if tensor is not None:
+                tensor.record_stream(stream)

@@ -7,7 +7,7 @@ and serving look an id up in the same map, and the table keeps its shape for eve
 # n ids that are known, m ids of an update, c candidates for a row
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -17,13 +17,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recmoe.features.id_keys import UInt64s, keys
-from recmoe.features.key_counter import KeyCounter
 from recmoe.features.key_index import KeyIndex
 from recmoe.features.schema import DynamicConfig
 from recmoe.features.vocabulary import Rows, zero_where_null
 
-IDS_PER_ROW = 4
-"""Different ids counted per row of the table, and a million more; beyond them the rarest are forgotten."""
+CUT_AT = 1 << 20
+"""Ids of a period that are gathered, beside those that may matter, before the others are left out."""
 
 Floats = NDArray[np.float32]
 Int32s = NDArray[np.int32]
@@ -179,17 +178,55 @@ class DynamicIds:
             last=None if values["last"] is None else IdUpdate(**values["last"]),
         )
 
-    def counter(self) -> KeyCounter:
-        """What counts the sightings of the next update."""
-        return KeyCounter(limit=IDS_PER_ROW * self.capacity + (1 << 20), never_forgotten=self.holders()[0])
+    def candidates(self, counts: Iterable[pa.Table], config: DynamicConfig) -> pa.Table:
+        """Of all ids of a period, those that an update depends on: known ones, and of the others the most frequent.
 
-    def updated(self, keys_m: UInt64s, counts_m: NDArray[np.int64], config: DynamicConfig) -> "DynamicIds":
-        """The ids after a period of which all sightings are given.
+        New ids can win as many rows as there are and wait for as many, so that twice as many decide; which of them,
+        and so the update, depends on the counts alone, and not on the parts that they come in.
 
         Args:
-            keys_m: different ids, ascending.
+            counts: tables with the columns ``key`` and ``count``, each id in one of them.
+            config: as for ``updated``.
+
+        Returns:
+            The same columns in the order of the keys.
+        """
+        parts: list[pa.Table] = [pa.table({"key": pa.array([], pa.uint64()), "count": pa.array([], pa.int64())})]
+        num_gathered = num_kept = 0
+        for table in counts:
+            parts.append(table.select(["key", "count"]))
+            num_gathered += table.num_rows
+            if num_gathered > num_kept + max(CUT_AT, num_kept):
+                parts = [self._cut(parts, 2 * config.capacity)]
+                num_gathered = num_kept = parts[0].num_rows
+        return self._cut(parts, 2 * config.capacity)
+
+    def _cut(self, parts: Sequence[pa.Table], num_new: int) -> pa.Table:
+        table = pa.concat_tables(parts)
+        keys_m, counts_m = table["key"].to_numpy(), table["count"].to_numpy()
+        order = np.argsort(keys_m, kind="stable")
+        keys_m, counts_m = keys_m[order], counts_m[order]
+        is_known = np.isin(keys_m, self.keys_n, assume_unique=True)
+        # As the weights that they begin with, so that equals are the same ones as in the update.
+        ranks = counts_m.astype(np.float32).view(np.uint32).astype(np.uint64)
+        is_kept = is_known | _best(~is_known, ranks, num_new)
+        return pa.table({"key": keys_m[is_kept], "count": counts_m[is_kept]})
+
+    def updated(
+        self,
+        keys_m: UInt64s,
+        counts_m: NDArray[np.int64],
+        config: DynamicConfig,
+        *,
+        num_sightings: int | None = None,
+    ) -> "DynamicIds":
+        """The ids after a period.
+
+        Args:
+            keys_m: different ids that were seen, ascending: all of them, or ``candidates``.
             counts_m: how often each was seen.
             config: capacity and rules, which may be others than before.
+            num_sightings: of all ids of the period; by default those of ``counts_m``.
         """
         number = 1 + (0 if self.last is None else self.last.number)
         known = np.union1d(self.keys_n, keys_m)
@@ -215,7 +252,7 @@ class DynamicIds:
         wins = _best(is_fresh & (held_before | (sightings >= config.admit_after)), ranks, config.capacity)
         rows = _assign(rows, wins, ranks, capacity=config.capacity)
         kept = wins | _best(is_fresh & ~wins, ranks, config.capacity)
-        total = int(counts_m.sum())
+        total = int(counts_m.sum()) if num_sightings is None else num_sightings
         last = IdUpdate(
             number=number,
             rows_used=int(wins.sum()),
@@ -224,7 +261,7 @@ class DynamicIds:
             evicted=int((held_before & ~wins).sum()),
             waiting=int((kept & ~wins).sum()),
             sightings=total,
-            unknown_share=float(counts_m[~wins[new]].sum() / total) if total else 0.0,
+            unknown_share=1.0 - int(counts_m[wins[new]].sum()) / total if total else 0.0,
         )
         return DynamicIds(
             capacity=config.capacity,

@@ -1,30 +1,148 @@
-"""fit: one streamed pass over the training data → EncoderState."""
+"""Learner: what rows teach, chunk by chunk and in parts; fit_state() is one over all training data."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from recmoe.errors import DataError
 from recmoe.features.arrow_ids import IdValues, id_column, id_list_column
 from recmoe.features.columns import feature_column, id_column_of, plain_type
-from recmoe.features.dynamic_ids import DynamicIds
 from recmoe.features.encoder_state import EncoderState
-from recmoe.features.key_counter import KeyCounter
+from recmoe.features.id_counts import IdCounts
+from recmoe.features.known import Known
 from recmoe.features.label_values import encode_labels
 from recmoe.features.labels import LabelColumn
-from recmoe.features.numeric import read_number
-from recmoe.features.schema import (
-    DynamicConfig,
-    FeatureSchema,
-    GivenBuckets,
-    IdFeature,
-    NumericFeature,
-    VocabularyConfig,
-)
-from recmoe.features.statistics import Moments, NumericStatistics, Sample, bucket_edges, quantile_cuts
-from recmoe.features.transforms import signed_log1p
-from recmoe.features.vocabulary import VocabularyCounter
+from recmoe.features.number_learner import NumberLearner
+from recmoe.features.schema import DynamicConfig, FeatureSchema, IdFeature, NumericFeature, VocabularyConfig
+
+
+class Learner:
+    """Vocabularies, statistics and column types, learnt from some rows of the training data.
+
+    Learners of parts, merged in any order, are the learner of the whole, bit for bit: counts are integers,
+    samples go by the number of a row, and moments are added up by pieces of the data that depend on nothing
+    but their place. A learner that is spilled can be pickled and sent.
+
+    Args:
+        schema: the features.
+        labels: checked on the way.
+        folder: where ids that exceed ``max_bytes`` are spilled; by default they never are.
+        max_bytes: what the counts of ids may take in memory.
+    """
+
+    def __init__(
+        self,
+        schema: FeatureSchema,
+        labels: Sequence[LabelColumn],
+        *,
+        folder: Path | None = None,
+        max_bytes: int = 1 << 30,
+    ) -> None:
+        self._schema = schema
+        self._labels = tuple(labels)
+        self._types: dict[str, tuple[int, pa.DataType]] = {}
+        """Of each column, with the row that gave it."""
+        self._numbers = {
+            name: NumberLearner(name, feature)
+            for name, feature in schema.features.items()
+            if isinstance(feature, NumericFeature)
+        }
+        self.tables = tuple(Known(schema).encodings)
+        """Those whose ids are learnt."""
+        self.ids = IdCounts(self.tables, folder=folder, max_bytes=max_bytes)
+        self.num_rows = 0
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The raw columns that are read."""
+        return tuple(dict.fromkeys([*self._typed_columns(), *(label.column for label in self._labels)]))
+
+    def _typed_columns(self) -> list[str]:
+        columns = [feature.column or name for name, feature in self._schema.features.items()]
+        return columns + [column for column in (self._schema.group, self._schema.item) if column is not None]
+
+    def add(self, table: pa.Table, *, first_row: int) -> None:
+        """Learn from some rows.
+
+        Args:
+            table: the rows.
+            first_row: number of the first one in the training data, for errors too.
+
+        Raises:
+            SchemaError: a column is missing or of a wrong type.
+            DataError: a label or number is wrong.
+        """
+        self._learn_types(table, first_row)
+        encode_labels(table, self._labels, first_row=first_row)
+        for name, feature in self._schema.features.items():
+            if isinstance(feature, NumericFeature):
+                self._numbers[name].add(table, first_row=first_row)
+            elif (feature.table or name) in self.tables:
+                for ids in _ids(table, name, self._schema):
+                    self.ids.add(feature.table or name, ids)
+                    if isinstance(feature, IdFeature) and feature.missing is not None:
+                        self.ids.add_repeated(feature.table or name, feature.missing, int(ids.is_missing.sum()))
+        self.num_rows += table.num_rows
+
+    def _learn_types(self, table: pa.Table, first_row: int) -> None:
+        columns = {
+            feature.column or name: feature_column(table, name, feature)
+            for name, feature in self._schema.features.items()
+        }
+        for column, role in ((self._schema.group, "group"), (self._schema.item, "item")):
+            if column is not None:
+                columns[column] = id_column_of(table, column, needed_by=f"the schema, as its {role}")
+        self._keep_types({name: (first_row, plain_type(column.type)) for name, column in columns.items()})
+
+    def _keep_types(self, types: Mapping[str, tuple[int, pa.DataType]]) -> None:
+        for name, found in types.items():
+            known = self._types.get(name)
+            # Rows without a value tell nothing: the first ones with a type count.
+            if known is None or _rank(found) < _rank(known):
+                self._types[name] = found
+
+    def merge(self, other: "Learner") -> None:
+        """Add what other rows have taught; their ids must be spilled."""
+        self._keep_types(other._types)
+        for name, learner in self._numbers.items():
+            learner.merge(other._numbers[name])
+        self.ids.absorb(other.ids)
+        self.num_rows += other.num_rows
+
+    def finish(
+        self, candidates: Mapping[str, pa.Table] | None = None, *, base: EncoderState | None = None
+    ) -> EncoderState:
+        """What the rows have taught.
+
+        Args:
+            candidates: by table, the ids that may get a row (``Known.candidates``); by default they are found here.
+            base: what an earlier model knew, and this one goes on with: ids keep their rows and new ones follow them,
+                numbers keep their statistics and bucket edges. What ``base`` lacks is learnt.
+
+        Raises:
+            DataError: there are no rows, or a numeric feature has no numbers.
+        """
+        if not self.num_rows:
+            raise DataError("the training data has no rows; check data.train")
+        known = Known(self._schema, base)
+        if candidates is None:
+            candidates = {table: known.candidates(table, self.ids.merged(table)) for table in self.tables}
+        return EncoderState(
+            inputs=self._schema.model_dump(mode="json"),
+            columns=pa.schema({column: self._types[column][1] for column in self._typed_columns()}.items()),
+            vocabularies={
+                table: known.vocabulary(table, candidates[table])
+                for table, encoding in known.encodings.items()
+                if isinstance(encoding, VocabularyConfig)
+            },
+            numbers={name: known.numbers.get(name) or learner.finish() for name, learner in self._numbers.items()},
+            dynamic={
+                table: known.dynamic(table, candidates[table], num_sightings=self.ids.totals[table])
+                for table, encoding in known.encodings.items()
+                if isinstance(encoding, DynamicConfig)
+            },
+        )
 
 
 def fit_state(
@@ -34,99 +152,21 @@ def fit_state(
     *,
     base: EncoderState | None = None,
 ) -> EncoderState:
-    """Learn vocabularies, statistics and column types in one pass; labels are checked on the way.
-
-    Args:
-        base: what an earlier model knew, and this one goes on with: ids keep their rows and new ones follow them,
-            numbers keep their statistics and bucket edges. What ``base`` lacks is learnt.
+    """Learn from rows in one pass, with all counts in memory; see ``Learner``.
 
     Raises:
         SchemaError: a column is missing or of a wrong type.
         DataError: there are no rows, a numeric feature has no numbers, or a label or number is wrong.
     """
-    types: dict[str, pa.DataType] = {}
-    known = kept_numbers(schema, base)
-    vocabularies: dict[str, tuple[VocabularyCounter, VocabularyConfig]] = {}
-    dynamic: dict[str, tuple[KeyCounter, DynamicIds, DynamicConfig]] = {}
-    learners: dict[str, _NumberLearner] = {}
-    for name, feature in schema.features.items():
-        if isinstance(feature, NumericFeature):
-            learners[name] = _NumberLearner(name, feature)
-        elif isinstance(feature.encoding, VocabularyConfig):
-            vocabularies.setdefault(feature.table or name, (VocabularyCounter(), feature.encoding))
-        elif isinstance(feature.encoding, DynamicConfig):
-            ids_before = _known_ids(feature.table or name, feature.encoding, base)
-            dynamic.setdefault(feature.table or name, (ids_before.counter(), ids_before, feature.encoding))
-    counters = {name: parts[0] for name, parts in (*vocabularies.items(), *dynamic.items())}
-    num_rows = 0
+    learner = Learner(schema, labels)
     for table in tables:
-        _learn_types(schema, table, types)
-        encode_labels(table, labels, first_row=num_rows)
-        for name, feature in schema.features.items():
-            if isinstance(feature, NumericFeature):
-                learners[name].add(table, first_row=num_rows)
-            elif (feature.table or name) in counters:
-                counter = counters[feature.table or name]
-                for ids in _ids(table, name, schema):
-                    counter.add(ids)
-                    if isinstance(feature, IdFeature) and feature.missing is not None:
-                        counter.add_repeated(feature.missing, int(ids.is_missing.sum()))
-        num_rows += table.num_rows
-    if not num_rows:
-        raise DataError("the training data has no rows; check data.train")
-    return EncoderState(
-        inputs=schema.model_dump(mode="json"),
-        columns=pa.schema(types.items()),
-        vocabularies={
-            name: counter.finish(config, base=None if base is None else base.vocabularies.get(name))
-            for name, (counter, config) in vocabularies.items()
-        },
-        numbers={name: known.get(name) or learner.finish() for name, learner in learners.items()},
-        dynamic={name: ids.updated(*counter.finish(), config) for name, (counter, ids, config) in dynamic.items()},
-    )
+        learner.add(table, first_row=learner.num_rows)
+    return learner.finish(base=base)
 
 
-def _known_ids(table: str, encoding: DynamicConfig, base: EncoderState | None) -> DynamicIds:
-    """The ids of a table before the update: of an earlier model's table, dynamic or a vocabulary, or none."""
-    if base is not None and table in base.dynamic:
-        return base.dynamic[table]
-    if base is not None and table in base.vocabularies:
-        return DynamicIds.holding(*base.vocabularies[table].holders(), encoding)
-    return DynamicIds.empty(encoding.capacity)
-
-
-def kept_numbers(schema: FeatureSchema, base: EncoderState | None) -> dict[str, NumericStatistics]:
-    """Statistics of an earlier model that still mean what they meant, by feature: it is read and cut the same way."""
-    if base is None:
-        return {}
-    before = FeatureSchema.model_validate(base.inputs).features
-    kept = {}
-    for name, feature in schema.features.items():
-        old = before.get(name)
-        if isinstance(feature, NumericFeature) and isinstance(old, NumericFeature) and _reads_alike(old, feature):
-            kept[name] = base.numbers[name]
-    return kept
-
-
-def _reads_alike(old: NumericFeature, new: NumericFeature) -> bool:
-    def needs_edges(feature: NumericFeature) -> bool:
-        return "bucket" in feature.forms or "vector" in feature.forms
-
-    is_same = (old.missing, old.clip, old.log1p) == (new.missing, new.clip, new.log1p)
-    return is_same and (not needs_edges(new) or (needs_edges(old) and old.buckets == new.buckets))
-
-
-def _learn_types(schema: FeatureSchema, table: pa.Table, types: dict[str, pa.DataType]) -> None:
-    columns = {
-        feature.column or name: feature_column(table, name, feature) for name, feature in schema.features.items()
-    }
-    for column, role in ((schema.group, "group"), (schema.item, "item")):
-        if column is not None:
-            columns[column] = id_column_of(table, column, needed_by=f"the schema, as its {role}")
-    for name, column in columns.items():
-        # A chunk without a value tells nothing: the first one with a type counts.
-        if name not in types or pa.types.is_null(types[name]):
-            types[name] = plain_type(column.type)
+def _rank(found: tuple[int, pa.DataType]) -> tuple[bool, int]:
+    first_row, kind = found
+    return pa.types.is_null(kind), first_row
 
 
 def _ids(table: pa.Table, name: str, schema: FeatureSchema) -> Iterator[IdValues]:
@@ -138,41 +178,3 @@ def _ids(table: pa.Table, name: str, schema: FeatureSchema) -> Iterator[IdValues
         return
     for ids, _ in id_list_column(column, separator=feature.separator, max_length=feature.max_length):
         yield ids
-
-
-class _NumberLearner:
-    """Statistics of one numeric feature, chunk by chunk."""
-
-    def __init__(self, name: str, feature: NumericFeature) -> None:
-        self._name = name
-        self._feature = feature
-        self._moments = Moments()
-        self._needs_edges = "bucket" in feature.forms or "vector" in feature.forms
-        self._sample = Sample() if self._needs_edges and not isinstance(feature.buckets, GivenBuckets) else None
-
-    def add(self, table: pa.Table, *, first_row: int) -> None:
-        x_B = read_number(table, self._name, self._feature, first_row=first_row)
-        x_n = x_B[~np.isnan(x_B)]
-        self._moments.add(x_n)
-        if self._sample is not None:
-            self._sample.add(x_n)
-
-    def finish(self) -> NumericStatistics:
-        if not self._moments.count:
-            raise DataError(
-                f"column {self._feature.column or self._name!r} of feature {self._name!r} holds no number in the "
-                "training data; leave the feature out"
-            )
-        return NumericStatistics(mean=self._moments.mean, std=self._moments.std, edges=self._edges())
-
-    def _edges(self) -> tuple[float, ...]:
-        if not self._needs_edges:
-            return ()
-        buckets = self._feature.buckets
-        if isinstance(buckets, GivenBuckets):
-            given = np.asarray(buckets.boundaries)
-            cuts = (signed_log1p(given) if self._feature.log1p else given).tolist()
-        else:
-            assert self._sample is not None
-            cuts = quantile_cuts(self._sample.finish(), buckets.count)
-        return bucket_edges(cuts, smallest=self._moments.smallest, largest=self._moments.largest)

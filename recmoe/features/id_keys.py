@@ -36,11 +36,12 @@ _MAX_INT64 = np.uint64(2**63 - 1)
 def mix64(x_n: UInt64s) -> UInt64s:
     """Scatter 64-bit numbers one to one: SplitMix64, Steele et al., OOPSLA 2014, https://doi.org/10.1145/2660193.2660195."""
     z = x_n + _GOLDEN
-    z ^= z >> np.uint64(30)
+    shifted = z >> np.uint64(30)
+    z ^= shifted
     z *= np.uint64(0xBF58476D1CE4E5B9)
-    z ^= z >> np.uint64(27)
+    z ^= np.right_shift(z, np.uint64(27), out=shifted)
     z *= np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
+    z ^= np.right_shift(z, np.uint64(31), out=shifted)
     return z
 
 

@@ -45,16 +45,26 @@ class Moments:
 
     def add(self, x_n: Floats) -> None:
         """Add finite values."""
-        if not len(x_n):
-            return
-        total = self.count + len(x_n)
-        mean = float(x_n.mean())
+        if len(x_n):
+            mean = float(x_n.mean())
+            squares = float(np.square(x_n - mean).sum())
+            self._join(len(x_n), mean, squares, float(x_n.min()), float(x_n.max()))
+
+    def merge(self, other: "Moments") -> None:
+        """Add what another one has seen."""
+        if not self.count:
+            vars(self).update(vars(other))
+        elif other.count:
+            self._join(other.count, other.mean, other._squares, other.smallest, other.largest)
+
+    def _join(self, count: int, mean: float, squares: float, smallest: float, largest: float) -> None:
+        total = self.count + count
         difference = mean - self.mean
-        self._squares += float(np.square(x_n - mean).sum()) + difference**2 * self.count * len(x_n) / total
-        self.mean += difference * len(x_n) / total
+        self._squares += squares + difference**2 * self.count * count / total
+        self.mean += difference * count / total
         self.count = total
-        self.smallest = min(self.smallest, float(x_n.min()))
-        self.largest = max(self.largest, float(x_n.max()))
+        self.smallest = min(self.smallest, smallest)
+        self.largest = max(self.largest, largest)
 
     @property
     def std(self) -> float:
@@ -65,22 +75,27 @@ class Moments:
 
 
 class Sample:
-    """A uniform sample of bounded size that depends on the values and their order, not on how they are cut in chunks.
+    """A uniform sample of bounded size that depends on the values and their rows alone.
 
-    Value i of the stream has the tag mix64(i); those with the smallest tags stay.
+    The value of row i of the data has the tag mix64(i); those with the smallest tags stay. So it is the same
+    however the rows are cut into chunks, and whoever reads them.
     """
 
     def __init__(self, size: int = SAMPLE_SIZE) -> None:
         self._size = size
-        self._num_seen = 0
         self._values: Floats = np.zeros(0)
         self._tags: UInt64s = np.zeros(0, np.uint64)
         self._largest_tag = np.uint64(np.iinfo(np.uint64).max)
 
-    def add(self, x_n: Floats) -> None:
-        """Add finite values."""
-        tags_n = mix64(np.arange(self._num_seen, self._num_seen + len(x_n), dtype=np.uint64))
-        self._num_seen += len(x_n)
+    def add(self, x_n: Floats, rows_n: NDArray[np.int64]) -> None:
+        """Add finite values and the rows they stand in."""
+        self._append(x_n, mix64(rows_n.view(np.uint64)))
+
+    def merge(self, other: "Sample") -> None:
+        """Add the sample of other rows."""
+        self._append(other._values, other._tags)
+
+    def _append(self, x_n: Floats, tags_n: UInt64s) -> None:
         stays_n = tags_n <= self._largest_tag
         self._values = np.append(self._values, x_n[stays_n])
         self._tags = np.append(self._tags, tags_n[stays_n])

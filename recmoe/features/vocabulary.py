@@ -1,8 +1,9 @@
-"""Vocabulary: count ids, cut the rare ones, look the others up; row 0 means unknown."""
+"""Vocabulary: cut the rare ids, look the others up; row 0 means unknown."""
 
 # n ids
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Protocol
 
@@ -12,14 +13,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recmoe.errors import DataError
-from recmoe.features.arrow_ids import IdValues
-from recmoe.features.id_keys import UInt64s, canonical, integers, keys, mix64, text_bytes
+from recmoe.features.id_keys import UInt64s, integers, keys, mix64, text_bytes
 from recmoe.features.key_index import KeyIndex
 from recmoe.features.schema import EncodingConfig, HashConfig, IndexConfig, VocabularyConfig
 
 Rows = NDArray[np.int64]
-
-_MERGE_AT = 1 << 20
 
 
 class RowLookup(Protocol):
@@ -116,6 +114,11 @@ class IndexedIds:
         return self._num_ids + 1
 
     def rows(self, ids: pa.Array, *, name: str) -> Rows:
+        if pa.types.is_int64(ids.type) and not ids.null_count:
+            numbers: Rows = ids.to_numpy()
+            # As unsigned numbers, negative ones lie beyond every table.
+            if numbers.view(np.uint64).max(initial=0) < self._num_ids:
+                return numbers + 1
         values, is_integer = integers(ids)
         is_inside = is_integer & (values >= 0) & (values < self._num_ids)
         if self._is_strict:
@@ -150,62 +153,39 @@ def build_lookup(encoding: EncodingConfig, *, learnt: RowLookup | None, seed: in
     return learnt
 
 
-class VocabularyCounter:
-    """Counts the ids of all features of a table, chunk by chunk; holds distinct ids only."""
+def most_frequent(counts: Iterable[pa.Table], config: VocabularyConfig, *, known: Vocabulary | None = None) -> pa.Table:
+    """The ids that get a row: most frequent first, equally frequent ones in order of their text.
 
-    def __init__(self) -> None:
-        self._pending: list[pa.Table] = []
-        self._num_pending = 0
-        self._num_merged = 0
+    Never holds more than two vocabularies; of parts that were cut before, the result is the same.
 
-    def add(self, ids: IdValues) -> None:
-        """Count the ids of a chunk; missing ones do not count."""
-        if ids.places is None:
-            found = pc.value_counts(ids.distinct.drop_null())
-            values, counts = found.field(0), found.field(1)
-        else:
-            # The place behind the last distinct id collects the nulls, which have place -1.
-            num_distinct = len(ids.distinct)
-            counted = np.bincount(np.where(ids.places < 0, num_distinct, ids.places), minlength=num_distinct + 1)
-            is_counted = pc.and_(ids.distinct.is_valid(), pa.array(counted[:num_distinct] > 0))
-            values, counts = ids.distinct.filter(is_counted), pa.array(counted[:num_distinct]).filter(is_counted)
-        self._append(values.cast(pa.large_string()), counts)
+    Args:
+        counts: tables with the columns ``id`` and ``count``, each id in one of them.
+        known: ids that have a row already; they are left out, and so much less room is left.
+    """
+    size = config.max_size - (0 if known is None else len(known.ids))
+    kept: list[pa.Table] = [pa.table({"id": pa.array([], pa.large_string()), "count": pa.array([], pa.int64())})]
+    num_kept = 0
+    for table in counts:
+        frequent = table.select(["id", "count"]).filter(pc.greater_equal(table["count"], config.min_count))
+        if known is not None:
+            frequent = frequent.filter(pa.array(known.rows(_whole(frequent["id"]), name="") == 0))
+        kept.append(frequent)
+        num_kept += frequent.num_rows
+        if num_kept > 2 * size:
+            kept = [_first(kept, size)]
+            num_kept = kept[0].num_rows
+    return _first(kept, size)
 
-    def add_repeated(self, id_: str | int, count: int) -> None:
-        """Count one id several times."""
-        if count:
-            values = canonical(pa.array([id_]))
-            self._append(values.cast(pa.large_string()), pa.array([count]))
 
-    def _append(self, ids: pa.Array, counts: pa.Array) -> None:
-        self._pending.append(pa.table({"id": ids, "count": counts.cast(pa.int64())}))
-        self._num_pending += len(ids)
-        # Merging only when as much is new as is merged keeps the whole pass linear.
-        if self._num_pending > max(_MERGE_AT, self._num_merged):
-            self._merge()
+def _first(parts: Sequence[pa.Table], size: int) -> pa.Table:
+    order = [("count", "descending"), ("id", "ascending")]
+    return pa.concat_tables(parts).sort_by(order).slice(0, size).combine_chunks()
 
-    def _merge(self) -> pa.Table:
-        table = pa.concat_tables(self._pending).group_by("id").aggregate([("count", "sum")])
-        table = table.select(["id", "count_sum"]).rename_columns(["id", "count"])
-        self._pending, self._num_pending, self._num_merged = [table], 0, table.num_rows
-        return table
 
-    def finish(self, config: VocabularyConfig, *, base: Vocabulary | None = None) -> Vocabulary:
-        """The ids that are frequent enough, most frequent first, equally frequent ones in order of their text.
-
-        Args:
-            config: which ids stay.
-            base: a vocabulary that grows: its ids keep their places, and new ones follow them.
-        """
-        kept = pa.array([], pa.large_string()) if base is None else base.ids.slice(0, config.max_size)
-        if not self._pending:
-            return Vocabulary(kept)
-        table = self._merge()
-        table = table.filter(pc.greater_equal(table["count"], config.min_count))
-        if len(kept):
-            table = table.filter(pa.array(Vocabulary(kept).rows(_whole(table["id"]), name="") == 0))
-        table = table.sort_by([("count", "descending"), ("id", "ascending")])
-        return Vocabulary(pa.concat_arrays([kept, *table["id"].slice(0, config.max_size - len(kept)).chunks]))
+def vocabulary_of(table: pa.Table, *, known: Vocabulary | None = None) -> Vocabulary:
+    """The vocabulary of ids that are cut and in order, behind those that are known."""
+    ids = _whole(table["id"])
+    return Vocabulary(ids if known is None else pa.concat_arrays([known.ids, ids]))
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

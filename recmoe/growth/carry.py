@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from recmoe.embeddings.logical import dense_parameters, dense_state, find_tables
-from recmoe.embeddings.pieces import move_rows
 from recmoe.embeddings.placement import PlacedModel
 from recmoe.errors import TrainingError
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.row_moves import row_sources
 from recmoe.growth.dense_names import Labels, NamedTensor, input_labels
 from recmoe.growth.earlier import EarlierModel
+from recmoe.growth.move_rows import move_rows
 from recmoe.training.dense_optimizer_state import set_dense_optimizer_state
 
 

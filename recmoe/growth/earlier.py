@@ -1,23 +1,27 @@
 """EarlierModel: a finished model to go on from, as a checkpoint or as a bundle."""
 
-from collections.abc import Iterator, Mapping, Sequence
+# N rows of a file, D floats per row
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from recmoe.embeddings.pieces import Piece
 from recmoe.embeddings.tables import PlainTables
 from recmoe.experiment import ExperimentConfig, experiment_from_json
-from recmoe.export.bundle_pieces import BundlePieces
+from recmoe.export.bundle_weights import BundleWeights
 from recmoe.export.manifest import Manifest
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.growth.dense_names import RANKER, NamedTensor, name_dense
 from recmoe.model import build_model
-from recmoe.training.checkpoint_folder import verify
-from recmoe.training.checkpoint_pieces import CheckpointPieces
+from recmoe.training.checkpoint_folder import read_manifest, verify
+from recmoe.training.pieces import Box, Piece
+from recmoe.training.snapshot import TENSORS
+from recmoe.training.stored_tensors import StoredTensors
 
 
 class StoredWeights(Protocol):
@@ -34,51 +38,77 @@ class StoredWeights(Protocol):
         """State of the dense optimizer for one weight, by slot."""
         ...
 
-    def table(self, name: str, slot: str | None = None) -> Iterator[Piece]:
-        """A table's weights, or a slot of its optimizer; nothing where it was not stored."""
+    def table(self, name: str, slot: str | None = None) -> Sequence[Box]:
+        """A table's weights, or a slot of its optimizer, in boxes of whole rows; nothing where it was not stored."""
+        ...
+
+    def close(self) -> None:
+        """Close what has been opened."""
         ...
 
 
 class StoredCheckpoint:
-    """Weights and optimizers of a checkpoint."""
+    """Weights and optimizers of a checkpoint, whatever processes and shards it was saved by.
+
+    Args:
+        directory: of the checkpoint; its manifest is read, its files are not verified.
+
+    Raises:
+        CheckpointError: it is missing, not committed, or of another format.
+    """
 
     def __init__(self, directory: Path) -> None:
-        self._pieces = CheckpointPieces(directory)
-        self.table_optimizer: str | None = self._pieces.about["table_optimizer"]
-        shapes = self._pieces.shapes
+        self.table_optimizer: str | None = read_manifest(directory)["about"]["table_optimizer"]
+        self._stored = StoredTensors(directory / TENSORS)
+        shapes = {name: tensor.shape for name, tensor in self._stored.tensors.items()}
         self.dense_shapes = {n.removeprefix("dense/"): shapes[n] for n in shapes if n.startswith("dense/")}
 
     def dense(self, name: str) -> Tensor:
-        return self._pieces.whole(f"dense/{name}")
+        return self._whole(f"dense/{name}")
 
     def dense_slots(self, name: str) -> dict[str, Tensor]:
         prefix = f"dense_optimizer/{name}/"
-        slots = (n.removeprefix(prefix) for n in self._pieces.shapes if n.startswith(prefix))
-        return {slot: self._pieces.whole(prefix + slot) for slot in slots}
+        slots = (stored.removeprefix(prefix) for stored in self._stored.tensors if stored.startswith(prefix))
+        return {slot: self._whole(prefix + slot) for slot in slots}
 
-    def table(self, name: str, slot: str | None = None) -> Iterator[Piece]:
+    def table(self, name: str, slot: str | None = None) -> Sequence[Box]:
         stored = f"tables/{name}" if slot is None else f"table_optimizer/{name}/{slot}"
-        if stored in self._pieces.shapes:
-            yield from self._pieces.pieces(stored)
+        return [self._stored.box(stored)] if stored in self._stored.tensors else []
+
+    def close(self) -> None:
+        self._stored.close()
+
+    def _whole(self, name: str) -> Tensor:
+        tensor = self._stored.tensors[name]
+        values = torch.empty(tensor.shape, dtype=tensor.dtype)
+        self._stored.read_into(values, name, (0,) * values.ndim)
+        return values
 
 
 class StoredBundle:
     """Weights of a bundle; what training needs beside them did not travel with it."""
 
     def __init__(self, directory: Path) -> None:
-        self._pieces = BundlePieces(directory)
+        self._weights = BundleWeights(directory)
         self.table_optimizer: str | None = None
-        self.dense_shapes = {RANKER + name: tensor.shape for name, tensor in self._pieces.dense.items()}
+        self.dense_shapes = {RANKER + name: tensor.shape for name, tensor in self._weights.dense.items()}
 
     def dense(self, name: str) -> Tensor:
-        return self._pieces.dense[name.removeprefix(RANKER)]
+        return self._weights.dense[name.removeprefix(RANKER)]
 
     def dense_slots(self, name: str) -> dict[str, Tensor]:  # noqa: ARG002
         return {}
 
-    def table(self, name: str, slot: str | None = None) -> Iterator[Piece]:
-        if slot is None:
-            yield from self._pieces.pieces(name)
+    def table(self, name: str, slot: str | None = None) -> Sequence[Box]:
+        if slot is not None:
+            return []
+        files = list(self._weights.files(name))
+        whole = (sum(len(rows_ND) for rows_ND in files), files[0].shape[1])
+        starts = accumulate((len(rows_ND) for rows_ND in files), initial=0)
+        return [Piece(name, whole, (start, 0), rows_ND) for start, rows_ND in zip(starts, files, strict=False)]
+
+    def close(self) -> None:
+        """Nothing stays open: files are mapped."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +120,10 @@ class EarlierModel:
     config: ExperimentConfig
     encoder: FeatureEncoder
     weights: StoredWeights
+
+    def close(self) -> None:
+        """Close the files of its weights."""
+        self.weights.close()
 
     def named_dense(self) -> dict[str, NamedTensor]:
         """What its dense weights stand for, by their names in its training model."""

@@ -9,24 +9,30 @@ PLE: Tang et al., RecSys 2020, https://doi.org/10.1145/3383313.3412236, equation
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from recmoe.moe.experts import Experts, Form
+from recmoe.moe.gates.softmax import gate_logits
 from recmoe.moe.linear import SidedInput, select_rows
 
 
 class Gate(Protocol):
-    """A module that weights the experts it sees, row by row."""
+    """A module that weights the experts it sees, row by row: ``shares`` of x · W."""
 
     is_sparse: bool
     """Most weights are exactly zero, so that it pays to compute only the experts of the others."""
+    weight_VD: nn.Parameter
 
     def __call__(self, x: Tensor | SidedInput) -> Tensor:
         """p_BV in float32, not negative, rows sum to one."""
+        ...
+
+    def shares(self, logits_BV: Tensor) -> Tensor:
+        """p_BV from x · W."""
         ...
 
 
@@ -122,7 +128,7 @@ class ExpertLayer(nn.Module):
             One h_BH per gate.
             p_BGE: gate weights in float32; zero where the mask is zero, rows sum to one.
         """
-        weights = [gate(x) for gate, x in zip(self.gates, inputs, strict=False)]
+        weights = self._weigh(inputs)
         weights_BGE = self._spread(weights)
         if self.is_sparse:
             return self._mix_chosen(inputs, weights_BGE), weights_BGE
@@ -135,6 +141,17 @@ class ExpertLayer(nn.Module):
             _weighted_sum([outputs[expert] for expert in seen], p_BV)
             for seen, p_BV in zip(self.seen, weights, strict=True)
         ], weights_BGE
+
+    def _weigh(self, inputs: Sequence[Tensor | SidedInput]) -> list[Tensor]:
+        """p_BV of every gate; neighbours that read the same input are multiplied in one go."""
+        weights: list[Tensor] = []
+        for _, pairs in groupby(zip(inputs, self.gates, strict=False), key=lambda pair: id(pair[0])):
+            run = list(pairs)
+            gates = [cast(Gate, gate) for _, gate in run]
+            weight_VD = torch.cat([gate.weight_VD for gate in gates]) if len(gates) > 1 else gates[0].weight_VD
+            logits = torch.split(gate_logits(run[0][0], weight_VD), [len(gate.weight_VD) for gate in gates], dim=1)
+            weights += [gate.shares(logits_BV) for gate, logits_BV in zip(gates, logits, strict=True)]
+        return weights
 
     def _spread(self, weights: Sequence[Tensor]) -> Tensor:
         """p_BGE: the weights of all gates, each in the columns of the experts that its gate sees."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recmoe.moe.linear import SidedInput, linear
+from recmoe.moe.linear import SidedInput, compute_dtype, linear, lowered
 
 Form = Literal["auto", "loop", "batched"]
 
@@ -85,13 +85,14 @@ class Experts(nn.Module):
         Returns:
             One output per expert, with the rows of its input.
         """
+        dtype = compute_dtype(self.weights_EOD[0])
         # unbind, not indexing: its backward writes one gradient for all experts instead of a full-size one for each.
         layers = [
-            (weight_EOD.unbind(0), bias_EO.unbind(0))
+            (weight_EOD.to(dtype).unbind(0), bias_EO.to(dtype).unbind(0))
             for weight_EOD, bias_EO in zip(self.weights_EOD, self.biases_EO, strict=True)
         ]
         outputs = []
-        for expert, x in enumerate(inputs):
+        for expert, x in enumerate(lowered(inputs, dtype)):
             for weights, biases in layers:
                 x = self._activate(linear(x, weights[expert], biases[expert]))
             assert isinstance(x, Tensor)
@@ -102,7 +103,8 @@ class Experts(nn.Module):
         """Form ``batched``: y_EBH, with one wide matmul per different input, then one batched matmul per layer."""
         firsts = []
         expert = 0
-        for x, count in self._runs(inputs):
+        dtype = compute_dtype(self.weights_EOD[0])
+        for x, count in self._runs(lowered(inputs, dtype)):
             weight_OD = self.weights_EOD[0][expert : expert + count].flatten(0, 1)
             bias_O = self.biases_EO[0][expert : expert + count].flatten(0, 1)
             firsts.append(linear(x, weight_OD, bias_O).view(-1, count, self.weights_EOD[0].shape[1]))

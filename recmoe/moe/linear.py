@@ -3,6 +3,7 @@
 # R requests, C candidates, S width of the shared part, I width of a candidate's own part,
 # D = S + I input width, O output width
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,3 +76,16 @@ def linear(x: Tensor | SidedInput, weight_OD: Tensor, bias_O: Tensor | None = No
 def select_rows(x: Tensor | SidedInput, rows_N: Tensor) -> Tensor | SidedInput:
     """Some rows of an input of either form."""
     return x.index_select(0, rows_N) if isinstance(x, Tensor) else x.index_select(rows_N)
+
+
+def compute_dtype(weight: Tensor) -> torch.dtype:
+    """What products with a weight are computed in: autocast's type where that is on, else the weight's own."""
+    device_type = weight.device.type
+    return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else weight.dtype
+
+
+def lowered(inputs: Sequence[Tensor | SidedInput], dtype: torch.dtype) -> list[Tensor | SidedInput]:
+    """Inputs in a type; one object given several times is cast once, and stays one object."""
+    # Autocast would cast an input anew, and its gradient back, for every expert that reads it.
+    cast = {id(x): x.to(dtype) for x in inputs}
+    return [cast[id(x)] for x in inputs]

@@ -78,7 +78,7 @@ def check_data(config: ExperimentConfig, *, cache_dir: Path) -> DataCheck:
         for split in SPLITS
         if getattr(config.data, split)
     }
-    encoder = learn_encoder(config, streams["train"])
+    encoder = learn_encoder(config, streams["train"], scratch=cache_dir / "scratch")
     checks: dict[Split, SplitCheck] = {}
     for split, stream in streams.items():
         check = SplitCheck(

@@ -3,12 +3,16 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from recmoe.errors import TrainingError
 from recmoe.training.checkpoint_folder import committed
+
+ENCODED = "encoded"
+"""Folder of encoded rows in a cache."""
 
 
 class RunFolder:
@@ -22,7 +26,8 @@ class RunFolder:
     metrics.jsonl    a line per logged step and validation
     report.json      metrics of the test split; report.html shows them
     bundle/          the model as it is served
-    cache/           CSV files as Parquet
+    cache/           CSV files as Parquet, encoded rows while the run needs them
+    scratch/         ids that exceed the memory of preparation, while it lasts
     state.json       status, tracking id, identity of the training files, best step
     """
 
@@ -38,12 +43,15 @@ class RunFolder:
         self.page = root / "report.html"
         self.bundle = root / "bundle"
         self.cache = root / "cache"
+        self.encoded = self.cache / ENCODED
+        self.scratch = root / "scratch"
         self._state = root / "state.json"
 
     def start(self, config: Mapping[str, Any], *, resume: bool) -> None:
         """Claim the folder for a run, or check that it belongs to the same run.
 
         A run without a checkpoint has nothing to lose: resumed with another config, it starts anew with that.
+        One that is only prepared need not be resumed, and what was learnt stays while its sections stay.
 
         Raises:
             TrainingError: it holds another run, or one and ``resume`` is off.
@@ -54,11 +62,12 @@ class RunFolder:
             self.root.mkdir(parents=True, exist_ok=True)
             write_atomically(self.config, json.dumps(config, indent=2))
             return
-        if not resume:
+        if not resume and self.state.get("status") not in ("preparing", "prepared"):
             raise TrainingError(f"{self.root} holds a run already; go on with --resume or choose another --run-dir")
         changed = sorted(_differences(_read(self.config), config))
         if changed and not committed(self.checkpoints):
-            shutil.rmtree(self.encoder, ignore_errors=True)
+            if any(path.startswith(LEARNT_FROM) for path in changed):
+                shutil.rmtree(self.encoder, ignore_errors=True)
             write_atomically(self.config, json.dumps(config, indent=2))
         elif changed:
             raise TrainingError(
@@ -101,10 +110,17 @@ class RunFolder:
 FREE_KEYS = (
     "tracking",
     "data.cache_dir",
+    "data.encoded_cache",
+    "data.memory_gb",
     "training.keep_checkpoints",
     "training.checkpoint_every",
+    "training.async_checkpoints",
     "training.timeout_s",
+    "training.pipeline",
 )
+
+LEARNT_FROM = ("data.", "inputs.", "tasks.")
+"""What vocabularies, statistics and the check of all rows depend on."""
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -142,3 +158,14 @@ def write_atomically(path: Path, text: str) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def emptied(folder: Path) -> Iterator[Path]:
+    """A folder that is there and empty, and is gone afterwards."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,70 +1,119 @@
-"""plan_tables(): where every table would go, before any worker is started."""
+"""plan_run(): where every table goes and what a step takes, before any worker is started or any machine rented."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 
-from recmoe.embeddings.logical import dense_parameters
-from recmoe.errors import ShardingError
+from recmoe.errors import DataError, SchemaError
 from recmoe.experiment import ExperimentConfig
-from recmoe.model import build_model
+from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.layout import InputLayout
+from recmoe.machine import Machine
+from recmoe.planning.costs import Costs, MachineCosts, assumed_costs
+from recmoe.planning.job import JobPlan, plan_job
+from recmoe.planning.rows import frequent_first, ids_per_row, planned_layout, tables_without_rows, with_rows
+from recmoe.planning.topology import GB, Topology
 from recmoe.runs.encoder import learn_encoder
+from recmoe.runs.folder import RunFolder
+from recmoe.training.precision import has_fast_bf16
+
+LOOPBACK_GB_PER_S = 2.0
+"""What one process sends to another of this machine through gloo, roughly."""
 
 
-@dataclass(frozen=True)
-class TablePlan:
-    """Placement of the tables, and the size of the rest."""
-
-    device: str
-    backend: str
-    tables: list[dict[str, Any]]
-    """Per table: table, rows, width, sharding, ranks, bytes."""
-    num_dense_parameters: int
-    """Replicated on every worker."""
-
-    @property
-    def num_bytes(self) -> int:
-        """Weights of all tables; optimizer state comes on top."""
-        return sum(row["bytes"] for row in self.tables)
-
-
-def plan_tables(config: ExperimentConfig, *, num_workers: int, cache_dir: Path) -> TablePlan:
-    """Learn the vocabularies from the training split, and place the tables they need.
+def plan_run(
+    config: ExperimentConfig,
+    *,
+    topology: Topology,
+    cache_dir: Path,
+    rows: Mapping[str, int] | None = None,
+    given_ids_per_row: Mapping[str, float] | None = None,
+    run_dir: Path | None = None,
+    measured: MachineCosts | None = None,
+    zipf: float = 1.1,
+) -> JobPlan:
+    """Plan a run from row counts, or from the vocabularies of a run or of the training split.
 
     Args:
-        num_workers: processes of the job; they need not exist.
+        topology: machines; they need not exist.
         cache_dir: where CSV files are converted, unless the config says otherwise.
+        rows: by table, different ids.
+        given_ids_per_row: by id_list feature.
+        run_dir: a run whose encoder knows the vocabularies.
+        measured: costs of this machine, used where the topology gives no rates.
+        zipf: exponent of the popularity of ids.
 
     Raises:
-        DataError, SchemaError: the training split cannot be read.
+        DataError, SchemaError: vocabularies are needed and the training split cannot be read.
         ShardingError: a placement that the device cannot do, or tables that do not fit.
     """
-    stream = config.data.build("train", seed=config.seed, cache_dir=cache_dir)
-    tasks = config.task_set()
-    encoder = learn_encoder(config, stream)
-    asked = config.training.device
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked)
-    layout = encoder.layout
-    backend = config.tables.resolved_backend()
-    problems = list(
-        config.tables.launch_problems(tables=layout.tables, device_type=device.type, world_size=num_workers)
+    precision = _precision(config, topology, measured)
+    return plan_job(
+        config,
+        _layout(config, rows or {}, run_dir, cache_dir),
+        topology=topology,
+        costs=_costs(topology, measured, precision),
+        precision=precision,
+        ids_per_row=ids_per_row(config.inputs, given_ids_per_row or {}),
+        frequent_first=frequent_first(config.inputs),
+        zipf=zipf,
     )
-    if problems:
-        raise ShardingError("; ".join(f"tables.{path}: {message}" for path, message in problems))
-    model = build_model(
-        layout=layout, tasks=tasks, config=config.model, tables=config.tables.build(layout=layout, seed=config.seed)
-    )
-    num_dense = sum(parameter.numel() for _, parameter in dense_parameters(model))
-    if backend == "plain":
-        rows = [
-            {"table": spec.name, "rows": spec.num_rows, "width": spec.width, "sharding": "whole", "ranks": [0],
-             "bytes": spec.num_rows * spec.width * 4}
-            for spec in layout.tables
-        ]  # fmt: skip
-        return TablePlan(device.type, backend, rows, num_dense)
-    from recmoe.embeddings.sharding import describe_plan, make_plan
 
-    plan = make_plan(model, config=config.tables, device=device, world_size=num_workers, local_world_size=num_workers)
-    return TablePlan(device.type, backend, describe_plan(plan, model), num_dense)
+
+def this_machine(device: Literal["auto", "cpu", "cuda"], *, num_workers: int) -> Topology:
+    """The computer this runs on, shared by some workers."""
+    machine = Machine.read(Path.cwd())
+    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+        memory = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 80e9
+        return Topology(
+            devices_per_node=num_workers,
+            device="cuda",
+            memory_gb=memory / GB,
+            host_memory_gb=machine.usable_memory_bytes / GB,
+        )
+    return Topology(
+        devices_per_node=num_workers,
+        device="cpu",
+        memory_gb=machine.usable_memory_bytes / GB / num_workers,
+        intra_node_gb_per_s=LOOPBACK_GB_PER_S,
+    )
+
+
+def _layout(config: ExperimentConfig, rows: Mapping[str, int], run_dir: Path | None, cache_dir: Path) -> InputLayout:
+    unknown = tables_without_rows(config.inputs, rows)
+    if not unknown:
+        return planned_layout(config.inputs, rows)
+    if run_dir is not None:
+        return with_rows(FeatureEncoder.load(RunFolder(run_dir).encoder).layout, rows)
+    try:
+        stream = config.data.build("train", seed=config.seed, cache_dir=cache_dir)
+        encoder = learn_encoder(config, stream, scratch=cache_dir / "scratch")
+    except (DataError, SchemaError) as error:
+        wanted = " ".join(f"--rows {name}=1e6" for name in unknown)
+        raise type(error)(f"{error}; without a log, say how many different ids there are, such as {wanted}") from error
+    return with_rows(encoder.layout, rows)
+
+
+def _precision(config: ExperimentConfig, topology: Topology, measured: MachineCosts | None) -> Literal["fp32", "bf16"]:
+    """What ``auto`` means there: every GPU that is worth planning for multiplies bf16 in hardware."""
+    asked = config.training.precision
+    if asked != "auto":
+        return asked
+    if topology.device == "cuda":
+        return "bf16"
+    if topology.known_rates is None and measured is not None:
+        return "bf16" if measured.bf16 is not None else "fp32"
+    return "bf16" if has_fast_bf16(torch.device("cpu")) else "fp32"
+
+
+def _costs(topology: Topology, measured: MachineCosts | None, precision: Literal["fp32", "bf16"]) -> Costs | None:
+    rates = topology.known_rates
+    if rates is not None:
+        return assumed_costs(rates, topology.efficiency, precision)
+    if measured is None:
+        return None
+    found = measured.bf16 if precision == "bf16" else measured.fp32
+    # Workers on a CPU share its cores.
+    return found if found is None or topology.device == "cuda" else found.shared_by(topology.devices_per_node)

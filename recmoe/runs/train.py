@@ -1,25 +1,27 @@
 """A run from config to bundle: prepare, train (however it is launched), record."""
 
 import logging
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from recmoe.config import dump_config
+from recmoe.data.loader import Split
 from recmoe.data.parquet import ParquetStream
 from recmoe.errors import DataError, RecmoeError, TrainingError
 from recmoe.evaluation.report import Report
 from recmoe.experiment import ExperimentConfig
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.features.schema import IndexConfig, NumericFeature
 from recmoe.growth.carry import check_widths
-from recmoe.growth.earlier import WarmStart
-from recmoe.runs.encoder import check_rows, learn_encoder
+from recmoe.growth.earlier import EarlierModel, WarmStart
+from recmoe.runs.encoded import has_index, keep_splits
+from recmoe.runs.encoder import ReadHere, Reading
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.source import RUNS
 from recmoe.runs.warm_start import remember_warm_start
-from recmoe.runs.worker import Split, open_split, run_worker
+from recmoe.runs.worker import open_split, run_worker
 from recmoe.tracking.tracker import Tracker, metric_name
 from recmoe.training.checkpoint_folder import committed
 from recmoe.training.follow import CurveFollower
@@ -81,7 +83,7 @@ def train_run(
     folder.update_state(status="running", tracking_run_id=tracker.run_id)
     try:
         tracker.log_config(dump_config(config))
-        prepare(config, folder)
+        prepare(config, folder, is_quiet=is_quiet)
         tracker.log_metrics(_id_updates(folder), step=0)
         with CurveFollower(
             folder.metrics,
@@ -100,14 +102,22 @@ def train_run(
         tracker.finish("failed" if isinstance(error, RecmoeError) else "killed")
         raise
     tracker.finish()
+    # In data.cache_dir they stay, for the next run.
+    shutil.rmtree(folder.encoded, ignore_errors=True)
     folder.update_state(status="finished")
     return _result(folder)
 
 
-def prepare(config: ExperimentConfig, folder: RunFolder) -> FeatureEncoder:
-    """Learn vocabularies and statistics from the training split, once per run.
+def prepare(
+    config: ExperimentConfig, folder: RunFolder, reading: Reading | None = None, *, is_quiet: bool = True
+) -> FeatureEncoder:
+    """Learn vocabularies and statistics from the training split, once per run, check all rows and encode the splits.
 
     Files that were mended before the first checkpoint are learnt from anew.
+
+    Args:
+        reading: who reads the rows; this process by default.
+        is_quiet: no progress on the terminal.
 
     Raises:
         TrainingError: the files are not those that the run's checkpoints belong to.
@@ -123,25 +133,29 @@ def prepare(config: ExperimentConfig, folder: RunFolder) -> FeatureEncoder:
         )
     if folder.encoder.exists() and (has_checkpoints or known == stream.identity):
         try:
-            return FeatureEncoder.load(folder.encoder)
+            encoder = FeatureEncoder.load(folder.encoder)
         except DataError as error:
             raise TrainingError(
                 f"{error}; or remove {folder.encoder} and resume: it is learnt again from the same files"
             ) from error
-    splits: dict[Split, ParquetStream] = {"train": stream}
-    for split in ("validation", "test"):
-        if getattr(config.data, split):
-            splits[split] = open_split(config, folder, split)
+        # They are there already, unless they are lost or damaged.
+        keep_splits(config, folder, _with_others(config, folder, stream), encoder, is_quiet=is_quiet)
+        return encoder
+    splits = _with_others(config, folder, stream)
     folder.update_state(skipped=_skipped(splits))
-    told = folder.state.get("warm_start")
-    earlier = None if told is None else WarmStart.from_json(told).open()
-    encoder = learn_encoder(config, stream, base=None if earlier is None else earlier.encoder)
+    shutil.rmtree(folder.encoded, ignore_errors=True)  # By an encoder that is not this run's any more.
+    earlier = _earlier(folder)
+    by = reading or ReadHere()
+    base = None if earlier is None else earlier.encoder
+    encoder = by.learn(config, stream, scratch=folder.scratch, base=base)
     if earlier is not None:
         check_widths(earlier, encoder)
-    for split, rows in splits.items():
-        # Of the training rows, only ids that are row numbers have not been looked at yet.
-        if split != "train" or _has_index(config):
-            check_rows(rows, encoder)
+    # Others leave the splits to the run itself: it may be far away when training begins.
+    if reading is not None or not keep_splits(config, folder, splits, encoder, is_quiet=is_quiet):
+        for split, rows in splits.items():
+            # Of the training rows, only ids that are row numbers have not been looked at yet.
+            if split != "train" or has_index(config):
+                by.check(rows, encoder, scratch=folder.scratch)
     encoder.save(folder.encoder)
     folder.update_state(
         id_updates={table: asdict(ids.last) for table, ids in encoder.state.dynamic.items() if ids.last}
@@ -150,9 +164,19 @@ def prepare(config: ExperimentConfig, folder: RunFolder) -> FeatureEncoder:
     return encoder
 
 
-def _has_index(config: ExperimentConfig) -> bool:
-    features = config.inputs.features.values()
-    return any(not isinstance(one, NumericFeature) and isinstance(one.encoding, IndexConfig) for one in features)
+def _earlier(folder: RunFolder) -> EarlierModel | None:
+    """The model that the run was told to go on from."""
+    told = folder.state.get("warm_start")
+    return None if told is None else WarmStart.from_json(told).open()
+
+
+def _with_others(config: ExperimentConfig, folder: RunFolder, stream: ParquetStream) -> dict[Split, ParquetStream]:
+    """The training split and those that the config names beside it."""
+    splits: dict[Split, ParquetStream] = {"train": stream}
+    for split in ("validation", "test"):
+        if getattr(config.data, split):
+            splits[split] = open_split(config, folder, split)
+    return splits
 
 
 def _skipped(splits: Mapping[Split, ParquetStream]) -> dict[str, str]:

@@ -3,12 +3,13 @@
 import json
 import logging
 from collections.abc import Mapping
-from typing import Literal
+from contextlib import closing
 
 import torch
 
 from recmoe.config import dump_config
-from recmoe.data.loader import BatchLoader
+from recmoe.data.encoded_rows import EncodedRows
+from recmoe.data.loader import BatchLoader, Split
 from recmoe.data.parquet import ParquetStream
 from recmoe.embeddings.logical import copy_into, dense_parameters, dense_state, unwrap
 from recmoe.embeddings.placement import place
@@ -26,20 +27,23 @@ from recmoe.growth.carry import carry_over
 from recmoe.growth.dense_names import name_dense
 from recmoe.growth.earlier import WarmStart
 from recmoe.model import MultiTaskRanker, TrainingModel, build_model
+from recmoe.runs.encoded import open_cache
 from recmoe.runs.folder import RunFolder, write_atomically
 from recmoe.training.checkpoint import CheckpointStore, load_weights
 from recmoe.training.checkpoint_folder import committed, step_folder
 from recmoe.training.loop import Trainer, TrainResult, Validation
 from recmoe.training.position import Position
-from recmoe.training.runtime import Runtime, resolve_precision
+from recmoe.training.precision import resolve_precision
+from recmoe.training.runtime import Runtime
 from recmoe.training.stop import StopSignal
 
 _logger = logging.getLogger(__name__)
 
-Split = Literal["train", "validation", "test"]
-
 NUM_REPLAY_ROWS = 1000
 """Raw rows that travel in the bundle with the training model's scores; every copy of the model must repeat them."""
+
+CORES_PER_ENCODER = 4
+"""One thread of that many encodes, where rows are not encoded before."""
 
 
 def run_worker(
@@ -58,6 +62,7 @@ def run_worker(
         folder.update_state(
             status="interrupted" if result.is_interrupted else "trained",
             step=result.position.step,
+            num_samples=result.position.num_samples,
             best_step=result.position.best_step,
             best_value=result.position.best_value,
             samples_per_s=result.position.samples_per_s,
@@ -80,6 +85,7 @@ class _Job:
         self.encoder = FeatureEncoder.load(folder.encoder)
         self.tasks = config.task_set()
         self._streams: dict[Split, ParquetStream] = {}
+        self._encoded_rows: dict[Split, EncodedRows | None] = {}
         self.placed = place(
             self._training_model(), config=config.tables, device=runtime.device, find_unused_parameters=False
         )
@@ -93,6 +99,7 @@ class _Job:
             table_optimizer=self.placed.table_optimizer,
             fingerprint=self.encoder.fingerprint,
             keep=config.training.keep_checkpoints,
+            is_async=config.training.async_checkpoints,
         )
         if runtime.is_main:
             write_atomically(folder.plan, json.dumps(self.placed.plan, indent=2))
@@ -117,10 +124,15 @@ class _Job:
 
     @property
     def ranker(self) -> MultiTaskRanker:
+        """The model that will serve."""
+        return self._model.ranker
+
+    @property
+    def _model(self) -> TrainingModel:
         """The model inside whatever shards and replicates it."""
         model = unwrap(self.placed.model)
         assert isinstance(model, TrainingModel)
-        return model.ranker
+        return model
 
     def train(self, stop: StopSignal) -> TrainResult:
         """Go on from the last committed checkpoint, or start."""
@@ -134,13 +146,13 @@ class _Job:
         if self.runtime.is_main:
             self.folder.forget_after(position.step)
             self.folder.update_state(num_steps=num_steps, world_size=self.runtime.world_size)
-        with stop:
+        with stop, self.checkpoints.finishing():
             trainer = Trainer(
                 model=self.placed.model,
                 dense_optimizer=self.dense_optimizer,
                 table_optimizer=self.placed.table_optimizer,
                 stream=stream,
-                loader=self._loader(stream, training.batch_size),
+                loader=self._loader("train", training.batch_size),
                 validate=self._validate,
                 validation=self._validation(),
                 save=self._save,
@@ -150,6 +162,7 @@ class _Job:
                 runtime=self.runtime,
                 task_names=self.tasks.names,
                 stop=stop,
+                prepare=self._model.prepare,
             )
             return trainer.train(position, num_steps=num_steps)
 
@@ -174,7 +187,10 @@ class _Job:
     def write_bundle(self) -> None:
         """Copy the model into plain tables and prove that it scores raw rows as the training model does."""
         stream = self._stream("test" if self.config.data.test else "train")
-        rows = next(iter(stream.chunks(batch_size=NUM_REPLAY_ROWS)))
+        columns = self.encoder.columns(with_labels=False)
+        rows = next(
+            stream.blocks_in_file_order([(0, stream.num_rows)], batch_size=NUM_REPLAY_ROWS, columns=columns)
+        ).table
         self.ranker.eval()
         with torch.no_grad():
             batch = self.encoder.encode(rows, with_labels=False).to(self.runtime.device)
@@ -217,13 +233,14 @@ class _Job:
             architecture=self.config.model.architecture,
             encoder=self.encoder,
         )
-        report = carry_over(
-            WarmStart.from_json(told).open(),
-            placed=self.placed,
-            named=named,
-            dense_optimizer=self.dense_optimizer,
-            encoder=self.encoder,
-        )
+        with closing(WarmStart.from_json(told).open()) as earlier:
+            report = carry_over(
+                earlier,
+                placed=self.placed,
+                named=named,
+                dense_optimizer=self.dense_optimizer,
+                encoder=self.encoder,
+            )
         if self.runtime.is_main:
             write_atomically(self.folder.warm_start, json.dumps(report.to_json(), indent=2))
 
@@ -260,8 +277,7 @@ class _Job:
         return None if stopping is None else report.value(stopping.metric)
 
     def _score(self, split: Split, config: EvaluationConfig) -> Scored:
-        stream = self._stream(split)
-        loader = self._loader(stream, self.config.training.evaluation_batch_size)
+        loader = self._loader(split, self.config.training.evaluation_batch_size)
         return predict_rows(self.ranker, loader, slices=config.slices, gather=self.runtime.gather)
 
     def _stream(self, split: Split) -> ParquetStream:
@@ -270,15 +286,25 @@ class _Job:
             self._streams[split] = open_split(self.config, self.folder, split)
         return self._streams[split]
 
-    def _loader(self, stream: ParquetStream, batch_size: int) -> BatchLoader:
+    def _loader(self, split: Split, batch_size: int) -> BatchLoader:
         return BatchLoader(
-            stream,
+            self._stream(split),
             self.encoder,
             batch_size=batch_size,
             rank=self.runtime.rank,
             world_size=self.runtime.world_size,
             device=self.runtime.device,
+            # The model needs the other cores.
+            num_threads=max(1, torch.get_num_threads() // CORES_PER_ENCODER),
+            encoded=self._encoded(split),
         )
+
+    def _encoded(self, split: Split) -> EncodedRows | None:
+        """The split as ``prepare`` has encoded it; None where it has not, or on a machine that cannot see it."""
+        if split not in self._encoded_rows and self.config.data.encoded_cache != "off":
+            cache = open_cache(self.config, self.folder, self.encoder)
+            self._encoded_rows[split] = cache.open(self._stream(split))
+        return self._encoded_rows.get(split)
 
     def _save(self, position: Position) -> None:
         self.checkpoints.save(position.step, position.to_json(), is_best=position.best_step == position.step)

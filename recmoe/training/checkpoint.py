@@ -6,52 +6,63 @@ A checkpoint is a folder::
         manifest.json       size and SHA-256 of every file, fingerprint of schema and config
         state.json          what the caller wants back: step, cursor, schedule, best value …
         rng-0.json …        random generators of every rank
-        tensors/            torch.distributed.checkpoint: tables/<table>, table_optimizer/<table>/<slot>,
-                            dense/<parameter>, dense_optimizer/<parameter>/<slot>
+        tensors/            tables/<table>, table_optimizer/<table>/<slot>, dense/<parameter>,
+                            dense_optimizer/<parameter>/<slot>; ``tensor_files`` describes the files
 
 The names are those of the logical model, whole tables and not shards: another number of
-processes, another sharding and the other back end find what they need.
+processes, another sharding and the other back end find what they need. A rank writes the shards
+that it holds and reads the boxes that it needs; no rank ever holds a whole model.
+
+Saving beside the training::
+
+    training   … step │ copy own share │ step  step  step  step … │ next save: wait, raise, copy …
+    thread             └─ write, hash, sync ─ gather names ─ commit, prune ─┘
+
+The step waits for the copy alone, which takes as much host memory as this rank's share of tables and
+optimizer state; it is kept for the next save. Where there is no room for it, and where
+``training.async_checkpoints`` is off, the step waits for the commit. The threads of all ranks talk over
+a group of their own, so that their messages never meet those of the training, and an error in one of
+them is raised in all ranks at the next save or at the end.
 """
 
 import json
-import shutil
-import warnings
+import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load as read_tensors
-from torch.distributed.checkpoint.state_dict_saver import save as write_tensors
 
-from recmoe.embeddings.logical import dense_state, find_tables
 from recmoe.embeddings.placement import TableOptimizer
 from recmoe.errors import CheckpointError
 from recmoe.training import checkpoint_folder
+from recmoe.training.checkpoint_fit import check_shapes, check_slots
 from recmoe.training.checkpoint_folder import step_folder
-from recmoe.training.dense_optimizer_state import (
-    dense_optimizer_state,
-    empty_dense_optimizer_state,
-    set_dense_optimizer_state,
-)
-from recmoe.training.rng import restore_rng, rng_state
-from recmoe.training.together import gather, is_alone, rank, together, world_size
+from recmoe.training.dense_optimizer_state import empty_dense_optimizer_state, set_dense_optimizer_state
+from recmoe.training.pieces import pieces_here
+from recmoe.training.rng import restore_rng
+from recmoe.training.snapshot import STATE, TENSORS, Snapshot, prefixed, rng_file, slots_of, take, weights_of, write
+from recmoe.training.staging import Staging, free_bytes
+from recmoe.training.stored_tensors import StoredTensor, StoredTensors
+from recmoe.training.together import check_shared, gather, is_alone, rank, together, world_size
+
+LOG = logging.getLogger(__name__)
 
 
 class CheckpointStore:
-    """The checkpoints of one run: the newest ones and the best.
+    """The checkpoints of one run: the newest ones and the best. Making one is collective.
 
     Args:
         root: the run's folder of checkpoints, on a disk that all ranks share.
         model, dense_optimizer, table_optimizer: what is saved and restored.
         fingerprint: of the schema, vocabularies and config that the weights belong to.
         keep: newest checkpoints kept; the best one is kept beside them.
+        is_async: whether ``save`` returns before the checkpoint is committed.
     """
 
     def __init__(
@@ -63,6 +74,7 @@ class CheckpointStore:
         table_optimizer: TableOptimizer,
         fingerprint: str,
         keep: int = 2,
+        is_async: bool = False,
     ) -> None:
         self._root = root
         self._model = model
@@ -70,11 +82,21 @@ class CheckpointStore:
         self._table_optimizer = table_optimizer
         self._fingerprint = fingerprint
         self._keep = keep
+        self._is_async = is_async
+        self._staging = Staging()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._group = None if is_alone() else dist.new_group(backend="gloo")
+        self._under_way: Future[None] | None = None
+        self._verified: Path | None = None
 
     def save(self, step: int, state: Mapping[str, Any], *, is_best: bool = False) -> None:
-        """Commit a checkpoint, then remove those no longer kept. Collective; see ``save``."""
-        save(
-            step_folder(self._root, step),
+        """Commit a checkpoint, now or beside the training, then remove those no longer kept. Collective.
+
+        Raises:
+            CheckpointError: in every rank, for this checkpoint or for the one before, whose end is awaited.
+        """
+        self.finish()
+        snapshot = take(
             model=self._model,
             dense_optimizer=self._dense_optimizer,
             table_optimizer=self._table_optimizer,
@@ -82,74 +104,74 @@ class CheckpointStore:
             fingerprint=self._fingerprint,
             is_best=is_best,
         )
-        together(lambda: checkpoint_folder.prune(self._root, step=step, keep=self._keep) if rank() == 0 else None)
+        # Whether there is room is each rank's own affair: those that wait and those that do not meet in the group.
+        if self._is_async and self._has_room(snapshot):
+            copies, wait = self._staging.copy(snapshot.pieces)
+            snapshot = replace(snapshot, pieces=copies, wait=wait)
+            self._under_way = self._thread.submit(self._commit, step, snapshot)
+        else:
+            self._commit(step, snapshot)
+
+    def finish(self) -> None:
+        """Wait for the save that is under way, if there is one; CheckpointError, in every rank, if it failed."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
+
+    @contextmanager
+    def finishing(self) -> Iterator[None]:
+        """At the end of a ``with``, nothing is under way; an error inside comes before one of a save."""
+        try:
+            yield
+        except BaseException:
+            with suppress(CheckpointError, RuntimeError):
+                self.finish()
+            raise
+        self.finish()
 
     def load(self, step: int) -> dict[str, Any]:
         """Put the run back to a step. Collective; see ``load``."""
+        self.finish()
+        directory = step_folder(self._root, step)
         return load(
-            step_folder(self._root, step),
+            directory,
             model=self._model,
             dense_optimizer=self._dense_optimizer,
             table_optimizer=self._table_optimizer,
             fingerprint=self._fingerprint,
+            is_verified=directory == self._verified,
         )
 
     def latest(self) -> int | None:
         """Step of the newest good checkpoint; damaged ones are skipped with a warning. Collective."""
-        folder = latest(self._root)
-        return None if folder is None else checkpoint_folder.step_of(folder)
+        self.finish()
+        check_shared(self._root)
+        self._verified = latest(self._root)
+        return None if self._verified is None else checkpoint_folder.step_of(self._verified)
+
+    def _has_room(self, snapshot: Snapshot) -> bool:
+        missing, free = self._staging.missing_bytes(snapshot.pieces), free_bytes()
+        if missing > free:
+            self._is_async = False
+            LOG.warning(
+                "checkpoints are saved while the training waits: a copy of %.1f GB does not fit the %.1f GB of free "
+                "memory; training.async_checkpoints: false does so without this warning",
+                missing / 1e9,
+                free / 1e9,
+            )
+        return missing <= free
+
+    def _commit(self, step: int, snapshot: Snapshot) -> None:
+        write(step_folder(self._root, step), snapshot, self._group)
+        together(
+            lambda: checkpoint_folder.prune(self._root, step=step, keep=self._keep) if rank() == 0 else None,
+            self._group,
+        )
 
 
-def save(
-    directory: Path,
-    *,
-    model: nn.Module,
-    dense_optimizer: torch.optim.Optimizer,
-    table_optimizer: TableOptimizer,
-    state: Mapping[str, Any],
-    fingerprint: str,
-    is_best: bool = False,
-) -> None:
-    """Commit a checkpoint to ``directory``, which is complete or does not exist. Collective.
-
-    Args:
-        directory: ``checkpoint_folder.step_folder(root, step)``, on a disk that all ranks share.
-        model: plain or sharded.
-        state: JSON values that ``load`` gives back; rank 0's are kept.
-        fingerprint: of the schema, vocabularies and config that the weights belong to.
-        is_best: whether to keep it when newer ones push out the old.
-
-    Raises:
-        CheckpointError: in every rank; nothing of the checkpoint is left, older ones stay.
-    """
-    part = checkpoint_folder.temporary_folder(directory)
-    tensors = {
-        **_weights(model),
-        **_prefixed("table_optimizer", _flat(table_optimizer.state())),
-        **_prefixed("dense_optimizer", dense_optimizer_state(model, dense_optimizer)),
-    }
-    about = {
-        "fingerprint": fingerprint,
-        "world_size": world_size(),
-        "table_optimizer": table_optimizer.rule.kind,
-        "is_best": is_best,
-    }
-    try:
-        together(lambda: checkpoint_folder.prepare(directory) if rank() == 0 else None)
-        together(lambda: _write(tensors, part / "tensors"))
-        together(lambda: _write_small_files(part, state))
-        names = checkpoint_folder.file_names(part)[rank() :: world_size()]
-        hashes = gather(together(lambda: checkpoint_folder.fingerprint_files(part, names)))
-        files = {name: entry for entries in hashes for name, entry in entries.items()}
-        together(lambda: checkpoint_folder.commit(part, directory, files=files, about=about) if not rank() else None)
-    except CheckpointError as error:
-        if rank() == 0:
-            shutil.rmtree(part, ignore_errors=True)
-        free_gb = shutil.disk_usage(next(path for path in directory.parents if path.exists())).free / 1e9
-        raise CheckpointError(
-            f"checkpoint {directory.name} could not be saved in {directory.parent} ({free_gb:.2f} GB free): {error}; "
-            "older checkpoints are untouched: free some space or mend the cause, then resume"
-        ) from error
+def save(directory: Path, *, is_best: bool = False, **parts: Any) -> None:
+    """Commit a checkpoint to ``directory`` while the caller waits; see ``snapshot.take`` and ``write``. Collective."""
+    write(directory, take(is_best=is_best, **parts))
 
 
 def load(
@@ -159,11 +181,15 @@ def load(
     dense_optimizer: torch.optim.Optimizer,
     table_optimizer: TableOptimizer,
     fingerprint: str,
+    is_verified: bool = False,
 ) -> dict[str, Any]:
     """Put a run back to where it was saved. Collective.
 
     Learning rates stay the caller's. The random state of a rank is restored where the checkpoint was saved by
     as many processes; another number of processes keeps its own.
+
+    Args:
+        is_verified: whether the hashes of its files have been checked just now.
 
     Returns:
         The ``state`` given to ``save``.
@@ -171,35 +197,39 @@ def load(
     Raises:
         CheckpointError: in every rank, for a checkpoint that is not committed, damaged or of another model.
     """
-    saved = together(lambda: _open(directory, model=model, fingerprint=fingerprint))
-    together(lambda: _check_slots(saved, directory, model=model, table_optimizer=table_optimizer))
-    optimizer = empty_dense_optimizer_state(saved.shapes, model, dense_optimizer)
-    tensors = {
-        **_weights(model),
-        **_prefixed("table_optimizer", _flat(table_optimizer.state())),
-        **_prefixed("dense_optimizer", optimizer),
-    }
-    _fill(tensors, directory)
+    saved = together(lambda: _open(directory, model=model, fingerprint=fingerprint, is_verified=is_verified))
+    kind = saved.about["table_optimizer"]
+    together(lambda: check_slots(saved.tensors, directory, kind=kind, model=model, table_optimizer=table_optimizer))
+    optimizer = empty_dense_optimizer_state(saved.tensors, model, dense_optimizer)
+    _fill({**weights_of(model), **slots_of(table_optimizer), **prefixed("dense_optimizer", optimizer)}, directory)
     set_dense_optimizer_state(optimizer, model, dense_optimizer)
     table_optimizer.after_load()
     if saved.about["world_size"] == world_size():
-        restore_rng(json.loads((directory / f"rng-{rank()}.json").read_text()))
+        restore_rng(json.loads((directory / rng_file(rank())).read_text()))
     return saved.state
 
 
 def load_weights(directory: Path, *, model: nn.Module, fingerprint: str) -> dict[str, Any]:
     """Like ``load``, but for the weights alone: to evaluate, to export, to start another run from. Collective."""
     saved = together(lambda: _open(directory, model=model, fingerprint=fingerprint))
-    _fill(_weights(model), directory)
+    _fill(weights_of(model), directory)
     return saved.state
 
 
 def latest(root: Path) -> Path | None:
-    """The newest good checkpoint of a run, the same in every rank; damaged ones are skipped with a warning."""
-    found: list[Path | None] = [together(lambda: checkpoint_folder.newest_good(root) if rank() == 0 else None)]
-    if not is_alone():
-        dist.broadcast_object_list(found, src=0)
-    return found[0]
+    """The newest good checkpoint of a run, the same in every rank; damaged ones are skipped with a warning.
+
+    Collective: every rank reads and hashes its part of the files.
+    """
+    for folder in gather(together(lambda: checkpoint_folder.committed(root) if rank() == 0 else []))[0]:
+        try:
+            together(lambda: checkpoint_folder.verify(folder, part=rank(), num_parts=world_size()))  # noqa: B023
+        except CheckpointError as error:
+            if rank() == 0:
+                checkpoint_folder.LOG.warning("skipped: %s", error)
+        else:
+            return folder
+    return None
 
 
 @dataclass(frozen=True)
@@ -208,91 +238,32 @@ class _Saved:
 
     about: dict[str, Any]
     state: dict[str, Any]
-    shapes: dict[str, TensorStorageMetadata]
+    tensors: Mapping[str, StoredTensor]
 
 
-def _open(directory: Path, *, model: nn.Module, fingerprint: str) -> _Saved:
+def _open(directory: Path, *, model: nn.Module, fingerprint: str, is_verified: bool = False) -> _Saved:
     """Verify this rank's share of the files; read what is small."""
-    about = checkpoint_folder.verify(directory, part=rank(), num_parts=world_size())["about"]
+    if is_verified:
+        about = checkpoint_folder.read_manifest(directory)["about"]
+    else:
+        about = checkpoint_folder.verify(directory, part=rank(), num_parts=world_size())["about"]
     if about["fingerprint"] != fingerprint:
         raise CheckpointError(
             f"{directory} belongs to another schema or config (fingerprint {about['fingerprint'][:12]} there, "
             f"{fingerprint[:12]} here); resume with the config and encoder that it was made with, or start a new run"
         )
-    metadata = FileSystemReader(directory / "tensors").read_metadata()
-    shapes = {
-        name: entry for name, entry in metadata.state_dict_metadata.items() if isinstance(entry, TensorStorageMetadata)
-    }
-    _check_shapes(shapes, directory, model=model)
-    return _Saved(about, json.loads((directory / "state.json").read_text()), shapes)
+    with StoredTensors(directory / TENSORS) as stored:
+        tensors = stored.tensors
+    check_shapes(tensors, directory, model=model)
+    return _Saved(about, json.loads((directory / STATE).read_text()), tensors)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without torch's remarks that there is one process, and that ShardedTensor, torchrec's, will go."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        warnings.filterwarnings("ignore", message="Please use DTensor")
-        yield
-
-
-def _write(tensors: dict[str, Tensor], folder: Path) -> None:
-    """Write this rank's shards. Collective."""
-    with _quiet():
-        write_tensors(tensors, storage_writer=FileSystemWriter(folder), no_dist=is_alone())
-
-
-def _fill(tensors: dict[str, Tensor], directory: Path) -> None:
-    """Read live tensors in place. Collective."""
+def _fill(tensors: Mapping[str, Tensor], directory: Path) -> None:
+    """Read live tensors in place, what this rank holds of them. Collective."""
 
     def read() -> None:
-        with _quiet():
-            read_tensors(tensors, storage_reader=FileSystemReader(directory / "tensors"), no_dist=is_alone())
+        with StoredTensors(directory / TENSORS) as stored, torch.no_grad():
+            for piece in pieces_here(tensors):
+                stored.read_into(piece.values, piece.name, piece.start)
 
     together(read)
-
-
-def _check_shapes(shapes: Mapping[str, TensorStorageMetadata], directory: Path, *, model: nn.Module) -> None:
-    expected = {
-        **{f"tables/{spec.name}": (spec.num_rows, spec.width) for spec in find_tables(model)[1].layout.tables},
-        **{f"dense/{name}": tuple(tensor.shape) for name, tensor in dense_state(model).items()},
-    }
-    found = {name: tuple(entry.size) for name, entry in shapes.items() if name.startswith(("tables/", "dense/"))}
-    if expected != found:
-        name = min(name for name in {*expected, *found} if expected.get(name) != found.get(name))
-        raise CheckpointError(
-            f"{directory} holds another model: {name} has shape {found.get(name, 'none')} there and "
-            f"{expected.get(name, 'none')} here; use the config that it was made with"
-        )
-
-
-def _check_slots(saved: _Saved, directory: Path, *, model: nn.Module, table_optimizer: TableOptimizer) -> None:
-    expected = {
-        f"table_optimizer/{spec.name}/{slot}"
-        for spec in find_tables(model)[1].layout.tables
-        for slot in table_optimizer.rule.slots(spec.num_rows, spec.width)
-    }
-    kind = saved.about["table_optimizer"]
-    if kind != table_optimizer.rule.kind or not expected <= saved.shapes.keys():
-        raise CheckpointError(
-            f"{directory} was saved with tables.optimizer.kind: {kind}, not {table_optimizer.rule.kind}; "
-            "resume with the same, or start a new run"
-        )
-
-
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    return {**_prefixed("tables", find_tables(model)[1].table_weights()), **_prefixed("dense", dense_state(model))}
-
-
-def _flat(state: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    return {f"{owner}/{slot}": tensor for owner, slots in state.items() for slot, tensor in slots.items()}
-
-
-def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
-
-
-def _write_small_files(part: Path, state: Mapping[str, Any]) -> None:
-    checkpoint_folder.write_synced(part / f"rng-{rank()}.json", json.dumps(rng_state()))
-    if rank() == 0:
-        checkpoint_folder.write_synced(part / "state.json", json.dumps(dict(state)))

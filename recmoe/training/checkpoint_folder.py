@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from recmoe.errors import CheckpointError
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 LOG = logging.getLogger(__name__)
 
 
@@ -26,19 +27,22 @@ def step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
-def temporary_folder(folder: Path) -> Path:
-    """Where a checkpoint is written before it is committed."""
-    return folder.with_name(f".{folder.name}.part")
-
-
 def prepare(folder: Path) -> Path:
-    """An empty temporary folder beside ``folder``; what killed saves left there is removed."""
+    """An empty temporary folder beside ``folder``; what killed saves left there is removed.
+
+    Its name is used once: a process that outlives its job must not write into what the next one commits.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(".step-*"):
-        shutil.rmtree(left)
-    part = temporary_folder(folder)
+    for left in uncommitted(folder.parent):
+        shutil.rmtree(left, ignore_errors=True)
+    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     part.mkdir()
     return part
+
+
+def uncommitted(root: Path) -> list[Path]:
+    """What saves that were killed, or are under way, have left in a folder of checkpoints."""
+    return sorted(root.glob(".step-*"))
 
 
 def fingerprint_files(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -85,12 +89,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if stored != _digest(manifest):
         raise CheckpointError(f"{path} is damaged: its hash differs; use an older checkpoint, and remove this one")
     if manifest["format"] != FORMAT:
-        raise CheckpointError(f"{folder} has format {manifest['format']}, this version reads {FORMAT}")
+        raise CheckpointError(
+            f"{folder} has format {manifest['format']}, this version reads {FORMAT}; "
+            "end the run with the version that began it, or start anew in another --run-dir"
+        )
     return manifest
 
 
-def verify(folder: Path, *, part: int = 0, num_parts: int = 1) -> dict[str, Any]:
+def verify(folder: Path, *, part: int = 0, num_parts: int = 1, with_hashes: bool = True) -> dict[str, Any]:
     """Check the files of a committed checkpoint against its manifest, or every ``num_parts``-th of them.
+
+    Args:
+        with_hashes: read the files, and not their sizes alone.
 
     Returns:
         The manifest.
@@ -109,7 +119,7 @@ def verify(folder: Path, *, part: int = 0, num_parts: int = 1) -> dict[str, Any]
                 f"{path} is damaged: {size:,} bytes instead of {expected['size']:,}; "
                 "use an older checkpoint, and remove this one"
             )
-        if _sha256(path) != expected["sha256"]:
+        if with_hashes and _sha256(path) != expected["sha256"]:
             raise CheckpointError(f"{path} is damaged: its hash differs; use an older checkpoint, and remove this one")
     return manifest
 
@@ -143,7 +153,7 @@ def prune(root: Path, *, step: int, keep: int) -> None:
         if folder != best:
             # Out of sight first: a half-removed checkpoint must not look like a damaged one.
             old = folder.rename(folder.with_name(f".{folder.name}.old"))
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _is_best(folder: Path) -> bool:

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from recmoe.embeddings.logical import dense_parameters
+from recmoe.training.stored_tensors import StoredTensor
 
 
 def dense_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -21,17 +21,17 @@ def dense_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) ->
 
 
 def empty_dense_optimizer_state(
-    shapes: Mapping[str, TensorStorageMetadata], model: nn.Module, optimizer: torch.optim.Optimizer
+    stored: Mapping[str, StoredTensor], model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
     """Tensors to read the saved state into; the optimizer itself has none before its first step."""
     owned = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     parameters = {name: p for name, p in dense_parameters(model) if id(p) in owned}
     empty = {}
-    for key, entry in shapes.items():
+    for key, entry in stored.items():
         prefix, _, rest = key.partition("/")
         if prefix == "dense_optimizer":
             parameter = parameters[rest.rpartition("/")[0]]
-            empty[rest] = torch.empty(entry.size, dtype=entry.properties.dtype, device=parameter.device)
+            empty[rest] = torch.empty(entry.shape, dtype=entry.dtype, device=parameter.device)
     return empty
 
 

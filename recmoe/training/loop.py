@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Literal
 
 import torch
@@ -19,9 +20,11 @@ from recmoe.data.parquet import ParquetStream
 from recmoe.embeddings.placement import TableOptimizer
 from recmoe.errors import TrainingError
 from recmoe.features.batch import Batch
-from recmoe.training.optimizers import AdamWConfig, ConstantSchedule, ScheduleConfig, set_learning_rate
+from recmoe.training.optimizers import AdamWConfig, ConstantSchedule, ScheduleConfig
 from recmoe.training.position import Position
-from recmoe.training.runtime import Precision, Runtime, autocast
+from recmoe.training.precision import Precision, autocast, fast_products
+from recmoe.training.runtime import Runtime
+from recmoe.training.step import Pipelining, Stepper, Update, make_stepper
 from recmoe.training.stop import StopSignal
 
 LOG_EVERY = 10
@@ -60,6 +63,8 @@ class TrainingConfig(Config):
     """Matrix products in training: bf16 where the device has it, or fp32. Evaluation and serving run in fp32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model is trained."""
+    pipeline: Pipelining = "auto"
+    """Whether the ids of the next batch travel to their tables while this one computes; auto does so on a GPU."""
     evaluate_every: PositiveInt | None = None
     """Steps between validations; by default at the end of every epoch."""
     early_stopping: EarlyStoppingConfig | None = None
@@ -68,6 +73,8 @@ class TrainingConfig(Config):
     """Steps between checkpoints."""
     keep_checkpoints: PositiveInt = 2
     """Newest checkpoints kept, beside the best."""
+    async_checkpoints: bool = True
+    """Write checkpoints beside the training, from a copy in host memory as large as a worker's part of them."""
     timeout_s: PositiveFloat = 1800.0
     """Seconds a collective may take before the run is stopped."""
 
@@ -121,8 +128,28 @@ class Trainer:
     runtime: Runtime
     task_names: Sequence[str]
     stop: StopSignal = field(default_factory=StopSignal)
+    prepare: Callable[[Batch], Batch] = lambda batch: batch
+    """What happens to a batch before its ids are looked up."""
     _begin: Position = field(init=False, repr=False)
     """Where this process began."""
+    _stepper: Stepper = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        update = Update(
+            dense_optimizer=self.dense_optimizer,
+            table_optimizer=self.table_optimizer,
+            lr=self.config.dense_optimizer.lr,
+            schedule=self.config.schedule,
+            clip_norm=self.config.clip_norm,
+        )
+        self._stepper = make_stepper(
+            self.model,
+            losses=self._losses,
+            prepare=self.prepare,
+            update=update,
+            pipelining=self.config.pipeline,
+            device=self.runtime.device,
+        )
 
     def train(self, position: Position, *, num_steps: int) -> TrainResult:
         """Step until the epochs are over, ``num_steps`` are done, or the metric stops getting better."""
@@ -144,7 +171,8 @@ class Trainer:
         last_step = min(num_steps, first.step + self.stream.num_steps(first.cursor, **world))
         losses_T = torch.tensor(first.loss_sums or [0.0] * len(self.task_names), device=self.runtime.device)
         num_summed = first.num_summed
-        batches = self.loader.epoch(first.cursor)
+        loaded = self.loader.epoch(first.cursor)
+        batches = islice(loaded, last_step - first.step)
         try:
             while position.step < last_step:
                 position, step_losses_T = self._timed_step(batches, position, num_steps)
@@ -179,7 +207,8 @@ class Trainer:
                 if is_told or self._is_out_of_patience(position):
                     return position, saved_step, is_told
         finally:
-            batches.close()
+            self._stepper.stop()
+            loaded.close()
         if position.step == first.step:
             # What is left of the epoch is less than one step.
             position = replace(position, cursor=self.stream.start(position.cursor.epoch + 1))
@@ -188,7 +217,8 @@ class Trainer:
     def _timed_step(self, batches: Iterator[Batch], position: Position, num_steps: int) -> tuple[Position, Tensor]:
         """One step with its batch; the position after it, its cursor left behind, and losses_T."""
         started_s, waited_s = time.perf_counter(), self.loader.wait_s
-        losses_T = self._step(next(batches), position.step, num_steps)
+        with fast_products(self.runtime.device):
+            losses_T = self._stepper.step(batches, step=position.step, num_steps=num_steps)
         moved = replace(
             position,
             step=position.step + 1,
@@ -208,21 +238,10 @@ class Trainer:
             batch_size=self.config.batch_size,
         )
 
-    def _step(self, batch: Batch, step: int, num_steps: int) -> Tensor:
-        """One optimizer step; losses_T before it."""
-        share = self.config.schedule.factor(step, num_steps)
-        set_learning_rate(self.dense_optimizer, self.config.dense_optimizer.lr * share)
-        self.table_optimizer.scale_lr(share)
-        self.dense_optimizer.zero_grad(set_to_none=True)
+    def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss to minimise, and losses_T."""
         with autocast(self.precision, self.runtime.device):
-            loss, losses_T = self.model(batch)
-        loss.backward()
-        if self.config.clip_norm is not None:
-            parameters = [p for group in self.dense_optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
-        self.dense_optimizer.step()
-        self.table_optimizer.step()
-        return losses_T  # type: ignore[no-any-return]
+            return self.model(batch)  # type: ignore[no-any-return]
 
     def _check_losses(self, step: int, losses_T: Tensor) -> None:
         broken = [
@@ -257,6 +276,7 @@ class Trainer:
 
     def _validate(self, position: Position) -> tuple[Position, bool]:
         """The position with the stopping metric taken into account, and whether it is the best so far."""
+        self._stepper.pause()
         value = self.validate(position)
         if value is None or self.validation is None:
             return position, False

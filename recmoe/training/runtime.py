@@ -2,8 +2,6 @@
 
 import atexit
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +14,6 @@ from torch._C._distributed_c10d import HashStore
 from recmoe.errors import TrainingError
 from recmoe.machine import Machine
 
-Precision = Literal["auto", "fp32", "bf16"]
 T = TypeVar("T")
 
 
@@ -81,30 +78,3 @@ def start_runtime(*, device: Literal["auto", "cpu", "cuda"] = "auto", timeout_s:
 def _leave() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def resolve_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
-    """What ``auto`` means here: bf16 where the device multiplies it in hardware."""
-    has_bf16 = has_fast_bf16(device)
-    if precision == "bf16" and not has_bf16:
-        raise TrainingError(
-            f"training.precision: bf16 was asked for and this {device.type} has no bf16 arithmetic; "
-            "use precision: auto or fp32"
-        )
-    if precision == "auto":
-        return "bf16" if has_bf16 else "fp32"
-    return precision
-
-
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether matrices of bf16 are multiplied in hardware."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-@contextmanager
-def autocast(precision: Literal["fp32", "bf16"], device: torch.device) -> Iterator[None]:
-    """Matrix products in bf16 where asked; parameters stay float32."""
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        yield

@@ -177,7 +177,8 @@ def test_corrupt_rows_are_named_or_left_out_and_counted(
     file = log / "train.parquet"
     spoil(file, "click", lambda values: values)
     content = bytearray(file.read_bytes())
-    start = pq.read_metadata(file).row_group(2).column(1).data_page_offset
+    column = pq.read_schema(file).names.index("click")
+    start = pq.read_metadata(file).row_group(2).column(column).data_page_offset
     content[start : start + 40] = b"\xff" * 40
     file.write_bytes(content)
 

@@ -47,7 +47,7 @@ def resume(train: Command, shared_log: Path, run: Path) -> Command:
 
 def test_damaged_checkpoint_is_named_and_the_one_before_it_is_used(resume: Command, run: Path) -> None:
     interrupt(run, at_step=4)
-    tensors = next((run / "checkpoints/step-00000004/tensors").glob("*.distcp"))
+    tensors = next((run / "checkpoints/step-00000004/tensors").glob("*.safetensors"))
     damage(tensors)
 
     result = resume()

@@ -12,9 +12,10 @@ from recmoe.cli.app import MENDABLE
 from recmoe.errors import DataError
 
 COMMANDS = (
-    "doctor", "data", "init", "plan", "train", "evaluate", "predict", "export",
+    "doctor", "data", "init", "plan", "train", "checkpoint", "evaluate", "predict", "export",
     "register", "promote", "rollback", "serve", "rank",
 )  # fmt: skip
+CHECKPOINT_COMMANDS = [f"checkpoint {name}" for name in ("ls", "inspect", "diff", "unshard", "reshard")]
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -31,12 +32,12 @@ def test_help_lists_every_command() -> None:
     assert [command for command in COMMANDS if command not in result.stdout] == []
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "data import", "data synthetic", "data check"])
+@pytest.mark.parametrize("command", [*COMMANDS, "data import", "data synthetic", "data check", *CHECKPOINT_COMMANDS])
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = CliRunner().invoke(app, [*command.split(), "--help"])
 
     assert result.exit_code == 0
-    assert command == "data" or "Example: recmoe " in result.stdout
+    assert command in ("data", "checkpoint") or "Example: recmoe " in result.stdout
 
 
 def test_help_loads_no_heavy_package_and_comes_at_once() -> None:

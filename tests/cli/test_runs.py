@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -71,6 +72,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output, errors = training.communicate(timeout=TIMEOUT_S)
     assert training.returncode == 0, errors
     assert "bundle   runs/first/bundle" in output
+    assert re.search(r"^speed    [\d,]+ samples/s, waited for data \d+\.\d%$", output, re.MULTILINE)
+    assert re.search(r"^encoded rows: \d+\.\d MB in runs/first/cache/encoded$", errors, re.MULTILINE)
     recmoe(folder, "register", "runs/first", "--name", "shop")
     recmoe(folder, "promote", "shop", "1")
     return folder
@@ -89,6 +92,31 @@ def test_a_second_run_in_the_same_folder_is_refused_without_resume(folder: Path)
     _, errors = recmoe(folder, "train", "log/config.yaml", *SMALL, "--run-dir", "runs/first", code=1)
 
     assert errors == "error: runs/first holds a run already; go on with --resume or choose another --run-dir\n"
+
+
+def test_prepare_leaves_an_encoder_and_says_how_to_go_on(folder: Path) -> None:
+    text, _ = recmoe(folder, "prepare", "log/config.yaml", "--run-dir", "runs/prepared", "--memory", "500MB")
+    output, _ = recmoe(folder, "prepare", "log/config.yaml", "--run-dir", "runs/prepared", "--json")
+
+    values = json.loads(output)
+    assert values["table_rows"]["user_id"] > 100
+    assert f"encoder  runs/prepared/encoder, fingerprint {values['fingerprint'][:12]}\n" in text
+    assert "next     recmoe train log/config.yaml --run-dir runs/prepared" in text
+    assert json.loads((folder / "runs/prepared/config.json").read_text())["data"]["memory_gb"] == 0.5
+
+
+def test_memory_without_a_unit_is_refused(folder: Path) -> None:
+    _, errors = recmoe(folder, "prepare", "log/config.yaml", "--run-dir", "runs/x", "--memory", "500", code=2)
+
+    assert "'500' is not a size; write it like 500MB or 8GB" in errors
+
+
+@pytest.mark.parametrize("workers", ["0", "two", "4:2"])
+def test_what_is_no_number_of_workers_is_refused(folder: Path, workers: str) -> None:
+    _, errors = recmoe(folder, "train", "log/config.yaml", "--run-dir", "runs/x", "--workers", workers, code=2)
+
+    told = re.sub(r"[│\s]+", " ", errors)
+    assert f"'{workers}' is not a number of workers; write it like 4, or 2:8" in told
 
 
 def test_a_finished_run_is_resumed_to_its_report(folder: Path) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recmoe.data.order import Cursor, EpochOrder, RowGroup
+from recmoe.data.order import Cursor, EpochOrder, RowGroup, stable_order
 
 SEVEN_GROUPS = [RowGroup(file=0, index=i, first_row=10 * i, num_rows=10) for i in range(7)]
 
@@ -108,3 +108,16 @@ def test_order_is_pinned() -> None:
     order = EpochOrder(SEVEN_GROUPS[:1], seed=7, epoch=2, shuffle_rows=10)
 
     assert order.rows(0, 0, 10).tolist() == [7, 9, 1, 6, 4, 0, 8, 5, 3, 2]
+
+
+@pytest.mark.parametrize("num_bits", [3, 32, 34, 64])
+def test_order_of_random_bits_is_that_of_a_stable_sort(num_bits: int) -> None:
+    # Few different numbers, some of which differ in their lower half only, and one number alone or none.
+    upper = np.random.default_rng(0).integers(0, 1 << min(num_bits, 62), 3000, dtype=np.uint64)
+    lower = np.random.default_rng(1).integers(0, 3, 3000, dtype=np.uint64)
+
+    for bits in (upper, upper << np.uint64(64 - num_bits), (upper << np.uint64(32)) | lower, upper[:1], upper[:0]):
+        order = stable_order(bits)
+
+        assert order.dtype == np.int64
+        assert order.tolist() == np.argsort(bits, kind="stable").tolist()

@@ -6,6 +6,7 @@ Arguments: scenario, rank, world size, folder, sharding and optimizer as JSON.
 import json
 import resource
 import sys
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from recmoe.errors import RecmoeError
 from recmoe.features.batch import Batch
 from recmoe.features.layout import InputLayout, SparseKey, TableSpec
 from recmoe.training.checkpoint import CheckpointStore
+from recmoe.training.optimizers import ConstantSchedule
+from recmoe.training.step import Pipelining, Update, make_stepper
 
 LAYOUT = InputLayout(
     tables=(
@@ -53,7 +56,16 @@ class Model(nn.Module):
 class Run:
     """A model with its optimizers and its store."""
 
-    def __init__(self, root: Path, values: dict[str, Any], *, rank: int, world_size: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        root: Path,
+        values: dict[str, Any],
+        *,
+        rank: int,
+        world_size: int,
+        dropout: float = 0.0,
+        is_async: bool = False,
+    ) -> None:
         self.rank, self.world_size = rank, world_size
         config = TablesConfig.model_validate(values)
         torch.manual_seed(0)
@@ -67,6 +79,7 @@ class Run:
             dense_optimizer=self.dense,
             table_optimizer=self.placed.table_optimizer,
             fingerprint="f" * 64,
+            is_async=is_async,
         )
 
     def train(self, *steps: int) -> None:
@@ -77,6 +90,32 @@ class Run:
             self.dense.step()
             self.placed.table_optimizer.step()
 
+    def step_through(self, steps: Iterable[int], pipelining: Pipelining) -> None:
+        """The same steps, by the training loop's own stepper."""
+        update = Update(
+            dense_optimizer=self.dense,
+            table_optimizer=self.placed.table_optimizer,
+            lr=self.dense.param_groups[0]["lr"],
+            schedule=ConstantSchedule(),
+            clip_norm=None,
+        )
+        stepper = make_stepper(
+            self.placed.model,
+            losses=self._losses,
+            prepare=lambda batch: batch,
+            update=update,
+            pipelining=pipelining,
+            device=torch.device("cpu"),
+        )
+        batches = (share_of(step, self.rank, self.world_size) for step in steps)
+        for step in steps:
+            stepper.step(batches, step=step, num_steps=4)
+        stepper.stop()
+
+    def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        loss = self.placed.model(batch)
+        return loss, loss.detach()[None]
+
     def weights(self) -> dict[str, Tensor]:
         both = {**dict(logical_tables(self.placed.model)), **dense_state(self.placed.model)}
         return {name: tensor.clone() for name, tensor in both.items()}
@@ -86,6 +125,8 @@ def share_of(step: int, rank: int, world_size: int) -> Batch:
     """A rank's rows of the batch of a step, which is the same for every world size."""
     generator = torch.Generator().manual_seed(step)
     lengths_KB = torch.randint(0, 4, (4, ROWS), generator=generator, dtype=torch.int32)
+    # One user per row, so that there are ids to be made distinct.
+    lengths_KB[0] = 1
     values = torch.randint(0, 20, (int(lengths_KB.sum()),), generator=generator)
     bags = values.split(lengths_KB.reshape(-1).tolist())
     size = ROWS // world_size
@@ -110,12 +151,25 @@ def train_and_save(root: Path, values: dict[str, Any], *, rank: int, world_size:
         (root / "plan.json").write_text(json.dumps(run.placed.plan))
 
 
+def train_each(root: Path, values: dict[str, Any], *, rank: int, world_size: int) -> None:
+    """Four steps of every config under ``configs``, plain or pipelined; rank 0 leaves weights and plans."""
+    found = []
+    for number, config in enumerate(values["configs"]):
+        pipeline = config.pop("pipeline", "off")
+        run = Run(root / f"checkpoints-{number}", {"backend": "torchrec", **config}, rank=rank, world_size=world_size)
+        run.step_through(range(4), pipeline)
+        found.append((run.weights(), run.placed.plan))
+    if rank == 0:
+        torch.save(found, root / "found.pt")
+
+
 def resume(root: Path, values: dict[str, Any], *, rank: int, world_size: int) -> None:
-    """With dropout: an unbroken run, and one resumed from its checkpoint; both sets of weights."""
-    run = Run(root / "checkpoints", values, rank=rank, world_size=world_size, dropout=0.5)
+    """With dropout: an unbroken run that saves beside its third step equals one resumed from its checkpoint."""
+    run = Run(root / "checkpoints", values, rank=rank, world_size=world_size, dropout=0.5, is_async=True)
     run.train(0, 1)
     run.store.save(2, {"step": 2})
     run.train(2, 3)
+    run.store.finish()
     resumed = Run(root / "checkpoints", values, rank=rank, world_size=world_size, dropout=0.5)
     state = resumed.store.load(resumed.store.latest() or 0)
     resumed.train(state["step"], state["step"] + 1)
@@ -124,21 +178,34 @@ def resume(root: Path, values: dict[str, Any], *, rank: int, world_size: int) ->
 
 
 def fail(root: Path, values: dict[str, Any], *, rank: int, world_size: int) -> None:
-    """A placement that is refused, and a save whose disk is full on the last rank alone: every rank says why."""
+    """What is wrong on the last rank alone, and a placement that is refused: every rank says why."""
     errors = []
     try:
-        Run(root / "checkpoints", {**values, "sharding": {"tags": "row_wise"}}, rank=rank, world_size=world_size)
+        Run(
+            root / "checkpoints",
+            {**values, "sharding": {"tags": {"kernel": "fused_uvm"}}},
+            rank=rank,
+            world_size=world_size,
+        )
     except RecmoeError as error:
         errors.append(str(error))
     run = Run(root / "checkpoints", values, rank=rank, world_size=world_size)
     run.store.save(1, {})
+    beside = Run(root / "checkpoints", values, rank=rank, world_size=world_size, is_async=True)
+    elsewhere = Run(root / f"disk-{rank}", values, rank=rank, world_size=world_size)
+    try:
+        elsewhere.store.latest()
+    except RecmoeError as error:
+        errors.append(str(error))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     if rank == world_size - 1:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        run.store.save(2, {})
-    except RecmoeError as error:
-        errors.append(str(error))
+    for store in (run.store, beside.store):
+        try:
+            store.save(2, {})
+            store.finish()
+        except RecmoeError as error:
+            errors.append(str(error))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     damaged = root / "checkpoints" / "step-00000001" / f"rng-{world_size - 1}.json"
     if rank == 0:
@@ -162,7 +229,7 @@ def main() -> None:
         timeout=timedelta(seconds=60),
     )
     torch.set_num_threads(1)
-    action = {"train": train_and_save, "resume": resume, "fail": fail}[scenario]
+    action = {"train": train_and_save, "resume": resume, "each": train_each, "fail": fail}[scenario]
     action(root, json.loads(sys.argv[5]), rank=rank, world_size=world_size)
     dist.barrier()
     dist.destroy_process_group()

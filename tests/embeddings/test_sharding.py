@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from recmoe.embeddings import sharding
 from recmoe.embeddings.fused import TorchrecTables
 from recmoe.embeddings.placement import place
 from recmoe.embeddings.sharding import describe_plan, make_plan
@@ -49,6 +50,33 @@ def test_a_named_table_is_split_as_told() -> None:
     assert rows[0]["ranks"] == [0, 1]
 
 
+@pytest.mark.parametrize("kind", ["row_wise", "table_row_wise", "grid_shard"])
+def test_rows_are_shared_out_on_a_cpu_too(kind: str) -> None:
+    model = model_of(TableSpec("user", 1000, 16, "mean", ("user",)))
+    config = TablesConfig.model_validate(
+        {"backend": "torchrec", "sharding": {"user": kind}, "optimizer": {"kind": "adagrad"}}
+    )
+
+    plan = make_plan(model, config=config, device=CPU, world_size=2, local_world_size=2)
+
+    (row,) = describe_plan(plan, model)
+    assert (row["sharding"], row["ranks"]) == (kind, [0, 1])
+
+
+def test_kernel_and_cache_of_a_table_are_in_the_plan_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(*(TableSpec(name, 1000, 16, "sum", (name,)) for name in ("user", "item")))
+    told = {"kind": "row_wise", "kernel": "fused_uvm_caching", "cache_share": 0.1}
+    config = TablesConfig.model_validate({"backend": "torchrec", "sharding": {"user": told}})
+    monkeypatch.setattr(sharding, "_memory_bytes", lambda *_: 10**9)
+
+    plan = make_plan(model, config=config, device=torch.device("cuda"), world_size=2, local_world_size=2)
+
+    (placed,) = plan.plan.values()
+    assert (placed["user"].sharding_type, placed["user"].compute_kernel) == ("row_wise", "fused_uvm_caching")
+    assert placed["user"].cache_params.load_factor == 0.1
+    assert placed["item"].compute_kernel == "fused"
+
+
 def test_tables_that_do_not_fit_are_refused() -> None:
     model = model_of(TableSpec("user", 10**12, 16, "sum", ("user",)))
 
@@ -61,13 +89,13 @@ def test_tables_that_do_not_fit_are_refused() -> None:
 def test_everything_that_a_cpu_cannot_do_is_told_at_once() -> None:
     model = model_of(TableSpec("user", 10, 6, "sum", ("user",)))
     config = TablesConfig.model_validate(
-        {"backend": "torchrec", "sharding": {"user": "row_wise"}, "optimizer": {"kind": "adam"}}
+        {"backend": "torchrec", "sharding": {"user": {"kernel": "fused_uvm"}}, "optimizer": {"kind": "adam"}}
     )
 
     with pytest.raises(ShardingError) as error:
         make_plan(model, config=config, device=CPU, world_size=2, local_world_size=2)
 
-    assert re.findall(r"tables\.[\w.]+(?=: (?:torchrec|table))", str(error.value)) == [
+    assert re.findall(r"tables\.[\w.]+(?=: (?:kernel|torchrec|table))", str(error.value)) == [
         "tables.sharding.user",
         "tables.optimizer.kind",
         "tables.backend",
@@ -76,9 +104,9 @@ def test_everything_that_a_cpu_cannot_do_is_told_at_once() -> None:
 
 @pytest.mark.usefixtures("one_process")
 def test_placing_raises_what_planning_raises() -> None:
-    config = TablesConfig.model_validate({"backend": "torchrec", "sharding": {"user": "row_wise"}})
+    config = TablesConfig.model_validate({"backend": "torchrec", "sharding": {"user": {"kernel": "fused_uvm"}}})
 
-    with pytest.raises(ShardingError, match="no row_wise tables on a CPU"):
+    with pytest.raises(ShardingError, match=r"tables\.sharding\.user: kernel fused_uvm keeps the table in the host's"):
         place(model_of(TableSpec("user", 10, 8, "sum", ("user",))), config=config, device=CPU)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn.parameter import Parameter
 
+from recmoe.config import all_problems, dump_config
 from recmoe.embeddings.tables import PlainTables, TablesConfig, member_name
 from recmoe.features.batch import Batch
 from recmoe.features.layout import InputLayout, TableSpec
@@ -101,7 +102,7 @@ def test_impossible_pairs_are_problems(values: dict[str, Any], message: str) -> 
     ("values", "world_size", "path", "message"),
     [
         ({"sharding": {"tags": "table_wise"}}, 1, "sharding.tags", "no such table; there are: tag, shop.id, type"),
-        ({"sharding": {"tag": "row_wise"}}, 2, "sharding.tag", "no row_wise tables on a CPU; use table_wise"),
+        ({"sharding": {"tag": {"kernel": "fused_uvm"}}}, 2, "sharding.tag", "kernel fused_uvm keeps the table in the"),
         ({"optimizer": {"kind": "adam"}}, 1, "optimizer.kind", "no adam for tables on a CPU; use rowwise_adagrad"),
         ({"backend": "plain"}, 2, "backend", "plain tables train in one process, not in 2 workers"),
     ],
@@ -117,6 +118,47 @@ def test_what_a_cpu_cannot_do_is_told_before_launch(
     assert message in problems[0][1]
 
 
+@pytest.mark.parametrize(
+    ("values", "path", "message"),
+    [
+        (
+            {"sharding": {"tag": {"kernel": "fused", "cache_share": 0.5}}},
+            "sharding.tag.cache_share",
+            "kernel fused has no",
+        ),
+        (
+            {"sharding": {"tag": {"kind": "data_parallel", "kernel": "fused_uvm"}}},
+            "sharding.tag.kernel",
+            "a data_parallel table is whole on every device and cannot be fused_uvm",
+        ),
+        (
+            {
+                "sharding": {"tag": "column_wise"},
+                "optimizer": {"kind": "adagrad"},
+                "communication": {"forward": "int8"},
+            },
+            "sharding.tag",
+            "int8 needs the groups of a row together; use table_wise, or tables.communication.forward: fp16",
+        ),
+        ({"backend": "plain", "dedup_ids": True}, "dedup_ids", "the plain back end sends no ids"),
+        ({"backend": "plain", "communication": {"forward": "fp16"}}, "communication", "has no workers that talk"),
+    ],
+)
+def test_what_does_not_fit_together_is_told_with_its_key(values: dict[str, Any], path: str, message: str) -> None:
+    problems = all_problems(TablesConfig.model_validate(values))
+
+    assert [found for found, _ in problems] == [path]
+    assert message in problems[0][1]
+
+
+def test_kind_alone_is_short_for_a_section() -> None:
+    short = TablesConfig.model_validate({"sharding": {"tag": "row_wise"}})
+    long = TablesConfig.model_validate({"sharding": {"tag": {"kind": "row_wise", "kernel": "fused"}}})
+
+    assert short == long
+    assert TablesConfig.model_validate(dump_config(short)) == short
+
+
 def test_a_width_the_kernels_cannot_do_is_told_before_launch() -> None:
     config = TablesConfig(backend="torchrec")
     spec = TableSpec("tag", 10, 6, "sum", ("tag",))
@@ -128,7 +170,7 @@ def test_a_width_the_kernels_cannot_do_is_told_before_launch() -> None:
 
 def test_a_gpu_does_what_a_cpu_cannot(layout: InputLayout) -> None:
     config = TablesConfig.model_validate(
-        {"backend": "torchrec", "sharding": {"tag": "row_wise"}, "optimizer": {"kind": "adam"}}
+        {"backend": "torchrec", "sharding": {"tag": {"kernel": "fused_uvm"}}, "optimizer": {"kind": "adam"}}
     )
 
     assert list(config.launch_problems(tables=layout.tables, device_type="cuda", world_size=2)) == []

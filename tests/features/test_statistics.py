@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from recmoe.features.statistics import Moments, Sample, bucket_edges, quantile_cuts
+from recmoe.features.transforms import Floats
 
 
 def test_moments_of_chunks_equal_moments_of_the_whole() -> None:
@@ -27,11 +28,30 @@ def test_deviation_of_equal_values_is_one() -> None:
     assert moments.std == 1.0
 
 
-def test_sample_of_few_values_holds_them_all() -> None:
-    sample = Sample(size=5)
+def test_merged_moments_are_those_of_the_whole() -> None:
+    whole, first, second, empty = Moments(), Moments(), Moments(), Moments()
+    for moments, values in ((whole, [1.0, 2.0, 6.0]), (first, [1.0]), (second, [2.0, 6.0])):
+        moments.add(np.array(values))
 
-    sample.add(np.array([3.0, 1.0]))
-    sample.add(np.array([2.0]))
+    empty.merge(first)
+    empty.merge(second)
+    empty.merge(Moments())
+
+    assert (empty.count, empty.mean, empty.smallest, empty.largest) == (3, 3.0, 1.0, 6.0)
+    assert empty.std == whole.std
+    assert first.count == 1
+
+
+def _sample(x: Floats, *, first_row: int = 0, size: int = 100) -> Sample:
+    sample = Sample(size=size)
+    sample.add(x, np.arange(first_row, first_row + len(x)))
+    return sample
+
+
+def test_sample_of_few_values_holds_them_all() -> None:
+    sample = _sample(np.array([3.0, 1.0]), size=5)
+
+    sample.add(np.array([2.0]), np.array([7]))
 
     assert sample.finish().tolist() == [1.0, 2.0, 3.0]
 
@@ -43,7 +63,7 @@ def test_sample_does_not_depend_on_how_the_stream_is_cut() -> None:
     for size in (1, 7, 3000):
         sample = Sample(size=100)
         for start in range(0, len(x), size):
-            sample.add(x[start : start + size])
+            sample.add(x[start : start + size], np.arange(start, min(start + size, len(x))))
         samples.append(sample.finish())
 
     assert len(samples[0]) == 100
@@ -51,11 +71,24 @@ def test_sample_does_not_depend_on_how_the_stream_is_cut() -> None:
     assert (samples[0] == samples[2]).all()
 
 
+def test_samples_merged_in_any_order_are_that_of_the_whole() -> None:
+    x = np.random.default_rng(0).random(3000)
+    forwards, backwards = Sample(size=100), Sample(size=100)
+
+    for start in (0, 1000, 2000):
+        forwards.merge(_sample(x[start : start + 1000], first_row=start))
+        backwards.merge(_sample(x[2000 - start : 3000 - start], first_row=2000 - start))
+
+    whole = _sample(x).finish().tolist()
+    assert forwards.finish().tolist() == backwards.finish().tolist() == whole
+
+
 def test_sample_has_the_quantiles_of_the_stream() -> None:
     sample = Sample(size=1000)
 
     for start in range(0, 50_000, 5000):
-        sample.add(np.arange(start, start + 5000, dtype=np.float64))
+        rows = np.arange(start, start + 5000)
+        sample.add(rows.astype(np.float64), rows)
 
     assert np.quantile(sample.finish(), [0.25, 0.5, 0.75]) == pytest.approx([12_500, 25_000, 37_500], rel=0.1)
 

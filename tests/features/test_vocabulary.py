@@ -5,68 +5,49 @@ import pyarrow as pa
 import pytest
 
 from recmoe.errors import DataError
-from recmoe.features.arrow_ids import id_values
 from recmoe.features.schema import HashConfig, IndexConfig, VocabularyConfig
-from recmoe.features.vocabulary import HashedIds, IndexedIds, Vocabulary, VocabularyCounter, build_lookup
+from recmoe.features.vocabulary import (
+    HashedIds,
+    IndexedIds,
+    Vocabulary,
+    build_lookup,
+    most_frequent,
+    vocabulary_of,
+)
 
 
-def _counted(*chunks: pa.Array, **config: int) -> list[str]:
-    counter = VocabularyCounter()
-    for chunk in chunks:
-        counter.add(id_values(chunk))
-    ids: list[str] = counter.finish(VocabularyConfig(**config)).ids.to_pylist()
+def _counts(**counts: int) -> pa.Table:
+    return pa.table({"id": pa.array(list(counts), pa.large_string()), "count": list(counts.values())})
+
+
+def _most_frequent(*tables: pa.Table, **config: int) -> list[str]:
+    ids: list[str] = vocabulary_of(most_frequent(tables, VocabularyConfig(**config))).ids.to_pylist()
     return ids
 
 
 def test_frequent_ids_come_first_and_equal_counts_in_order_of_text() -> None:
-    assert _counted(pa.array(["b", "c", "a", "c", None]), pa.array(["b", "d"])) == ["b", "c", "a", "d"]
-
-
-def test_counts_of_chunks_of_several_types_add_up() -> None:
-    chunks = (
-        pa.array([7, 8, 8]),
-        pa.array(["7", "7"]),
-        pa.array([9.0, float("nan")]),
-        pa.array(["9"]).dictionary_encode(),
-    )
-
-    assert _counted(*chunks) == ["7", "8", "9"]
+    assert _most_frequent(_counts(b=1, d=1, c=2), _counts(a=1)) == ["c", "a", "b", "d"]
 
 
 def test_rare_ids_and_those_beyond_the_size_are_cut() -> None:
-    ids = pa.array(["a"] * 3 + ["b"] * 2 + ["c"] * 2 + ["d"])
+    counts = _counts(a=3, b=2, c=2, d=1)
 
-    assert _counted(ids, min_count=2) == ["a", "b", "c"]
-    assert _counted(ids, min_count=2, max_size=2) == ["a", "b"]
-    assert _counted(ids, min_count=9) == []
-
-
-def test_values_of_a_dictionary_that_do_not_occur_do_not_count() -> None:
-    ids = pa.DictionaryArray.from_arrays(pa.array([1, 1, None]), pa.array(["a", "b", None]))
-
-    assert _counted(ids) == ["b"]
+    assert _most_frequent(counts, min_count=2) == ["a", "b", "c"]
+    assert _most_frequent(counts, min_count=2, max_size=2) == ["a", "b"]
+    assert _most_frequent(counts, min_count=9) == []
 
 
-def test_repeated_id_counts_as_often_as_it_is_said() -> None:
-    counter = VocabularyCounter()
-    counter.add(id_values(pa.array(["a", "b", "b"])))
-    counter.add_repeated("a", 2)
-    counter.add_repeated("z", 0)
+def test_ids_cut_part_by_part_are_those_cut_at_once() -> None:
+    parts = [_counts(**{f"{part}{i}": i for i in range(9)}) for part in "abcdefg"]
+    config = VocabularyConfig(max_size=3)
 
-    assert counter.finish(VocabularyConfig()).ids.to_pylist() == ["a", "b"]
+    cut = [most_frequent(parts[:4], config), most_frequent(parts[4:], config)]
 
-
-def test_counts_merged_on_the_way_equal_counts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    ids = np.random.default_rng(0).integers(0, 50, 400)
-    at_once = _counted(pa.array(ids))
-
-    monkeypatch.setattr("recmoe.features.vocabulary._MERGE_AT", 60)
-
-    assert _counted(*(pa.array(part) for part in np.split(ids, 20))) == at_once
+    assert _most_frequent(*cut, max_size=3) == _most_frequent(*parts, max_size=3) == ["a8", "b8", "c8"]
 
 
 def test_vocabulary_of_nothing_knows_nothing() -> None:
-    vocabulary = VocabularyCounter().finish(VocabularyConfig())
+    vocabulary = vocabulary_of(most_frequent([], VocabularyConfig()))
 
     assert vocabulary.num_rows == 1
     assert vocabulary.rows(pa.array(["a", None]), name="x").tolist() == [0, 0]

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from torch import Tensor
 
 from recmoe.errors import BundleError, CheckpointError, TrainingError
 from recmoe.experiment import ExperimentConfig
@@ -18,10 +19,10 @@ from recmoe.runs.folder import RunFolder
 from recmoe.runs.train import RunResult
 from recmoe.runs.warm_start import find_warm_start
 from recmoe.training.checkpoint_folder import step_folder
-from recmoe.training.checkpoint_pieces import CheckpointPieces
 
 ExperimentMaker = Callable[..., ExperimentConfig]
 Train = Callable[..., RunResult]
+StoredTensor = Callable[[Path, str], Tensor]
 
 NO_STEPS = "training.max_steps=1", "training.dense_optimizer.lr=1e-30", "tables.optimizer.lr=1e-30"
 """A single step that moves nothing."""
@@ -131,20 +132,25 @@ def test_features_that_are_gone_leave_the_others_their_weights(
 
 
 def test_optimizers_go_on_where_they_were(
-    train: Train, make_experiment: ExperimentMaker, earlier_run: Path, shop_log: pa.Table, tmp_path: Path
+    train: Train,
+    make_experiment: ExperimentMaker,
+    earlier_run: Path,
+    shop_log: pa.Table,
+    stored_tensor: StoredTensor,
+    tmp_path: Path,
 ) -> None:
     write_grown(shop_log, tmp_path / "grown")
     config = make_experiment(tmp_path / "grown", *NO_STEPS, *NEW_FEATURES)
 
     folder = train(config, tmp_path / "run", warm_start=find_warm_start(str(earlier_run))).folder
 
-    old = CheckpointPieces(step_folder(RunFolder(earlier_run).checkpoints, 25))
-    new = CheckpointPieces(step_folder(folder.checkpoints, 1))
-    assert old.whole("dense_optimizer/ranker.towers.0.layers.0.bias/step") == 25
-    assert new.whole("dense_optimizer/ranker.towers.0.layers.0.bias/step") == 26
+    old = step_folder(RunFolder(earlier_run).checkpoints, 25)
+    new = step_folder(folder.checkpoints, 1)
+    assert stored_tensor(old, "dense_optimizer/ranker.towers.0.layers.0.bias/step") == 25
+    assert stored_tensor(new, "dense_optimizer/ranker.towers.0.layers.0.bias/step") == 26
     # A new vector of a number has stepped once.
-    assert new.whole("dense_optimizer/ranker.input_layer.own_vectors.maps.1.bias/step") == 1
-    sums = [pieces.whole("table_optimizer/item_id/sum") for pieces in (old, new)]
+    assert stored_tensor(new, "dense_optimizer/ranker.input_layer.own_vectors.maps.1.bias/step") == 1
+    sums = [stored_tensor(checkpoint, "table_optimizer/item_id/sum") for checkpoint in (old, new)]
     assert (sums[1][1:30] >= sums[0][1:30]).all()
     assert (sums[0][1:30] > 0).all()
     # One batch of eight rows cannot hold more than eight ids.
@@ -198,7 +204,7 @@ def test_damaged_source_is_refused_before_launch(
 ) -> None:
     shutil.copytree(earlier_run, tmp_path / "earlier")
     source = tmp_path / "earlier" if part == "checkpoints" else tmp_path / "earlier" / "bundle"
-    files = (tmp_path / "earlier" / part).rglob("*.distcp" if part == "checkpoints" else "tables/*.safetensors")
+    files = (tmp_path / "earlier" / part).rglob("tensors/*.safetensors" if part == "checkpoints" else "tables/*.safetensors")
     victim = next(files)
     victim.write_bytes(victim.read_bytes()[:-1] + b"!")
 

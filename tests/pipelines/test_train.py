@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.room import Growth, Room
 from pipelines.train import _fit, _follow
 from recmoe.training.stop import StopSignal
+
+NO_GROWTH = Growth(Room(smallest=1, largest=1, needs={}), 1)
 
 
 class Job:
@@ -36,7 +39,7 @@ def test_ctrl_c_reaches_a_worker_and_the_job_ends_by_itself(tmp_path: Path) -> N
     threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
 
     with StopSignal() as stop:
-        _fit(job, stop, tmp_path / "stop")
+        _fit(job, stop, tmp_path / "stop", NO_GROWTH)
 
     assert job.was_stopped
 
@@ -45,4 +48,4 @@ def test_error_of_a_job_is_raised_where_it_is_waited_for(tmp_path: Path) -> None
     job = Job(tmp_path / "stop", error=ValueError("lost"))
 
     with pytest.raises(ValueError, match=r"^lost$"):
-        _fit(job, StopSignal(), tmp_path / "stop")
+        _fit(job, StopSignal(), tmp_path / "stop", NO_GROWTH)

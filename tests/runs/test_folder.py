@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from recmoe.errors import TrainingError
-from recmoe.runs.folder import RunFolder, write_atomically
+from recmoe.runs.folder import RunFolder, emptied, write_atomically
 
 CONFIG: dict[str, Any] = {
     "name": "shop",
@@ -152,4 +152,31 @@ def test_run_without_a_checkpoint_takes_another_config(tmp_path: Path) -> None:
     folder.start(changed(training={"epochs": 2}), resume=True)
 
     assert json.loads(folder.config.read_text())["training"]["epochs"] == 2
+    assert folder.encoder.exists()
+
+    folder.start(changed(data={"train": ["b.parquet"]}), resume=True)
+
     assert not folder.encoder.exists()
+
+
+def test_prepared_folder_need_not_be_resumed(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "shop")
+    folder.start(CONFIG, resume=False)
+    folder.update_state(status="prepared")
+
+    folder.start(CONFIG, resume=False)
+    folder.update_state(status="running")
+
+    with pytest.raises(TrainingError, match="holds a run already; go on with --resume"):
+        folder.start(CONFIG, resume=False)
+
+
+def test_emptied_folder_is_gone_whatever_was_in_it(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+
+    with emptied(tmp_path / "a") as folder:
+        before = list(folder.iterdir())
+        (folder / "c").write_text("")
+
+    assert before == []
+    assert not folder.exists()

@@ -1,5 +1,6 @@
 """What a job does with its checkpoints when the training is over."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,14 @@ def assert_bundle_holds_step(folder: RunFolder, step: int) -> None:
 
     for name, tensor in bundle.model.state_dict().items():
         assert torch.equal(tensor, expected[name]), name
+
+
+def losses_of(folder: RunFolder) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    return [
+        {name: value for name, value in line.items() if name.endswith("/loss")} | {"step": line["step"]}
+        for line in lines
+    ]
 
 
 def test_bundle_holds_the_weights_that_validated_best(
@@ -76,3 +85,24 @@ def test_steps_of_a_run_are_those_of_its_epochs_up_to_the_limit(
     state = train(config, tmp_path / "run").folder.state
 
     assert (state["num_steps"], state["step"]) == (num_steps, num_steps)
+
+
+def test_pipelined_run_is_the_plain_run(train: Train, make_experiment: ExperimentMaker, tmp_path: Path) -> None:
+    common = (
+        "training.epochs=2",
+        "training.evaluate_every=7",
+        "model.unknown_share=0.1",
+        "tables.backend=torchrec",
+        "training.early_stopping={metric: 'ctr.logloss[all]', patience: 9}",
+    )
+
+    states, curves = [], []
+    for pipeline in ("off", "on"):
+        config = make_experiment(tmp_path, f"training.pipeline={pipeline}", *common)
+        folder = train(config, tmp_path / pipeline).folder
+        states.append([folder.state[name] for name in ("step", "best_step", "best_value")])
+        curves.append(losses_of(folder))
+
+    assert states[0] == states[1]
+    assert curves[0] == curves[1]
+    assert sum("train/ctr/loss" in line for line in curves[0]) == 6

@@ -210,12 +210,12 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_is_the_latest(tmp_pa
     run = Run(tmp_path)
     run.store.save(1, {})
     run.store.save(2, {})
-    damaged = step_folder(tmp_path, 2) / "tensors" / "__0_0.distcp"
+    damaged = step_folder(tmp_path, 2) / "tensors" / "0-0.safetensors"
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
     damaged.write_bytes(content)
 
-    with pytest.raises(CheckpointError, match=r"__0_0\.distcp is damaged: its hash differs"):
+    with pytest.raises(CheckpointError, match=r"0-0\.safetensors is damaged: its hash differs"):
         run.store.load(2)
 
     assert latest(tmp_path) == step_folder(tmp_path, 1)
@@ -253,7 +253,7 @@ def test_a_killed_save_leaves_the_previous_checkpoint_the_latest(tmp_path: Path)
     run.store.save(1, {})
 
     saver = subprocess.Popen([sys.executable, "-c", WRITE_AND_HANG, str(tmp_path)])
-    while not (step_folder(tmp_path, 2).with_name(".step-00000002.part") / "state.json").exists():
+    while not list(tmp_path.glob(".step-00000002.*.part/state.json")):
         time.sleep(0.01)
     saver.kill()
     saver.wait()

@@ -103,11 +103,13 @@ def test_manifest_of_another_format_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path, 1)
     body = json.loads((folder / "manifest.json").read_text())
     del body["sha256"]
-    body["format"] = 2
+    body["format"] = 1
     digest = checkpoint_folder._digest(body)
     (folder / "manifest.json").write_text(json.dumps({**body, "sha256": digest}))
 
-    with pytest.raises(CheckpointError, match="step-00000001 has format 2, this version reads 1"):
+    with pytest.raises(
+        CheckpointError, match="step-00000001 has format 1, this version reads 2; end the run with the version"
+    ):
         read_manifest(folder)
 
 

@@ -7,9 +7,6 @@ from recmoe.errors import TrainingError
 from recmoe.machine import Machine
 from recmoe.training.runtime import (
     Runtime,
-    autocast,
-    has_fast_bf16,
-    resolve_precision,
     start_runtime,
 )
 
@@ -45,27 +42,3 @@ def test_only_the_first_rank_is_main() -> None:
 def test_cuda_that_is_not_there_is_an_error() -> None:
     with pytest.raises(TrainingError, match=r"cuda was asked for and torch sees none; use device=cpu, or see `recmoe"):
         start_runtime(device="cuda")
-
-
-def test_auto_precision_is_what_the_device_multiplies_in_hardware() -> None:
-    assert resolve_precision("auto", CPU) == ("bf16" if has_fast_bf16(CPU) else "fp32")
-    assert resolve_precision("fp32", CPU) == "fp32"
-
-
-def test_bf16_without_hardware_is_an_error() -> None:
-    if has_fast_bf16(CPU):
-        assert resolve_precision("bf16", CPU) == "bf16"
-        return
-    with pytest.raises(TrainingError, match=r"training\.precision: bf16 was asked for and this cpu has no bf16"):
-        resolve_precision("bf16", CPU)
-
-
-@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-def test_autocast_runs_products_in_the_precision(precision: str, dtype: torch.dtype) -> None:
-    weight = torch.ones(2, 2)
-
-    with autocast(precision, CPU):  # type: ignore[arg-type]
-        product = weight @ weight
-
-    assert product.dtype == dtype
-    assert weight.dtype == torch.float32

@@ -46,7 +46,11 @@ class SoftmaxGate(nn.Module):
 
     def forward(self, x: Tensor | SidedInput) -> Tensor:
         """p_BV in float32: not negative, rows sum to one."""
-        return torch.softmax(gate_logits(x, self.weight_VD) / self.temperature, dim=1)
+        return self.shares(gate_logits(x, self.weight_VD))
+
+    def shares(self, logits_BV: Tensor) -> Tensor:
+        """p_BV from x · W."""
+        return torch.softmax(logits_BV / self.temperature, dim=1)
 
 
 def new_gate_weight(*, in_features: int, num_experts: int) -> nn.Parameter:

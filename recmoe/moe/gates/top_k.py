@@ -50,6 +50,10 @@ class TopKGate(nn.Module):
 
     def forward(self, x: Tensor | SidedInput) -> Tensor:
         """p_BV in float32: not negative, rows sum to one, at most k of a row above zero."""
-        logits_BV = gate_logits(x, self.weight_VD) / self.temperature
+        return self.shares(gate_logits(x, self.weight_VD))
+
+    def shares(self, logits_BV: Tensor) -> Tensor:
+        """p_BV from x · W."""
+        logits_BV = logits_BV / self.temperature
         best_BK, chosen_BK = logits_BV.topk(self.k, dim=1)
         return torch.zeros_like(logits_BV).scatter(1, chosen_BK, torch.softmax(best_BK, dim=1))

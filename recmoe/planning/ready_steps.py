@@ -1,0 +1,134 @@
+"""ReadySteps: real training steps on batches that are ready, for any layout."""
+
+# B rows, K sparse keys, L label columns
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from recmoe.embeddings.logical import dense_parameters
+from recmoe.embeddings.placement import place
+from recmoe.embeddings.tables import TablesConfig
+from recmoe.features.batch import Batch
+from recmoe.features.layout import InputLayout
+from recmoe.model import ModelConfig, TrainingModel, build_model
+from recmoe.planning.rates import zipf_ids
+from recmoe.tasks.funnel import TaskSet
+from recmoe.training.loop import TrainingConfig
+from recmoe.training.precision import autocast, fast_products
+from recmoe.training.runtime import Runtime
+from recmoe.training.step import Update, make_stepper
+
+NUM_BATCHES = 4
+"""Different batches, so that rows do not stay in the cache from one step to the next."""
+NUM_WARMUP = 3
+"""Steps before the clock starts: buffers are allocated and kernels chosen in them."""
+
+
+@dataclass(frozen=True)
+class ReadySteps:
+    """A model with its optimizers, built and placed as training does, that steps on synthetic batches.
+
+    Args:
+        layout: tables and columns; the ids are drawn by Zipf.
+        ids_per_row: by sparse key, 1 by default; every row has as many.
+    """
+
+    layout: InputLayout
+    tasks: TaskSet
+    model: ModelConfig
+    training: TrainingConfig
+    precision: Literal["fp32", "bf16"]
+    runtime: Runtime
+    tables: TablesConfig = field(default_factory=TablesConfig)
+    ids_per_row: Mapping[str, float] | None = None
+    zipf: float = 1.1
+
+    def step_s(self, *, min_s: float, min_steps: int = 8) -> float:
+        """Seconds of one step: the lower quartile of at least so many steps and seconds.
+
+        What other programs on the machine take now and then is no part of a step.
+        """
+        step = self._step()
+        for _ in range(NUM_WARMUP):
+            step()
+        times: list[float] = []
+        while len(times) < min_steps or sum(times) < min_s:
+            started_s = time.perf_counter()
+            step()
+            if self.runtime.device.type == "cuda":
+                torch.cuda.synchronize(self.runtime.device)
+            times.append(time.perf_counter() - started_s)
+        return statistics.quantiles(times, n=4)[0]
+
+    def _step(self) -> Callable[[], object]:
+        tables = self.tables.build(layout=self.layout, seed=0)
+        ranker = build_model(layout=self.layout, tasks=self.tasks, config=self.model, tables=tables)
+        weighting = self.model.weighting.build(
+            weights=[self.tasks.weights[name] for name in self.tasks.names],
+            outputs=[self.tasks.kinds[name] for name in self.tasks.names],
+        )
+        model = TrainingModel(
+            ranker=ranker, weighting=weighting, balance=self.model.balance, unknown_share=self.model.unknown_share
+        )
+        placed = place(model, config=self.tables, device=self.runtime.device)
+        stepper = make_stepper(
+            placed.model,
+            losses=self._losses(placed.model),
+            prepare=model.prepare,
+            update=Update(
+                dense_optimizer=self.training.dense_optimizer.build(
+                    parameter for _, parameter in dense_parameters(placed.model)
+                ),
+                table_optimizer=placed.table_optimizer,
+                lr=self.training.dense_optimizer.lr,
+                schedule=self.training.schedule,
+                clip_norm=self.training.clip_norm,
+            ),
+            pipelining=self.training.pipeline,
+            device=self.runtime.device,
+        )
+        batches = itertools.cycle([batch.to(self.runtime.device) for batch in self._batches()])
+
+        def step() -> None:
+            with fast_products(self.runtime.device):
+                stepper.step(batches, step=0, num_steps=1)
+
+        return step
+
+    def _losses(self, model: nn.Module) -> Callable[[Batch], tuple[Tensor, Tensor]]:
+        def losses(batch: Batch) -> tuple[Tensor, Tensor]:
+            with autocast(self.precision, self.runtime.device):
+                return model(batch)  # type: ignore[no-any-return]
+
+        return losses
+
+    def _batches(self) -> Sequence[Batch]:
+        generator = torch.Generator().manual_seed(0)
+        num_rows = {spec.name: spec.num_rows for spec in self.layout.tables}
+        size = self.training.batch_size
+        counts = [round((self.ids_per_row or {}).get(key.name, 1.0)) for key in self.layout.sparse]
+        ids = [
+            zipf_ids(num_rows[key.table], NUM_BATCHES * size * count, exponent=self.zipf, generator=generator)
+            for key, count in zip(self.layout.sparse, counts, strict=True)
+        ]
+        lengths_KB = torch.tensor(counts, dtype=torch.int32).unsqueeze(1).expand(-1, size).contiguous()
+        return [
+            Batch(
+                dense_BF=torch.randn(size, len(self.layout.dense), generator=generator),
+                lengths_KB=lengths_KB,
+                values=torch.cat([all_N.chunk(NUM_BATCHES)[turn] for all_N in ids]),
+                labels_BL=self._labels(generator),
+            )
+            for turn in range(NUM_BATCHES)
+        ]
+
+    def _labels(self, generator: torch.Generator) -> Tensor:
+        shape = (self.training.batch_size, len(self.tasks.label_columns))
+        return (torch.rand(shape, generator=generator) < 0.1).float()

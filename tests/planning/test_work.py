@@ -1,0 +1,132 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from recmoe.embeddings.sparse_optimizer import AdagradConfig, RowwiseAdagradConfig, SGDConfig
+from recmoe.embeddings.tables import PlainTables
+from recmoe.features.batch import Batch
+from recmoe.features.layout import InputLayout
+from recmoe.model import ModelConfig, build_model
+from recmoe.planning.work import Work, step_work
+from recmoe.tasks.funnel import TaskSet
+
+LayoutMaker = Callable[..., InputLayout]
+
+CRITEO_LIKE = [10 + 40_000 * i for i in range(26)]
+
+
+def work(layout: InputLayout, tasks: TaskSet, batch_size: int, **model: object) -> Work:
+    return step_work(
+        layout,
+        tasks=tasks,
+        model=ModelConfig.model_validate(model),
+        optimizer=RowwiseAdagradConfig(),
+        batch_size=batch_size,
+    )
+
+
+def test_shared_bottom_is_counted_as_by_hand(layout_of: LayoutMaker, two_tasks: TaskSet) -> None:
+    # Two ids of width 4 and one number: 9 inputs.
+    made = work(
+        layout_of(5, 7, num_numbers=1),
+        two_tasks,
+        10,
+        architecture={"kind": "shared_bottom", "hidden": [3]},
+        towers={"hidden": [2]},
+    )
+
+    # Forward, gradient of the weight and of the input: 3 passes, 2 operations, 10 rows.
+    assert made.flops_by_part == {
+        "experts": 60 * 9 * 3,
+        "gates": 0,
+        "mixing": 0,
+        "towers": 60 * 2 * (3 * 2 + 2 * 1),
+        "vectors": 0,
+    }
+    assert made.num_dense_parameters == (9 * 3 + 3) + 2 * ((3 * 2 + 2) + (2 + 1))
+    assert made.optimizer_bytes == 7 * 4 * made.num_dense_parameters
+
+
+def test_mmoe_and_ple_of_the_benchmark_need_what_was_counted(layout_of: LayoutMaker, two_tasks: TaskSet) -> None:
+    layout = layout_of(*CRITEO_LIKE, width=16, num_numbers=13)
+
+    mmoe = work(layout, two_tasks, 4096, architecture={"kind": "mmoe"})
+    ple = work(layout, two_tasks, 4096, architecture={"kind": "ple"})
+
+    # 429 inputs, 8 experts [256, 128], two gates of 8, two towers [64].
+    products = 8 * (429 * 256 + 256 * 128) + 2 * 429 * 8 + 2 * (128 * 64 + 64)
+    assert mmoe.flops - mmoe.mixing_flops == 6 * 4096 * products
+    assert mmoe.flops == pytest.approx(28.6e9, rel=0.005)
+    assert ple.flops == pytest.approx(31.3e9, rel=0.005)
+
+
+@pytest.mark.parametrize("kind", ["single_task", "shared_bottom", "omoe", "mmoe", "cgc", "ple"])
+def test_count_equals_what_torch_counts_in_a_real_step(layout_of: LayoutMaker, two_tasks: TaskSet, kind: str) -> None:
+    layout = layout_of(5, 7, num_numbers=2)
+    config = ModelConfig.model_validate({"architecture": {"kind": kind}, "towers": {"hidden": [8]}})
+    model = build_model(layout=layout, tasks=two_tasks, config=config, tables=PlainTables(layout))
+    batch = Batch(
+        dense_BF=torch.randn(6, 2),
+        lengths_KB=torch.ones(2, 6, dtype=torch.int32),
+        values=torch.arange(12) % 5,
+        labels_BL=torch.zeros(6, 2),
+    )
+
+    with FlopCounterMode(display=False) as counter:
+        model(batch).logits_BT.sum().backward()
+
+    made = work(layout, two_tasks, 6, **config.model_dump())
+    # Mixing is no matrix product in the form for a CPU.
+    assert counter.get_total_flops() == made.flops - made.mixing_flops
+
+
+def test_sparse_gate_computes_the_experts_that_some_gate_chose(layout_of: LayoutMaker, two_tasks: TaskSet) -> None:
+    architecture = {
+        "kind": "mmoe",
+        "num_experts": 4,
+        "expert_hidden": [3],
+        "gate": {"kind": "top_k", "k": 2},
+    }
+
+    made = work(layout_of(5), two_tasks, 8, architecture=architecture, towers={"hidden": []})
+
+    # Each of two gates leaves out half of the experts: a quarter is left out by both.
+    experts = [product for product in made.products if product.part == "experts"]
+    assert [(product.count, product.num_rows) for product in experts] == [(4, 6.0)]
+    assert made.mixing_flops == 6 * 8 * (2 + 2) * 3
+
+
+def test_bytes_of_a_table_follow_ids_rows_and_state(layout_of: LayoutMaker, two_tasks: TaskSet) -> None:
+    def table(optimizer: RowwiseAdagradConfig | AdagradConfig | SGDConfig, ids_per_row: float = 1.0) -> Work:
+        return step_work(
+            layout_of(1000),
+            tasks=two_tasks,
+            model=ModelConfig.model_validate({"architecture": {"kind": "shared_bottom", "hidden": [2]}}),
+            optimizer=optimizer,
+            batch_size=10,
+            ids_per_row={"key_0": ids_per_row},
+        )
+
+    one, many = table(RowwiseAdagradConfig()).tables[0], table(RowwiseAdagradConfig(), 20.0).tables[0]
+
+    assert (one.num_ids, many.num_ids, one.num_vectors, many.num_vectors) == (10, 200, 10, 10)
+    assert one.num_distinct < 10 < many.num_distinct < 200
+    # 4 floats per row: read for every id, written for every vector.
+    assert (one.lookup_bytes, many.lookup_bytes) == (16 * (10 + 10), 16 * (200 + 10))
+    assert one.update_bytes == pytest.approx(16 * 10 + 2 * (16 + 4) * one.num_distinct)
+    assert (one.id_bytes, many.id_bytes, one.pooled_bytes) == (8 * 10 + 4 * 10, 8 * 200 + 4 * 10, 16 * 10)
+    assert [table(rule).tables[0].state_width for rule in (RowwiseAdagradConfig(), AdagradConfig(), SGDConfig())] == [
+        1,
+        4,
+        0,
+    ]
+
+
+def test_counting_leaves_the_random_numbers_alone(layout_of: LayoutMaker, two_tasks: TaskSet) -> None:
+    before = torch.random.get_rng_state()
+
+    work(layout_of(5), two_tasks, 8, architecture={"kind": "mmoe"})
+
+    assert torch.equal(torch.random.get_rng_state(), before)
