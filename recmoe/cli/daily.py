@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recmoe.cli.options import Config, Json, Overrides, RegistryUri, WarmStartFrom
+from recmoe.cli.options import Config, Json, Overrides, RegistryUri, WarmStartFrom, Workers
 from recmoe.cli.output import print_columns, print_json
-from recmoe.cli.runs import INTERRUPTED
+from recmoe.cli.runs import INTERRUPTED, worker_range
 from recmoe.runs.source import RUNS
 
 if TYPE_CHECKING:
@@ -27,9 +27,7 @@ def daily(
     run_dir: Annotated[
         Path | None, typer.Option(help="Folder of the daily training; runs/NAME-daily by default.", file_okay=False)
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Train in that many Ray workers; in this process by default.")
-    ] = None,
+    workers: Workers = None,
     warm_start: WarmStartFrom = None,
     register: Annotated[
         str | None, typer.Option(metavar="NAME", help="Make each day's model a new version of this one.")
@@ -60,7 +58,8 @@ def daily(
     if workers is not None:
         from pipelines.train import train_on_ray
 
-        launch = partial(train_on_ray, num_workers=workers)
+        fewest, most = worker_range(workers)
+        launch = partial(train_on_ray, num_workers=most, min_workers=fewest)
     result = train_daily(
         experiment,
         find_days(days),

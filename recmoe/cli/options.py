@@ -31,3 +31,10 @@ WarmStartFrom = Annotated[
 ]
 RunDir = Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.", file_okay=False)]
 Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on with the run in the folder.")]
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        help="Train in that many Ray workers, or in as many as there is room for, such as 2:8; in this process by "
+        "default. RAY_ADDRESS names a cluster."
+    ),
+]

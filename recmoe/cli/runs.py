@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recmoe.cli.options import Config, Json, Model, Overrides, RegistryUri, Resume, RunDir, Score, WarmStartFrom
+from recmoe.cli.options import (
+    Config,
+    Json,
+    Model,
+    Overrides,
+    RegistryUri,
+    Resume,
+    RunDir,
+    Score,
+    WarmStartFrom,
+    Workers,
+)
 from recmoe.cli.output import print_columns, print_json
 from recmoe.runs.source import RUNS, load_ranker
 
@@ -29,7 +40,7 @@ class SplitName(StrEnum):
     test = "test"
 
 
-def _range(text: str) -> tuple[int, int]:
+def worker_range(text: str) -> tuple[int, int]:
     """Fewest and most workers."""
     found = re.fullmatch(r"(\d+)(?::(\d+))?", text.strip())
     fewest, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
@@ -46,13 +57,7 @@ def train(
     overrides: Overrides = None,
     run_dir: RunDir = None,
     resume: Resume = False,
-    workers: Annotated[
-        str | None,
-        typer.Option(
-            help="Train in that many Ray workers, or in as many as there is room for, such as 2:8; in this process by "
-            "default. RAY_ADDRESS names a cluster."
-        ),
-    ] = None,
+    workers: Workers = None,
     warm_start: WarmStartFrom = None,
     registry: RegistryUri = None,
     as_json: Json = False,
@@ -71,7 +76,7 @@ def train(
     if workers is not None:
         from pipelines.train import train_on_ray
 
-        fewest, most = _range(workers)
+        fewest, most = worker_range(workers)
         launch = partial(train_on_ray, num_workers=most, min_workers=fewest)
     earlier = None if warm_start is None else find_warm_start(warm_start, registry_uri=registry)
     result = train_run(experiment, root, resume=resume, launch=launch, warm_start=earlier)

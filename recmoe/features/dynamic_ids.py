@@ -241,7 +241,6 @@ class DynamicIds:
         sightings[new] += counts_m
         weights[new] += counts_m
         seen[new] = number
-        sightings = np.minimum(sightings, np.iinfo(np.int32).max).astype(np.int32)
         held_before = np.zeros(len(known), np.bool_)
         held_before[old] = self.rows_n > 0
 
@@ -267,7 +266,7 @@ class DynamicIds:
             capacity=config.capacity,
             keys_n=known[kept],
             rows_n=rows[kept],
-            sightings_n=sightings[kept],
+            sightings_n=np.minimum(sightings[kept], np.iinfo(np.int32).max).astype(np.int32),
             weights_n=weights[kept],
             seen_n=seen[kept],
             last=last,
@@ -279,7 +278,8 @@ def _ranks(weights: Floats, seen: Int32s, is_holder: NDArray[np.bool_], config: 
     # The bits of floats that are not negative are ordered as the floats are.
     by_weight, by_time = weights.view(np.uint32).astype(np.uint64), seen.astype(np.uint64)
     first, second = (by_weight, by_time) if config.evict == "least_frequent" else (by_time, by_weight)
-    return (first << np.uint64(33)) | (second << np.uint64(1)) | is_holder
+    ranks: UInt64s = (first << np.uint64(33)) + (second << np.uint64(1)) + is_holder
+    return ranks
 
 
 def _best(is_candidate: NDArray[np.bool_], ranks: UInt64s, count: int) -> NDArray[np.bool_]:

@@ -57,7 +57,8 @@ class FeatureEncoder:
         self.lookups = self._build_lookups()
         """What looks up the ids of each table of ids."""
         self._missing_rows = self._build_missing_rows()
-        self.layout: InputLayout = build_layout(schema, lookups=self.lookups, numbers=state.numbers)
+        num_rows = {table: lookup.num_rows for table, lookup in self.lookups.items()}
+        self.layout: InputLayout = build_layout(schema, num_rows=num_rows, numbers=state.numbers)
 
     def _build_lookups(self) -> dict[str, RowLookup]:
         lookups: dict[str, RowLookup] = {}

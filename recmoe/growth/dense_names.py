@@ -86,7 +86,7 @@ def name_dense(
 
 def input_labels(encoder: FeatureEncoder) -> list[tuple[str, Hashable, int]]:
     """Per block of input columns: the feature, what the block means, and how wide it is."""
-    blocks = []
+    blocks: list[tuple[str, Hashable, int]] = []
     for part in input_order(encoder.layout):
         meaning: Hashable
         if isinstance(part, SparseKey):

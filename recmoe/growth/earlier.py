@@ -27,10 +27,15 @@ from recmoe.training.stored_tensors import StoredTensors
 class StoredWeights(Protocol):
     """Weights on disk, and the state of the optimizers where it was kept."""
 
-    dense_shapes: Mapping[str, Sequence[int]]
-    """Of the dense weights, by their names in the training model."""
-    table_optimizer: str | None
-    """Kind of the tables' optimizer; None where there are weights only."""
+    @property
+    def dense_shapes(self) -> Mapping[str, Sequence[int]]:
+        """Of the dense weights, by their names in the training model."""
+        ...
+
+    @property
+    def table_optimizer(self) -> str | None:
+        """Kind of the tables' optimizer; None where there are weights only."""
+        ...
 
     def dense(self, name: str) -> Tensor: ...
 
@@ -160,14 +165,11 @@ class WarmStart:
             CheckpointError, BundleError, DataError, ConfigError: it cannot be read, or is of another version.
         """
         path = self.root / "config.json"
-        weights: StoredWeights = (
-            StoredBundle(self.root) if self.checkpoint is None else StoredCheckpoint(self.checkpoint)
-        )
         return EarlierModel(
             source=self.source,
             config=experiment_from_json(path.read_text(), source=str(path)),
             encoder=FeatureEncoder.load(self.root / "encoder"),
-            weights=weights,
+            weights=StoredBundle(self.root) if self.checkpoint is None else StoredCheckpoint(self.checkpoint),
         )
 
     def verify(self) -> None:

@@ -145,3 +145,42 @@ def test_unknown_and_null_are_row_zero() -> None:
 
     assert ids.rows(pa.array(["a", "z", None]), name="").tolist() == [1, 0, 0]
     assert DynamicIds.empty(3).rows(pa.array([1, None]), name="").tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("evict", ["least_frequent", "least_recent"])
+def test_update_depends_on_the_counts_and_not_on_the_parts_they_come_in(
+    evict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recmoe.features.dynamic_ids.CUT_AT", 30)
+    random = np.random.default_rng(0)
+    config = DynamicConfig(capacity=20, admit_after=2, half_life=2.0, evict=evict)  # type: ignore[arg-type]
+    whole, in_parts = DynamicIds.empty(20), DynamicIds.empty(20)
+
+    for period in range(6):
+        seen = random.zipf(1.3, 600) % 300 + period * 15
+        keys_m, counts_m = np.unique(keys(pa.array(seen)), return_counts=True)
+        places = np.array_split(random.permutation(len(keys_m)), 7)
+        parts = [pa.table({"key": keys_m[part], "count": counts_m[part]}) for part in places]
+        # Cut in two processes, then together.
+        halves = [in_parts.candidates(half, config) for half in (parts[:3], parts[3:])]
+        found = in_parts.candidates(halves, config)
+        whole = whole.updated(keys_m, counts_m, config)
+        in_parts = in_parts.updated(
+            found["key"].to_numpy(), found["count"].to_numpy(), config, num_sightings=int(counts_m.sum())
+        )
+        assert found.num_rows < len(keys_m)
+        assert in_parts.digest == whole.digest
+        assert whole.last is not None
+        assert in_parts.last == whole.last
+
+
+def test_period_without_a_sighting_leaves_rows_as_they_are() -> None:
+    config = DynamicConfig(capacity=2, admit_after=1)
+    ids = update(None, "aab", admit_after=1)
+
+    found = ids.candidates([], config)
+    later = ids.updated(found["key"].to_numpy(), found["count"].to_numpy(), config)
+
+    assert rows(later) == rows(ids) == [1, 2, 0]
+    assert later.last is not None
+    assert (later.last.sightings, later.last.unknown_share) == (0, 0.0)

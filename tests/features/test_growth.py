@@ -8,6 +8,8 @@ import pytest
 
 from recmoe.errors import DataError
 from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.fit import Learner
+from recmoe.features.number_learner import PIECE_ROWS
 from recmoe.features.row_moves import row_sources
 from recmoe.features.schema import (
     DynamicConfig,
@@ -176,6 +178,43 @@ def test_an_update_changes_the_fingerprint_and_the_order_of_chunks_does_not() ->
     grown = FeatureEncoder.fit(schema, chunks, base=one)
 
     assert one.fingerprint == other.fingerprint != grown.fingerprint
+
+
+@pytest.mark.parametrize("encoding", [DynamicConfig(capacity=30, admit_after=2), VocabularyConfig(max_size=100)])
+def test_learners_of_parts_are_the_learner_of_the_whole_with_a_base_too(
+    encoding: EncodingConfig, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    schema = FeatureSchema(
+        features={
+            "city": IdFeature(encoding=encoding, table="places", missing="none"),
+            "seen": IdListFeature(encoding=encoding, table="places"),
+            "price": NumericFeature(),
+        }
+    )
+
+    def log(first: int) -> pa.Table:
+        cities = [None if city % 9 == 0 else f"c{city}" for city in first + random.zipf(1.4, 400) % 90]
+        seen = [[f"c{first + city}"] * (city % 3) for city in random.integers(0, 90, 400)]
+        return pa.table({"city": cities, "seen": seen, "price": random.normal(size=400)})
+
+    monday, tuesday = log(0), log(20)
+    base = FeatureEncoder.fit(schema, [monday])
+    parts = [Learner(schema, [], folder=tmp_path, max_bytes=2_000) for _ in range(3)]
+    for number, learner in enumerate(parts):
+        # Moments are of pieces of the data that learners read as a whole.
+        learner.add(tuesday.slice(150 * number, 150), first_row=number * PIECE_ROWS)
+        learner.ids.spill()
+
+    whole = FeatureEncoder.fit(schema, [tuesday], base=base)
+    merged = parts[2]
+    merged.merge(parts[0])
+    merged.merge(parts[1])
+    grown = FeatureEncoder(schema, (), merged.finish(base=base.state))
+
+    assert grown.fingerprint == whole.fingerprint != base.fingerprint
+    assert [ids.last for ids in grown.state.dynamic.values()] == [ids.last for ids in whole.state.dynamic.values()]
+    assert len(merged.ids.files) == 3
 
 
 def test_damaged_dynamic_ids_are_found(tmp_path: Path) -> None:

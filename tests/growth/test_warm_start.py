@@ -16,6 +16,7 @@ from recmoe.errors import BundleError, CheckpointError, TrainingError
 from recmoe.experiment import ExperimentConfig
 from recmoe.export.bundle import ModelBundle
 from recmoe.runs.folder import RunFolder
+from recmoe.runs.prepare import prepare_run
 from recmoe.runs.train import RunResult
 from recmoe.runs.warm_start import find_warm_start
 from recmoe.training.checkpoint_folder import step_folder
@@ -166,6 +167,22 @@ def test_other_width_is_refused_before_launch(
         train(config, tmp_path / "run", warm_start=find_warm_start(str(earlier_run)))
 
 
+def test_prepared_run_goes_on_with_what_it_was_prepared_for(
+    train: Train, make_experiment: ExperimentMaker, earlier_run: Path, tmp_path: Path
+) -> None:
+    config, earlier = make_experiment(tmp_path, *NO_STEPS), find_warm_start(str(earlier_run))
+    encoder = prepare_run(config, tmp_path / "run", resume=False, warm_start=earlier)
+    written = (tmp_path / "run/encoder/encoder.json").stat().st_mtime_ns
+
+    folder = train(config, tmp_path / "run").folder
+
+    report = folder.warm_start_report()
+    assert report is not None
+    assert report["dense_new"] == []
+    assert (folder.encoder / "encoder.json").stat().st_mtime_ns == written
+    assert ModelBundle.load(folder.bundle).encoder.fingerprint == encoder.fingerprint
+
+
 def test_run_remembers_what_it_began_from(
     train: Train, make_experiment: ExperimentMaker, earlier_run: Path, tmp_path: Path
 ) -> None:
@@ -204,8 +221,7 @@ def test_damaged_source_is_refused_before_launch(
 ) -> None:
     shutil.copytree(earlier_run, tmp_path / "earlier")
     source = tmp_path / "earlier" if part == "checkpoints" else tmp_path / "earlier" / "bundle"
-    files = (tmp_path / "earlier" / part).rglob("tensors/*.safetensors" if part == "checkpoints" else "tables/*.safetensors")
-    victim = next(files)
+    victim = next((tmp_path / "earlier" / part).rglob("*.safetensors"))
     victim.write_bytes(victim.read_bytes()[:-1] + b"!")
 
     with pytest.raises((CheckpointError, BundleError), match=r"is damaged: its (hash differs|content has changed)"):
