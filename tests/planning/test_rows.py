@@ -60,7 +60,7 @@ def test_counts_replace_those_of_a_learnt_layout() -> None:
 
     layout = with_rows(learnt, {"item_id": 50})
 
-    assert [spec.num_rows for spec in layout.tables] == [11, 101, 51, 8, 21]
+    assert [spec.num_rows for spec in layout.tables] == [11, 101, 51, 8, 51, 21]
 
 
 def test_only_vocabularies_stand_in_the_order_of_frequency() -> None:
@@ -70,7 +70,15 @@ def test_only_vocabularies_stand_in_the_order_of_frequency() -> None:
 def test_lists_have_the_ids_that_are_said_and_ten_otherwise() -> None:
     counts = ids_per_row(SCHEMA, {"tags": 3.5})
 
-    assert counts == {"user_id": 1, "device": 1, "item_id": 1, "history": 5, "tags": 3.5, "price#bucket": 1}
+    assert counts == {
+        "user_id": 1,
+        "device": 1,
+        "item_id": 1,
+        "history": 5,
+        "tags": 3.5,
+        "video": 1,
+        "price#bucket": 1,
+    }
 
 
 def test_ids_per_row_of_no_list_are_an_error() -> None:
