@@ -36,7 +36,7 @@ PARTICIPANTS = (OURS, *PEERS)
 PRECISIONS = {OURS: ("bf16", "fp32"), **dict.fromkeys(PEERS, ("shipped", "tuned"))}
 """No peer here has mixed precision of its own; the switch of ``tuned`` is the one that torch has for everybody."""
 ALONE = {"OMP_WAIT_POLICY": "active"}
-"""The machine is the participant's own: threads that spin at barriers win a tenth there, and lose it twice elsewhere."""
+"""The machine is the participant's own: threads that spin at barriers gain a tenth there, and lose a lot elsewhere."""
 SWITCHES = ("bf16", "fp32", "shipped", "tuned")
 EPOCH_PRECISIONS = {OURS: ("bf16", "fp32"), **dict.fromkeys(PEERS, ("tuned",))}
 """The switch leaves a peer's float32 results as accurate, so its AUC is measured with it."""
