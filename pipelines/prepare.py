@@ -21,14 +21,15 @@ from recmoe.experiment import ExperimentConfig
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.fit import Learner
 from recmoe.features.id_counts import NUM_PARTITIONS, IdCounts
+from recmoe.features.known import Known
 from recmoe.features.number_learner import PIECE_ROWS
-from recmoe.features.schema import VocabularyConfig
-from recmoe.features.vocabulary import most_frequent
 from recmoe.runs.encoder import check_rows, encoder_of, learn_rows, memory_bytes
 from recmoe.runs.folder import emptied
 
 TASKS_PER_WORKER = 4
 """Shares of the rows per worker: a slow worker is not waited for long, a lost one takes little with it."""
+BASE = "base"
+"""Folder of the encoder that grows, for all workers to see."""
 MAX_RETRIES = 3
 """Times that a share is done again after its worker died."""
 
@@ -47,7 +48,7 @@ class ReadOnRay:
     has counted in files that all workers see::
 
         shares of the rows       → learn: a Learner, its ids spilled by partition   → merged here
-        partitions of a table    → add up all workers' counts, keep the frequent    → a vocabulary
+        partitions of a table    → add up all workers' counts, keep the frequent    → its ids
         shares of a split        → encode every row                                 → the first error, if any
 
     Args:
@@ -57,8 +58,12 @@ class ReadOnRay:
     def __init__(self, num_workers: int) -> None:
         self._num_workers = num_workers
 
-    def learn(self, config: ExperimentConfig, stream: ParquetStream, *, scratch: Path) -> FeatureEncoder:
+    def learn(
+        self, config: ExperimentConfig, stream: ParquetStream, *, scratch: Path, base: FeatureEncoder | None = None
+    ) -> FeatureEncoder:
         with emptied(scratch.resolve()) as folder:
+            if base is not None:
+                base.save(folder / BASE)
             # This process merges meanwhile, and holds the vocabularies in the end.
             job = _Job(config, stream, folder, memory_bytes(config) // (self._num_workers + 1))
             learner: Learner | None = None
@@ -68,20 +73,19 @@ class ReadOnRay:
                 else:
                     learner.merge(part)
             assert learner is not None
-            return encoder_of(config, stream, learner, self._frequent(job, learner))
+            known = Known(config.inputs, None if base is None else base.state)
+            return encoder_of(config, stream, learner, self._candidates(job, learner, known), base=base)
 
-    def _frequent(self, job: "_Job", learner: Learner) -> Mapping[str, pa.Table]:
-        """By table, the ids that get a row."""
+    def _candidates(self, job: "_Job", learner: Learner, known: Known) -> Mapping[str, pa.Table]:
+        """By table, the ids that may get a row."""
         bounds = [i * NUM_PARTITIONS // self._num_workers for i in range(self._num_workers + 1)]
         ranges = [range(first, stop) for first, stop in itertools.pairwise(bounds) if stop > first]
-        work = [(table, partitions) for table in learner.encodings for partitions in ranges]
-        parts: dict[str, list[Path]] = {table: [] for table in learner.encodings}
-        keep = partial(_keep_frequent, job.folder, learner.ids, learner.encodings)
+        work = [(table, partitions) for table in learner.tables for partitions in ranges]
+        parts: dict[str, list[Path]] = {table: [] for table in learner.tables}
+        keep = partial(_keep_candidates, job, learner.ids)
         for (table, _), path in zip(work, self._map(keep, work), strict=True):
             parts[table].append(path)
-        return {
-            table: most_frequent(map(_read_table, paths), learner.encodings[table]) for table, paths in parts.items()
-        }
+        return {table: known.candidates(table, map(_read_table, paths)) for table, paths in parts.items()}
 
     def check(self, stream: ParquetStream, encoder: FeatureEncoder, *, scratch: Path) -> None:
         with emptied(scratch.resolve()) as folder:
@@ -165,16 +169,16 @@ def _learn(job: _Job, rows: Interval) -> Learner:
     return learner
 
 
-def _keep_frequent(
-    folder: Path, ids: IdCounts, encodings: Mapping[str, VocabularyConfig], work: tuple[str, range]
-) -> Path:
+def _keep_candidates(job: _Job, ids: IdCounts, work: tuple[str, range]) -> Path:
     table, partitions = work
-    frequent = most_frequent(ids.merged(table, partitions), encodings[table])
+    base = FeatureEncoder.load(job.folder / BASE).state if (job.folder / BASE).exists() else None
+    known = Known(job.config.inputs, base)
+    candidates = known.candidates(table, ids.merged(table, partitions))
     # Tables are named by users; files are numbered, for a name may hold a slash.
-    place = list(encodings).index(table)
-    path = folder / f"frequent-{place}-{partitions.start}.arrow"
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, frequent.schema) as writer:
-        writer.write_table(frequent)
+    place = list(known.encodings).index(table)
+    path = job.folder / f"candidates-{place}-{partitions.start}.arrow"
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, candidates.schema) as writer:
+        writer.write_table(candidates)
     return path
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from recmoe.config import Config
 from recmoe.embeddings.numeric_vectors import NumericVectors
 from recmoe.features.batch import Batch
-from recmoe.features.layout import OWN_SIDES, SHARED_SIDES, InputLayout
+from recmoe.features.layout import OWN_SIDES, SHARED_SIDES, DenseColumn, InputLayout, SparseKey
 from recmoe.moe.architectures import ArchitectureConfig, MMoEConfig
 from recmoe.moe.balance import importance_loss
 from recmoe.moe.expert_layer import GateUse
@@ -107,6 +107,17 @@ class _Part:
         if self.positions[shared]:
             pieces += vectors(dense_BF[:, self.positions[shared]])
         return pieces
+
+
+def input_order(layout: InputLayout) -> list[SparseKey | DenseColumn]:
+    """What the columns of x_BD are: shared before own; in each half ids, then numbers, then learnt vectors."""
+    order: list[SparseKey | DenseColumn] = []
+    for sides in (SHARED_SIDES, OWN_SIDES):
+        part = layout.select(sides)
+        order += part.sparse
+        order += [column for column in part.dense if column.form == "value"]
+        order += [column for column in part.dense if column.form == "position"]
+    return order
 
 
 def _append(slices: list[slice], new: slice) -> None:

@@ -21,6 +21,7 @@ from recmoe.export.bundle import ModelBundle, write_bundle
 from recmoe.export.replay import Replay
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.schema import FeatureSchema
+from recmoe.growth.earlier import WarmStart
 from recmoe.model import ModelConfig, MultiTaskRanker, build_model
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.train import RunResult, train_run
@@ -147,13 +148,20 @@ def nothing(step: int, values: Mapping[str, float]) -> None:
 def train() -> Train:
     """``train_run`` on one thread of this process; ``event`` sees every line of the curves."""
 
-    def run(config: ExperimentConfig, root: Path, *, resume: bool = False, event: Event = nothing) -> RunResult:
+    def run(
+        config: ExperimentConfig,
+        root: Path,
+        *,
+        resume: bool = False,
+        event: Event = nothing,
+        warm_start: WarmStart | None = None,
+    ) -> RunResult:
         def launch(config: ExperimentConfig, folder: RunFolder) -> None:
             runtime = start_runtime(device="cpu")
             torch.set_num_threads(1)
             run_worker(config, FolderWithEvents(folder.root, event), runtime=runtime)
 
-        return train_run(config, root, resume=resume, launch=launch, is_quiet=True)
+        return train_run(config, root, resume=resume, launch=launch, is_quiet=True, warm_start=warm_start)
 
     return run
 

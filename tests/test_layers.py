@@ -18,7 +18,7 @@ LAYERS = (
     ("cli",),
     ("doctor",),
     ("runs",),
-    ("planning",),
+    ("growth", "planning"),
     ("experiment",),
     ("registry",),
     ("ranking",),

@@ -8,7 +8,7 @@ from recmoe.embeddings.tables import PlainTables
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import OWN_SIDES, SHARED_SIDES
 from recmoe.features.schema import FeatureSchema
-from recmoe.model import InputLayer, ModelConfig, MultiTaskRanker, TrainingModel, build_model
+from recmoe.model import InputLayer, ModelConfig, MultiTaskRanker, TrainingModel, build_model, input_order
 from recmoe.moe.architectures import ArchitectureConfig
 from recmoe.moe.balance import importance_loss
 from recmoe.tasks.binary import BinaryTaskConfig
@@ -97,6 +97,7 @@ def test_input_is_shared_columns_then_own_ones_whatever_their_order_in_the_batch
     torch.testing.assert_close(x_BD[0, 3:5], tables.weight("item")[1])
     torch.testing.assert_close(x_BD[0, 5], torch.tensor((1 - 2.5) / 1.25**0.5))
     assert x_BD.shape == (4, encoder.layout.width)
+    assert [part.name for part in input_order(encoder.layout)] == ["user", "age", "item", "price"]
 
 
 def test_sided_input_is_the_input_cut_after_the_shared_columns() -> None:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import typer
 
 from recmoe.cli.checkpoint import checkpoint_app
+from recmoe.cli.daily import daily
 from recmoe.cli.data import data_app, init
 from recmoe.cli.doctor import doctor
 from recmoe.cli.models import promote, register, rollback
@@ -41,6 +42,7 @@ app.command(
 )(plan)
 app.command(epilog="Example: recmoe prepare configs/ple.yaml --run-dir runs/ple --workers 2 --memory 8GB")(prepare)
 app.command(epilog="Example: recmoe train configs/ple.yaml training.epochs=3 --run-dir runs/ple --workers 2")(train)
+app.command(epilog="Example: recmoe daily configs/ple.yaml --days 'log/day=*' --run-dir runs/shop-daily")(daily)
 app.add_typer(checkpoint_app)
 app.command(epilog="Example: recmoe evaluate models:/shop@champion --data logs/today.parquet --to today")(evaluate)
 app.command(epilog="Example: recmoe predict runs/ple --data logs/today.csv --to predictions.parquet")(predict)

@@ -21,5 +21,20 @@ RegistryUri = Annotated[
     str | None,
     typer.Option("--registry", help="MLflow URI; by default MLFLOW_TRACKING_URI, else runs/mlflow.db."),
 ]
+WarmStartFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--warm-start",
+        metavar="MODEL",
+        help="Go on from an earlier model: models:/NAME@ALIAS, models:/NAME/VERSION, a run folder or a bundle.",
+    ),
+]
 RunDir = Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.", file_okay=False)]
 Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on with the run in the folder.")]
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        help="Train in that many Ray workers, or in as many as there is room for, such as 2:8; in this process by "
+        "default. RAY_ADDRESS names a cluster."
+    ),
+]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from recmoe.cli.options import Config, Json, Overrides, Resume, RunDir
+from recmoe.cli.options import Config, Json, Overrides, RegistryUri, Resume, RunDir, WarmStartFrom
 from recmoe.cli.output import print_columns, print_json
 from recmoe.runs.source import RUNS
 
@@ -22,6 +22,8 @@ def prepare(
         str | None,
         typer.Option(help="What vocabularies may take while they are learnt, over all workers, such as 500MB or 8GB."),
     ] = None,
+    warm_start: WarmStartFrom = None,
+    registry: RegistryUri = None,
     as_json: Json = False,
 ) -> None:
     """Learn vocabularies and statistics and check all rows, as training would before its first step.
@@ -30,17 +32,19 @@ def prepare(
     """
     from recmoe.experiment import load_experiment
     from recmoe.runs.prepare import prepare_run
+    from recmoe.runs.warm_start import find_warm_start
 
     allowed = [] if memory is None else [f"data.memory_gb={_gigabytes(memory)}"]
     experiment = load_experiment(config, [*(overrides or []), *allowed])
     root = run_dir or RUNS / experiment.name
+    earlier = None if warm_start is None else find_warm_start(warm_start, registry_uri=registry)
     if workers is None:
-        encoder = prepare_run(experiment, root, resume=resume, reading=None)
+        encoder = prepare_run(experiment, root, resume=resume, reading=None, warm_start=earlier)
     else:
         from pipelines.prepare import reading_on_ray
 
         with reading_on_ray(num_workers=workers) as reading:
-            encoder = prepare_run(experiment, root, resume=resume, reading=reading)
+            encoder = prepare_run(experiment, root, resume=resume, reading=reading, warm_start=earlier)
     tables = {table.name: table.num_rows for table in encoder.layout.tables}
     if as_json:
         print_json({"run_dir": root, "fingerprint": encoder.fingerprint, "table_rows": tables})

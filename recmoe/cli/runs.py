@@ -6,12 +6,23 @@ import tempfile
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recmoe.cli.options import Config, Json, Model, Overrides, RegistryUri, Resume, RunDir, Score
-from recmoe.cli.output import print_json
+from recmoe.cli.options import (
+    Config,
+    Json,
+    Model,
+    Overrides,
+    RegistryUri,
+    Resume,
+    RunDir,
+    Score,
+    WarmStartFrom,
+    Workers,
+)
+from recmoe.cli.output import print_columns, print_json
 from recmoe.runs.source import RUNS, load_ranker
 
 if TYPE_CHECKING:
@@ -29,7 +40,7 @@ class SplitName(StrEnum):
     test = "test"
 
 
-def _range(text: str) -> tuple[int, int]:
+def worker_range(text: str) -> tuple[int, int]:
     """Fewest and most workers."""
     found = re.fullmatch(r"(\d+)(?::(\d+))?", text.strip())
     fewest, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
@@ -46,13 +57,9 @@ def train(
     overrides: Overrides = None,
     run_dir: RunDir = None,
     resume: Resume = False,
-    workers: Annotated[
-        str | None,
-        typer.Option(
-            help="Train in that many Ray workers, or in as many as there is room for, such as 2:8; in this process by "
-            "default. RAY_ADDRESS names a cluster."
-        ),
-    ] = None,
+    workers: Workers = None,
+    warm_start: WarmStartFrom = None,
+    registry: RegistryUri = None,
     as_json: Json = False,
 ) -> None:
     """Train, evaluate and bundle an experiment.
@@ -61,6 +68,7 @@ def train(
     """
     from recmoe.experiment import load_experiment
     from recmoe.runs.train import train_here, train_run
+    from recmoe.runs.warm_start import find_warm_start
 
     experiment = load_experiment(config, overrides or [])
     root = run_dir or RUNS / experiment.name
@@ -68,19 +76,22 @@ def train(
     if workers is not None:
         from pipelines.train import train_on_ray
 
-        fewest, most = _range(workers)
+        fewest, most = worker_range(workers)
         launch = partial(train_on_ray, num_workers=most, min_workers=fewest)
-    result = train_run(experiment, root, resume=resume, launch=launch)
+    earlier = None if warm_start is None else find_warm_start(warm_start, registry_uri=registry)
+    result = train_run(experiment, root, resume=resume, launch=launch, warm_start=earlier)
     state = result.folder.state
     if as_json:
         values = result.report.values() if result.report else {}
         print_json({"run_dir": root, "is_interrupted": result.is_interrupted, "metrics": values,
                     "samples_per_s": result.samples_per_s, "bundle": result.folder.bundle,
-                    "skipped": state.get("skipped", {}), "wait_share": state.get("wait_share", 0.0)})  # fmt: skip
+                    "skipped": state.get("skipped", {}), "wait_share": state.get("wait_share", 0.0),
+                    "warm_start": result.folder.warm_start_report()})  # fmt: skip
     if result.is_interrupted:
         print(f"stopped at step {state['step']:,}; go on with --resume --run-dir {root}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
     if not as_json:
+        _print_warm_start(result.folder.warm_start_report())
         if result.report is not None:
             _print_report(result.report, slices=False)
             print(f"\nreport   {result.folder.page}")
@@ -155,6 +166,26 @@ def export(
         print_json({"path": target, "name": bundle.name, "digest": bundle.digest})
     else:
         print(f"wrote {target}: {bundle.name}, digest {bundle.digest[:12]}, replay passed")
+
+
+def _print_warm_start(report: dict[str, Any] | None) -> None:
+    """What a run has taken over from an earlier model; nothing where it began by itself."""
+    if report is None:
+        return
+    rows = [
+        (table, one["rows"], one["kept"], one["new"], one["dropped"], "yes" if one["has_optimizer"] else "no")
+        for table, one in report["tables"].items()
+    ]
+    print(f"went on from {report['source']}\n")
+    print_columns(["table", "rows", "kept", "new", "dropped", "optimizer state"], rows)
+    print(
+        f"\ndense weights: {len(report['dense_kept'])} kept, {len(report['dense_partly'])} partly, "
+        f"{len(report['dense_new'])} new; optimizer state: {'yes' if report['has_dense_optimizer'] else 'no'}"
+    )
+    for what in ("new", "dropped"):
+        if report[f"features_{what}"]:
+            print(f"{what} features: {', '.join(report[f'features_{what}'])}")
+    print()
 
 
 def _print_report(report: "Report", *, slices: bool = False) -> None:

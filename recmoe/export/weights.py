@@ -15,9 +15,9 @@ from recmoe.errors import BundleError
 TABLE_PREFIX = "input_layer.tables."
 """Names of a model's table weights begin so."""
 
-_DENSE = "dense.safetensors"
-_INDEX = "tables.json"
-_ROWS = "rows"
+DENSE = "dense.safetensors"
+INDEX = "tables.json"
+ROWS = "rows"
 
 
 def write_weights(model: nn.Module, directory: Path, *, max_file_bytes: int) -> None:
@@ -31,11 +31,11 @@ def write_weights(model: nn.Module, directory: Path, *, max_file_bytes: int) -> 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     tables = {name: tensor for name, tensor in state.items() if name.startswith(TABLE_PREFIX)}
     dense = {name: tensor for name, tensor in state.items() if name not in tables}
-    (directory / _DENSE).write_bytes(safetensors.torch.save(dense))
+    (directory / DENSE).write_bytes(safetensors.torch.save(dense))
     folder = directory / "tables"
     folder.mkdir()
     index = {name: _write_table(tensor, folder, max_file_bytes) for name, tensor in tables.items()}
-    (directory / _INDEX).write_text(json.dumps(index, indent=2))
+    (directory / INDEX).write_text(json.dumps(index, indent=2))
 
 
 def read_weights(model: nn.Module, directory: Path) -> None:
@@ -45,10 +45,10 @@ def read_weights(model: nn.Module, directory: Path) -> None:
         BundleError: a weight is missing or of another shape than the model's, or a file cannot be read.
     """
     try:
-        state = safetensors.torch.load_file(directory / _DENSE)
-        index: Mapping[str, list[str]] = json.loads((directory / _INDEX).read_text())
+        state = safetensors.torch.load_file(directory / DENSE)
+        index: Mapping[str, list[str]] = json.loads((directory / INDEX).read_text())
         for name, files in index.items():
-            pieces = [safetensors.torch.load_file(directory / "tables" / file)[_ROWS] for file in files]
+            pieces = [safetensors.torch.load_file(directory / "tables" / file)[ROWS] for file in files]
             state[name] = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise BundleError(f"{directory}: its weights cannot be read: {error}; export the bundle again") from error
@@ -74,7 +74,7 @@ def _write_table(table: Tensor, folder: Path, max_file_bytes: int) -> list[str]:
     names = []
     for rows in torch.split(table, num_rows):
         # A view would be saved with all of the storage behind it.
-        content = safetensors.torch.save({_ROWS: rows.clone()})
+        content = safetensors.torch.save({ROWS: rows.clone()})
         name = f"{hashlib.sha256(content).hexdigest()}.safetensors"
         if not (folder / name).exists():
             (folder / name).write_bytes(content)

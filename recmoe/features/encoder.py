@@ -52,10 +52,13 @@ class FeatureEncoder:
     def __init__(self, schema: FeatureSchema, labels: Sequence[LabelColumn], state: EncoderState) -> None:
         self.schema = schema
         self.labels = tuple(labels)
-        self._state = state
-        self._lookups = self._build_lookups()
+        self.state = state
+        """What was learnt."""
+        self.lookups = self._build_lookups()
+        """What looks up the ids of each table of ids."""
         self._missing_rows = self._build_missing_rows()
-        self.layout: InputLayout = build_layout(schema, lookups=self._lookups, numbers=state.numbers)
+        num_rows = {table: lookup.num_rows for table, lookup in self.lookups.items()}
+        self.layout: InputLayout = build_layout(schema, num_rows=num_rows, numbers=state.numbers)
 
     def _build_lookups(self) -> dict[str, RowLookup]:
         lookups: dict[str, RowLookup] = {}
@@ -64,8 +67,8 @@ class FeatureEncoder:
                 continue
             table = feature.table or name
             if table not in lookups:
-                vocabulary = self._state.vocabularies.get(table)
-                lookups[table] = build_lookup(feature.encoding, vocabulary=vocabulary, seed=self.schema.seed)
+                learnt = self.state.vocabularies.get(table) or self.state.dynamic.get(table)
+                lookups[table] = build_lookup(feature.encoding, learnt=learnt, seed=self.schema.seed)
         return lookups
 
     def _build_missing_rows(self) -> dict[str, int]:
@@ -75,29 +78,37 @@ class FeatureEncoder:
             if isinstance(feature, IdFeature) and feature.missing is not None:
                 ids = canonical(pa.array([feature.missing]))
                 where = f"features.{name}.missing"
-                rows[name] = int(self._lookups[feature.table or name].rows(ids, name=where)[0])
+                rows[name] = int(self.lookups[feature.table or name].rows(ids, name=where)[0])
         return rows
 
     @classmethod
     def fit(
-        cls, schema: FeatureSchema, tables: Iterable[pa.Table], labels: Sequence[LabelColumn] = ()
+        cls,
+        schema: FeatureSchema,
+        tables: Iterable[pa.Table],
+        labels: Sequence[LabelColumn] = (),
+        *,
+        base: "FeatureEncoder | None" = None,
     ) -> "FeatureEncoder":
         """Learn vocabularies and statistics in one streamed pass over the training data.
+
+        Args:
+            base: the encoder of an earlier model, which grows: what it knows stays as it is.
 
         Raises:
             SchemaError: a column is missing or of a wrong type.
             DataError: there are no rows, a numeric feature has no numbers, or a label or number is wrong.
         """
-        return cls(schema, labels, fit_state(schema, tables, labels))
+        return cls(schema, labels, fit_state(schema, tables, labels, base=None if base is None else base.state))
 
     @cached_property
     def fingerprint(self) -> str:
         """sha256 of schema, labels and what was learnt: equal fingerprints encode every row alike."""
-        return fingerprint(self.labels, self._state)
+        return fingerprint(self.labels, self.state)
 
     def save(self, directory: Path) -> None:
         """Write it as JSON and Arrow files; the folder appears whole or not at all, and replaces an encoder."""
-        save_encoder(directory, labels=self.labels, state=self._state, fingerprint=self.fingerprint)
+        save_encoder(directory, labels=self.labels, state=self.state, fingerprint=self.fingerprint)
 
     @classmethod
     def load(cls, directory: Path) -> "FeatureEncoder":
@@ -123,13 +134,13 @@ class FeatureEncoder:
         for name, feature in self.schema.features.items():
             column = feature.column or name
             if feature.side in sides:
-                kind = self._state.columns.field(column).type
+                kind = self.state.columns.field(column).type
                 fields[column] = _type_of_nulls(feature) if _holds_nothing(kind) else kind
         group, item = self.schema.group, self.schema.item
         if item is not None and "item" in sides:
-            fields.setdefault(item, self._state.columns.field(item).type)
+            fields.setdefault(item, self.state.columns.field(item).type)
         if group is not None and ("user" in sides or "context" in sides):
-            fields.setdefault(group, self._state.columns.field(group).type)
+            fields.setdefault(group, self.state.columns.field(group).type)
         return pa.schema(fields.items())
 
     def encode(self, table: pa.Table, *, sides: Collection[Side] = ALL_SIDES, with_labels: bool = True) -> Batch:
@@ -182,7 +193,7 @@ class FeatureEncoder:
         dense: dict[str, NDArray[np.float32]],
         sparse: dict[str, tuple[Ints, Ints | None]],
     ) -> None:
-        numbers = self._state.numbers[name]
+        numbers = self.state.numbers[name]
         if "value" in feature.forms:
             dense[name] = value_form(x_B, name, feature, numbers)
         if "vector" in feature.forms:
@@ -191,13 +202,13 @@ class FeatureEncoder:
             sparse[bucket_key(name)] = bucket_form(x_B, numbers), None
 
     def _id_rows(self, table: pa.Table, name: str, feature: IdFeature) -> Ints:
-        lookup, missing = self._lookups[feature.table or name], self._missing_rows.get(name, 0)
+        lookup, missing = self.lookups[feature.table or name], self._missing_rows.get(name, 0)
         where = f"column {feature.column or name!r} of feature {name!r}"
         chunks = id_column(feature_column(table, name, feature))
         return _joined([ids.spread(lookup.rows(ids.distinct, name=where), missing=missing) for ids in chunks])
 
     def _list_rows(self, table: pa.Table, name: str, feature: IdListFeature) -> tuple[Ints, Ints]:
-        lookup = self._lookups[feature.table or name]
+        lookup = self.lookups[feature.table or name]
         where = f"column {feature.column or name!r} of feature {name!r}"
         column = feature_column(table, name, feature)
         rows, lengths = [], []

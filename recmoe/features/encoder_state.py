@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from recmoe.errors import DataError
+from recmoe.features.dynamic_ids import DynamicIds
 from recmoe.features.labels import LabelColumn
 from recmoe.features.schema import FeatureSchema
 from recmoe.features.statistics import NumericStatistics
@@ -36,11 +37,13 @@ class EncoderState:
     """By table."""
     numbers: Mapping[str, NumericStatistics]
     """By numeric feature."""
+    dynamic: Mapping[str, DynamicIds] = field(default_factory=dict)
+    """By table, where ids come and go."""
 
 
 def fingerprint(labels: Sequence[LabelColumn], state: EncoderState) -> str:
     """sha256 of everything that decides how a row is encoded."""
-    document = {
+    document: dict[str, Any] = {
         "format": FORMAT,
         "schema": state.inputs,
         "labels": [dataclasses.asdict(label) for label in labels],
@@ -48,6 +51,8 @@ def fingerprint(labels: Sequence[LabelColumn], state: EncoderState) -> str:
         "vocabularies": {table: vocabulary.digest for table, vocabulary in state.vocabularies.items()},
         "numbers": {name: dataclasses.asdict(numbers) for name, numbers in state.numbers.items()},
     }
+    if state.dynamic:
+        document["dynamic"] = {table: ids.digest for table, ids in state.dynamic.items()}
     # The order of features is the order of the batch's columns, so keys stay unsorted.
     return hashlib.sha256(json.dumps(document, ensure_ascii=False).encode()).hexdigest()
 
@@ -70,16 +75,17 @@ def save_encoder(directory: Path, *, labels: Sequence[LabelColumn], state: Encod
 
 
 def _is_ours(path: Path) -> bool:
-    return path.name in (_DOCUMENT, _COLUMNS) or path.match("vocabulary_*.arrow")
+    return path.name in (_DOCUMENT, _COLUMNS) or path.match("vocabulary_*.arrow") or path.match("dynamic_*.arrow")
 
 
 def _write_files(directory: Path, labels: Sequence[LabelColumn], state: EncoderState, fingerprint: str) -> None:
     # Tables are named by users; files are numbered, for a name may hold a slash.
     files = {table: f"vocabulary_{index}.arrow" for index, table in enumerate(state.vocabularies)}
     for table, file in files.items():
-        ids = pa.table({"id": state.vocabularies[table].ids})
-        with pa.OSFile(str(directory / file), "wb") as sink, pa.ipc.new_file(sink, ids.schema) as writer:
-            writer.write_table(ids)
+        _write_columns(directory / file, pa.table({"id": state.vocabularies[table].ids}))
+    dynamic = {table: f"dynamic_{index}.arrow" for index, table in enumerate(state.dynamic)}
+    for table, file in dynamic.items():
+        _write_columns(directory / file, state.dynamic[table].to_table())
     (directory / _COLUMNS).write_bytes(state.columns.serialize().to_pybytes())
     document = {
         "format": FORMAT,
@@ -88,8 +94,14 @@ def _write_files(directory: Path, labels: Sequence[LabelColumn], state: EncoderS
         "labels": [dataclasses.asdict(label) for label in labels],
         "vocabularies": files,
         "numbers": {name: dataclasses.asdict(numbers) for name, numbers in state.numbers.items()},
+        "dynamic": {table: {"file": file, **state.dynamic[table].to_json()} for table, file in dynamic.items()},
     }
     (directory / _DOCUMENT).write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def _write_columns(path: Path, columns: pa.Table) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, columns.schema) as writer:
+        writer.write_table(columns)
 
 
 def load_encoder(directory: Path) -> tuple[FeatureSchema, tuple[LabelColumn, ...], EncoderState]:
@@ -119,15 +131,25 @@ def _parse(directory: Path, document: dict[str, Any]) -> tuple[FeatureSchema, tu
         for name, fields in document["numbers"].items()
     }
     vocabularies = {table: _read_vocabulary(directory / file) for table, file in document["vocabularies"].items()}
+    dynamic = {
+        table: DynamicIds.from_table(_read_columns(directory / values["file"]), values)
+        for table, values in document.get("dynamic", {}).items()
+    }
     columns = pa.ipc.read_schema(pa.py_buffer((directory / _COLUMNS).read_bytes()))
     return (
         FeatureSchema.model_validate(document["schema"]),
         tuple(LabelColumn(**label) for label in document["labels"]),
-        EncoderState(inputs=document["schema"], columns=columns, vocabularies=vocabularies, numbers=numbers),
+        EncoderState(
+            inputs=document["schema"], columns=columns, vocabularies=vocabularies, numbers=numbers, dynamic=dynamic
+        ),
     )
 
 
-def _read_vocabulary(path: Path) -> Vocabulary:
+def _read_columns(path: Path) -> pa.Table:
     with pa.OSFile(str(path)) as source, pa.ipc.open_file(source) as reader:
-        ids = reader.read_all()["id"]
+        return reader.read_all()
+
+
+def _read_vocabulary(path: Path) -> Vocabulary:
+    ids = _read_columns(path)["id"]
     return Vocabulary(ids.chunk(0) if ids.num_chunks == 1 else ids.combine_chunks())

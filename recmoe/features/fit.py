@@ -10,11 +10,11 @@ from recmoe.features.arrow_ids import IdValues, id_column, id_list_column
 from recmoe.features.columns import feature_column, id_column_of, plain_type
 from recmoe.features.encoder_state import EncoderState
 from recmoe.features.id_counts import IdCounts
+from recmoe.features.known import Known
 from recmoe.features.label_values import encode_labels
 from recmoe.features.labels import LabelColumn
 from recmoe.features.number_learner import NumberLearner
-from recmoe.features.schema import FeatureSchema, IdFeature, NumericFeature, VocabularyConfig
-from recmoe.features.vocabulary import most_frequent, vocabulary_of
+from recmoe.features.schema import DynamicConfig, FeatureSchema, IdFeature, NumericFeature, VocabularyConfig
 
 
 class Learner:
@@ -43,15 +43,14 @@ class Learner:
         self._labels = tuple(labels)
         self._types: dict[str, tuple[int, pa.DataType]] = {}
         """Of each column, with the row that gave it."""
-        self._numbers: dict[str, NumberLearner] = {}
-        self.encodings: dict[str, VocabularyConfig] = {}
-        """Of each table with a vocabulary."""
-        for name, feature in schema.features.items():
-            if isinstance(feature, NumericFeature):
-                self._numbers[name] = NumberLearner(name, feature)
-            elif isinstance(feature.encoding, VocabularyConfig):
-                self.encodings.setdefault(feature.table or name, feature.encoding)
-        self.ids = IdCounts(tuple(self.encodings), folder=folder, max_bytes=max_bytes)
+        self._numbers = {
+            name: NumberLearner(name, feature)
+            for name, feature in schema.features.items()
+            if isinstance(feature, NumericFeature)
+        }
+        self.tables = tuple(Known(schema).encodings)
+        """Those whose ids are learnt."""
+        self.ids = IdCounts(self.tables, folder=folder, max_bytes=max_bytes)
         self.num_rows = 0
 
     @property
@@ -79,7 +78,7 @@ class Learner:
         for name, feature in self._schema.features.items():
             if isinstance(feature, NumericFeature):
                 self._numbers[name].add(table, first_row=first_row)
-            elif isinstance(feature.encoding, VocabularyConfig):
+            elif (feature.table or name) in self.tables:
                 for ids in _ids(table, name, self._schema):
                     self.ids.add(feature.table or name, ids)
                     if isinstance(feature, IdFeature) and feature.missing is not None:
@@ -111,31 +110,49 @@ class Learner:
         self.ids.absorb(other.ids)
         self.num_rows += other.num_rows
 
-    def finish(self, frequent: Mapping[str, pa.Table] | None = None) -> EncoderState:
+    def finish(
+        self, candidates: Mapping[str, pa.Table] | None = None, *, base: EncoderState | None = None
+    ) -> EncoderState:
         """What the rows have taught.
 
         Args:
-            frequent: by table, the ids that get a row, in order; by default they are found here.
+            candidates: by table, the ids that may get a row (``Known.candidates``); by default they are found here.
+            base: what an earlier model knew, and this one goes on with: ids keep their rows and new ones follow them,
+                numbers keep their statistics and bucket edges. What ``base`` lacks is learnt.
 
         Raises:
             DataError: there are no rows, or a numeric feature has no numbers.
         """
         if not self.num_rows:
             raise DataError("the training data has no rows; check data.train")
-        if frequent is None:
-            frequent = {
-                table: most_frequent(self.ids.merged(table), encoding) for table, encoding in self.encodings.items()
-            }
+        known = Known(self._schema, base)
+        if candidates is None:
+            candidates = {table: known.candidates(table, self.ids.merged(table)) for table in self.tables}
         return EncoderState(
             inputs=self._schema.model_dump(mode="json"),
             columns=pa.schema({column: self._types[column][1] for column in self._typed_columns()}.items()),
-            vocabularies={table: vocabulary_of(frequent[table]) for table in self.encodings},
-            numbers={name: learner.finish() for name, learner in self._numbers.items()},
+            vocabularies={
+                table: known.vocabulary(table, candidates[table])
+                for table, encoding in known.encodings.items()
+                if isinstance(encoding, VocabularyConfig)
+            },
+            numbers={name: known.numbers.get(name) or learner.finish() for name, learner in self._numbers.items()},
+            dynamic={
+                table: known.dynamic(table, candidates[table], num_sightings=self.ids.totals[table])
+                for table, encoding in known.encodings.items()
+                if isinstance(encoding, DynamicConfig)
+            },
         )
 
 
-def fit_state(schema: FeatureSchema, tables: Iterable[pa.Table], labels: Sequence[LabelColumn]) -> EncoderState:
-    """Learn from rows in one pass, with all counts in memory.
+def fit_state(
+    schema: FeatureSchema,
+    tables: Iterable[pa.Table],
+    labels: Sequence[LabelColumn],
+    *,
+    base: EncoderState | None = None,
+) -> EncoderState:
+    """Learn from rows in one pass, with all counts in memory; see ``Learner``.
 
     Raises:
         SchemaError: a column is missing or of a wrong type.
@@ -144,7 +161,7 @@ def fit_state(schema: FeatureSchema, tables: Iterable[pa.Table], labels: Sequenc
     learner = Learner(schema, labels)
     for table in tables:
         learner.add(table, first_row=learner.num_rows)
-    return learner.finish()
+    return learner.finish(base=base)
 
 
 def _rank(found: tuple[int, pa.DataType]) -> tuple[bool, int]:

@@ -51,6 +51,8 @@ class IdCounts:
         self._folder = folder
         self._max_bytes = max_bytes
         self._num_bytes = 0
+        self.totals = dict.fromkeys(tables, 0)
+        """Of each table, all counts together."""
         self.files: list[Path] = []
         """What has been spilled."""
 
@@ -73,6 +75,7 @@ class IdCounts:
             self._append(table, canonical(pa.array([id_])), pa.array([count]))
 
     def _append(self, table: str, ids: pa.Array, counts: pa.Array) -> None:
+        self.totals[table] += pc.sum(counts).as_py() or 0
         new = pa.table([pa.array(keys(ids)), ids.cast(pa.large_string()), counts.cast(pa.int64())], schema=SCHEMA)
         self._pending[table].append(new)
         self._num_pending[table] += len(ids)
@@ -132,6 +135,8 @@ class IdCounts:
         assert not any(other._pending.values())
         assert list(self._pending) == list(other._pending)
         self.files += other.files
+        for table, total in other.totals.items():
+            self.totals[table] += total
 
     def merged(self, table: str, partitions: Iterable[int] = range(NUM_PARTITIONS)) -> Iterator[pa.Table]:
         """Every id of some partitions once, with its whole count; a few at a time, in the order of their keys."""

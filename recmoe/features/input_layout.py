@@ -5,21 +5,20 @@ from collections.abc import Mapping
 from recmoe.features.layout import DenseColumn, InputLayout, SparseKey, TableSpec
 from recmoe.features.schema import FeatureSchema, NumericFeature, table_pooling
 from recmoe.features.statistics import NumericStatistics
-from recmoe.features.vocabulary import RowLookup
 
 
 def build_layout(
-    schema: FeatureSchema, *, lookups: Mapping[str, RowLookup], numbers: Mapping[str, NumericStatistics]
+    schema: FeatureSchema, *, num_rows: Mapping[str, int], numbers: Mapping[str, NumericStatistics]
 ) -> InputLayout:
     """Tables in the order in which features first name them, keys by table, dense columns by feature.
 
     Args:
         schema: the features.
-        lookups: per table of ids, what knows its rows.
+        num_rows: per table of ids, its rows, row 0 included.
         numbers: per numeric feature, its statistics.
     """
     keys: dict[str, list[SparseKey]] = {}
-    num_rows: dict[str, int] = {}
+    rows_of: dict[str, int] = {}
     dense: list[DenseColumn] = []
     for name, feature in schema.features.items():
         width = feature.width or schema.width
@@ -28,7 +27,7 @@ def build_layout(
             keys.setdefault(table, []).append(
                 SparseKey(name=name, feature=name, side=feature.side, table=table, width=width)
             )
-            num_rows[table] = lookups[table].num_rows
+            rows_of[table] = num_rows[table]
             continue
         num_buckets = len(numbers[name].edges) - 1
         if "value" in feature.forms:
@@ -47,11 +46,11 @@ def build_layout(
         if "bucket" in feature.forms:
             key = bucket_key(name)
             keys[key] = [SparseKey(name=key, feature=name, side=feature.side, table=key, width=width)]
-            num_rows[key] = num_buckets + 1
+            rows_of[key] = num_buckets + 1
     tables = tuple(
         TableSpec(
             name=table,
-            num_rows=num_rows[table],
+            num_rows=rows_of[table],
             width=of_table[0].width,
             pooling=table_pooling(schema.features, table),
             keys=tuple(key.name for key in of_table),

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from recmoe.config import Config
 from recmoe.features.layout import Side
@@ -38,7 +38,27 @@ class IndexConfig(Config):
     """What an id beyond the table does: stop with an error, or look up row 0."""
 
 
-EncodingConfig = Annotated[VocabularyConfig | HashConfig | IndexConfig, Field(discriminator="kind")]
+class DynamicConfig(Config):
+    """Ids that come and go: a fixed number of rows, each of which belongs to one id; any other id is row 0.
+
+    Rows change their owners when the encoder is learnt and when it grows (``--warm-start``, ``recmoe daily``), never
+    in between.
+    """
+
+    kind: Literal["dynamic"] = "dynamic"
+    capacity: PositiveInt = 100_000
+    """Rows beside row 0, for ever."""
+    admit_after: PositiveInt = 2
+    """Occurrences an id needs to get a row, over however many updates."""
+    evict: Literal["least_frequent", "least_recent"] = "least_frequent"
+    """Who gives up a row when there are more such ids than rows."""
+    half_life: PositiveFloat = 7.0
+    """Updates after which an occurrence counts half as much for ``least_frequent``."""
+    forget_after: PositiveInt | None = None
+    """Updates without an occurrence after which an id loses its row in any case; never by default."""
+
+
+EncodingConfig = Annotated[VocabularyConfig | HashConfig | IndexConfig | DynamicConfig, Field(discriminator="kind")]
 
 
 class QuantileBuckets(Config):

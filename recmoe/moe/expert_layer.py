@@ -9,7 +9,7 @@ PLE: Tang et al., RecSys 2020, https://doi.org/10.1145/3383313.3412236, equation
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Protocol, cast
 
 import torch
@@ -113,7 +113,9 @@ class ExpertLayer(nn.Module):
         self.gates = nn.ModuleList(cast(nn.Module, gate) for gate in gates)
         visible_GE = torch.tensor(mask_GE, dtype=torch.bool)
         self.register_buffer("visible_GE", visible_GE, persistent=False)
-        self.register_buffer("column_V", visible_GE.flatten().nonzero().squeeze(1), persistent=False)
+        # Not by nonzero(), which the meta device lacks.
+        columns = [column for column, is_seen in enumerate(chain.from_iterable(mask_GE)) if is_seen]
+        self.register_buffer("column_V", torch.tensor(columns), persistent=False)
 
     def forward(self, inputs: Sequence[Tensor | SidedInput]) -> tuple[list[Tensor], Tensor]:
         """Mix the experts.

@@ -2,16 +2,13 @@
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-
-import pyarrow as pa
-from numpy import int64
-from numpy.typing import NDArray
+from dataclasses import replace
 
 from recmoe.errors import SchemaError
 from recmoe.features.input_layout import bucket_key, build_layout
 from recmoe.features.layout import InputLayout
 from recmoe.features.schema import (
+    DynamicConfig,
     FeatureSchema,
     GivenBuckets,
     HashConfig,
@@ -25,17 +22,6 @@ from recmoe.features.statistics import NumericStatistics
 
 DEFAULT_LIST_LENGTH = 10
 """Ids of a list where nobody says how many there are."""
-
-
-@dataclass(frozen=True)
-class CountedRows:
-    """A table of which only the number of rows is known."""
-
-    num_rows: int
-
-    def rows(self, ids: pa.Array, *, name: str) -> NDArray[int64]:
-        """Nothing is looked up before there is a log."""
-        raise AssertionError(f"{name}: {len(ids)} ids asked of a table that is only planned")
 
 
 def id_tables(schema: FeatureSchema) -> dict[str, IdFeature | IdListFeature]:
@@ -70,27 +56,29 @@ def planned_layout(schema: FeatureSchema, rows: Mapping[str, int]) -> InputLayou
     Row 0 comes on top, and numbers get as many buckets as the config allows.
 
     Args:
-        rows: by table, different ids; hashed and indexed tables need none.
+        rows: by table, different ids; hashed, indexed and dynamic tables need none.
     """
     missing = tables_without_rows(schema, rows)
     assert not missing, f"no row counts for {', '.join(missing)}"
-    lookups = {}
+    num_rows = {}
     for name, feature in id_tables(schema).items():
         encoding = feature.encoding
         if name in rows:
             num_ids = rows[name]
         elif isinstance(encoding, HashConfig):
             num_ids = encoding.num_buckets
+        elif isinstance(encoding, DynamicConfig):
+            num_ids = encoding.capacity
         else:
             assert isinstance(encoding, IndexConfig)
             num_ids = encoding.num_ids
-        lookups[name] = CountedRows(num_ids + 1)
+        num_rows[name] = num_ids + 1
     numbers = {
         name: NumericStatistics(mean=0.0, std=1.0, edges=tuple(map(float, range(_num_buckets(feature) + 1))))
         for name, feature in schema.features.items()
         if isinstance(feature, NumericFeature)
     }
-    return build_layout(schema, lookups=lookups, numbers=numbers)
+    return build_layout(schema, num_rows=num_rows, numbers=numbers)
 
 
 def with_rows(layout: InputLayout, rows: Mapping[str, int]) -> InputLayout:
@@ -104,7 +92,7 @@ def with_rows(layout: InputLayout, rows: Mapping[str, int]) -> InputLayout:
 
 
 def frequent_first(schema: FeatureSchema) -> frozenset[str]:
-    """Tables whose first rows are the most frequent: vocabularies; hashes and row numbers scatter them."""
+    """Tables whose first rows are the most frequent: vocabularies; all others scatter them, in time at least."""
     return frozenset(
         name for name, feature in id_tables(schema).items() if isinstance(feature.encoding, VocabularyConfig)
     )

@@ -34,7 +34,9 @@ assert PIECE_ROWS % CHUNK_ROWS == 0
 class Reading(Protocol):
     """Who reads all rows before a run: this process or many, with the same result."""
 
-    def learn(self, config: ExperimentConfig, stream: ParquetStream, *, scratch: Path) -> FeatureEncoder:
+    def learn(
+        self, config: ExperimentConfig, stream: ParquetStream, *, scratch: Path, base: FeatureEncoder | None = None
+    ) -> FeatureEncoder:
         """Vocabularies and statistics of the training split; see ``learn_encoder``."""
         ...
 
@@ -46,25 +48,30 @@ class Reading(Protocol):
 class ReadHere:
     """Reading in this process."""
 
-    def learn(self, config: ExperimentConfig, stream: ParquetStream, *, scratch: Path) -> FeatureEncoder:
-        return learn_encoder(config, stream, scratch=scratch)
+    def learn(
+        self, config: ExperimentConfig, stream: ParquetStream, *, scratch: Path, base: FeatureEncoder | None = None
+    ) -> FeatureEncoder:
+        return learn_encoder(config, stream, scratch=scratch, base=base)
 
     def check(self, stream: ParquetStream, encoder: FeatureEncoder, *, scratch: Path) -> None:  # noqa: ARG002
         check_rows(stream, encoder)
 
 
-def learn_encoder(config: ExperimentConfig, stream: ParquetStream, *, scratch: Path) -> FeatureEncoder:
+def learn_encoder(
+    config: ExperimentConfig, stream: ParquetStream, *, scratch: Path, base: FeatureEncoder | None = None
+) -> FeatureEncoder:
     """Vocabularies and statistics of the training split, in one pass, within ``data.memory_gb``.
 
     Args:
         scratch: a folder of this call's own for ids that exceed the memory; removed at the end.
+        base: the encoder of an earlier model, which grows: what it knows stays as it is.
 
     Raises:
         DataError, SchemaError: a row or a column is wrong; names the file.
     """
     with emptied(scratch):
         learner = learn_rows(config, stream, (0, stream.num_rows), scratch=scratch, num_bytes=memory_bytes(config))
-        return encoder_of(config, stream, learner)
+        return encoder_of(config, stream, learner, base=base)
 
 
 def memory_bytes(config: ExperimentConfig) -> int:
@@ -104,19 +111,23 @@ def encoder_of(
     config: ExperimentConfig,
     stream: ParquetStream,
     learner: Learner,
-    frequent: Mapping[str, pa.Table] | None = None,
+    candidates: Mapping[str, pa.Table] | None = None,
+    *,
+    base: FeatureEncoder | None = None,
 ) -> FeatureEncoder:
     """The encoder of all rows.
 
     Args:
         learner: what all rows of the stream have taught.
-        frequent: by table, the ids that get a row, where they have been found elsewhere.
+        candidates: by table, the ids that may get a row, where they have been found elsewhere.
+        base: the encoder of an earlier model, which grows.
 
     Raises:
         DataError: a numeric feature has no numbers.
     """
     try:
-        return FeatureEncoder(config.inputs, config.task_set().label_columns, learner.finish(frequent))
+        state = learner.finish(candidates, base=None if base is None else base.state)
+        return FeatureEncoder(config.inputs, config.task_set().label_columns, state)
     except (DataError, SchemaError) as error:
         raise _located(error, stream) from error
 

@@ -21,6 +21,7 @@ class RunFolder:
     config.json      the resolved config
     encoder/         vocabularies and statistics, learnt once from the training split
     plan.json        where every table went
+    warm_start.json  what was carried over from an earlier model, where the run goes on from one
     checkpoints/     the newest ones and the best
     metrics.jsonl    a line per logged step and validation
     report.json      metrics of the test split; report.html shows them
@@ -35,6 +36,7 @@ class RunFolder:
         self.config = root / "config.json"
         self.encoder = root / "encoder"
         self.plan = root / "plan.json"
+        self.warm_start = root / "warm_start.json"
         self.checkpoints = root / "checkpoints"
         self.metrics = root / "metrics.jsonl"
         self.report = root / "report.json"
@@ -83,6 +85,10 @@ class RunFolder:
     def update_state(self, **values: Any) -> None:
         """Remember something of the run."""
         write_atomically(self._state, json.dumps({**self.state, **values}, indent=2))
+
+    def warm_start_report(self) -> dict[str, Any] | None:
+        """What was carried over from an earlier model; None for a run that began by itself."""
+        return _read(self.warm_start) if self.warm_start.exists() else None
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Append a line to the curves."""

@@ -4,7 +4,7 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from recmoe.config import dump_config
@@ -14,10 +14,13 @@ from recmoe.errors import DataError, RecmoeError, TrainingError
 from recmoe.evaluation.report import Report
 from recmoe.experiment import ExperimentConfig
 from recmoe.features.encoder import FeatureEncoder
+from recmoe.growth.carry import check_widths
+from recmoe.growth.earlier import EarlierModel, WarmStart
 from recmoe.runs.encoded import has_index, keep_splits
 from recmoe.runs.encoder import ReadHere, Reading
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.source import RUNS
+from recmoe.runs.warm_start import remember_warm_start
 from recmoe.runs.worker import open_split, run_worker
 from recmoe.tracking.tracker import Tracker, metric_name
 from recmoe.training.checkpoint_folder import committed
@@ -48,7 +51,13 @@ def train_here(config: ExperimentConfig, folder: RunFolder) -> None:
 
 
 def train_run(
-    config: ExperimentConfig, root: Path, *, resume: bool, launch: Launch = train_here, is_quiet: bool = False
+    config: ExperimentConfig,
+    root: Path,
+    *,
+    resume: bool,
+    launch: Launch = train_here,
+    is_quiet: bool = False,
+    warm_start: WarmStart | None = None,
 ) -> RunResult:
     """Train a config in a run folder, and leave report and bundle there.
 
@@ -58,13 +67,16 @@ def train_run(
     Args:
         launch: how the processes of the job are started.
         is_quiet: no progress on the terminal.
+        warm_start: an earlier model to go on from; a resumed run remembers its own.
 
     Raises:
-        TrainingError: the folder belongs to another run, or the job failed.
+        TrainingError: the folder belongs to another run, the job failed, or the earlier model does not fit.
         RecmoeError: what data, config, device or store have to object.
     """
     folder = RunFolder(root)
     folder.start(dump_config(config), resume=resume)
+    if warm_start is not None:
+        remember_warm_start(folder, warm_start)
     if folder.state.get("status") == "finished":
         return _result(folder)
     tracker = config.tracking.build(run_name=config.name, folder=RUNS, run_id=folder.state.get("tracking_run_id"))
@@ -72,6 +84,7 @@ def train_run(
     try:
         tracker.log_config(dump_config(config))
         prepare(config, folder, is_quiet=is_quiet)
+        tracker.log_metrics(_id_updates(folder), step=0)
         with CurveFollower(
             folder.metrics,
             num_steps=lambda: folder.state.get("num_steps"),
@@ -131,8 +144,12 @@ def prepare(
     splits = _with_others(config, folder, stream)
     folder.update_state(skipped=_skipped(splits))
     shutil.rmtree(folder.encoded, ignore_errors=True)  # By an encoder that is not this run's any more.
+    earlier = _earlier(folder)
     by = reading or ReadHere()
-    encoder = by.learn(config, stream, scratch=folder.scratch)
+    base = None if earlier is None else earlier.encoder
+    encoder = by.learn(config, stream, scratch=folder.scratch, base=base)
+    if earlier is not None:
+        check_widths(earlier, encoder)
     # Others leave the splits to the run itself: it may be far away when training begins.
     if reading is not None or not keep_splits(config, folder, splits, encoder, is_quiet=is_quiet):
         for split, rows in splits.items():
@@ -140,8 +157,17 @@ def prepare(
             if split != "train" or has_index(config):
                 by.check(rows, encoder, scratch=folder.scratch)
     encoder.save(folder.encoder)
+    folder.update_state(
+        id_updates={table: asdict(ids.last) for table, ids in encoder.state.dynamic.items() if ids.last}
+    )
     folder.update_state(train_files=stream.identity)
     return encoder
+
+
+def _earlier(folder: RunFolder) -> EarlierModel | None:
+    """The model that the run was told to go on from."""
+    told = folder.state.get("warm_start")
+    return None if told is None else WarmStart.from_json(told).open()
 
 
 def _with_others(config: ExperimentConfig, folder: RunFolder, stream: ParquetStream) -> dict[Split, ParquetStream]:
@@ -179,6 +205,13 @@ def _record(folder: RunFolder, tracker: Tracker) -> None:
         tracker.log_file(folder.report)
         tracker.log_file(folder.page)
     tracker.set_tags({"recmoe.bundle": str(folder.bundle.resolve())})
+
+
+def _id_updates(folder: RunFolder) -> dict[str, float]:
+    """How full the tables of dynamic ids are, and how much of the traffic they leave to row 0."""
+    names = ("rows_used", "admitted", "evicted", "waiting", "unknown_share")
+    updates: dict[str, dict[str, float]] = folder.state.get("id_updates", {})
+    return {metric_name("ids", f"{table}/{name}"): update[name] for table, update in updates.items() for name in names}
 
 
 def _tracked(values: Mapping[str, float]) -> dict[str, float]:

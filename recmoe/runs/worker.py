@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import closing
 
 import torch
 
@@ -10,7 +11,7 @@ from recmoe.config import dump_config
 from recmoe.data.encoded_rows import EncodedRows
 from recmoe.data.loader import BatchLoader, Split
 from recmoe.data.parquet import ParquetStream
-from recmoe.embeddings.logical import copy_into, dense_parameters, unwrap
+from recmoe.embeddings.logical import copy_into, dense_parameters, dense_state, unwrap
 from recmoe.embeddings.placement import place
 from recmoe.embeddings.tables import PlainTables
 from recmoe.evaluation.evaluate import EvaluationConfig, evaluate
@@ -22,6 +23,9 @@ from recmoe.experiment import ExperimentConfig
 from recmoe.export.bundle import write_bundle
 from recmoe.export.replay import Replay
 from recmoe.features.encoder import FeatureEncoder
+from recmoe.growth.carry import carry_over
+from recmoe.growth.dense_names import name_dense
+from recmoe.growth.earlier import WarmStart
 from recmoe.model import MultiTaskRanker, TrainingModel, build_model
 from recmoe.runs.encoded import open_cache
 from recmoe.runs.folder import RunFolder, write_atomically
@@ -134,7 +138,10 @@ class _Job:
         """Go on from the last committed checkpoint, or start."""
         training = self.config.training
         stream = self._stream("train")
-        position = self._resumed() or Position(cursor=stream.start())
+        position = self._resumed()
+        if position is None:
+            self._start_warm()
+            position = Position(cursor=stream.start())
         num_steps = self._num_steps(stream, position)
         if self.runtime.is_main:
             self.folder.forget_after(position.step)
@@ -213,6 +220,29 @@ class _Job:
         if step is None and self.runtime.is_main and committed(self.folder.checkpoints):
             _logger.warning("no checkpoint in %s can be used; the run starts again", self.folder.checkpoints)
         return None if step is None else Position.from_json(self.checkpoints.load(step))
+
+    def _start_warm(self) -> None:
+        """Go on from an earlier model, where the run was told to; what became of its weights is written down."""
+        told = self.folder.state.get("warm_start")
+        if told is None:
+            return
+        model = unwrap(self.placed.model)
+        named = name_dense(
+            {name: tuple(tensor.shape) for name, tensor in dense_state(model).items()},
+            ranker=self.ranker,
+            architecture=self.config.model.architecture,
+            encoder=self.encoder,
+        )
+        with closing(WarmStart.from_json(told).open()) as earlier:
+            report = carry_over(
+                earlier,
+                placed=self.placed,
+                named=named,
+                dense_optimizer=self.dense_optimizer,
+                encoder=self.encoder,
+            )
+        if self.runtime.is_main:
+            write_atomically(self.folder.warm_start, json.dumps(report.to_json(), indent=2))
 
     def _num_steps(self, stream: ParquetStream, position: Position) -> int:
         """Steps of the whole run: those done, the rest of this epoch, the epochs after it."""

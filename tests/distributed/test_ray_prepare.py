@@ -16,9 +16,11 @@ from recmoe.config import config_from_dict
 from recmoe.errors import DataError, TrainingError
 from recmoe.experiment import ExperimentConfig
 from recmoe.features.number_learner import PIECE_ROWS
+from recmoe.features.schema import FeatureSchema
 from recmoe.runs.encoder import ReadHere
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.prepare import prepare_run
+from recmoe.runs.worker import open_split
 
 pytestmark = [
     pytest.mark.slow,
@@ -100,6 +102,36 @@ def test_encoder_of_many_workers_is_that_of_one_process(reading: ReadOnRay, log:
         assert (tmp_path / "there/encoder" / name).read_bytes() == (tmp_path / "here/encoder" / name).read_bytes()
     assert RunFolder(tmp_path / "there").state == RunFolder(tmp_path / "here").state
     assert not RunFolder(tmp_path / "there").scratch.exists()
+
+
+def test_ids_that_grow_and_ids_that_come_and_go_are_those_of_one_process(
+    reading: ReadOnRay, log: Path, tmp_path: Path
+) -> None:
+    pq.write_table(pq.read_table(log / "validation.parquet").slice(0, 600), tmp_path / "monday.parquet")
+    dynamic = {"kind": "dynamic", "capacity": 300, "admit_after": 1}
+    features = {
+        "user": {"kind": "id", "side": "user", "encoding": dynamic},
+        "tag": {"kind": "id", "encoding": {"kind": "vocabulary", "max_size": 800}},
+        "price": {"kind": "numeric"},
+    }
+    monday, tuesday = (
+        experiment(log, train=str(path)).model_copy(
+            update={"inputs": config_from_dict(FeatureSchema, {"features": features})}
+        )
+        for path in (tmp_path / "monday.parquet", log / "validation.parquet")
+    )
+    base = prepare_run(monday, tmp_path / "monday", resume=False, reading=ReadHere())
+
+    here, there = (
+        by.learn(tuesday, open_split(tuesday, RunFolder(tmp_path), "train"), scratch=tmp_path / "scratch", base=base)
+        for by in (ReadHere(), reading)
+    )
+
+    assert there.fingerprint == here.fingerprint != base.fingerprint
+    assert there.state.dynamic["user"].last == here.state.dynamic["user"].last
+    assert len(here.state.vocabularies["tag"].ids) == 800
+    assert here.state.vocabularies["tag"].ids.slice(0, 500) == base.state.vocabularies["tag"].ids.slice(0, 500)
+    assert here.state.numbers == base.state.numbers
 
 
 def test_wrong_row_is_told_as_in_one_process(reading: ReadOnRay, log: Path, tmp_path: Path) -> None:

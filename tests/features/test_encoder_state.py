@@ -89,7 +89,7 @@ def test_order_of_features_is_part_of_the_fingerprint() -> None:
 
 
 def test_schema_saved_before_a_field_was_added_keeps_its_fingerprint(tmp_path: Path) -> None:
-    state = _encoder()._state
+    state = _encoder().state
     inputs = {name: value for name, value in state.inputs.items() if name != "seed"}
     old = dataclasses.replace(state, inputs=inputs)
     stored = fingerprint((), old)

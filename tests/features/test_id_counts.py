@@ -110,6 +110,7 @@ def test_counts_of_parts_add_up_wherever_they_were_counted(tmp_path: Path) -> No
         whole.absorb(pickle.loads(pickle.dumps(part)))
 
     assert _counts_of(whole) == {"a": 1, "b": 3, "c": 2}
+    assert whole.totals == {"x": 6}
 
 
 @pytest.mark.parametrize("is_spilled", [False, True])

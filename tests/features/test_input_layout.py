@@ -4,7 +4,6 @@ from recmoe.features.input_layout import build_layout
 from recmoe.features.layout import TableSpec
 from recmoe.features.schema import FeatureSchema, HashConfig, IdFeature, IdListFeature, NumericFeature
 from recmoe.features.statistics import NumericStatistics
-from recmoe.features.vocabulary import HashedIds
 
 NUMBERS = NumericStatistics(mean=0.0, std=1.0, edges=(0.0, 1.0, 2.0, 3.0))
 
@@ -21,9 +20,8 @@ def test_keys_of_one_table_stand_together() -> None:
             "item": IdFeature(table="items", **_hashed()),  # type: ignore[arg-type]
         }
     )
-    lookups = {"items": HashedIds(num_buckets=9, seed=0), "city": HashedIds(num_buckets=5, seed=0)}
 
-    layout = build_layout(schema, lookups=lookups, numbers={})
+    layout = build_layout(schema, num_rows={"items": 10, "city": 6}, numbers={})
 
     assert [key.name for key in layout.sparse] == ["bought", "item", "city"]
     assert layout.tables == (
@@ -41,7 +39,7 @@ def test_number_has_a_column_or_key_per_form() -> None:
         },
     )
 
-    layout = build_layout(schema, lookups={}, numbers={"age": NUMBERS, "hour": NUMBERS})
+    layout = build_layout(schema, num_rows={}, numbers={"age": NUMBERS, "hour": NUMBERS})
 
     dense = [(column.name, column.form, column.num_buckets, column.width) for column in layout.dense]
     assert dense == [("age", "value", 0, 1), ("age#position", "position", 3, 2), ("hour#position", "position", 3, 8)]

@@ -46,6 +46,21 @@ def test_ids_cut_part_by_part_are_those_cut_at_once() -> None:
     assert _most_frequent(*cut, max_size=3) == _most_frequent(*parts, max_size=3) == ["a8", "b8", "c8"]
 
 
+def test_known_ids_keep_their_places_and_leave_less_room_however_the_counts_come() -> None:
+    known = Vocabulary(pa.array(["x", "a4"]))
+    parts = [_counts(**{f"{part}{i}": i for i in range(9)}) for part in "abc"]
+    config = VocabularyConfig(max_size=5)
+
+    cut = [most_frequent(part, config, known=known) for part in (parts[:2], parts[2:])]
+    grown, at_once = (
+        vocabulary_of(most_frequent(counts, config, known=known), known=known).ids.to_pylist()
+        for counts in (cut, parts)
+    )
+
+    assert grown == at_once == ["x", "a4", "a8", "b8", "c8"]
+    assert not most_frequent(parts, VocabularyConfig(max_size=2), known=known).num_rows
+
+
 def test_vocabulary_of_nothing_knows_nothing() -> None:
     vocabulary = vocabulary_of(most_frequent([], VocabularyConfig()))
 
@@ -118,6 +133,6 @@ def test_id_beyond_its_table_is_an_error_or_unknown(ids: list[int | str], wrong:
 def test_lookup_follows_the_encoding() -> None:
     vocabulary = Vocabulary(pa.array(["a"]))
 
-    assert build_lookup(VocabularyConfig(), vocabulary=vocabulary, seed=0) is vocabulary
-    assert build_lookup(HashConfig(num_buckets=9), vocabulary=None, seed=0).num_rows == 10
-    assert build_lookup(IndexConfig(num_ids=9), vocabulary=None, seed=0).num_rows == 10
+    assert build_lookup(VocabularyConfig(), learnt=vocabulary, seed=0) is vocabulary
+    assert build_lookup(HashConfig(num_buckets=9), learnt=None, seed=0).num_rows == 10
+    assert build_lookup(IndexConfig(num_ids=9), learnt=None, seed=0).num_rows == 10

@@ -15,6 +15,7 @@ SCHEMA = config_from_dict(
             "item_id": {"kind": "id", "width": 32},
             "history": {"kind": "id_list", "table": "item_id", "width": 32, "max_length": 5},
             "tags": {"kind": "id_list", "encoding": {"kind": "index", "num_ids": 7}},
+            "video": {"kind": "id", "encoding": {"kind": "dynamic", "capacity": 50}},
             "price": {
                 "kind": "numeric",
                 "forms": ["value", "bucket", "vector"],
@@ -34,6 +35,7 @@ def test_row_counts_make_the_layout_without_a_log() -> None:
         ("device", 101, 8, ("device",)),
         ("item_id", 10_000_000_001, 32, ("item_id", "history")),
         ("tags", 8, 8, ("tags",)),
+        ("video", 51, 8, ("video",)),
         ("price#bucket", 21, 8, ("price#bucket",)),
     ]
     assert [(column.name, column.num_buckets) for column in layout.dense] == [

@@ -2,6 +2,7 @@ import io
 import os
 import pty
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,11 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch, *, columns: int) -> str:
             log.update(step=step, samples_per_s=12_345.6, losses=LOSSES, wait_share=0.031)
         log.note("step 30 · validation · ctr.auc[all] 0.7000")
         log.close()
-        stream.flush()
-        seen = os.read(reader, 100_000)
+    seen = b""
+    # A terminal hands on what it has got so far; the end is an error.
+    with suppress(OSError):
+        while chunk := os.read(reader, 100_000):
+            seen += chunk
     os.close(reader)
     return plain(seen.decode())
 

@@ -46,6 +46,7 @@ class SharedBottom(nn.Module):
     def __init__(self, *, in_features: int, num_tasks: int, hidden: Sequence[int], dropout: float = 0.0) -> None:
         super().__init__()
         self.num_tasks = num_tasks
+        self.expert_names = ("shared.0",)
         self.experts = Experts(experts_per_group=[1], in_features=in_features, hidden=hidden, dropout=dropout)
         self.out_features = self.experts.out_features
 

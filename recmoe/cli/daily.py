@@ -1,0 +1,116 @@
+"""``recmoe daily``: incremental training, a day at a time."""
+
+import sys
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from recmoe.cli.options import Config, Json, Overrides, RegistryUri, WarmStartFrom, Workers
+from recmoe.cli.output import print_columns, print_json
+from recmoe.cli.runs import INTERRUPTED, worker_range
+from recmoe.runs.source import RUNS
+
+if TYPE_CHECKING:
+    from pipelines.daily import DailyResult
+    from recmoe.runs.folder import RunFolder
+
+
+def daily(
+    config: Config,
+    overrides: Overrides = None,
+    days: Annotated[
+        list[str] | None, typer.Option(help="Glob of files or folders, one per day, in the order of their names.")
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the daily training; runs/NAME-daily by default.", file_okay=False)
+    ] = None,
+    workers: Workers = None,
+    warm_start: WarmStartFrom = None,
+    register: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Make each day's model a new version of this one.")
+    ] = None,
+    frozen: Annotated[
+        bool, typer.Option("--frozen", help="Also measure the first day's model on every later day.")
+    ] = False,
+    keep_days: Annotated[int, typer.Option(min=1, help="Newest days whose checkpoints are kept.")] = 7,
+    registry: RegistryUri = None,
+    as_json: Json = False,
+) -> None:
+    """Train day by day: measure yesterday's model on today's rows, then go on with them.
+
+    Days that are trained already are skipped, so the same command takes each new day as it comes, and goes on with
+    the day in which it was stopped.
+    """
+    from pipelines.daily import find_days, train_daily
+    from recmoe.errors import DataError
+    from recmoe.experiment import load_experiment
+    from recmoe.runs.train import train_here
+    from recmoe.runs.warm_start import find_warm_start
+
+    if not days:
+        raise DataError("no days are given; name them by --days 'log/day=*'")
+    experiment = load_experiment(config, overrides or [])
+    root = run_dir or RUNS / f"{experiment.name}-daily"
+    launch = train_here
+    if workers is not None:
+        from pipelines.train import train_on_ray
+
+        fewest, most = worker_range(workers)
+        launch = partial(train_on_ray, num_workers=most, min_workers=fewest)
+    result = train_daily(
+        experiment,
+        find_days(days),
+        root,
+        launch=launch,
+        warm_start=None if warm_start is None else find_warm_start(warm_start, registry_uri=registry),
+        register=None if register is None else partial(_register, name=register, registry=registry),
+        with_frozen=frozen,
+        keep_days=keep_days,
+    )
+    if as_json:
+        print_json({"run_dir": root, "is_interrupted": result.is_interrupted, "days": list(map(asdict, result.days))})
+    else:
+        _print_days(result)
+    if result.is_interrupted:
+        print(f"stopped within a day; the same command goes on in {root}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED)
+
+
+def _register(folder: "RunFolder", *, name: str, registry: str | None) -> str:
+    from recmoe.registry.registry import Registry
+
+    run_id = folder.state.get("tracking_run_id")
+    registered = Registry.connect(registry, folder=RUNS).register(folder.bundle, name=name, run_id=run_id)
+    assert registered.version is not None
+    return registered.version
+
+
+def _print_days(result: "DailyResult") -> None:
+    """A line per day: what yesterday's model was worth on it, and what it did to the tables of dynamic ids."""
+    from pipelines.daily_plot import main_metrics
+
+    metrics = main_metrics(result.days)
+    has_frozen = any(day.frozen for day in result.days)
+    tables = list(dict.fromkeys(table for day in result.days for table in day.ids))
+    headers = ["day", "rows"]
+    for metric in metrics:
+        headers += [metric, f"{metric} frozen"] if has_frozen else [metric]
+    headers += [f"{table} {what}" for table in tables for what in ("rows used", "admitted", "evicted", "at row 0")]
+    rows = []
+    for day in result.days:
+        cells: list[str | int | float] = [day.day, day.num_rows]
+        for metric in metrics:
+            cells += [day.metrics.get(metric, float("nan"))]
+            cells += [day.frozen.get(metric, float("nan"))] if has_frozen else []
+        for table in tables:
+            update = day.ids.get(table, {})
+            cells += [int(update.get(name, 0)) for name in ("rows_used", "admitted", "evicted")]
+            cells += [update.get("unknown_share", float("nan"))]
+        rows.append(cells)
+    print_columns(headers, rows)
+    if result.days:
+        print(f"\nwrote {result.root / 'daily.json'} and {result.root / 'daily.png'}")
+        print(f"newest model: {result.days[-1].run}")

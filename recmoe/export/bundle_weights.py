@@ -1,0 +1,38 @@
+"""BundleWeights: the weights of a bundle, table by table and file by file, mapped from disk."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from recmoe.embeddings.tables import member_name
+from recmoe.errors import BundleError
+from recmoe.export.weights import DENSE, INDEX, ROWS, TABLE_PREFIX
+
+
+class BundleWeights:
+    """Reads the weights of a bundle without building its model.
+
+    Args:
+        directory: of the bundle; its files are not compared with their hashes.
+
+    Raises:
+        BundleError: a file is missing or cannot be read.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        try:
+            self.dense: Mapping[str, Tensor] = safetensors.torch.load_file(directory / DENSE)
+            """Weights beside the tables, by their names in the model."""
+            self._index: Mapping[str, list[str]] = json.loads((directory / INDEX).read_text())
+        except (OSError, ValueError, SafetensorError) as error:
+            raise BundleError(f"{directory}: its weights cannot be read: {error}; export the bundle again") from error
+
+    def files(self, table: str) -> Iterator[Tensor]:
+        """The rows of a table, file by file."""
+        for file in self._index[f"{TABLE_PREFIX}tables.{member_name(table)}"]:
+            yield safetensors.torch.load_file(self._directory / "tables" / file)[ROWS]

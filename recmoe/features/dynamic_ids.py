@@ -1,0 +1,308 @@
+"""DynamicIds: a fixed number of rows for ids that come and go; every id has a row of its own or none.
+
+Ids are admitted and evicted at updates, between which nothing moves: training on any number of processes, evaluation
+and serving look an id up in the same map, and the table keeps its shape for ever.
+"""
+
+# n ids that are known, m ids of an update, c candidates for a row
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recmoe.features.id_keys import UInt64s, keys
+from recmoe.features.key_index import KeyIndex
+from recmoe.features.schema import DynamicConfig
+from recmoe.features.vocabulary import Rows, zero_where_null
+
+CUT_AT = 1 << 20
+"""Ids of a period that are gathered, beside those that may matter, before the others are left out."""
+
+Floats = NDArray[np.float32]
+Int32s = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class IdUpdate:
+    """What one update did to a table, and what the rows it counted look up afterwards."""
+
+    number: int
+    """Updates so far, this one included."""
+    rows_used: int
+    """Rows that belong to an id."""
+    capacity: int
+    admitted: int
+    """Ids that got a row."""
+    evicted: int
+    """Ids that lost theirs."""
+    waiting: int
+    """Ids that are remembered without a row."""
+    sightings: int
+    """Ids counted, missing ones left out."""
+    unknown_share: float
+    """Of the sightings: the share of those that look up row 0."""
+
+
+class DynamicIds:
+    """Ids that are known, with the row of each or 0 while it waits for one.
+
+    An id is admitted once it has been seen ``admit_after`` times, over however many updates. While there are more such
+    ids than rows, those with the highest rank hold them: by ``least_frequent`` the sightings of which each update takes
+    away a share (half after ``half_life`` updates), by ``least_recent`` the update that saw the id last. An id that
+    holds a row wins a tie, and keeps its row number; rows that become free go to the newcomers.
+
+    Example: capacity 2, admit_after 2, half_life 1::
+
+        update    seen            rows                        sightings, halved each time
+        1         a a a b b c     1 a  2 b    waiting c       a 3    b 2    c 1
+        2         c c c b         1 c  2 b    waiting a       a 1.5  b 2    c 3.5
+
+    Args:
+        keys_n: known ids as 64-bit keys, in ascending order.
+        rows_n: of each, 0 for none.
+        sightings_n: of each, since it was first seen.
+        weights_n: of each, its sightings with the older ones worth less.
+        seen_n: of each, the last update that saw it.
+        last: the update that led here; None for no update.
+    """
+
+    def __init__(
+        self,
+        *,
+        capacity: int,
+        keys_n: UInt64s,
+        rows_n: Rows,
+        sightings_n: Int32s,
+        weights_n: Floats,
+        seen_n: Int32s,
+        last: IdUpdate | None,
+    ) -> None:
+        self.capacity = capacity
+        self.keys_n = keys_n
+        self.rows_n = rows_n
+        self.sightings_n = sightings_n
+        self.weights_n = weights_n
+        self.seen_n = seen_n
+        self.last = last
+
+    @classmethod
+    def empty(cls, capacity: int) -> "DynamicIds":
+        """No id is known."""
+        nothing = np.zeros(0, np.int32)
+        return cls(
+            capacity=capacity,
+            keys_n=np.zeros(0, np.uint64),
+            rows_n=np.zeros(0, np.int64),
+            sightings_n=nothing,
+            weights_n=np.zeros(0, np.float32),
+            seen_n=nothing,
+            last=None,
+        )
+
+    @classmethod
+    def holding(cls, keys_n: UInt64s, rows_n: Rows, config: DynamicConfig) -> "DynamicIds":
+        """Ids that an earlier model gave rows to for good, as if each had just earned its row."""
+        fits = np.flatnonzero(rows_n <= config.capacity)
+        order = fits[np.argsort(keys_n[fits], kind="stable")]
+        return cls(
+            capacity=config.capacity,
+            keys_n=keys_n[order],
+            rows_n=rows_n[order],
+            sightings_n=np.full(len(order), config.admit_after, np.int32),
+            weights_n=np.full(len(order), config.admit_after, np.float32),
+            seen_n=np.zeros(len(order), np.int32),
+            last=None,
+        )
+
+    @property
+    def num_rows(self) -> int:
+        return self.capacity + 1
+
+    def rows(self, ids: pa.Array, *, name: str) -> Rows:  # noqa: ARG002
+        return zero_where_null(ids, self.rows_of_keys(keys(ids)))
+
+    def rows_of_keys(self, keys_n: UInt64s) -> Rows:
+        index, row_of_place = self._index
+        return row_of_place[index.rows(keys_n)]
+
+    @cached_property
+    def _index(self) -> tuple[KeyIndex, Rows]:
+        """Places among those that hold rows, from 1 on, and the row of each place."""
+        held_keys, held_rows = self.holders()
+        return KeyIndex(held_keys), np.append(np.int64(0), held_rows)
+
+    def holders(self) -> tuple[UInt64s, Rows]:
+        held_n = self.rows_n > 0
+        return self.keys_n[held_n], self.rows_n[held_n]
+
+    @property
+    def digest(self) -> str:
+        """Hash of what is known."""
+        digest = hashlib.sha256(str(self.capacity).encode())
+        for column in (self.keys_n, self.rows_n, self.sightings_n, self.weights_n, self.seen_n):
+            digest.update(column.astype(column.dtype.newbyteorder("<")).tobytes())
+        return digest.hexdigest()
+
+    def to_table(self) -> pa.Table:
+        """A row per known id."""
+        return pa.table(
+            {
+                "key": self.keys_n,
+                "row": self.rows_n,
+                "sightings": self.sightings_n,
+                "weight": self.weights_n,
+                "seen": self.seen_n,
+            }
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """What a table does not hold."""
+        return {"capacity": self.capacity, "last": None if self.last is None else asdict(self.last)}
+
+    @classmethod
+    def from_table(cls, table: pa.Table, values: Mapping[str, Any]) -> "DynamicIds":
+        """The inverse of ``to_table`` and ``to_json``."""
+        return cls(
+            capacity=values["capacity"],
+            keys_n=table["key"].to_numpy(),
+            rows_n=table["row"].to_numpy(),
+            sightings_n=table["sightings"].to_numpy(),
+            weights_n=table["weight"].to_numpy(),
+            seen_n=table["seen"].to_numpy(),
+            last=None if values["last"] is None else IdUpdate(**values["last"]),
+        )
+
+    def candidates(self, counts: Iterable[pa.Table], config: DynamicConfig) -> pa.Table:
+        """Of all ids of a period, those that an update depends on: known ones, and of the others the most frequent.
+
+        New ids can win as many rows as there are and wait for as many, so that twice as many decide; which of them,
+        and so the update, depends on the counts alone, and not on the parts that they come in.
+
+        Args:
+            counts: tables with the columns ``key`` and ``count``, each id in one of them.
+            config: as for ``updated``.
+
+        Returns:
+            The same columns in the order of the keys.
+        """
+        parts: list[pa.Table] = [pa.table({"key": pa.array([], pa.uint64()), "count": pa.array([], pa.int64())})]
+        num_gathered = num_kept = 0
+        for table in counts:
+            parts.append(table.select(["key", "count"]))
+            num_gathered += table.num_rows
+            if num_gathered > num_kept + max(CUT_AT, num_kept):
+                parts = [self._cut(parts, 2 * config.capacity)]
+                num_gathered = num_kept = parts[0].num_rows
+        return self._cut(parts, 2 * config.capacity)
+
+    def _cut(self, parts: Sequence[pa.Table], num_new: int) -> pa.Table:
+        table = pa.concat_tables(parts)
+        keys_m, counts_m = table["key"].to_numpy(), table["count"].to_numpy()
+        order = np.argsort(keys_m, kind="stable")
+        keys_m, counts_m = keys_m[order], counts_m[order]
+        is_known = np.isin(keys_m, self.keys_n, assume_unique=True)
+        # As the weights that they begin with, so that equals are the same ones as in the update.
+        ranks = counts_m.astype(np.float32).view(np.uint32).astype(np.uint64)
+        is_kept = is_known | _best(~is_known, ranks, num_new)
+        return pa.table({"key": keys_m[is_kept], "count": counts_m[is_kept]})
+
+    def updated(
+        self,
+        keys_m: UInt64s,
+        counts_m: NDArray[np.int64],
+        config: DynamicConfig,
+        *,
+        num_sightings: int | None = None,
+    ) -> "DynamicIds":
+        """The ids after a period.
+
+        Args:
+            keys_m: different ids that were seen, ascending: all of them, or ``candidates``.
+            counts_m: how often each was seen.
+            config: capacity and rules, which may be others than before.
+            num_sightings: of all ids of the period; by default those of ``counts_m``.
+        """
+        number = 1 + (0 if self.last is None else self.last.number)
+        known = np.union1d(self.keys_n, keys_m)
+        old, new = np.searchsorted(known, self.keys_n), np.searchsorted(known, keys_m)
+        rows = np.zeros(len(known), np.int64)
+        sightings, weights = np.zeros(len(known), np.int64), np.zeros(len(known), np.float32)
+        seen = np.zeros(len(known), np.int32)
+        # A row beyond a smaller capacity is given up; its id competes for another.
+        rows[old] = np.where(self.rows_n <= config.capacity, self.rows_n, 0)
+        sightings[old], seen[old] = self.sightings_n, self.seen_n
+        weights[old] = self.weights_n * np.float32(0.5 ** (1.0 / config.half_life))
+        sightings[new] += counts_m
+        weights[new] += counts_m
+        seen[new] = number
+        held_before = np.zeros(len(known), np.bool_)
+        held_before[old] = self.rows_n > 0
+
+        is_fresh = np.ones(len(known), np.bool_)
+        if config.forget_after is not None:
+            is_fresh = seen > number - config.forget_after
+        ranks = _ranks(weights, seen, rows > 0, config)
+        wins = _best(is_fresh & (held_before | (sightings >= config.admit_after)), ranks, config.capacity)
+        rows = _assign(rows, wins, ranks, capacity=config.capacity)
+        kept = wins | _best(is_fresh & ~wins, ranks, config.capacity)
+        total = int(counts_m.sum()) if num_sightings is None else num_sightings
+        last = IdUpdate(
+            number=number,
+            rows_used=int(wins.sum()),
+            capacity=config.capacity,
+            admitted=int((wins & ~held_before).sum()),
+            evicted=int((held_before & ~wins).sum()),
+            waiting=int((kept & ~wins).sum()),
+            sightings=total,
+            unknown_share=1.0 - int(counts_m[wins[new]].sum()) / total if total else 0.0,
+        )
+        return DynamicIds(
+            capacity=config.capacity,
+            keys_n=known[kept],
+            rows_n=rows[kept],
+            sightings_n=np.minimum(sightings[kept], np.iinfo(np.int32).max).astype(np.int32),
+            weights_n=weights[kept],
+            seen_n=seen[kept],
+            last=last,
+        )
+
+
+def _ranks(weights: Floats, seen: Int32s, is_holder: NDArray[np.bool_], config: DynamicConfig) -> UInt64s:
+    """Weight and time in the order of the config, then whether an id holds a row, as one number per id."""
+    # The bits of floats that are not negative are ordered as the floats are.
+    by_weight, by_time = weights.view(np.uint32).astype(np.uint64), seen.astype(np.uint64)
+    first, second = (by_weight, by_time) if config.evict == "least_frequent" else (by_time, by_weight)
+    ranks: UInt64s = (first << np.uint64(33)) + (second << np.uint64(1)) + is_holder
+    return ranks
+
+
+def _best(is_candidate: NDArray[np.bool_], ranks: UInt64s, count: int) -> NDArray[np.bool_]:
+    """The candidates of highest rank, among equals the first ones: of all ids, whether each is one; without a sort."""
+    places = np.flatnonzero(is_candidate)
+    if len(places) <= count:
+        return is_candidate
+    ranks_c = ranks[places]
+    last = np.partition(ranks_c, len(places) - count)[len(places) - count]
+    is_best = np.zeros(len(ranks), np.bool_)
+    is_best[places[ranks_c > last]] = True
+    equals = places[ranks_c == last]
+    is_best[equals[: count - int(is_best.sum())]] = True
+    return is_best
+
+
+def _assign(rows: Rows, wins: NDArray[np.bool_], ranks: UInt64s, *, capacity: int) -> Rows:
+    """Rows of the winners: the one that each has, or the next free one, the best of the newcomers first."""
+    assigned = np.where(wins, rows, 0)
+    is_free = np.ones(capacity + 1, np.bool_)
+    is_free[0] = False
+    is_free[assigned] = False
+    newcomers = np.flatnonzero(wins & (assigned == 0))
+    newcomers = newcomers[np.argsort(~ranks[newcomers], kind="stable")]
+    assigned[newcomers] = np.flatnonzero(is_free)[: len(newcomers)]
+    return assigned

@@ -1,0 +1,1 @@
+"""Growth: a model goes on from an earlier one, with new ids, new features, new tasks."""

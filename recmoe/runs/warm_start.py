@@ -1,0 +1,74 @@
+"""find_warm_start(): the model that a new run goes on from, by the name that people give it."""
+
+import shutil
+from pathlib import Path
+
+from recmoe.errors import CheckpointError, TrainingError
+from recmoe.growth.earlier import WarmStart
+from recmoe.runs.folder import RunFolder
+from recmoe.runs.source import RUNS, bundle_of
+from recmoe.training.checkpoint_folder import committed, read_manifest, step_folder
+
+
+def find_warm_start(source: str, *, runs: Path = RUNS, registry_uri: str | None = None) -> WarmStart:
+    """A registered version, a run or a bundle, as what a new run may start from.
+
+    Of a run the best checkpoint is taken, with the state of its optimizers; a version and a bundle hold weights only,
+    and so does a run whose checkpoints were removed.
+
+    Args:
+        source: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, a run folder or a bundle.
+        runs: where the local registry is, and where versions of a remote one are kept.
+        registry_uri: registry to ask; by default MLFLOW_TRACKING_URI, else the one in ``runs``.
+
+    Raises:
+        TrainingError, BundleError, RegistryError: there is no such model.
+    """
+    if source.startswith("models:"):
+        from recmoe.registry.registry import Registry
+
+        found = Registry.connect(registry_uri, folder=runs).resolve(source, cache=runs / "cache")
+        return WarmStart(source, found.path.resolve(), None)
+    folder = RunFolder(Path(source))
+    checkpoint = best_checkpoint(folder) if folder.state else None
+    if checkpoint is None:
+        return WarmStart(source, Path(bundle_of(source)).resolve(), None)
+    return WarmStart(source, folder.root.resolve(), checkpoint.resolve())
+
+
+def best_checkpoint(folder: RunFolder) -> Path | None:
+    """The checkpoint whose weights a finished run has put into its bundle; None where it is gone."""
+    state = folder.state
+    if state.get("status") not in ("trained", "finished"):
+        return None
+    best = step_folder(folder.checkpoints, state["step"] if state["best_step"] is None else state["best_step"])
+    try:
+        read_manifest(best)
+    except CheckpointError:
+        return None
+    return best
+
+
+def remember_warm_start(folder: RunFolder, warm_start: WarmStart) -> None:
+    """Write into a run's state what it starts from, before its first step.
+
+    Raises:
+        TrainingError: the run has begun from something else.
+        CheckpointError, BundleError: a file of the earlier model is missing or damaged.
+    """
+    told = folder.state.get("warm_start")
+    if told == warm_start.to_json():
+        return
+    if committed(folder.checkpoints) or folder.state.get("status") == "finished":
+        if told and told["source"] == warm_start.source:
+            # An alias may have moved on since: the run goes on from where it began.
+            return
+        began = f"from {told['source']}" if told else "from its initial values"
+        raise TrainingError(
+            f"{folder.root} began {began}, not from {warm_start.source}; resume it without --warm-start, "
+            "or start afresh in another --run-dir"
+        )
+    warm_start.verify()
+    # What was learnt for another start does not hold.
+    shutil.rmtree(folder.encoder, ignore_errors=True)
+    folder.update_state(warm_start=warm_start.to_json())

@@ -1,0 +1,84 @@
+"""``recmoe daily`` and ``recmoe train --warm-start``, in processes of their own as a user starts them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from recmoe.cli import app
+
+TIMEOUT_S = 300
+CONFIG = """
+name: shelf
+data: {train: days/day=1.parquet}
+inputs:
+  width: 4
+  features:
+    user: {kind: id, side: user}
+    item: {kind: id, encoding: {kind: dynamic, capacity: 6, admit_after: 2, half_life: 1}}
+tasks:
+  ctr: {kind: binary, label: click}
+model: {architecture: {kind: shared_bottom, hidden: [4]}}
+tables: {backend: plain}
+training: {batch_size: 32, device: cpu}
+evaluation: {num_resamples: 0}
+tracking: {system_metrics: false}
+"""
+
+
+def recmoe(folder: Path, *arguments: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    process = subprocess.run(
+        [sys.executable, "-c", "from recmoe.cli import main; main()", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+@pytest.mark.slow
+def test_days_are_trained_registered_and_gone_on_from(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    (tmp_path / "days").mkdir()
+    for day in (1, 2, 3):
+        table = pa.table(
+            {
+                "user": random.integers(0, 9, 200),
+                "item": random.integers(0, 5, 200) + 2 * day,
+                "click": random.integers(0, 2, 200),
+            }
+        )
+        pq.write_table(table, tmp_path / "days" / f"day={day}.parquet")
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    daily = ("daily", "config.yaml", "--days", "days/day=*", "--run-dir", "runs/daily", "--register", "shelf")
+
+    text = recmoe(tmp_path, *daily, "--frozen")
+    again = json.loads(recmoe(tmp_path, *daily, "--json"))
+    warm = recmoe(tmp_path, "train", "config.yaml", "--warm-start", "models:/shelf/3", "--run-dir", "runs/next")
+
+    lines = text.splitlines()
+    assert lines[0].split()[:3] == ["day", "rows", "ctr.auc[all]"]
+    assert [line.split()[0] for line in lines[1:4]] == ["day=1", "day=2", "day=3"]
+    assert "wrote runs/daily/daily.json and runs/daily/daily.png" in text
+    assert [day["version"] for day in again["days"]] == ["1", "2", "3"]
+    assert [day["ids"]["item"]["rows_used"] for day in again["days"]] == [5, 6, 6]
+    assert "went on from models:/shelf/3" in warm
+    assert "dense weights: " in warm
+    assert "optimizer state: no" in warm
+
+
+def test_daily_without_days_says_how_to_name_them(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["daily", str(tmp_path / "config.yaml")])
+
+    assert str(result.exception) == "no days are given; name them by --days 'log/day=*'"
