@@ -35,6 +35,8 @@ MODELS: tuple[Model, ...] = ("mmoe", "ple")
 PARTICIPANTS = (OURS, *PEERS)
 PRECISIONS = {OURS: ("bf16", "fp32"), **dict.fromkeys(PEERS, ("shipped", "tuned"))}
 """No peer here has mixed precision of its own; the switch of ``tuned`` is the one that torch has for everybody."""
+ALONE = {"OMP_WAIT_POLICY": "active"}
+"""The machine is the participant's own: threads that spin at barriers gain a tenth there, and lose a lot elsewhere."""
 SWITCHES = ("bf16", "fp32", "shipped", "tuned")
 EPOCH_PRECISIONS = {OURS: ("bf16", "fp32"), **dict.fromkeys(PEERS, ("tuned",))}
 """The switch leaves a peer's float32 results as accurate, so its AUC is measured with it."""
@@ -146,7 +148,7 @@ def _measure(options: Options, measurement: Measurement, python: Path) -> dict[s
     helpers_gib = run_measured(
         [str(python), "-m", module, str(path)],
         output=result.with_suffix(".txt"),
-        env={"PYTHONPATH": str(ROOT)},
+        env={"PYTHONPATH": str(ROOT), **(ALONE if job.precision != "shipped" else {})},
         timeout_s=options.timeout_s,
     )
     values: dict[str, Any] = json.loads(result.read_text())

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from recmoe.config import Config
 from recmoe.embeddings.initial import fill_initial
-from recmoe.embeddings.sharding_config import CUTS_COLUMNS, CommunicationConfig, TableSharding
+from recmoe.embeddings.sharding_config import CUTS_COLUMNS, CUTS_ROWS, CommunicationConfig, TableSharding
 from recmoe.embeddings.sparse_optimizer import RowwiseAdagradConfig, SparseOptimizerConfig
 from recmoe.features.batch import Batch
 from recmoe.features.layout import InputLayout, SparseKey, TableSpec
@@ -100,6 +100,13 @@ class TablesConfig(Config):
                     f"kernel {told.kernel} keeps the table in the host's memory, beside a GPU; on a CPU every table is "
                     "there: drop it",
                 )
+        cut = [table for table, told in self.sharding.items() if told.kind in CUTS_ROWS]
+        if device_type == "cpu" and world_size > 1 and self.dedup_ids and cut:
+            yield (
+                "dedup_ids",
+                f"workers hold different numbers of distinct ids, and on CPUs cannot exchange the gradients of tables "
+                f"that are cut by rows then ({', '.join(cut)}); drop one of both",
+            )
         if device_type == "cpu" and self.optimizer.kind == "adam":
             yield "optimizer.kind", "torchrec has no adam for tables on a CPU; use rowwise_adagrad, adagrad or sgd"
         for spec in tables:

@@ -13,6 +13,7 @@ from torch._C._distributed_c10d import HashStore
 
 from recmoe.errors import TrainingError
 from recmoe.machine import Machine
+from recmoe.training.allocator import keep_freed_memory
 
 T = TypeVar("T")
 
@@ -68,6 +69,7 @@ def start_runtime(*, device: Literal["auto", "cpu", "cuda"] = "auto", timeout_s:
     if kind == "cpu":
         # Threads of several processes on the same cores wait for each other at every barrier.
         torch.set_num_threads(max(1, int(Machine.read(Path.cwd()).usable_cores) // local_world_size))
+        keep_freed_memory()
         place = torch.device("cpu")
     else:
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))

@@ -53,6 +53,8 @@ def cluster() -> Iterator[Cluster]:
     """A head node with one core; others join and leave."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        # A node that joins from another thread than the main one may set no signals.
+        patch.setattr("ray._private.utils.set_sigterm_handler", lambda _: None)
         patch.setattr("pipelines.room.GRACE_S", 3.0)
         patch.setattr("pipelines.room.GROW_AFTER_S", 1.0)
         patch.setattr("pipelines.room.LOOK_S", 0.5)
@@ -74,15 +76,18 @@ class Events(threading.Thread):
         self.num_done = 0
 
     def run(self) -> None:
-        for is_due, action in self.events:
-            deadline_s = time.monotonic() + TIMEOUT_S
-            while not is_due() and time.monotonic() < deadline_s:
-                time.sleep(0.1)
-            if not is_due():
-                break
-            action()
-            self.num_done += 1
-        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            for is_due, action in self.events:
+                deadline_s = time.monotonic() + TIMEOUT_S
+                while not is_due() and time.monotonic() < deadline_s:
+                    time.sleep(0.1)
+                if not is_due():
+                    break
+                action()
+                self.num_done += 1
+        finally:
+            # Whatever went wrong, the job must not go on for ever.
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def positions(folder: RunFolder) -> list[Position]:

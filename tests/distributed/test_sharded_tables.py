@@ -28,7 +28,6 @@ EXACT: dict[str, dict[str, Any]] = {
     "grid_shard": {"sharding": {"tags": "grid_shard"}, "optimizer": {"kind": "adagrad"}},
     "table_column_wise": {"sharding": {"tags": "table_column_wise"}, "optimizer": {"kind": "adagrad"}},
     "distinct ids": {"dedup_ids": True},
-    "distinct ids, row_wise": {"dedup_ids": True, "sharding": {"tags": "row_wise", "user.id": "row_wise"}},
     "pipelined": {"pipeline": "on", "sharding": {"tags": "row_wise"}},
     "pipelined, distinct ids": {"pipeline": "on", "dedup_ids": True},
 }

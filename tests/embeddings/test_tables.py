@@ -103,6 +103,12 @@ def test_impossible_pairs_are_problems(values: dict[str, Any], message: str) -> 
     [
         ({"sharding": {"tags": "table_wise"}}, 1, "sharding.tags", "no such table; there are: tag, shop.id, type"),
         ({"sharding": {"tag": {"kernel": "fused_uvm"}}}, 2, "sharding.tag", "kernel fused_uvm keeps the table in the"),
+        (
+            {"dedup_ids": True, "sharding": {"tag": "row_wise"}},
+            2,
+            "dedup_ids",
+            "cannot exchange the gradients of tables that are cut by rows then (tag); drop one of both",
+        ),
         ({"optimizer": {"kind": "adam"}}, 1, "optimizer.kind", "no adam for tables on a CPU; use rowwise_adagrad"),
         ({"backend": "plain"}, 2, "backend", "plain tables train in one process, not in 2 workers"),
     ],
