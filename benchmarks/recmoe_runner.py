@@ -16,6 +16,7 @@ from recmoe.data.order import Cursor
 from recmoe.experiment import ExperimentConfig, load_experiment
 from recmoe.features.batch import Batch
 from recmoe.runs.folder import RunFolder
+from recmoe.runs.splits import Splits
 from recmoe.runs.train import train_run
 from recmoe.runs.worker import _Job, run_worker
 from recmoe.training.runtime import start_runtime
@@ -99,7 +100,10 @@ def _ready_samples_per_s(job: Job) -> float:
 
     def launch(config: ExperimentConfig, folder: RunFolder) -> None:
         runtime = start_runtime(device=config.training.device, timeout_s=config.training.timeout_s)
-        position = _ReadyJob(config, folder, runtime).train(StopSignal()).position
+        job = _Job(config, folder, runtime)
+        job.splits = _ReadySplits(config, folder, encoder=job.encoder, runtime=runtime)
+        job.splits.num_steps = config.training.max_steps or 0
+        position = job.train(StopSignal()).position
         folder.update_state(status="interrupted", samples_per_s=position.samples_per_s)
 
     result = train_run(config, _fresh(job, "ready"), resume=False, launch=launch, is_quiet=True)
@@ -118,12 +122,13 @@ class _MemoryAtTheEnd(StopSignal):
         super().__exit__(kind, error, trace)
 
 
-class _ReadyJob(_Job):
-    """A training job whose loader has all its batches before the first step."""
+class _ReadySplits(Splits):
+    """Splits whose loaders have all their batches before the first step."""
 
-    def _loader(self, split: Split, batch_size: int) -> BatchLoader:
-        loader = super()._loader(split, batch_size)
-        return _ReadyLoader(loader, self.config.training.max_steps or 0)  # type: ignore[return-value]
+    num_steps = 0
+
+    def loader(self, split: Split, *, batch_size: int) -> BatchLoader:
+        return _ReadyLoader(super().loader(split, batch_size=batch_size), self.num_steps)  # type: ignore[return-value]
 
 
 class _ReadyLoader:

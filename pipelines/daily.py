@@ -20,7 +20,7 @@ from recmoe.export.bundle import ModelBundle
 from recmoe.growth.earlier import WarmStart
 from recmoe.runs.evaluation import evaluate_bundle
 from recmoe.runs.folder import RunFolder, write_atomically
-from recmoe.runs.train import Launch, train_here, train_run
+from recmoe.runs.train import Launch, RunResult, train_here, train_run
 from recmoe.runs.warm_start import find_warm_start
 
 Register = Callable[[RunFolder], str]
@@ -142,22 +142,27 @@ def train_daily(
         if run.is_interrupted:
             result.is_interrupted = True
             return result
-        result.days.append(
-            DayResult(
-                day=day.name,
-                run=str(run.folder.root),
-                num_rows=0 if progressive is None else progressive.num_rows,
-                metrics=_known(progressive),
-                frozen=_known(frozen),
-                ids=run.folder.state["id_updates"],
-                samples_per_s=run.samples_per_s,
-                version=None if register is None else register(run.folder),
-            )
-        )
+        version = None if register is None else register(run.folder)
+        result.days.append(_day_result(day, run, progressive=progressive, frozen=frozen, version=version))
         _write(result)
         for old in result.days[:-keep_days]:
             shutil.rmtree(RunFolder(Path(old.run)).checkpoints, ignore_errors=True)
     return result
+
+
+def _day_result(
+    day: Day, run: RunResult, *, progressive: Report | None, frozen: Report | None, version: str | None
+) -> DayResult:
+    return DayResult(
+        day=day.name,
+        run=str(run.folder.root),
+        num_rows=0 if progressive is None else progressive.num_rows,
+        metrics=_known(progressive),
+        frozen=_known(frozen),
+        ids=run.folder.state["id_updates"],
+        samples_per_s=run.samples_per_s,
+        version=version,
+    )
 
 
 def _days_left(days: Sequence[Day], done: Sequence[DayResult]) -> list[Day]:

@@ -18,14 +18,12 @@ from numpy.typing import NDArray
 
 from recmoe.features.id_keys import UInt64s, keys
 from recmoe.features.key_index import KeyIndex
+from recmoe.features.row_contest import Floats, Int32s, assign, best, rank_ids
 from recmoe.features.schema import DynamicConfig
 from recmoe.features.vocabulary import Rows, zero_where_null
 
 CUT_AT = 1 << 20
 """Ids of a period that are gathered, beside those that may matter, before the others are left out."""
-
-Floats = NDArray[np.float32]
-Int32s = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -209,7 +207,7 @@ class DynamicIds:
         is_known = np.isin(keys_m, self.keys_n, assume_unique=True)
         # As the weights that they begin with, so that equals are the same ones as in the update.
         ranks = counts_m.astype(np.float32).view(np.uint32).astype(np.uint64)
-        is_kept = is_known | _best(~is_known, ranks, num_new)
+        is_kept = is_known | best(~is_known, ranks, num_new)
         return pa.table({"key": keys_m[is_kept], "count": counts_m[is_kept]})
 
     def updated(
@@ -247,10 +245,10 @@ class DynamicIds:
         is_fresh = np.ones(len(known), np.bool_)
         if config.forget_after is not None:
             is_fresh = seen > number - config.forget_after
-        ranks = _ranks(weights, seen, rows > 0, config)
-        wins = _best(is_fresh & (held_before | (sightings >= config.admit_after)), ranks, config.capacity)
-        rows = _assign(rows, wins, ranks, capacity=config.capacity)
-        kept = wins | _best(is_fresh & ~wins, ranks, config.capacity)
+        ranks = rank_ids(weights, seen, rows > 0, config)
+        wins = best(is_fresh & (held_before | (sightings >= config.admit_after)), ranks, config.capacity)
+        rows = assign(rows, wins, ranks, capacity=config.capacity)
+        kept = wins | best(is_fresh & ~wins, ranks, config.capacity)
         total = int(counts_m.sum()) if num_sightings is None else num_sightings
         last = IdUpdate(
             number=number,
@@ -271,38 +269,3 @@ class DynamicIds:
             seen_n=seen[kept],
             last=last,
         )
-
-
-def _ranks(weights: Floats, seen: Int32s, is_holder: NDArray[np.bool_], config: DynamicConfig) -> UInt64s:
-    """Weight and time in the order of the config, then whether an id holds a row, as one number per id."""
-    # The bits of floats that are not negative are ordered as the floats are.
-    by_weight, by_time = weights.view(np.uint32).astype(np.uint64), seen.astype(np.uint64)
-    first, second = (by_weight, by_time) if config.evict == "least_frequent" else (by_time, by_weight)
-    ranks: UInt64s = (first << np.uint64(33)) + (second << np.uint64(1)) + is_holder
-    return ranks
-
-
-def _best(is_candidate: NDArray[np.bool_], ranks: UInt64s, count: int) -> NDArray[np.bool_]:
-    """The candidates of highest rank, among equals the first ones: of all ids, whether each is one; without a sort."""
-    places = np.flatnonzero(is_candidate)
-    if len(places) <= count:
-        return is_candidate
-    ranks_c = ranks[places]
-    last = np.partition(ranks_c, len(places) - count)[len(places) - count]
-    is_best = np.zeros(len(ranks), np.bool_)
-    is_best[places[ranks_c > last]] = True
-    equals = places[ranks_c == last]
-    is_best[equals[: count - int(is_best.sum())]] = True
-    return is_best
-
-
-def _assign(rows: Rows, wins: NDArray[np.bool_], ranks: UInt64s, *, capacity: int) -> Rows:
-    """Rows of the winners: the one that each has, or the next free one, the best of the newcomers first."""
-    assigned = np.where(wins, rows, 0)
-    is_free = np.ones(capacity + 1, np.bool_)
-    is_free[0] = False
-    is_free[assigned] = False
-    newcomers = np.flatnonzero(wins & (assigned == 0))
-    newcomers = newcomers[np.argsort(~ranks[newcomers], kind="stable")]
-    assigned[newcomers] = np.flatnonzero(is_free)[: len(newcomers)]
-    return assigned

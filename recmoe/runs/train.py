@@ -20,8 +20,9 @@ from recmoe.runs.encoded import has_index, keep_splits
 from recmoe.runs.encoder import ReadHere, Reading
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.source import RUNS
+from recmoe.runs.splits import open_split
 from recmoe.runs.warm_start import remember_warm_start
-from recmoe.runs.worker import open_split, run_worker
+from recmoe.runs.worker import run_worker
 from recmoe.tracking.tracker import Tracker, metric_name
 from recmoe.training.checkpoint_folder import committed
 from recmoe.training.follow import CurveFollower

@@ -8,8 +8,7 @@ from contextlib import closing
 import torch
 
 from recmoe.config import dump_config
-from recmoe.data.encoded_rows import EncodedRows
-from recmoe.data.loader import BatchLoader, Split
+from recmoe.data.loader import Split
 from recmoe.data.parquet import ParquetStream
 from recmoe.embeddings.logical import copy_into, dense_parameters, dense_state, unwrap
 from recmoe.embeddings.placement import place
@@ -27,8 +26,8 @@ from recmoe.growth.carry import carry_over
 from recmoe.growth.dense_names import name_dense
 from recmoe.growth.earlier import WarmStart
 from recmoe.model import MultiTaskRanker, TrainingModel, build_model
-from recmoe.runs.encoded import open_cache
 from recmoe.runs.folder import RunFolder, write_atomically
+from recmoe.runs.splits import Splits
 from recmoe.training.checkpoint import CheckpointStore, load_weights
 from recmoe.training.checkpoint_folder import committed, step_folder
 from recmoe.training.loop import Trainer, TrainResult, Validation
@@ -41,9 +40,6 @@ _logger = logging.getLogger(__name__)
 
 NUM_REPLAY_ROWS = 1000
 """Raw rows that travel in the bundle with the training model's scores; every copy of the model must repeat them."""
-
-CORES_PER_ENCODER = 4
-"""One thread of that many encodes, where rows are not encoded before."""
 
 
 def run_worker(
@@ -84,8 +80,7 @@ class _Job:
         self.runtime = runtime
         self.encoder = FeatureEncoder.load(folder.encoder)
         self.tasks = config.task_set()
-        self._streams: dict[Split, ParquetStream] = {}
-        self._encoded_rows: dict[Split, EncodedRows | None] = {}
+        self.splits = Splits(config, folder, encoder=self.encoder, runtime=runtime)
         self.placed = place(
             self._training_model(), config=config.tables, device=runtime.device, find_unused_parameters=False
         )
@@ -137,7 +132,7 @@ class _Job:
     def train(self, stop: StopSignal) -> TrainResult:
         """Go on from the last committed checkpoint, or start."""
         training = self.config.training
-        stream = self._stream("train")
+        stream = self.splits.stream("train")
         position = self._resumed()
         if position is None:
             self._start_warm()
@@ -152,7 +147,7 @@ class _Job:
                 dense_optimizer=self.dense_optimizer,
                 table_optimizer=self.placed.table_optimizer,
                 stream=stream,
-                loader=self._loader("train", training.batch_size),
+                loader=self.splits.loader("train", batch_size=training.batch_size),
                 validate=self._validate,
                 validation=self._validation(),
                 save=self._save,
@@ -186,7 +181,7 @@ class _Job:
 
     def write_bundle(self) -> None:
         """Copy the model into plain tables and prove that it scores raw rows as the training model does."""
-        stream = self._stream("test" if self.config.data.test else "train")
+        stream = self.splits.stream("test" if self.config.data.test else "train")
         columns = self.encoder.columns(with_labels=False)
         rows = next(
             stream.blocks_in_file_order([(0, stream.num_rows)], batch_size=NUM_REPLAY_ROWS, columns=columns)
@@ -277,34 +272,8 @@ class _Job:
         return None if stopping is None else report.value(stopping.metric)
 
     def _score(self, split: Split, config: EvaluationConfig) -> Scored:
-        loader = self._loader(split, self.config.training.evaluation_batch_size)
+        loader = self.splits.loader(split, batch_size=self.config.training.evaluation_batch_size)
         return predict_rows(self.ranker, loader, slices=config.slices, gather=self.runtime.gather)
-
-    def _stream(self, split: Split) -> ParquetStream:
-        # Opened once: where damaged rows are skipped, opening reads everything.
-        if split not in self._streams:
-            self._streams[split] = open_split(self.config, self.folder, split)
-        return self._streams[split]
-
-    def _loader(self, split: Split, batch_size: int) -> BatchLoader:
-        return BatchLoader(
-            self._stream(split),
-            self.encoder,
-            batch_size=batch_size,
-            rank=self.runtime.rank,
-            world_size=self.runtime.world_size,
-            device=self.runtime.device,
-            # The model needs the other cores.
-            num_threads=max(1, torch.get_num_threads() // CORES_PER_ENCODER),
-            encoded=self._encoded(split),
-        )
-
-    def _encoded(self, split: Split) -> EncodedRows | None:
-        """The split as ``prepare`` has encoded it; None where it has not, or on a machine that cannot see it."""
-        if split not in self._encoded_rows and self.config.data.encoded_cache != "off":
-            cache = open_cache(self.config, self.folder, self.encoder)
-            self._encoded_rows[split] = cache.open(self._stream(split))
-        return self._encoded_rows.get(split)
 
     def _save(self, position: Position) -> None:
         self.checkpoints.save(position.step, position.to_json(), is_best=position.best_step == position.step)
@@ -312,8 +281,3 @@ class _Job:
     def _log(self, step: int, values: Mapping[str, float]) -> None:
         if self.runtime.is_main:
             self.folder.log(step, values)
-
-
-def open_split(config: ExperimentConfig, folder: RunFolder, split: Split) -> ParquetStream:
-    """The rows of a split; CSV files are converted beside the run."""
-    return config.data.build(split, seed=config.seed, cache_dir=folder.cache)

@@ -20,7 +20,7 @@ from recmoe.features.schema import FeatureSchema
 from recmoe.runs.encoder import ReadHere
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.prepare import prepare_run
-from recmoe.runs.worker import open_split
+from recmoe.runs.splits import open_split
 
 pytestmark = [
     pytest.mark.slow,
