@@ -21,6 +21,9 @@ def run_measured(
 ) -> float:
     """Run a command to its end.
 
+    Args:
+        env: its whole environment.
+
     Returns:
         most memory that its child processes (loaders) had together, in GiB; pages they share count once.
 
@@ -30,9 +33,7 @@ def run_measured(
     helpers_bytes = 0
     started_s = time.monotonic()
     with output.open("w") as file:
-        process = subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **env}, start_new_session=True
-        )
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=env, start_new_session=True)
         try:
             while process.poll() is None:
                 helpers_bytes = max(helpers_bytes, _helpers_bytes(process.pid))

@@ -10,6 +10,7 @@ results.json and not measured again, so a run that was cut off goes on with the 
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -35,8 +36,11 @@ MODELS: tuple[Model, ...] = ("mmoe", "ple")
 PARTICIPANTS = (OURS, *PEERS)
 PRECISIONS = {OURS: ("bf16", "fp32"), **dict.fromkeys(PEERS, ("shipped", "tuned"))}
 """No peer here has mixed precision of its own; the switch of ``tuned`` is the one that torch has for everybody."""
-ALONE = {"OMP_WAIT_POLICY": "active"}
-"""The machine is the participant's own: threads that spin at barriers gain a tenth there, and lose a lot elsewhere."""
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+"""How threads wait at barriers. recmoe sets it for its own process, this one too; peers as shipped leave it alone."""
+BEST_WAITING = {"GOMP_SPINCOUNT": "3000"}
+"""Turns before a thread sleeps: measured as fast as waiting busily, and what else the machine does then costs a share
+of a step instead of making it several times longer."""
 SWITCHES = ("bf16", "fp32", "shipped", "tuned")
 EPOCH_PRECISIONS = {OURS: ("bf16", "fp32"), **dict.fromkeys(PEERS, ("tuned",))}
 """The switch leaves a peer's float32 results as accurate, so its AUC is measured with it."""
@@ -148,11 +152,16 @@ def _measure(options: Options, measurement: Measurement, python: Path) -> dict[s
     helpers_gib = run_measured(
         [str(python), "-m", module, str(path)],
         output=result.with_suffix(".txt"),
-        env={"PYTHONPATH": str(ROOT), **(ALONE if job.precision != "shipped" else {})},
+        env=_environment(job.precision),
         timeout_s=options.timeout_s,
     )
     values: dict[str, Any] = json.loads(result.read_text())
     return values | {"helpers_gib": helpers_gib, "wall_s": time.perf_counter() - started_s}
+
+
+def _environment(precision: str) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if name not in WAITING}
+    return inherited | {"PYTHONPATH": str(ROOT)} | (BEST_WAITING if precision != "shipped" else {})
 
 
 def _job(options: Options, measurement: Measurement) -> Job:

@@ -1,3 +1,6 @@
+import json
+import os
+import subprocess
 import sys
 
 import pytest
@@ -10,6 +13,26 @@ FITTING = {"python": "3.11.9", "torch": "2.13.0+cpu", "torchrec": "1.8.0", "fbge
 
 def problems(versions: dict[str, str], *, has_gpu: bool = False) -> list[Finding]:
     return [finding for finding in stack_findings(versions, has_gpu=has_gpu) if finding.level != "ok"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ["passive", "1000"]),
+        ({"GOMP_SPINCOUNT": "5"}, ["passive", "5"]),
+        ({"OMP_WAIT_POLICY": "active"}, ["active", None]),
+    ],
+)
+def test_threads_sleep_soon_unless_the_environment_says_otherwise(
+    given: dict[str, str], expected: list[str | None]
+) -> None:
+    names = ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"]
+    code = f"import os, recmoe, json; print(json.dumps([os.environ.get(name) for name in {names}]))"
+    environment = {name: value for name, value in os.environ.items() if name not in names} | given
+
+    output = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout
+
+    assert json.loads(output) == expected
 
 
 def test_versions_that_fit_together_are_fine() -> None:

@@ -40,6 +40,8 @@ class _OneThread(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None]:
+        # The kernels would copy a slice of a wider gradient, on their one thread.
+        gradient = gradient.contiguous()
         with _one_thread():
             ctx.inner.backward(gradient)
         return None, None

@@ -87,5 +87,5 @@ def compute_dtype(weight: Tensor) -> torch.dtype:
 def lowered(inputs: Sequence[Tensor | SidedInput], dtype: torch.dtype) -> list[Tensor | SidedInput]:
     """Inputs in a type; one object given several times is cast once, and stays one object."""
     # Autocast would cast an input anew, and its gradient back, for every expert that reads it.
-    cast = {id(x): x.to(dtype) for x in inputs}
+    cast = {key: x.to(dtype) for key, x in {id(x): x for x in inputs}.items()}
     return [cast[id(x)] for x in inputs]

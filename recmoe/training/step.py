@@ -52,10 +52,16 @@ class Update:
     def step(self) -> None:
         """Apply the gradients of the last backward."""
         if self.clip_norm is not None:
-            parameters = [p for group in self.dense_optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+            self._clip(self.clip_norm)
         self.dense_optimizer.step()
         self.table_optimizer.step()
+
+    def _clip(self, max_norm: float) -> None:
+        parameters = [p for group in self.dense_optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        # A GPU would have to be waited for; a CPU knows the norm, and seldom has to multiply anything.
+        if norm.is_cuda or norm > max_norm:
+            nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
 
 
 class Stepper(Protocol):

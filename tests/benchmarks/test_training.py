@@ -1,6 +1,7 @@
 """The command of the training benchmark: options, refusals, the clock, and recmoe measured for real on a tiny log."""
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from benchmarks.log import FLOAT_COLUMNS, ID_COLUMNS, LABELS, NUM_IDS, write_log
 from benchmarks.peers.job import Job, Sizes, StepMeter, ready_batches
 from benchmarks.processes import run_measured
 from benchmarks.recmoe_runner import experiment, measure
-from benchmarks.training import read_options, run
+from benchmarks.training import _environment, read_options, run
 from recmoe.errors import ConfigError, TrainingError
 from recmoe.features.schema import NumericFeature
 
@@ -112,14 +113,23 @@ def test_failed_participant_is_told_with_its_last_lines(tmp_path: Path) -> None:
     output = tmp_path / "out.txt"
 
     with pytest.raises(TrainingError, match=r"failed, see .*out\.txt: oh no"):
-        run_measured([sys.executable, "-c", "import sys; print('oh no'); sys.exit(3)"], output=output, env={})
+        run_measured([sys.executable, "-c", "import sys; print('oh no'); sys.exit(3)"], output=output, env=os.environ)
+
+
+def test_peer_as_shipped_does_not_inherit_how_threads_wait_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+
+    shipped, tuned = _environment("shipped"), _environment("tuned")
+
+    assert not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(shipped)
+    assert set(tuned) - set(shipped) == {"GOMP_SPINCOUNT"}
 
 
 def test_participant_that_hangs_is_stopped(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
 
     with pytest.raises(TrainingError, match="was stopped after 0 s"):
-        run_measured(command, output=tmp_path / "out.txt", env={}, timeout_s=0.1)
+        run_measured(command, output=tmp_path / "out.txt", env=os.environ, timeout_s=0.1)
 
 
 @pytest.mark.parametrize(

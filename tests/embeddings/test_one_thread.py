@@ -56,6 +56,17 @@ def test_both_passes_run_on_one_thread_and_the_others_come_back() -> None:
     assert (result.item(), weight.grad.item(), scale.grad.item()) == (30.0, 10.0, 6.0)
 
 
+def test_gradient_arrives_in_one_piece() -> None:
+    seen = []
+    rows = torch.zeros(4, 2, requires_grad=True)
+    rows.register_hook(lambda gradient: seen.append(gradient.is_contiguous()))
+
+    result = on_one_thread(lambda: rows.view(4, 2))
+    torch.cat([result, torch.zeros(4, 3)], dim=1).square().sum().backward()
+
+    assert seen == [True]
+
+
 def test_without_gradients_there_is_no_graph() -> None:
     weight = torch.tensor([3.0], requires_grad=True)
 

@@ -275,15 +275,16 @@ def test_schedule_sets_the_rates_of_dense_part_and_tables(make_job: JobMaker) ->
     assert table_optimizer.lr == pytest.approx(table_optimizer.rule.lr * 0.55)
 
 
-@pytest.mark.parametrize("clip_norm", [1e-3, None])
-def test_gradient_is_clipped_where_asked(make_job: JobMaker, clip_norm: float | None) -> None:
-    job = make_job(clip_norm=clip_norm)
+@pytest.mark.parametrize("share", [0.5, 2.0])
+def test_gradient_is_clipped_to_the_norm_asked_for(make_job: JobMaker, share: float) -> None:
+    norms = []
+    for clip_norm in (None, 1.0):
+        job = make_job(clip_norm=clip_norm and share * norms[0])
+        job.train(num_steps=1)
+        grads = [p.grad for _, p in dense_parameters(job.placed.model) if p.grad is not None]
+        norms.append(float(torch.stack([grad.norm() for grad in grads]).norm()))
 
-    job.train(num_steps=1)
-
-    grads = [p.grad for _, p in dense_parameters(job.placed.model) if p.grad is not None]
-    norm = float(torch.stack([grad.norm() for grad in grads]).norm())
-    assert (norm <= 1.001e-3) is (clip_norm is not None)
+    assert norms[1] == pytest.approx(norms[0] * min(share, 1.0), rel=1e-4)
 
 
 def test_loss_that_is_not_finite_stops_the_run_before_it_is_saved(make_job: JobMaker) -> None:
