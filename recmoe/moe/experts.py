@@ -4,13 +4,14 @@
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from recmoe.moe.joint_experts import joint_experts
 from recmoe.moe.linear import SidedInput, compute_dtype, linear, lowered
 
 Form = Literal["auto", "loop", "batched"]
@@ -74,29 +75,41 @@ class Experts(nn.Module):
         """
         if self.is_batched:
             return list(self.batched(inputs).unbind(0))
-        return self.each([inputs[group] for group in self.group_of_expert])
+        return self.each(self._per_expert(inputs))
 
     def each(self, inputs: Sequence[Tensor | SidedInput]) -> list[Tensor]:
         """Form ``loop``: expert by expert, each on an input of its own with any number of rows.
 
         Args:
-            inputs: one per expert.
+            inputs: one per expert; neighbours with the same object share a product in the backward pass.
 
         Returns:
             One output per expert, with the rows of its input.
         """
         dtype = compute_dtype(self.weights_EOD[0])
-        # unbind, not indexing: its backward writes one gradient for all experts instead of a full-size one for each.
-        layers = [
-            (weight_EOD.to(dtype).unbind(0), bias_EO.to(dtype).unbind(0))
-            for weight_EOD, bias_EO in zip(self.weights_EOD, self.biases_EO, strict=True)
-        ]
+        runs = _runs(lowered(inputs, dtype))
+        counts = [count for _, count in runs]
+        # split, not indexing: its backward writes one gradient for all experts instead of a full-size one for each.
+        weights = zip(*(weight_EOD.to(dtype).split(counts) for weight_EOD in self.weights_EOD), strict=True)
+        biases = zip(*(bias_EO.to(dtype).split(counts) for bias_EO in self.biases_EO), strict=True)
         outputs = []
-        for expert, x in enumerate(lowered(inputs, dtype)):
-            for weights, biases in layers:
-                x = self._activate(linear(x, weights[expert], biases[expert]))
-            assert isinstance(x, Tensor)
-            outputs.append(x)
+        for (x, _), weights_EOD, biases_EO in zip(runs, weights, biases, strict=True):
+            if isinstance(x, Tensor) and torch.is_grad_enabled() and not (self.training and self.dropout):
+                outputs += joint_experts(x, weights_EOD=weights_EOD, biases_EO=biases_EO)
+            else:
+                outputs += self._one_by_one(x, weights_EOD, biases_EO)
+        return outputs
+
+    def _one_by_one(
+        self, x: Tensor | SidedInput, weights_EOD: Sequence[Tensor], biases_EO: Sequence[Tensor]
+    ) -> list[Tensor]:
+        outputs = []
+        for expert in range(len(weights_EOD[0])):
+            y = x
+            for weight_EOD, bias_EO in zip(weights_EOD, biases_EO, strict=True):
+                y = self._activate(linear(y, weight_EOD[expert], bias_EO[expert]))
+            assert isinstance(y, Tensor)
+            outputs.append(y)
         return outputs
 
     def batched(self, inputs: Sequence[Tensor | SidedInput]) -> Tensor:
@@ -104,7 +117,7 @@ class Experts(nn.Module):
         firsts = []
         expert = 0
         dtype = compute_dtype(self.weights_EOD[0])
-        for x, count in self._runs(lowered(inputs, dtype)):
+        for x, count in _runs(lowered(self._per_expert(inputs), dtype)):
             weight_OD = self.weights_EOD[0][expert : expert + count].flatten(0, 1)
             bias_O = self.biases_EO[0][expert : expert + count].flatten(0, 1)
             firsts.append(linear(x, weight_OD, bias_O).view(-1, count, self.weights_EOD[0].shape[1]))
@@ -115,17 +128,14 @@ class Experts(nn.Module):
             y_EBO = self._activate(torch.baddbmm(bias_EO.unsqueeze(1), y_EBO, weight_EOD.transpose(1, 2)))
         return y_EBO
 
-    def _runs(self, inputs: Sequence[Tensor | SidedInput]) -> list[tuple[Tensor | SidedInput, int]]:
-        """Inputs with the number of experts that read them, groups with the same input object joined."""
-        runs: list[tuple[Tensor | SidedInput, int]] = []
-        for x, count in zip(inputs, self.experts_per_group, strict=True):
-            if count == 0:
-                continue
-            if runs and runs[-1][0] is x:
-                runs[-1] = (x, runs[-1][1] + count)
-            else:
-                runs.append((x, count))
-        return runs
+    def _per_expert(self, inputs: Sequence[Tensor | SidedInput]) -> list[Tensor | SidedInput]:
+        return [inputs[group] for group in self.group_of_expert]
 
     def _activate(self, y: Tensor) -> Tensor:
         return functional.dropout(functional.relu_(y), self.dropout, self.training)
+
+
+def _runs(inputs: Sequence[Tensor | SidedInput]) -> list[tuple[Tensor | SidedInput, int]]:
+    """Inputs with the number of neighbours that are the same object."""
+    runs = [list(run) for _, run in groupby(inputs, key=id)]
+    return [(run[0], len(run)) for run in runs]
