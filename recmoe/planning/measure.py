@@ -2,6 +2,7 @@
 
 # N measured steps, C costs
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from recmoe.embeddings.tables import TablesConfig
 from recmoe.features.layout import InputLayout, SparseKey, TableSpec
 from recmoe.model import ModelConfig
 from recmoe.planning.costs import Costs, MachineCosts
-from recmoe.planning.rates import measure_rates
+from recmoe.planning.rates import Rates, measure_rates
 from recmoe.planning.ready_steps import ReadySteps
 from recmoe.planning.work import Work, step_work
 from recmoe.tasks import TaskConfig
@@ -103,20 +104,23 @@ def measure_machine(device: Literal["auto", "cpu", "cuda"] = "auto", *, min_s: f
         min_s: how long each probe is repeated; the faster steps count.
     """
     runtime = start_runtime(device=device)
+    rates = measure_rates(runtime.device)
     return MachineCosts(
-        rates=measure_rates(runtime.device),
-        fp32=measure_costs("fp32", runtime, min_s=min_s),
-        bf16=measure_costs("bf16", runtime, min_s=min_s) if has_fast_bf16(runtime.device) else None,
+        rates=rates,
+        fp32=measure_costs("fp32", runtime, rates=rates, min_s=min_s),
+        bf16=measure_costs("bf16", runtime, rates=rates, min_s=min_s) if has_fast_bf16(runtime.device) else None,
     )
 
 
-def measure_costs(precision: Literal["fp32", "bf16"], runtime: Runtime, *, min_s: float) -> Costs:
+def measure_costs(precision: Literal["fp32", "bf16"], runtime: Runtime, *, rates: Rates, min_s: float) -> Costs:
     """Step every probe, and find the costs that explain the times."""
+    peak = rates.bf16_flops_per_s if precision == "bf16" else rates.fp32_fast_flops_per_s
     works, seconds = [], []
     for probe in PROBES:
         works.append(_work(probe))
         seconds.append(_measured_s(probe, precision, runtime, min_s))
-    return fit_costs(works, seconds, source=f"measured with {len(PROBES)} small steps, {precision}")
+    source = f"measured with {len(PROBES)} small steps, {precision}"
+    return fit_costs(works, seconds, peak_flops_per_s=peak, source=source)
 
 
 AMOUNTS: dict[str, Callable[[Work], float]] = {
@@ -135,17 +139,24 @@ AMOUNTS: dict[str, Callable[[Work], float]] = {
 """By field of ``Costs``, how much of it a step has."""
 
 TINY = 1e-18
-"""Seconds: a part that takes no time of its own has no rate, and a very high one says the same."""
+"""Seconds, the least: a part that takes no time of its own has no rate, and a very high one says the same."""
 
 
-def fit_costs(works: Sequence[Work], seconds: Sequence[float], *, source: str = "measured") -> Costs:
+def fit_costs(
+    works: Sequence[Work], seconds: Sequence[float], *, peak_flops_per_s: float = math.inf, source: str = "measured"
+) -> Costs:
     """Costs that are nowhere negative, with the least squares of the relative errors.
 
     t = Σ over costs of amount · seconds, or amount / rate
+
+    Args:
+        peak_flops_per_s: matrix products are not found faster than that, at the expense of what comes with them.
     """
     amounts_NC = np.array([[amount(work) for amount in AMOUNTS.values()] for work in works], dtype=np.float64)
     seconds_N = np.array(seconds, dtype=np.float64)
-    found_C = _least_squares(amounts_NC / seconds_N[:, None], np.ones(len(seconds_N))).clip(TINY).tolist()
+    least_C = np.array([1.0 / peak_flops_per_s if name == "matrix_flops_per_s" else TINY for name in AMOUNTS])
+    shares_NC = amounts_NC / seconds_N[:, None]
+    found_C = (least_C + _least_squares(shares_NC, 1.0 - shares_NC @ least_C)).tolist()
     values = {
         name: 1.0 / found if name.endswith("_per_s") else found for name, found in zip(AMOUNTS, found_C, strict=True)
     }
