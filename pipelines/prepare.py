@@ -4,6 +4,7 @@ import itertools
 import logging
 import pickle
 import socket
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,6 +105,7 @@ class ReadOnRay:
         """
         import ray.data
         from ray.exceptions import RayError, RayTaskError
+        from ray.util.annotations import RayDeprecationWarning
 
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
@@ -112,12 +114,15 @@ class ReadOnRay:
         context.execution_options.preserve_order = True
         pieces = ray.data.from_items([pickle.dumps(piece) for piece in work], override_num_blocks=len(work))
         compute = ray.data.TaskPoolStrategy(size=min(self._num_workers, len(work)))
-        results = pieces.map(
-            partial(_answer, function),
-            num_cpus=1,
-            compute=compute,
-            ray_remote_args_fn=lambda: {"max_retries": MAX_RETRIES},
-        )
+        with warnings.catch_warnings():
+            # Deprecated, with nothing yet in its place; without it Ray Data tries again for ever.
+            warnings.simplefilter("ignore", RayDeprecationWarning)
+            results = pieces.map(
+                partial(_answer, function),
+                num_cpus=1,
+                compute=compute,
+                ray_remote_args_fn=lambda: {"max_retries": MAX_RETRIES},
+            )
         try:
             for row in results.iter_rows():
                 result = pickle.loads(row["result"])
