@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -120,27 +120,28 @@ def measure(case: str) -> Result:
     """Run one case in this process."""
     num_rows = CASES[case]
     runtime = start_runtime(device="cpu")
-    batches = list(zipf_batches(num_rows, num_batches=NUM_WARMUP + NUM_STEPS, rng=np.random.default_rng(0)))
+    # Drawn one by one, between the steps: all of them would take as much memory as some of the tables.
+    batches = zipf_batches(num_rows, num_batches=NUM_WARMUP + NUM_STEPS, rng=np.random.default_rng(0))
     config = TablesConfig(backend="torchrec")
     started_s = time.perf_counter()
     placed = place(Tables(config.build(layout=layout_of(num_rows), seed=0)), config=config, device=runtime.device)
     fill_s = time.perf_counter() - started_s
-    lookup_s, update_s = _step_all(placed, batches)
+    lookup_s, update_s = _step_all(placed, batches, num_keys=len(num_rows))
     state = [tensor for slots in placed.table_optimizer.state().values() for tensor in slots.values()]
     return Result(
         case=case,
         lookup_ms=1e3 * statistics.median(lookup_s[NUM_WARMUP:]),
         update_ms=1e3 * statistics.median(update_s[NUM_WARMUP:]),
-        num_ids=len(batches[0].values),
+        num_ids=BATCH_SIZE * len(num_rows),
         memory_gb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
         tables_gb=4 * (sum(num_rows) * WIDTH + sum(tensor.size().numel() for tensor in state)) / 1e9,
         fill_s=fill_s,
     )
 
 
-def _step_all(placed: PlacedModel, batches: Sequence[Batch]) -> tuple[list[float], list[float]]:
+def _step_all(placed: PlacedModel, batches: Iterable[Batch], *, num_keys: int) -> tuple[list[float], list[float]]:
     """Seconds of every look-up and of every update."""
-    gradient_BP = torch.randn(BATCH_SIZE, WIDTH * batches[0].lengths_KB.shape[0]) * 1e-3
+    gradient_BP = torch.randn(BATCH_SIZE, WIDTH * num_keys) * 1e-3
     flush = torch.zeros(FLUSH_BYTES, dtype=torch.uint8)
     lookup_s, update_s = [], []
     for step, batch in enumerate(batches):
