@@ -8,21 +8,20 @@ What is missing is made first: the log, and an environment for each peer. What h
 results.json and not measured again, so a run that was cut off goes on with the same command.
 """
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.environments import PEERS, peer_python
 from benchmarks.limit import work_of
 from benchmarks.log import FLOAT_COLUMNS, ID_COLUMNS, LABELS, NUM_IDS, TRUTH, write_log
-from benchmarks.peers.job import Job, Model
+from benchmarks.options import Options, read_options
+from benchmarks.peers.job import Job
 from benchmarks.plot import draw
 from benchmarks.processes import run_measured
 from benchmarks.results import OURS, Measurement, Results
@@ -31,9 +30,6 @@ from recmoe.cli.output import print_columns
 from recmoe.errors import ConfigError, RecmoeError
 
 ROOT = Path(__file__).parent.parent
-CACHE = Path(__file__).parent / ".cache"
-MODELS: tuple[Model, ...] = ("mmoe", "ple")
-PARTICIPANTS = (OURS, *PEERS)
 PRECISIONS = {OURS: ("bf16", "fp32"), **dict.fromkeys(PEERS, ("shipped", "tuned"))}
 """No peer here has mixed precision of its own; the switch of ``tuned`` is the one that torch has for everybody."""
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
@@ -41,45 +37,16 @@ WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 BEST_WAITING = {"GOMP_SPINCOUNT": "3000"}
 """Turns before a thread sleeps: measured as fast as waiting busily, and what else the machine does then costs a share
 of a step instead of making it several times longer."""
-SWITCHES = ("bf16", "fp32", "shipped", "tuned")
 EPOCH_PRECISIONS = {OURS: ("bf16", "fp32"), **dict.fromkeys(PEERS, ("tuned",))}
 """The switch leaves a peer's float32 results as accurate, so its AUC is measured with it."""
 DEFAULT_STEPS = {OURS: 400, **dict.fromkeys(PEERS, 80)}
 """Optimizer steps of a speed run, so that each takes less than a minute on two cores."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """What was asked for on the command line."""
-
-    to: Path
-    log: Path
-    venvs: Path
-    num_rows: int
-    log_seed: int
-    batch_size: int
-    device: str
-    only: tuple[str, ...]
-    models: tuple[Model, ...]
-    switches: tuple[str, ...]
-    epoch: tuple[str, ...]
-    seeds: tuple[int, ...]
-    num_rounds: int
-    num_steps: int | None
-    num_ready_steps: int
-    timeout_s: float
-    is_fresh: bool
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What results must share to be compared."""
-        return {"rows": self.num_rows, "log seed": self.log_seed, "batch": self.batch_size, "device": self.device}
-
-
 def main() -> None:
     """Measure everything that was asked for."""
     try:
-        failures = run(read_options(sys.argv[1:]))
+        failures = run(read_options(sys.argv[1:], about=__doc__))
     except RecmoeError as error:
         sys.exit(f"error: {error}")
     if failures:
@@ -246,74 +213,6 @@ def _print(options: Options, results: Results) -> None:
         print_columns(("model", "participant", "switch", "samples/s", "test AUC"), rows)
     print("\n".join(ratio_lines(results)))
     print(f"written: {options.to}/training.md, training.png, results.json")
-
-
-def read_options(arguments: list[str]) -> Options:
-    """The command line.
-
-    Raises:
-        ConfigError: a participant or a model that does not exist, or a number that makes no sense.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--to", type=Path, default=CACHE / "training", help="results, table, plot (%(default)s)")
-    parser.add_argument("--log", type=Path, help=f"folder of the Parquet files ({CACHE}/log)")
-    parser.add_argument("--venvs", type=Path, default=CACHE / "venvs", help="environments of the peers (%(default)s)")
-    parser.add_argument("--rows", type=int, default=2_000_000, help="of the log (%(default)s)")
-    parser.add_argument("--log-seed", type=int, default=0, help="of the log (%(default)s)")
-    parser.add_argument("--batch-size", type=int, default=4096, help="rows per step (%(default)s)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="for everybody (%(default)s)")
-    parser.add_argument("--only", default=",".join(PARTICIPANTS), help="participants of the speed runs (%(default)s)")
-    parser.add_argument("--models", default=",".join(MODELS), help="(%(default)s)")
-    parser.add_argument("--switches", default=",".join(SWITCHES), help="recmoe has the first two (%(default)s)")
-    parser.add_argument("--epoch", default="", help="participants that also train a full epoch, for their test AUC")
-    parser.add_argument("--seeds", default="0", help="of the full epochs, such as 0,1,2 (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=2, help="times that each speed is measured (%(default)s)")
-    parser.add_argument("--steps", type=int, help="of a speed run (recmoe 400, peers 80)")
-    parser.add_argument("--ready-steps", type=int, default=30, help="on ready batches; 0 for none (%(default)s)")
-    parser.add_argument("--timeout", type=float, default=3600, help="seconds one process may take (%(default)s)")
-    parser.add_argument("--fresh", action="store_true", help="forget what has been measured before")
-    found = parser.parse_args(arguments)
-    for name, least in (("rounds", 0), ("batch_size", 1), ("ready_steps", 0)):
-        if getattr(found, name) < least:
-            raise ConfigError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(found, name)}")
-    if found.steps is not None and found.steps < 5:
-        raise ConfigError(f"--steps must be at least 5, for the first 3 are not timed; got {found.steps}")
-    return Options(
-        to=found.to,
-        log=found.log or CACHE / "log",
-        venvs=found.venvs,
-        num_rows=found.rows,
-        log_seed=found.log_seed,
-        batch_size=found.batch_size,
-        device=found.device,
-        only=_names("--only", found.only, PARTICIPANTS),
-        models=tuple(model for model in MODELS if model in _names("--models", found.models, MODELS)),
-        switches=_names("--switches", found.switches, SWITCHES),
-        epoch=_names("--epoch", found.epoch, PARTICIPANTS),
-        seeds=_numbers("--seeds", found.seeds),
-        num_rounds=found.rounds,
-        num_steps=found.steps,
-        num_ready_steps=found.ready_steps,
-        timeout_s=found.timeout,
-        is_fresh=found.fresh,
-    )
-
-
-def _names(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"{option}: there is no {name!r}; choose from {', '.join(known)}")
-    return names
-
-
-def _numbers(option: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(number) for number in text.split(","))
-    except ValueError as error:
-        raise ConfigError(f"{option} must be whole numbers such as 0,1,2, got {text!r}") from error
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ import torch
 
 from benchmarks.limit import work_of
 from benchmarks.log import FLOAT_COLUMNS, ID_COLUMNS, LABELS, NUM_IDS, write_log
+from benchmarks.options import read_options
 from benchmarks.peers.job import Job, Sizes, StepMeter, ready_batches
 from benchmarks.processes import run_measured
 from benchmarks.recmoe_runner import experiment, measure
-from benchmarks.training import _environment, read_options, run
+from benchmarks.training import _environment, run
 from recmoe.errors import ConfigError, TrainingError
 from recmoe.features.schema import NumericFeature
 
