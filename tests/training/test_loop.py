@@ -117,6 +117,12 @@ class Job:
 JobMaker = Callable[..., Job]
 
 
+def gradient_norm(job: Job) -> float:
+    """Of the dense part, after the last step."""
+    grads = [p.grad for _, p in dense_parameters(job.placed.model) if p.grad is not None]
+    return float(torch.stack([grad.norm() for grad in grads]).norm())
+
+
 @pytest.fixture
 def make_job(tmp_path: Path) -> JobMaker:
     return lambda **changes: Job(tmp_path, **changes)
@@ -275,14 +281,22 @@ def test_schedule_sets_the_rates_of_dense_part_and_tables(make_job: JobMaker) ->
     assert table_optimizer.lr == pytest.approx(table_optimizer.rule.lr * 0.55)
 
 
+@pytest.mark.parametrize("clip_norm", [1e-3, None])
+def test_gradient_is_clipped_where_asked(make_job: JobMaker, clip_norm: float | None) -> None:
+    job = make_job(clip_norm=clip_norm)
+
+    job.train(num_steps=1)
+
+    assert (gradient_norm(job) <= 1.001e-3) is (clip_norm is not None)
+
+
 @pytest.mark.parametrize("share", [0.5, 2.0])
 def test_gradient_is_clipped_to_the_norm_asked_for(make_job: JobMaker, share: float) -> None:
     norms = []
     for clip_norm in (None, 1.0):
         job = make_job(clip_norm=clip_norm and share * norms[0])
         job.train(num_steps=1)
-        grads = [p.grad for _, p in dense_parameters(job.placed.model) if p.grad is not None]
-        norms.append(float(torch.stack([grad.norm() for grad in grads]).norm()))
+        norms.append(gradient_norm(job))
 
     assert norms[1] == pytest.approx(norms[0] * min(share, 1.0), rel=1e-4)
 
