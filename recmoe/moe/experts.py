@@ -114,14 +114,14 @@ class Experts(nn.Module):
 
     def batched(self, inputs: Sequence[Tensor | SidedInput]) -> Tensor:
         """Form ``batched``: y_EBH, with one wide matmul per different input, then one batched matmul per layer."""
-        firsts = []
-        expert = 0
         dtype = compute_dtype(self.weights_EOD[0])
-        for x, count in _runs(lowered(self._per_expert(inputs), dtype)):
-            weight_OD = self.weights_EOD[0][expert : expert + count].flatten(0, 1)
-            bias_O = self.biases_EO[0][expert : expert + count].flatten(0, 1)
-            firsts.append(linear(x, weight_OD, bias_O).view(-1, count, self.weights_EOD[0].shape[1]))
-            expert += count
+        runs = _runs(lowered(self._per_expert(inputs), dtype))
+        counts = [count for _, count in runs]
+        layer = zip(runs, self.weights_EOD[0].split(counts), self.biases_EO[0].split(counts), strict=True)
+        firsts = [
+            linear(x, weight_EOD.flatten(0, 1), bias_EO.flatten()).view(-1, *bias_EO.shape)
+            for (x, _), weight_EOD, bias_EO in layer
+        ]
         y_BEO = firsts[0] if len(firsts) == 1 else torch.cat(firsts, dim=1)
         y_EBO = self._activate(y_BEO).transpose(0, 1)
         for weight_EOD, bias_EO in zip(self.weights_EOD[1:], self.biases_EO[1:], strict=True):

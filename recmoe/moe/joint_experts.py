@@ -4,7 +4,7 @@ Autograd by itself would write a gradient of the input for every expert, and add
 eight experts on a CPU 4 % of a training step.
 """
 
-# E experts, B rows, D input width, O width of a layer, H width of the last layer
+# E experts, B rows, D input width, O width of a layer, H width of the last layer, F = E · O
 
 from collections.abc import Sequence
 from typing import Any
@@ -62,8 +62,9 @@ class _JointExperts(torch.autograd.Function):
                 torch.mm(grad_BO.t(), outputs[layer - 1], out=weight_grads[layer][expert])
                 torch.sum(grad_BO, 0, out=bias_grads[layer][expert])
                 grad_BO = grad_BO @ weights[layer][expert]
-            torch.ops.aten.threshold_backward.grad_input(grad_BO, outputs[0], 0.0, grad_input=grad_BEO[:, expert])
-            torch.sum(grad_BEO[:, expert], 0, out=bias_grads[0][expert])
+            first_BO = grad_BEO[:, expert]
+            torch.ops.aten.threshold_backward.grad_input(grad_BO, outputs[0], 0.0, grad_input=first_BO)
+            torch.sum(first_BO, 0, out=bias_grads[0][expert])
         grad_BF = grad_BEO.flatten(1)
         torch.mm(grad_BF.t(), x_BD, out=weight_grads[0].flatten(0, 1))
         grad_x_BD = grad_BF @ weights[0].flatten(0, 1) if ctx.needs_input_grad[0] else None

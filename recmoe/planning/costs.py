@@ -84,12 +84,11 @@ class MachineCosts(Config):
 
 def assumed_costs(rates: Rates, efficiency: Efficiency, precision: Literal["fp32", "bf16"]) -> Costs:
     """What a step takes on a device of which only the limits are known."""
-    peak = rates.bf16_flops_per_s if precision == "bf16" else rates.fp32_fast_flops_per_s
     memory = rates.copy_bytes_per_s * efficiency.memory
     return Costs(
         source=f"assumed: {efficiency.matrix:.0%} of the matrix rate and {efficiency.memory:.0%} of the memory's "
         f"bandwidth of {rates.device} ({rates.source})",
-        matrix_flops_per_s=peak * efficiency.matrix,
+        matrix_flops_per_s=rates.step_flops_per_s(precision) * efficiency.matrix,
         activations_per_s=memory / (ACTIVATION_PASSES * NumberBytes[precision]),
         inputs_per_s=memory / (INPUT_PASSES * NumberBytes[precision]),
         mixed_per_s=memory / (ACTIVATION_PASSES * NumberBytes[precision]),

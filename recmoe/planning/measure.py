@@ -114,13 +114,12 @@ def measure_machine(device: Literal["auto", "cpu", "cuda"] = "auto", *, min_s: f
 
 def measure_costs(precision: Literal["fp32", "bf16"], runtime: Runtime, *, rates: Rates, min_s: float) -> Costs:
     """Step every probe, and find the costs that explain the times."""
-    peak = rates.bf16_flops_per_s if precision == "bf16" else rates.fp32_fast_flops_per_s
     works, seconds = [], []
     for probe in PROBES:
         works.append(_work(probe))
         seconds.append(_measured_s(probe, precision, runtime, min_s))
     source = f"measured with {len(PROBES)} small steps, {precision}"
-    return fit_costs(works, seconds, peak_flops_per_s=peak, source=source)
+    return fit_costs(works, seconds, peak_flops_per_s=rates.step_flops_per_s(precision), source=source)
 
 
 AMOUNTS: dict[str, Callable[[Work], float]] = {

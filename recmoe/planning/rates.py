@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import PositiveFloat
@@ -43,6 +44,10 @@ class Rates(Config):
     """Copy of a large piece of memory; bytes read and bytes written both count."""
     random_row_bytes_per_s: PositiveFloat
     """Rows of 64 bytes gathered by Zipf ids from a table beyond every cache; only the bytes of the rows count."""
+
+    def step_flops_per_s(self, precision: Literal["fp32", "bf16"]) -> float:
+        """Of the matrix products of a training step; those in float32 go to the faster library."""
+        return self.bf16_flops_per_s if precision == "bf16" else self.fp32_fast_flops_per_s
 
     def save(self, path: Path) -> None:
         """Write JSON, which ``load`` reads, as it does YAML written by hand."""
