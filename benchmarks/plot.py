@@ -38,7 +38,10 @@ def _panel(axes: Axes, model: str, rows: list[Row], results: Results) -> None:
     axes.bar_label(bars, labels=[f"{speed:.1f}" for speed in speeds], padding=3, fontsize=8, color=INK, bbox=BEHIND)
     longest = max(speeds)
     if results.rates and model in results.work:
+        measured = {row.precision for row in rows if row.participant == OURS}
         for precision, colour in LIMIT_COLOURS.items():
+            if precision not in measured:
+                continue
             limit = limit_samples_per_s(results.work[model], best_rates(results.rates), precision) / 1000
             longest = max(longest, limit)
             line = "--" if precision == "fp32" else "-"

@@ -10,12 +10,16 @@ results.json and not measured again, so a run that was cut off goes on with the 
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from benchmarks.environments import PEERS, peer_python
 from benchmarks.limit import work_of
@@ -28,6 +32,7 @@ from benchmarks.results import OURS, Measurement, Results
 from benchmarks.table import markdown, ratio_lines
 from recmoe.cli.output import print_columns
 from recmoe.errors import ConfigError, RecmoeError
+from recmoe.training.precision import has_fast_bf16
 
 ROOT = Path(__file__).parent.parent
 PRECISIONS = {OURS: ("bf16", "fp32"), **dict.fromkeys(PEERS, ("shipped", "tuned"))}
@@ -45,6 +50,8 @@ DEFAULT_STEPS = {OURS: 400, **dict.fromkeys(PEERS, 80)}
 
 def main() -> None:
     """Measure everything that was asked for."""
+    # Participants are in process groups of their own, so that they would outlive a plain end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped; the same command goes on"))
     try:
         failures = run(read_options(sys.argv[1:], about=__doc__))
     except RecmoeError as error:
@@ -55,6 +62,7 @@ def main() -> None:
 
 def run(options: Options) -> list[str]:
     """Make what is missing, measure, write table and plot; what failed, in words."""
+    options = _possible(options)
     options.to.mkdir(parents=True, exist_ok=True)
     path = options.to / "results.json"
     results = Results(options.settings) if options.is_fresh else Results.load(path, options.settings)
@@ -84,6 +92,14 @@ def run(options: Options) -> list[str]:
     _write(options, results)
     _print(options, results)
     return failures
+
+
+def _possible(options: Options) -> Options:
+    """What can be measured on the device."""
+    if "bf16" not in options.switches or has_fast_bf16(torch.device(options.device)):
+        return options
+    print(f"bf16 is left out: this {options.device} has no bf16 arithmetic", flush=True)
+    return replace(options, switches=tuple(switch for switch in options.switches if switch != "bf16"))
 
 
 def _wanted(options: Options) -> Iterator[Measurement]:

@@ -2,10 +2,13 @@
 
 import json
 import os
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -15,7 +18,7 @@ from benchmarks.options import read_options
 from benchmarks.peers.job import Job, Sizes, StepMeter, ready_batches
 from benchmarks.processes import run_measured
 from benchmarks.recmoe_runner import experiment, measure
-from benchmarks.training import _environment, run
+from benchmarks.training import _environment, _possible, run
 from recmoe.errors import ConfigError, TrainingError
 from recmoe.features.schema import NumericFeature
 
@@ -117,6 +120,18 @@ def test_failed_participant_is_told_with_its_last_lines(tmp_path: Path) -> None:
         run_measured([sys.executable, "-c", "import sys; print('oh no'); sys.exit(3)"], output=output, env=os.environ)
 
 
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_bf16_is_measured_where_the_device_has_it(
+    has_bf16: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmarks.training.has_fast_bf16", lambda _: has_bf16)
+
+    options = _possible(read_options([]))
+
+    assert ("bf16" in options.switches) == has_bf16
+    assert ("bf16 is left out: this cpu has no bf16 arithmetic" in capsys.readouterr().out) != has_bf16
+
+
 def test_peer_as_shipped_does_not_inherit_how_threads_wait_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
 
@@ -189,3 +204,22 @@ def test_what_is_measured_once_is_remembered(tmp_path: Path, log: Path, capsys: 
     assert len(results["rates"]) == 2
     assert "of the fp32 limit" in (tmp_path / "training.md").read_text()
     assert (tmp_path / "training.png").exists()
+
+
+@pytest.mark.slow
+def test_benchmark_that_is_ended_takes_its_participant_along(tmp_path: Path, log: Path) -> None:
+    arguments = ["--log", str(log), "--rows", "3000", "--to", str(tmp_path), "--only", "recmoe", "--models", "mmoe"]
+    arguments += ["--switches", "fp32", "--batch-size", "128", "--steps", "1000000"]
+    output = tmp_path / "runs" / "mmoe-recmoe-fp32-speed-0.txt"
+    command = [sys.executable, "-m", "benchmarks.training", *arguments]
+
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as benchmark:
+        while not (output.exists() and (participants := psutil.Process(benchmark.pid).children())):
+            assert benchmark.poll() is None
+            time.sleep(0.1)
+        (participant,) = participants
+        benchmark.terminate()
+        _, errors = benchmark.communicate(timeout=60)
+
+    assert "stopped; the same command goes on" in errors
+    assert not participant.is_running()
