@@ -113,4 +113,6 @@ def _print_days(result: "DailyResult") -> None:
     print_columns(headers, rows)
     if result.days:
         print(f"\nwrote {result.root / 'daily.json'} and {result.root / 'daily.png'}")
-        print(f"newest model: {result.days[-1].run}")
+        newest = result.days[-1]
+        registered = "" if newest.version is None else f", registered as version {newest.version}"
+        print(f"newest model: {newest.run}{registered}")

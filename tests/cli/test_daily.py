@@ -71,6 +71,7 @@ def test_days_are_trained_registered_and_gone_on_from(tmp_path: Path) -> None:
     assert lines[0].split()[:3] == ["day", "rows", "ctr.auc[all]"]
     assert [line.split()[0] for line in lines[1:4]] == ["day=1", "day=2", "day=3"]
     assert "wrote runs/daily/daily.json and runs/daily/daily.png" in text
+    assert "newest model: runs/daily/days/day=3, registered as version 3" in text
     assert [day["version"] for day in again["days"]] == ["1", "2", "3"]
     assert [day["ids"]["item"]["rows_used"] for day in again["days"]] == [5, 6, 6]
     assert "went on from models:/shelf/3" in warm
