@@ -16,8 +16,8 @@ from recmoe.planning.rates import Rates, measure_rates
 from recmoe.planning.work import step_work
 
 RATES = ("fp32_flops_per_s", "fp32_fast_flops_per_s", "bf16_flops_per_s", "copy_bytes_per_s", "random_row_bytes_per_s")
-LIMIT_OF = {"fp32": "fp32_fast_flops_per_s", "bf16": "bf16_flops_per_s"}
-"""The matrix rate that sets the limit of each precision; float32 with the faster library."""
+LIMITS = {"fp32": ("fp32_flops_per_s", "fp32_fast_flops_per_s"), "bf16": ("bf16_flops_per_s",)}
+"""The matrix rates of which the best sets the limit of each precision; float32 has two libraries."""
 LAYOUT_ROWS = 20_000
 """Rows from which the layout of the inputs is learnt; ids are row numbers, so any will do."""
 
@@ -54,7 +54,7 @@ def work_of(job: Job) -> dict[str, float]:
 
 def limit_samples_per_s(work: dict[str, float], rates: Rates, precision: str) -> float:
     """Samples per second if the matrix products ran at the measured rate, and nothing else took any time."""
-    rate: float = getattr(rates, LIMIT_OF[precision])
+    rate: float = max(getattr(rates, name) for name in LIMITS[precision])
     return work["batch_size"] * rate / work["flops"]
 
 

@@ -121,6 +121,11 @@ def test_rates_are_the_best_of_all_measurements() -> None:
     assert limit_samples_per_s(WORK, best, "bf16") == pytest.approx(5000)
 
 
+def test_limit_of_float32_is_that_of_its_faster_library() -> None:
+    for rates in (RATES, RATES | {"fp32_flops_per_s": 2e9, "fp32_fast_flops_per_s": 1e9}):
+        assert limit_samples_per_s(WORK, best_rates([rates]), "fp32") == pytest.approx(2000)
+
+
 def test_table_shows_every_row_and_the_machine(results: Results) -> None:
     page = markdown(results)
 
