@@ -9,39 +9,32 @@ from recmoe.training.allocator import keep_freed_memory
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's own setting")
 
-TEN_BUFFERS = """
+TEN_BUFFERS_TWICE = """
 import resource
 import torch
 from recmoe.training.allocator import LARGEST_KEPT_BYTES, keep_freed_memory
 
-def num_faults_of_ten_buffers():
+NUM_BYTES = LARGEST_KEPT_BYTES // 4
+
+def num_faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):
-        torch.zeros(LARGEST_KEPT_BYTES // 4, dtype=torch.uint8).fill_(1)
+        torch.zeros(NUM_BYTES, dtype=torch.uint8).fill_(1)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-assert {is_ready}
-num_faults_of_ten_buffers()
-print(num_faults_of_ten_buffers())
+assert keep_freed_memory()
+num_faults()
+assert (found := num_faults()) < NUM_BYTES // resource.getpagesize(), found
 """
-
-
-def num_faults(is_ready: str) -> int:
-    """Pages that the system hands out for ten buffers that are made, filled and dropped one by one, after ten others.
-
-    Counted in a process of its own: in this one, blocks that earlier tests left in the heap can split the kept ones.
-    """
-    code = TEN_BUFFERS.format(is_ready=is_ready)
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert not run.returncode, run.stderr
-    return int(run.stdout)
+"""Pages that the system hands out for a buffer that is made, filled and dropped ten times."""
 
 
 @linux
 def test_large_buffers_are_used_again() -> None:
-    num_faults_without = num_faults("True")
+    # In a process of its own: in this one, blocks that earlier tests left in the heap can split the kept ones.
+    run = subprocess.run([sys.executable, "-c", TEN_BUFFERS_TWICE], capture_output=True, text=True)
 
-    assert num_faults("keep_freed_memory()") < num_faults_without // 10
+    assert not run.returncode, run.stderr
 
 
 def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
