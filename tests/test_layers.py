@@ -18,7 +18,7 @@ LAYERS = (
     ("cli",),
     ("doctor",),
     ("runs",),
-    ("growth", "planning"),
+    ("baselines", "growth", "onboarding", "planning"),
     ("experiment",),
     ("registry",),
     ("ranking",),

@@ -111,7 +111,7 @@ def init(
     seed: Seed = 0,
 ) -> None:
     """Look at anybody's log, and write splits and a commented config that trains as it stands."""
-    from recmoe.data.starter import starter_config
+    from recmoe.onboarding.starter import starter_config
 
     starter = starter_config([Path(file) for file in files], output_dir=target, seed=seed)
     if starter.path is None:

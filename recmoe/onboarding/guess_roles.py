@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from recmoe.data import column_names as names
-from recmoe.data.guess_features import guess_feature, is_skewed, with_table
-from recmoe.data.profile import ColumnProfile, LogProfile, is_list, is_number, is_text, is_time, times_of_text
-from recmoe.data.roles import FeatureRole, LabelRole, Roles
+from recmoe.onboarding import column_names as names
+from recmoe.onboarding.guess_features import guess_feature, is_skewed, with_table
+from recmoe.onboarding.profile import ColumnProfile, LogProfile, is_list, is_number, is_text, is_time, times_of_text
+from recmoe.onboarding.roles import FeatureRole, LabelRole, Roles
 
 # What pandas calls an index that it writes with the columns.
 INDEX_NAME = re.compile(r"__index_level_\d+__|(Unnamed: \d+)?")

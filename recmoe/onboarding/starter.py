@@ -11,13 +11,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recmoe.data.guess_roles import guess_roles
 from recmoe.data.parquet import ParquetStream
-from recmoe.data.profile import CHUNK_ROWS, LogProfile, hashes, is_text, is_time, profile_log, times_of_text
-from recmoe.data.roles import Roles
 from recmoe.data.splits import SPLITS, Split, SplitWriter
-from recmoe.data.starter_yaml import starter_yaml
 from recmoe.errors import DataError
+from recmoe.onboarding.guess_roles import guess_roles
+from recmoe.onboarding.profile import CHUNK_ROWS, LogProfile, hashes, is_text, is_time, profile_log, times_of_text
+from recmoe.onboarding.roles import Roles
+from recmoe.onboarding.starter_yaml import starter_yaml
 
 SHARES = (0.8, 0.9)
 """Ends of train and of validation, as shares of the log."""

@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recmoe.data import column_names as names
-from recmoe.data.profile import ColumnProfile, LogProfile, is_list, is_text
-from recmoe.data.roles import FeatureRole, Roles
 from recmoe.features.layout import Side
+from recmoe.onboarding import column_names as names
+from recmoe.onboarding.profile import ColumnProfile, LogProfile, is_list, is_text
+from recmoe.onboarding.roles import FeatureRole, Roles
 
 SEPARATORS = ("|", ";", ",", " ")
 MAX_FLAG_VALUES = 2

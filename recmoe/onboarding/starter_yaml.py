@@ -5,13 +5,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from recmoe.data.column_names import feature_name
-from recmoe.data.profile import LogProfile
-from recmoe.data.roles import FeatureRole, LabelRole, Roles
 from recmoe.data.splits import Split
+from recmoe.onboarding import recipe
+from recmoe.onboarding.column_names import feature_name
+from recmoe.onboarding.profile import LogProfile
+from recmoe.onboarding.roles import FeatureRole, LabelRole, Roles
 
 RARE_RATE = 0.01
-MANY_VALUES = 100_000
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,11 @@ def starter_yaml(log: LogProfile, roles: Roles, num_rows: Mapping[Split, int], *
         "tasks:",
         *_aligned([(f"  {task.name}: {task.text}", task.note) for task in tasks]),
         "",
-        *_model(num_train),
+        *recipe.model_lines(num_train),
         "",
-        "# Embedding tables: the lr of the sparse optimizer matters most after the lr below.",
-        "tables:",
-        "  optimizer: {kind: rowwise_adagrad, lr: 0.05}",
+        *recipe.tables_lines(),
         "",
-        *_training(num_train, f"{stopping.name}.{metric}[all]"),
+        *recipe.training_lines(num_train, f"{stopping.name}.{metric}[all]"),
         "",
         "evaluation:",
         "  # Columns; every metric is also given per value.",
@@ -77,7 +75,7 @@ def starter_yaml(log: LogProfile, roles: Roles, num_rows: Mapping[Split, int], *
 def _inputs(log: LogProfile, roles: Roles, num_train: int) -> list[str]:
     lines = [
         "inputs:",
-        f"  width: {16 if num_train >= 100_000 else 8}    # Floats per row of a table.",
+        f"  width: {recipe.width(num_train)}    # Floats per row of a table.",
     ]
     if roles.group is not None:
         what = "one list" if roles.is_group_a_list else "one user: the log has no lists"
@@ -131,8 +129,8 @@ def _feature(log: LogProfile, feature: FeatureRole, names: Mapping[str, str]) ->
         if feature.table is not None:
             parts.append(f"table: {_quoted(names[feature.table])}")
         num_distinct = log.columns[feature.table or feature.column].num_distinct
-        if num_distinct > 1000:
-            min_count = 5 if num_distinct > MANY_VALUES else 2
+        min_count = recipe.min_count(num_distinct)
+        if min_count > 1:
             parts.append(f"encoding: {{kind: vocabulary, min_count: {min_count}}}")
     return "{" + ", ".join(parts) + "}"
 
@@ -217,39 +215,6 @@ def _chain(label: LabelRole, by_column: Mapping[str, LabelRole]) -> list[str]:
     while (space := by_column[chain[0]].space) is not None:
         chain.insert(0, space)
     return chain
-
-
-def _model(num_train: int) -> list[str]:
-    hidden = "[256, 128]" if num_train >= 500_000 else "[64, 32]"
-    dropout = "0.0" if num_train >= 500_000 else "0.1"
-    return [
-        "# Other kinds: shared_bottom, cgc, ple, … A new kind starts from its own defaults, with experts of",
-        "# [256, 128]: give expert_hidden with it. Larger experts pay off with more rows.",
-        "model:",
-        f"  architecture: {{kind: mmoe, num_experts: {8 if num_train >= 100_000 else 4}, expert_hidden: {hidden}, "
-        f"dropout: {dropout}}}",
-        f"  towers: {{hidden: [{64 if num_train >= 500_000 else 32}], dropout: 0.0}}",
-        "  unknown_share: 0.01    # Of the ids, hidden while training: so a new item or user gets a fair score.",
-    ]
-
-
-def _training(num_train: int, metric: str) -> list[str]:
-    epochs = 20 if num_train < 20_000 else 10 if num_train < 200_000 else 4 if num_train < 2_000_000 else 1
-    # At least about fifty steps per epoch, so that small logs are learnt too.
-    batch_size = 4096
-    while batch_size > 32 and num_train // batch_size < 50:
-        batch_size //= 2
-    warmup = max(min(100, epochs * (num_train // batch_size) // 10), 1)
-    return [
-        "training:",
-        f"  epochs: {epochs}",
-        f"  batch_size: {batch_size}",
-        "  dense_optimizer: {kind: adamw, lr: 0.001, weight_decay: 0.00001}",
-        f"  schedule: {{kind: cosine, warmup_steps: {warmup}}}",
-        "  clip_norm: 10.0",
-        "  precision: auto",
-        f"  early_stopping: {{metric: {json.dumps(metric)}, patience: 3}}    # Stops when validation gets no better.",
-    ]
 
 
 def _slices(log: LogProfile, roles: Roles) -> list[str]:

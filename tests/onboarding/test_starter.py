@@ -9,11 +9,11 @@ import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 import pytest
 
-from recmoe.data.starter import StarterConfig, starter_config
 from recmoe.errors import DataError
 from recmoe.experiment import ExperimentConfig, load_experiment
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.schema import IdFeature, IdListFeature, NumericFeature
+from recmoe.onboarding.starter import StarterConfig, starter_config
 from recmoe.tasks.funnel import label_columns
 
 NUM_ROWS = 4000
