@@ -81,7 +81,7 @@ def stepper_of(runtime: Runtime, config: TrainingConfig) -> Stepper:
         layout=layout(),
         tasks=tasks,
         config=ModelConfig.model_validate(MODEL),
-        tables=tables.build(layout=layout(), seed=0),
+        tables=lambda rows: tables.build(layout=rows, seed=0),
     )
     weighting = FixedWeightingConfig().build(weights=[1.0] * len(TASKS), outputs=["binary"] * len(TASKS))
     placed = place(TrainingModel(ranker=ranker, weighting=weighting), config=tables, device=runtime.device)

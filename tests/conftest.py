@@ -182,7 +182,7 @@ def shop_model(shop_encoder: FeatureEncoder) -> MultiTaskRanker:
         layout=layout,
         tasks=TaskSet(_tasks()),
         config=ModelConfig.model_validate(SHOP_CONFIG["model"]),
-        tables=PlainTables(layout, seed=3, init_std=1.0),
+        tables=lambda rows: PlainTables(rows, seed=3, init_std=1.0),
     ).eval()
 
 

@@ -43,8 +43,12 @@ def ranker(
     torch.manual_seed(5)
     layout = shop_encoder.layout
     config = ModelConfig.model_validate({"architecture": {"kind": request.param}, "towers": {"hidden": [4]}})
-    tables = PlainTables(layout, seed=3, init_std=1.0)
-    model = build_model(layout=layout, tasks=shop_model.tasks, config=config, tables=tables).eval()
+    model = build_model(
+        layout=layout,
+        tasks=shop_model.tasks,
+        config=config,
+        tables=lambda rows: PlainTables(rows, seed=3, init_std=1.0),
+    ).eval()
     with torch.no_grad():
         # So that predictions of different rows differ by more than rounding does.
         for parameter in model.architecture.parameters():
@@ -87,7 +91,7 @@ def test_input_is_shared_columns_then_own_ones_whatever_their_order_in_the_batch
     layer = input_layer(encoder)
     batch = encoder.encode(LOG, with_labels=False)
 
-    x_BD = layer(batch)
+    x_BD = layer(batch).x
 
     tables = layer.tables
     assert isinstance(tables, PlainTables)
@@ -163,7 +167,7 @@ def test_hidden_ids_are_read_as_row_zero(
 def test_logits_are_float32_under_autocast(shop_encoder: FeatureEncoder, shop_log: pa.Table) -> None:
     layout = shop_encoder.layout
     tasks = TaskSet({"ctr": BinaryTaskConfig(label="click")})
-    model = build_model(layout=layout, tasks=tasks, config=ModelConfig(), tables=PlainTables(layout))
+    model = build_model(layout=layout, tasks=tasks, config=ModelConfig(), tables=PlainTables)
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits_BT = model(shop_encoder.encode(shop_log.slice(0, 4), with_labels=False)).logits_BT

@@ -100,16 +100,7 @@ class TorchrecTables(nn.Module):
             else:
                 parts = [(weight, [0, 0])]
             for tensor, (row, column) in parts:
-                fill_initial(
-                    tensor,
-                    seed=self._seed,
-                    table=spec.name,
-                    num_rows=spec.num_rows,
-                    width=spec.width,
-                    std=self._init_std,
-                    row=row,
-                    column=column,
-                )
+                fill_initial(tensor, spec=spec, seed=self._seed, std=self._init_std, row=row, column=column)
 
     def replicated(self) -> dict[str, nn.Parameter]:
         """Parameters of the tables that every rank holds whole (data_parallel), by table name."""

@@ -6,19 +6,24 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from recmoe.features.layout import TableSpec
+
 ROWS_PER_BLOCK = 65_536
 """Rows drawn from one generator, so that a shard of a large table is filled without the whole of it."""
 
 
-def fill_initial(
-    target_RC: Tensor, *, seed: int, table: str, num_rows: int, width: int, std: float, row: int = 0, column: int = 0
-) -> None:
-    """Fill a table, or the part of it that begins at (row, column), with draws from N(0, std²)."""
+def fill_initial(target_RC: Tensor, *, spec: TableSpec, seed: int, std: float, row: int = 0, column: int = 0) -> None:
+    """Fill a table, or the part of it that begins at (row, column): vectors from N(0, std²), the linear part with 0."""
+    vector_width = spec.width - spec.num_linear
     last_row, last_column = row + target_RC.shape[0], column + target_RC.shape[1]
-    for start, block_NW in _blocks(seed=seed, table=table, num_rows=num_rows, width=width, first=row, last=last_row):
+    target_RC[:, max(0, vector_width - column) :] = 0.0
+    if column >= vector_width:
+        return
+    blocks = _blocks(seed=seed, table=spec.name, num_rows=spec.num_rows, width=vector_width, first=row, last=last_row)
+    for start, block_NW in blocks:
         top, bottom = max(row, start), min(last_row, start + block_NW.shape[0])
         part = block_NW[top - start : bottom - start, column:last_column]
-        target_RC[top - row : bottom - row].copy_(part.mul(std))
+        target_RC[top - row : bottom - row, : part.shape[1]].copy_(part.mul(std))
 
 
 def _blocks(*, seed: int, table: str, num_rows: int, width: int, first: int, last: int) -> Iterator[tuple[int, Tensor]]:

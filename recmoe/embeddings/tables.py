@@ -155,7 +155,7 @@ class PlainTables(nn.Module):
         self._specs = {spec.name: spec for spec in layout.tables}
         for spec in layout.tables:
             weight_VD = torch.empty(spec.num_rows, spec.width)
-            fill_initial(weight_VD, seed=seed, table=spec.name, num_rows=spec.num_rows, width=spec.width, std=init_std)
+            fill_initial(weight_VD, spec=spec, seed=seed, std=init_std)
             self.tables.register_parameter(member_name(spec.name), nn.Parameter(weight_VD))
 
     def forward(self, batch: Batch, keys: Sequence[SparseKey] | None = None) -> Tensor:

@@ -35,7 +35,7 @@ from recmoe.export.replay import Replay
 from recmoe.export.weights import read_weights, write_weights
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.schema import FeatureSchema
-from recmoe.model import ModelConfig, MultiTaskRanker, build_model
+from recmoe.model import ModelConfig, MultiTaskRanker, build_model, model_layout
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet
 
@@ -96,8 +96,8 @@ class ModelBundle:
         tasks = TaskSet(sections.tasks)
         # Without storage: the tables' own is in the files, and twice would be much.
         with torch.device("meta"):
-            tables = PlainTables(encoder.layout)
-        model = build_model(layout=encoder.layout, tasks=tasks, config=sections.model, tables=tables)
+            tables = PlainTables(model_layout(encoder.layout, tasks=tasks, config=sections.model))
+        model = build_model(layout=encoder.layout, tasks=tasks, config=sections.model, tables=lambda _: tables)
         read_weights(model, path)
         return cls(
             name=manifest.name,

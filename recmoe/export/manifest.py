@@ -9,7 +9,7 @@ from pathlib import Path
 from recmoe.errors import BundleError
 
 FORMAT = "recmoe-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE_NAME = "manifest.json"
 
 

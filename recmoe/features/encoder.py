@@ -185,6 +185,10 @@ class FeatureEncoder:
             groups_B=self._groups(table, is_required=with_labels),
         )
 
+    def encode_labels(self, table: pa.Table) -> Tensor:
+        """labels_BL alone, as ``encode`` makes them; the table needs no other columns."""
+        return encode_labels(table, self.labels)
+
     def _encode_number(
         self,
         x_B: Floats,

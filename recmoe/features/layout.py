@@ -5,7 +5,7 @@ model reads it in this order, and the fingerprint of both travels in checkpoints
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Side = Literal["user", "context", "item"]
@@ -25,6 +25,8 @@ class TableSpec:
     pooling: Literal["sum", "mean"]
     keys: tuple[str, ...]
     """The sparse keys that look rows up here."""
+    num_linear: int = 0
+    """Last floats of a row that are not part of its vector: weights of the linear part, one per tower, then padding."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,14 @@ class SparseKey:
     side: Side
     table: str
     width: int
+    """Floats of a row, those of the linear part included."""
+    num_linear: int = 0
+    """Last floats of the row, which belong to the linear part."""
+
+    @property
+    def vector_width(self) -> int:
+        """Floats of the id's vector, which the experts read."""
+        return self.width - self.num_linear
 
 
 @dataclass(frozen=True)
@@ -74,4 +84,16 @@ class InputLayout:
     @property
     def width(self) -> int:
         """Floats per row that enter the first level of the model."""
-        return sum(key.width for key in self.sparse) + sum(column.width for column in self.dense)
+        return sum(key.vector_width for key in self.sparse) + sum(column.width for column in self.dense)
+
+    def with_linear(self, num_outputs: int) -> "InputLayout":
+        """The same layout with rows that end in ``num_outputs`` weights of a linear part.
+
+        They are padded to a multiple of four floats, which the kernels of sharded tables need.
+        """
+        num_linear = -(-num_outputs // 4) * 4
+        return InputLayout(
+            tables=tuple(replace(t, width=t.width + num_linear, num_linear=num_linear) for t in self.tables),
+            sparse=tuple(replace(k, width=k.width + num_linear, num_linear=num_linear) for k in self.sparse),
+            dense=self.dense,
+        )

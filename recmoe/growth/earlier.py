@@ -137,7 +137,7 @@ class EarlierModel:
                 layout=self.encoder.layout,
                 tasks=self.config.task_set(),
                 config=self.config.model,
-                tables=PlainTables(self.encoder.layout),
+                tables=PlainTables,
             )
         return name_dense(
             self.weights.dense_shapes,

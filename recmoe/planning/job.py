@@ -10,6 +10,7 @@ import numpy as np
 
 from recmoe.experiment import ExperimentConfig
 from recmoe.features.layout import InputLayout
+from recmoe.model import model_layout
 from recmoe.planning.balance import Floats, RankLoads, balance_warnings
 from recmoe.planning.costs import Costs
 from recmoe.planning.estimate import StepEstimate, estimate
@@ -143,12 +144,14 @@ def plan_job(
         ShardingError: a placement that the device cannot do, or tables that do not fit, with what would help.
     """
     batch_size = config.training.batch_size
+    tasks = config.task_set()
+    inputs, layout = layout, model_layout(layout, tasks=tasks, config=config.model)
     shards = place_tables(
         layout, config=config.tables, topology=topology, batch_size=batch_size, ids_per_row=ids_per_row
     )
     work = step_work(
-        layout,
-        tasks=config.task_set(),
+        inputs,
+        tasks=tasks,
         model=config.model,
         optimizer=config.tables.optimizer,
         batch_size=batch_size,

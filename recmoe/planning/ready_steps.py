@@ -68,15 +68,18 @@ class ReadySteps:
         return statistics.quantiles(times, n=4)[0]
 
     def _step(self) -> Callable[[], object]:
-        tables = self.tables.build(layout=self.layout, seed=0)
-        ranker = build_model(layout=self.layout, tasks=self.tasks, config=self.model, tables=tables)
+        ranker = build_model(
+            layout=self.layout,
+            tasks=self.tasks,
+            config=self.model,
+            tables=lambda layout: self.tables.build(layout=layout, seed=0),
+        )
         weighting = self.model.weighting.build(
             weights=[self.tasks.weights[name] for name in self.tasks.names],
             outputs=[self.tasks.kinds[name] for name in self.tasks.names],
         )
-        model = TrainingModel(
-            ranker=ranker, weighting=weighting, balance=self.model.balance, unknown_share=self.model.unknown_share
-        )
+        shares = self.model.unknown_shares([key.name for key in self.layout.sparse], {})
+        model = TrainingModel(ranker=ranker, weighting=weighting, balance=self.model.balance, unknown_shares=shares)
         placed = place(model, config=self.tables, device=self.runtime.device)
         stepper = make_stepper(
             placed.model,

@@ -169,7 +169,7 @@ def step_work(
     """
     # The dense part is small; the caller's random numbers stay as they were.
     with torch.random.fork_rng(devices=[]):
-        ranker = build_model(layout=layout, tasks=tasks, config=model, tables=nn.Identity())
+        ranker = build_model(layout=layout, tasks=tasks, config=model, tables=lambda _: nn.Identity())
     layers = [module for module in ranker.modules() if isinstance(module, ExpertLayer)]
     mixed = {id(layer.experts) for layer in layers}
     products = [product for layer in layers for product in _layer_products(layer, batch_size)]
@@ -197,7 +197,7 @@ def step_work(
         num_inputs=sum(product.count * product.num_rows * product.in_features for product in products),
         tables=tuple(
             _table_work(spec, batch_size, ids_per_row=ids_per_row or {}, optimizer=optimizer, zipf=zipf)
-            for spec in layout.tables
+            for spec in ranker.input_layer.layout.tables
         ),
         num_dense_parameters=sum(parameter.numel() for parameter in ranker.parameters()),
     )

@@ -27,6 +27,7 @@ class RunFolder:
     report.json      metrics of the test split; report.html shows them
     bundle/          the model as it is served
     cache/           CSV files as Parquet, encoded rows while the run needs them
+    facts.json       where tasks begin, and the share of ids that are new in validation
     scratch/         ids that exceed the memory of preparation, while it lasts
     state.json       status, tracking id, identity of the training files, best step
     """
@@ -37,6 +38,7 @@ class RunFolder:
         self.encoder = root / "encoder"
         self.plan = root / "plan.json"
         self.warm_start = root / "warm_start.json"
+        self.facts = root / "facts.json"
         self.checkpoints = root / "checkpoints"
         self.metrics = root / "metrics.jsonl"
         self.report = root / "report.json"

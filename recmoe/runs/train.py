@@ -18,6 +18,7 @@ from recmoe.growth.carry import check_widths
 from recmoe.growth.earlier import EarlierModel, WarmStart
 from recmoe.runs.encoded import has_index, keep_splits
 from recmoe.runs.encoder import ReadHere, Reading
+from recmoe.runs.facts import learn_facts
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.source import RUNS
 from recmoe.runs.splits import open_split
@@ -139,8 +140,11 @@ def prepare(
             raise TrainingError(
                 f"{error}; or remove {folder.encoder} and resume: it is learnt again from the same files"
             ) from error
+        splits = _with_others(config, folder, stream)
         # They are there already, unless they are lost or damaged.
-        keep_splits(config, folder, _with_others(config, folder, stream), encoder, is_quiet=is_quiet)
+        keep_splits(config, folder, splits, encoder, is_quiet=is_quiet)
+        if not folder.facts.exists():
+            learn_facts(config, encoder, stream, splits.get("validation")).write(folder)
         return encoder
     splits = _with_others(config, folder, stream)
     folder.update_state(skipped=_skipped(splits))
@@ -157,6 +161,7 @@ def prepare(
             # Of the training rows, only ids that are row numbers have not been looked at yet.
             if split != "train" or has_index(config):
                 by.check(rows, encoder, scratch=folder.scratch)
+    learn_facts(config, encoder, stream, splits.get("validation")).write(folder)
     encoder.save(folder.encoder)
     folder.update_state(
         id_updates={table: asdict(ids.last) for table, ids in encoder.state.dynamic.items() if ids.last}

@@ -26,6 +26,7 @@ from recmoe.growth.carry import carry_over
 from recmoe.growth.dense_names import name_dense
 from recmoe.growth.earlier import WarmStart
 from recmoe.model import MultiTaskRanker, TrainingModel, build_model
+from recmoe.runs.facts import RunFacts
 from recmoe.runs.folder import RunFolder, write_atomically
 from recmoe.runs.splits import Splits
 from recmoe.training.checkpoint import CheckpointStore, load_weights
@@ -102,8 +103,14 @@ class _Job:
     def _training_model(self) -> TrainingModel:
         # The same initial weights in every process: the dense part is replicated.
         torch.manual_seed(self.config.seed)
-        tables = self.config.tables.build(layout=self.encoder.layout, seed=self.config.seed)
-        ranker = build_model(layout=self.encoder.layout, tasks=self.tasks, config=self.config.model, tables=tables)
+        ranker = build_model(
+            layout=self.encoder.layout,
+            tasks=self.tasks,
+            config=self.config.model,
+            tables=lambda layout: self.config.tables.build(layout=layout, seed=self.config.seed),
+        )
+        facts = RunFacts.read(self.folder)
+        ranker.begin(facts.starts)
         weighting = self.config.model.weighting.build(
             weights=[self.tasks.weights[name] for name in self.tasks.names],
             outputs=[self.tasks.kinds[name] for name in self.tasks.names],
@@ -114,7 +121,9 @@ class _Job:
             ranker=ranker,
             weighting=weighting,
             balance=self.config.model.balance,
-            unknown_share=self.config.model.unknown_share,
+            unknown_shares=self.config.model.unknown_shares(
+                [key.name for key in self.encoder.layout.sparse], facts.unknown_shares
+            ),
         )
 
     @property
@@ -192,8 +201,9 @@ class _Job:
             predictions_NT = self.ranker.predict(batch).cpu().numpy()
         plain = None
         if self.runtime.is_main:
-            tables = PlainTables(self.encoder.layout)
-            plain = build_model(layout=self.encoder.layout, tasks=self.tasks, config=self.config.model, tables=tables)
+            plain = build_model(
+                layout=self.encoder.layout, tasks=self.tasks, config=self.config.model, tables=PlainTables
+            )
         copy_into(plain, self.ranker)
         if plain is not None:
             report = Report.from_json(self.folder.report.read_text()) if self.folder.report.exists() else None

@@ -20,6 +20,10 @@ class BinaryTask:
         """Cross-entropy per row, in nats; see ``Task``."""
         return functional.binary_cross_entropy_with_logits(logits_BM[:, 0], labels_B, reduction="none")
 
+    def target(self, labels_B: Tensor) -> Tensor:
+        """The label as it is; see ``Task``."""
+        return labels_B
+
     def predict(self, logits_BM: Tensor) -> Tensor:
         """Probability per row; see ``Task``."""
         return torch.sigmoid(logits_BM[:, 0])

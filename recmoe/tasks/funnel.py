@@ -17,6 +17,7 @@ from torch import Tensor
 from recmoe.features.labels import LabelColumn
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.product import ProductTaskConfig
+from recmoe.tasks.start import LabelSums, TaskStart
 from recmoe.tasks.task import ALL_ROWS, TaskOutput
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
@@ -43,6 +44,8 @@ class TaskSet:
     """By task: whether it predicts a probability (binary) or a value (regression)."""
     weights: dict[str, float]
     """By task: the factor of its loss."""
+    regression_towers: tuple[int | None, ...]
+    """By task, in order: the tower of a regression, None for a task that predicts a probability."""
     label_columns: tuple[LabelColumn, ...]
     """L columns of labels_BL that ``targets`` reads, in order."""
 
@@ -59,6 +62,10 @@ class TaskSet:
         self._space_columns = [index.get(self.spaces[name]) for name in self.names]
         self._label_columns = [[index[column] for column in _step_labels(tasks, name)] for name in self.names]
         self._towers = [[towers[step] for step in _steps(tasks, name)] for name in self.names]
+        self._places = [self.names.index(name) for name in self.tower_names]
+        self.regression_towers = tuple(
+            towers[name] if self.kinds[name] == "regression" else None for name in self.names
+        )
 
     def targets(self, labels_BL: Tensor) -> tuple[Tensor, Tensor]:
         """What each task learns from a batch.
@@ -84,6 +91,19 @@ class TaskSet:
             labels.append(torch.where(counts_B, label_B, torch.zeros_like(label_B)))
             weights.append(counts_B)
         return torch.stack(labels, dim=1), torch.stack(weights, dim=1).to(labels_BL.dtype)
+
+    def label_sums(self, labels_BL: Tensor) -> LabelSums:
+        """Counts and sums of the labels of a batch, per tower; ``starts`` makes of them where training begins."""
+        labels_BT, weights_BT = self.targets(labels_BL)
+        targets_BT = torch.stack([self._tasks[place].target(labels_BT[:, place]) for place in self._places], dim=1)
+        return LabelSums.of(targets_BT, weights_BT[:, self._places])
+
+    def starts(self, sums: LabelSums) -> list[TaskStart]:
+        """One per tower: what predicts its label best without looking at a row."""
+        return [
+            sums.value_start(tower) if self.kinds[name] == "regression" else sums.binary_start(tower)
+            for tower, name in enumerate(self.tower_names)
+        ]
 
     def losses(self, logits_BT: Tensor, labels_BT: Tensor, weights_BT: Tensor) -> Tensor:
         """losses_T: Σ over rows of weight · loss, divided by B.

@@ -35,6 +35,10 @@ class ProductTask:
         log_fails_BM = log_reached_BM - log_steps_BM + functional.logsigmoid(-logits_BM)
         return -torch.where(labels_B > 0.5, log_p_B, torch.logsumexp(log_fails_BM, dim=1))
 
+    def target(self, labels_B: Tensor) -> Tensor:
+        """The label as it is; see ``Task``."""
+        return labels_B
+
     def predict(self, logits_BM: Tensor) -> Tensor:
         """Probability per row; see ``Task``."""
         return torch.exp(functional.logsigmoid(logits_BM).sum(dim=1))

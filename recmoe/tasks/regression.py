@@ -33,12 +33,14 @@ class RegressionTask:
 
     def losses(self, logits_BM: Tensor, labels_B: Tensor) -> Tensor:
         """Error per row, in transformed units; see ``Task``."""
-        target_B = labels_B
-        if self.transform == "log1p":
-            target_B = torch.sign(labels_B) * torch.log1p(labels_B.abs())
+        target_B = self.target(labels_B)
         if self.loss == "huber":
             return functional.huber_loss(logits_BM[:, 0], target_B, reduction="none", delta=self.huber_delta)
         return functional.mse_loss(logits_BM[:, 0], target_B, reduction="none")
+
+    def target(self, labels_B: Tensor) -> Tensor:
+        """t(y) per row; see ``Task``."""
+        return torch.sign(labels_B) * torch.log1p(labels_B.abs()) if self.transform == "log1p" else labels_B
 
     def predict(self, logits_BM: Tensor) -> Tensor:
         """Value per row, in the unit of the label; see ``Task``."""

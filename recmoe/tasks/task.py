@@ -29,6 +29,10 @@ class Task(Protocol):
         """Loss per row, loss_B in nats or squared units; the labels hold no NaN."""
         ...
 
+    def target(self, labels_B: Tensor) -> Tensor:
+        """What the logit is fitted to: the label, on the scale of the error."""
+        ...
+
     def predict(self, logits_BM: Tensor) -> Tensor:
         """prediction_B in natural units: a probability, or a value in the unit of the label."""
         ...

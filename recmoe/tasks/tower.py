@@ -31,6 +31,13 @@ class Tower(nn.Module):
         layers.append(nn.Linear(in_features, 1))
         self.layers = nn.Sequential(*layers)
 
+    def begin_at_zero(self) -> None:
+        """Make every logit 0, whatever the representation: what a task knows before it has learned anything."""
+        last = self.layers[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
     def forward(self, h_BH: Tensor) -> Tensor:
         """logit_B."""
         logits_B1: Tensor = self.layers(h_BH)

@@ -58,7 +58,7 @@ def test_served_scores_equal_training_scores(
         layout=encoder.layout,
         tasks=tasks,
         config=ModelConfig.model_validate(config["model"]),
-        tables=PlainTables(encoder.layout, seed=0, init_std=1.0),
+        tables=lambda layout: PlainTables(layout, seed=0, init_std=1.0),
     ).eval()
     for parameter in model.parameters():
         # Wider than fresh weights, so that rows differ.

@@ -66,7 +66,7 @@ def test_mmoe_and_ple_of_the_benchmark_need_what_was_counted(layout_of: LayoutMa
 def test_count_equals_what_torch_counts_in_a_real_step(layout_of: LayoutMaker, two_tasks: TaskSet, kind: str) -> None:
     layout = layout_of(5, 7, num_numbers=2)
     config = ModelConfig.model_validate({"architecture": {"kind": kind}, "towers": {"hidden": [8]}})
-    model = build_model(layout=layout, tasks=two_tasks, config=config, tables=PlainTables(layout))
+    model = build_model(layout=layout, tasks=two_tasks, config=config, tables=PlainTables)
     batch = Batch(
         dense_BF=torch.randn(6, 2),
         lengths_KB=torch.ones(2, 6, dtype=torch.int32),

@@ -74,7 +74,7 @@ class Job:
         torch.manual_seed(0)
         model = ModelConfig.model_validate({"architecture": {"kind": "shared_bottom", "hidden": [4]}})
         ranker = build_model(
-            layout=encoder.layout, tasks=tasks, config=model, tables=tables.build(layout=encoder.layout, seed=0)
+            layout=encoder.layout, tasks=tasks, config=model, tables=lambda layout: tables.build(layout=layout, seed=0)
         )
         weighting = FixedWeightingConfig().build(weights=[1.0], outputs=["binary"])
         self.placed = place(TrainingModel(ranker=ranker, weighting=weighting), config=tables, device=CPU)

@@ -1,0 +1,148 @@
+"""InputLayer: from a batch to what the experts and the linear part read."""
+
+# B rows, R requests, C candidates, D input width, P sum of the widths of some keys, T' towers
+
+from itertools import chain
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from recmoe.embeddings.numeric_vectors import NumericVectors
+from recmoe.features.batch import Batch
+from recmoe.features.layout import OWN_SIDES, SHARED_SIDES, DenseColumn, InputLayout, SparseKey
+from recmoe.model.wide import Wide
+from recmoe.moe.linear import SidedInput
+
+
+class Inputs(NamedTuple):
+    """What the input layer hands on."""
+
+    x: Tensor | SidedInput
+    """x_BD, which experts and gates read."""
+    wide_BT: Tensor | None
+    """What the linear part adds to the logits; None without one."""
+
+
+class InputLayer(nn.Module):
+    """From a batch to the input of the first level: ``[shared | own]``.
+
+    The columns of user and context come first and the candidate's own last, so that the
+    ranker can compute the first part once per request.
+
+    Args:
+        layout: of the model, with the weights of the linear part at the end of the rows where it has one.
+        tables: over the same layout.
+        wide: the linear part.
+    """
+
+    def __init__(self, *, layout: InputLayout, tables: nn.Module, wide: Wide | None = None) -> None:
+        super().__init__()
+        self.layout = layout
+        self.tables = tables
+        self.wide = wide
+        self.parts = {
+            "all": _Part(layout),
+            "shared": _Part(layout.select(SHARED_SIDES)),
+            "own": _Part(layout.select(OWN_SIDES)),
+        }
+        vectors = [c for c in layout.dense if c.form == "position"]
+        self.shared_vectors = NumericVectors([c for c in vectors if c.side in SHARED_SIDES])
+        self.own_vectors = NumericVectors([c for c in vectors if c.side == "item"])
+
+    def forward(self, batch: Batch) -> Inputs:
+        """The inputs of rows that hold all sides."""
+        part = self.parts["all"]
+        pooled = part.split(self.tables(batch))
+        pieces = self._pieces(part, pooled, batch, shared=True) + self._pieces(part, pooled, batch, shared=False)
+        wide_BT = None
+        if self.wide is not None:
+            wide_BT = self._wide(part, pooled, batch, shared=True) + self._wide(part, pooled, batch, shared=False)
+        return Inputs(torch.cat(pieces, dim=1), wide_BT)
+
+    def sided(self, shared: Batch, own: Batch, request_C: Tensor) -> Inputs:
+        """The same inputs from one row per request and one row per candidate."""
+        halves, wides = [], []
+        for name, batch in (("shared", shared), ("own", own)):
+            part, is_shared = self.parts[name], name == "shared"
+            pooled = part.split(self.tables(batch, part.layout.sparse))
+            pieces = self._pieces(part, pooled, batch, shared=is_shared)
+            halves.append(torch.cat(pieces, dim=1) if pieces else batch.dense_BF[:, :0])
+            if self.wide is not None:
+                wides.append(self._wide(part, pooled, batch, shared=is_shared))
+        x = SidedInput(shared_RS=halves[0], own_CI=halves[1], request_C=request_C)
+        return Inputs(x, wides[0].index_select(0, request_C) + wides[1] if wides else None)
+
+    def _pieces(self, part: "_Part", pooled: "_Pooled", batch: Batch, *, shared: bool) -> list[Tensor]:
+        """Pooled vectors, plain numbers and learned vectors of the shared or the own columns."""
+        pieces = list(pooled.vectors[shared])
+        if part.values[shared]:
+            pieces.append(batch.dense_BF[:, part.values[shared]])
+        if part.positions[shared]:
+            vectors = self.shared_vectors if shared else self.own_vectors
+            pieces += vectors(batch.dense_BF[:, part.positions[shared]])
+        return pieces
+
+    def _wide(self, part: "_Part", pooled: "_Pooled", batch: Batch, *, shared: bool) -> Tensor:
+        assert self.wide is not None
+        wide_BT: Tensor = self.wide(pooled.linear[shared], batch.dense_BF[:, part.values[shared]], shared=shared)
+        return wide_BT
+
+
+class _Pooled(NamedTuple):
+    """What was looked up, by whether it is of the shared columns."""
+
+    vectors: dict[bool, list[Tensor]]
+    linear: dict[bool, list[Tensor]]
+
+
+class _Part:
+    """Where the columns of one side stand in a batch of some layout."""
+
+    def __init__(self, layout: InputLayout) -> None:
+        self.layout = layout
+        self.values: dict[bool, list[int]] = {True: [], False: []}
+        self.positions: dict[bool, list[int]] = {True: [], False: []}
+        # Vectors that touch are one piece; weights of the linear part stand between those of different keys.
+        self._pieces: list[tuple[int, bool, bool]] = []
+        for key in layout.sparse:
+            self._append(key.vector_width, is_linear=False, is_shared=key.side in SHARED_SIDES)
+            if key.num_linear:
+                self._append(key.num_linear, is_linear=True, is_shared=key.side in SHARED_SIDES)
+        for index, column in enumerate(layout.dense):
+            place = self.values if column.form == "value" else self.positions
+            place[column.side in SHARED_SIDES].append(index)
+
+    def _append(self, width: int, *, is_linear: bool, is_shared: bool) -> None:
+        if self._pieces and not is_linear and self._pieces[-1][1:] == (False, is_shared):
+            width += self._pieces.pop()[0]
+        self._pieces.append((width, is_linear, is_shared))
+
+    def split(self, pooled_BP: Tensor) -> _Pooled:
+        """The looked up floats as vectors and weights of the linear part."""
+        pooled = _Pooled({True: [], False: []}, {True: [], False: []})
+        if not self._pieces:
+            return pooled
+        # The gradient of a split is one copy; that of a slice is a matrix of zeros per piece.
+        pieces = torch.split(pooled_BP, [width for width, _, _ in self._pieces], dim=1)
+        for piece, (_, is_linear, is_shared) in zip(pieces, self._pieces, strict=True):
+            (pooled.linear if is_linear else pooled.vectors)[is_shared].append(piece)
+        return pooled
+
+
+def input_order(layout: InputLayout) -> list[SparseKey | DenseColumn]:
+    """What the columns of x_BD are: shared before own; in each half ids, then numbers, then learned vectors."""
+    halves = (layout.select(SHARED_SIDES), layout.select(OWN_SIDES))
+    return list(chain.from_iterable(_half_order(half) for half in halves))
+
+
+def _half_order(half: InputLayout) -> list[SparseKey | DenseColumn]:
+    values = [column for column in half.dense if column.form == "value"]
+    positions = [column for column in half.dense if column.form == "position"]
+    return [*half.sparse, *values, *positions]
+
+
+def num_values(layout: InputLayout, *, shared: bool) -> int:
+    """Plain numbers of user and context, or of the item."""
+    sides = SHARED_SIDES if shared else OWN_SIDES
+    return sum(column.form == "value" for column in layout.select(sides).dense)
