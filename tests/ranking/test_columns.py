@@ -9,8 +9,9 @@ import pytest
 
 from recmoe.errors import RequestError
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.ranking.columns import RequestDecoder, to_arrow
+from recmoe.ranking.columns import RequestDecoder
 from recmoe.ranking.request import RankRequest
+from recmoe.ranking.values import to_arrow
 
 NAN = float("nan")
 
@@ -98,7 +99,7 @@ def test_request_becomes_one_shared_row_and_one_row_per_candidate(decoder: Reque
         {"item_id": 101, "price": 2.0},
         {"item_id": 102, "price": None},
     ]
-    assert decoded.item_ids.to_pylist() == [101, 102]
+    assert list(decoded.item_ids) == [101, 102]
 
 
 def test_rows_and_columns_decode_the_same(decoder: RequestDecoder) -> None:
@@ -167,7 +168,7 @@ def test_candidates_without_item_column_go_by_given_id_or_position(
 ) -> None:
     request = RankRequest.parse({"candidates": candidates})
 
-    assert anonymous.decode(request).item_ids.to_pylist() == ids
+    assert list(anonymous.decode(request).item_ids) == ids
 
 
 def test_some_candidates_without_an_id_are_refused(anonymous: RequestDecoder) -> None:
@@ -189,4 +190,4 @@ def test_ids_that_json_cannot_hold_come_back_as_text(shop_encoder: FeatureEncode
 
     decoded = decoder.decode(RankRequest.parse({"candidates": [{"item_id": "2026-01-31"}]}))
 
-    assert decoded.item_ids.to_pylist() == ["2026-01-31"]
+    assert list(decoded.item_ids) == ["2026-01-31"]
