@@ -152,7 +152,7 @@ class RequestDecoder:
             ignored[name] += times
             if len(ignored) > MAX_IGNORED:
                 raise RequestError(
-                    field, f"more than {MAX_IGNORED} fields that the model does not know; leave them out"
+                    field, f"more than {MAX_IGNORED} fields are unknown to the model; leave them out"
                 )
 
 

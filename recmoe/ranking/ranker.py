@@ -50,7 +50,8 @@ class Ranker:
         self.bundle = bundle
         self.info = ModelInfo(name=name or bundle.name, version=version, digest=bundle.digest)
         self.task_names = bundle.tasks.names
-        self.max_candidates = config.max_candidates
+        self.config = config
+        """Limits of a request."""
         self.scores = config.build(self.task_names)
         self._decoder = RequestDecoder(bundle.encoder, config)
         self._warnings = WarningCounter(bundle.encoder)
@@ -145,7 +146,7 @@ class Ranker:
 
     def _check(self, request: RankRequest) -> tuple[str, ScoreFormula]:
         """The formula that a request asks for, once its tasks and its size are known to be right."""
-        request.limited_to(self.max_candidates)
+        request.limited_to(self.config.max_candidates)
         for index, task in enumerate(request.tasks or ()):
             if task not in self.task_names:
                 raise RequestError(f"tasks[{index}]", unknown_name("task", task, self.task_names))
