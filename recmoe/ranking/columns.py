@@ -151,9 +151,7 @@ class RequestDecoder:
                 raise RequestError(field, f"unknown field with a name of {len(name)} characters")
             ignored[name] += times
             if len(ignored) > MAX_IGNORED:
-                raise RequestError(
-                    field, f"more than {MAX_IGNORED} fields are unknown to the model; leave them out"
-                )
+                raise RequestError(field, f"more than {MAX_IGNORED} fields are unknown to the model; leave them out")
 
 
 def _check_present(keys: pa.Array, path: Path, reason: str) -> None:

@@ -5,9 +5,8 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -96,9 +95,17 @@ def ids_bundle(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
     return ModelBundle.load(path)
 
 
+Serve = Callable[[FastAPI], AbstractContextManager[str]]
+
+
+@pytest.fixture(scope="session")
+def serve_app() -> Serve:
+    """Puts an app behind a port of this machine: ``with serve_app(app) as url``."""
+    return _served
+
+
 @contextmanager
-def served(app: FastAPI) -> Iterator[str]:
-    """The address of an app behind a port of this machine."""
+def _served(app: FastAPI) -> Iterator[str]:
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", access_log=False, ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()
