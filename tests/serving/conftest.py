@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -63,7 +64,7 @@ Ask = Callable[..., Answer]
 
 
 @pytest.fixture(scope="session")
-def ids_bundle(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
+def ids_bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ids beyond 2^53, texts with leading zeros, whole numbers that a gap made floats; a task is called score."""
     numbers = list(range(20))
     log = pa.table(
@@ -92,7 +93,13 @@ def ids_bundle(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
     replay = Replay.capture(log, encoder=encoder, task_names=tasks.names, predictions_NT=predictions_NT)
     path = tmp_path_factory.mktemp("bundles") / "ids"
     write_bundle(path, name="ids", config=CONFIG, encoder=encoder, model=model, replay=replay, report=None)
-    return ModelBundle.load(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def ids_bundle(ids_bundle_path: Path) -> ModelBundle:
+    """The same, loaded."""
+    return ModelBundle.load(ids_bundle_path)
 
 
 Serve = Callable[[FastAPI], AbstractContextManager[str]]

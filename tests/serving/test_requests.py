@@ -6,11 +6,14 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from typer.testing import CliRunner
 
+from recmoe.cli import app
 from recmoe.export.bundle import ModelBundle
 from recmoe.ranking import Ranker
 from serving.app import create_app
@@ -123,14 +126,14 @@ def test_fault_of_any_page_is_counted_and_answered_without_its_inside(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     ranker = Ranker(ids_bundle)
-    app = create_app(ranker)
-    app.get("/fault")(lambda: 1 / 0)
+    faulty = create_app(ranker)
+    faulty.get("/fault")(lambda: 1 / 0)
 
     def fail(_: Any) -> None:
         raise KeyError("secret")
 
     monkeypatch.setattr(ranker, "rank", fail)
-    with serve_app(app) as url:
+    with serve_app(faulty) as url:
         answers = [ask(f"{url}/v1/rank", {"candidates": [ITEM]}), ask(f"{url}/fault")]
         page = ask(f"{url}/metrics").text
 
@@ -226,6 +229,18 @@ def test_task_called_score_has_its_prediction_beside_the_score(ask: Ask, url: st
     (item,) = answer.document["items"]
     assert set(item["tasks"]) == {"score", "buy"}
     assert item["score"] == item["tasks"]["buy"] != item["tasks"]["score"]
+
+
+def test_task_called_score_has_a_column_of_its_own_on_the_terminal(ids_bundle_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "request.json"
+    path.write_text(json.dumps({"candidates": [{"item_id": str(BIG)}], "score": "buy"}))
+
+    result = CliRunner().invoke(app, ["rank", str(path), "--model", str(ids_bundle_path)])
+
+    assert result.exit_code == 0, result.output
+    header, row = (line.split("  ") for line in result.stdout.splitlines()[:2])
+    assert [cell.strip() for cell in header if cell] == ["place", "item", "score", "task score", "buy"]
+    assert str(BIG) in row
 
 
 def test_page_of_fields_needs_nothing_from_elsewhere(ask: Ask, url: str) -> None:
