@@ -8,11 +8,13 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel
+from fastapi.responses import HTMLResponse
 
 from recmoe import __version__
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.request import RankRequest, RankResponse
+from serving.description import ServedModel, describe
+from serving.docs_page import docs_page
 from serving.metrics import ServingMetrics
 from serving.problem import BodyTooLargeError, NotReadyError, add_handlers
 
@@ -20,31 +22,6 @@ MAX_BODY_BYTES = 32 * 2**20
 """10,000 candidates with a hundred columns each are about 20 MB of JSON."""
 
 _logger = logging.getLogger(__name__)
-
-
-class ServedTask(BaseModel):
-    """A task of the model."""
-
-    name: str
-    kind: str
-    """``binary``: a probability; ``regression``: a value in the label's unit."""
-    space: str
-    """Rows it is about: ``all``, or those whose label of this name is 1."""
-
-
-class ServedModel(BaseModel):
-    """The model in use, and what a request may hold."""
-
-    name: str
-    version: str | None
-    digest: str
-    created_at: str
-    tasks: list[ServedTask]
-    scores: dict[str, str]
-    """Formulas by name."""
-    default_score: str
-    columns: dict[str, dict[str, str]]
-    """Types of the columns by name, for user, context and item."""
 
 
 class ModelHolder:
@@ -70,8 +47,13 @@ class ModelHolder:
     def get(self) -> Ranker:
         """The ranker; NotReadyError while there is none."""
         if self.ranker is None:
-            raise NotReadyError(f"no model: {self.error}" if self.error else "the model is being loaded and replayed")
+            raise NotReadyError(self.absent)
         return self.ranker
+
+    @property
+    def absent(self) -> str:
+        """Why there is no ranker."""
+        return f"no model: {self.error}" if self.error else "the model is being loaded and replayed"
 
     def load(self) -> None:
         """Load it; runs on a thread of its own while the app answers already."""
@@ -110,14 +92,25 @@ def create_app(source: Ranker | ModelHolder, *, max_body_bytes: int = MAX_BODY_B
         if loading is not None:
             await loading
 
+    # FastAPI's own pages load their scripts from elsewhere, and stay white where there is no way out.
     app = FastAPI(
-        title="recmoe", version=__version__, summary="Orders candidates for one user in one context", lifespan=lifespan
+        title="recmoe",
+        version=__version__,
+        summary="Orders candidates for one user in one context",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
     )
     add_handlers(app)
 
     @app.middleware("http")
     async def count_requests(request: Request, call_next: Callable[[Request], Any]) -> Response:
-        response: Response = await call_next(request)
+        try:
+            response: Response = await call_next(request)
+        except Exception:
+            # The answer is made further out. A fault of any page is counted, as it may be the next request's too.
+            metrics.count(holder.ranker, 500)
+            raise
         if request.url.path == "/v1/rank":
             metrics.count(holder.ranker, response.status_code)
         return response
@@ -140,7 +133,7 @@ def _add_pages(app: FastAPI, holder: ModelHolder, metrics: ServingMetrics) -> No
     @app.get("/v1/models")
     def models() -> list[ServedModel]:
         """What is served, and what a request may hold."""
-        return [_describe(holder.get())]
+        return [describe(holder.get())]
 
     @app.get("/healthz")
     def healthz() -> dict[str, str]:
@@ -151,6 +144,10 @@ def _add_pages(app: FastAPI, holder: ModelHolder, metrics: ServingMetrics) -> No
     def readyz() -> dict[str, str]:
         """The model has passed its replay."""
         return {"status": "ready", "digest": holder.get().info.digest}
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        return HTMLResponse(docs_page(holder.ranker, absent=holder.absent))
 
     @app.get("/metrics", include_in_schema=False)
     def prometheus() -> Response:
@@ -179,22 +176,6 @@ def _rank(ranker: Ranker, body: bytes, metrics: ServingMetrics) -> str:
     response = ranker.rank(request)
     metrics.observe(response, num_candidates=request.num_candidates)
     return response.model_dump_json()
-
-
-def _describe(ranker: Ranker) -> ServedModel:
-    tasks = ranker.bundle.tasks
-    return ServedModel(
-        name=ranker.info.name,
-        version=ranker.info.version,
-        digest=ranker.info.digest,
-        created_at=ranker.bundle.created_at,
-        tasks=[ServedTask(name=name, kind=tasks.kinds[name], space=tasks.spaces[name]) for name in tasks.names],
-        scores={name: formula.text for name, formula in ranker.scores.formulas.items()},
-        default_score=ranker.scores.default,
-        columns={
-            side: {name: str(type_) for name, type_ in types.items()} for side, types in ranker.request_types.items()
-        },
-    )
 
 
 def _request_body() -> dict[str, Any]:

@@ -32,6 +32,9 @@ _PREDICTIONS = (
     1000.0,
 )
 _OBSERVED_ITEMS = 20
+_NAMED_FIELDS = 100
+"""Names of ignored fields that are counted one by one: clients make them up, and each takes memory for good."""
+_OTHER_FIELDS = "(others)"
 
 
 class ServingMetrics:
@@ -40,7 +43,10 @@ class ServingMetrics:
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
-            "recmoe_rank_requests", "Ranking requests", ["model", "version", "code"], registry=registry
+            "recmoe_rank_requests",
+            "Ranking requests, and under code 500 the faults of every page",
+            ["model", "version", "code"],
+            registry=registry,
         )
         self._latency_s = Histogram(
             "recmoe_rank_latency_seconds", "Time per stage", ["stage"], buckets=_SECONDS, registry=registry
@@ -50,6 +56,13 @@ class ServingMetrics:
         )
         self._missing = Counter("recmoe_feature_missing", "Values not given or null", ["feature"], registry=registry)
         self._unknown = Counter("recmoe_feature_oov", "Ids that training has not seen", ["feature"], registry=registry)
+        self._ignored = Counter(
+            "recmoe_rank_ignored_fields",
+            f"Values in fields that the model does not know; the first {_NAMED_FIELDS} names, then {_OTHER_FIELDS}",
+            ["field"],
+            registry=registry,
+        )
+        self._named_fields: set[str] = set()
         self._predictions = Histogram(
             "recmoe_score", f"Predictions of the first {_OBSERVED_ITEMS} items", ["task"], buckets=_PREDICTIONS,
             registry=registry,
@@ -81,9 +94,18 @@ class ServingMetrics:
                 self._missing.labels(warning.feature).inc(warning.count)
             elif warning.code == "unknown":
                 self._unknown.labels(warning.feature).inc(warning.count)
+            elif warning.code == "unknown_field":
+                self._ignored.labels(self._field(warning.feature)).inc(warning.count)
         for item in response.items[:_OBSERVED_ITEMS]:
             for task, prediction in item.tasks.items():
                 self._predictions.labels(task).observe(prediction)
+
+    def _field(self, name: str) -> str:
+        """The name that an ignored field is counted under."""
+        if name not in self._named_fields and len(self._named_fields) >= _NAMED_FIELDS:
+            return _OTHER_FIELDS
+        self._named_fields.add(name)
+        return name
 
     def page(self) -> bytes:
         """All of it in Prometheus' text format."""

@@ -6,10 +6,14 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from recmoe.errors import RequestError
 
 _logger = logging.getLogger(__name__)
+
+CLIENT_GONE = 499
+"""A client that hung up before it had sent its request; the code that nginx counts it under."""
 
 
 class NotReadyError(Exception):
@@ -51,6 +55,11 @@ def add_handlers(app: FastAPI) -> None:
         response = problem(HTTPStatus(error.status_code), detail)
         response.headers.update(error.headers or {})
         return response
+
+    @app.exception_handler(ClientDisconnect)
+    def gone(_: Request, __: ClientDisconnect) -> Response:
+        # No client reads it; the code is what is counted, and no fault of the server.
+        return Response(status_code=CLIENT_GONE)
 
     @app.exception_handler(Exception)
     def failed(request: Request, error: Exception) -> Response:

@@ -26,6 +26,7 @@ def serve(
     port: int = 8000,
     runs: Path = RUNS,
     registry_uri: str | None = None,
+    strict_fields: bool = False,
     on_ready: Callable[[Ranker], None] | None = None,
 ) -> None:
     """Answer ranking requests until SIGINT or SIGTERM; requests under way are finished.
@@ -34,7 +35,7 @@ def serve(
 
     Args:
         source: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or the folder of a bundle.
-        runs, registry_uri: see ``load_ranker``.
+        runs, registry_uri, strict_fields: see ``load_ranker``.
         on_ready: called when the model has passed its replay.
 
     Raises:
@@ -43,7 +44,7 @@ def serve(
     """
     with _listen(host, port) as listener:
         holder = ModelHolder(
-            lambda: load_ranker(source, runs=runs, registry_uri=registry_uri),
+            lambda: load_ranker(source, runs=runs, registry_uri=registry_uri, strict_fields=strict_fields),
             on_ready=on_ready,
             on_failure=lambda: setattr(server, "should_exit", True),
         )

@@ -21,6 +21,10 @@ RegistryUri = Annotated[
     str | None,
     typer.Option("--registry", help="MLflow URI; by default MLFLOW_TRACKING_URI, else runs/mlflow.db."),
 ]
+StrictFields = Annotated[
+    bool,
+    typer.Option("--strict-fields", help="Refuse fields that the model does not know, instead of a warning."),
+]
 WarmStartFrom = Annotated[
     str | None,
     typer.Option(

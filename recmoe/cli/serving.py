@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recmoe.cli.options import Json, Model, RegistryUri, Score
+from recmoe.cli.options import Json, Model, RegistryUri, Score, StrictFields
 from recmoe.cli.output import print_columns
 from recmoe.runs.source import load_ranker
 
 if TYPE_CHECKING:
     from recmoe.ranking.ranker import Ranker
+    from recmoe.ranking.request import FeatureWarning
 
 
 def serve(
@@ -19,6 +20,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     registry: RegistryUri = None,
+    strict_fields: StrictFields = False,
 ) -> None:
     """Answer ranking requests over HTTP until Ctrl-C: POST /v1/rank, /readyz, /metrics, /docs."""
     from serving.server import serve as run_server
@@ -27,7 +29,7 @@ def serve(
         version = f" version {ranker.info.version}" if ranker.info.version else ""
         print(f"serving {ranker.info.name}{version} on http://{host}:{port}, API page at /docs", flush=True)
 
-    run_server(model, host=host, port=port, registry_uri=registry, on_ready=on_ready)
+    run_server(model, host=host, port=port, registry_uri=registry, strict_fields=strict_fields, on_ready=on_ready)
 
 
 def rank(
@@ -35,6 +37,7 @@ def rank(
     model: Annotated[str, typer.Option(help="models:/NAME@ALIAS, models:/NAME/VERSION, a run folder or a bundle.")],
     score: Score = None,
     registry: RegistryUri = None,
+    strict_fields: StrictFields = False,
     as_json: Json = False,
 ) -> None:
     """Order the candidates of one request, without a server."""
@@ -48,7 +51,7 @@ def rank(
     parsed = RankRequest.parse(body)
     if score is not None:
         parsed = parsed.model_copy(update={"score": score})
-    response = load_ranker(model, registry_uri=registry).rank(parsed)
+    response = load_ranker(model, registry_uri=registry, strict_fields=strict_fields).rank(parsed)
     if as_json:
         print(response.model_dump_json(indent=2))
         return
@@ -57,8 +60,17 @@ def rank(
         (place, str(item.item_id), "–" if item.score is None else item.score, *(item.tasks[task] for task in tasks))
         for place, item in enumerate(response.items, start=1)
     ]
-    print_columns(["place", "item", "score", *tasks], rows)
+    # A task may be called as one of the other columns is.
+    taken = ("place", "item", "score")
+    print_columns([*taken, *(f"task {task}" if task in taken else task for task in tasks)], rows)
     version = f" version {response.model.version}" if response.model.version else ""
     print(f"\n{response.model.name}{version}, score {response.score.name} = {response.score.formula}")
     for warning in response.warnings:
-        print(f"warning: {warning.feature}: {warning.count} {warning.code.replace('_', ' ')}", file=sys.stderr)
+        print(f"warning: {_told(warning)}", file=sys.stderr)
+
+
+def _told(warning: "FeatureWarning") -> str:
+    if warning.code == "unknown_field":
+        hint = f"; {warning.hint}" if warning.hint else ""
+        return f"{warning.feature}: the model does not know this field, it is ignored{hint}"
+    return f"{warning.feature}: {warning.count} {warning.code.replace('_', ' ')}"

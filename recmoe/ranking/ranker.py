@@ -21,6 +21,7 @@ from recmoe.features.layout import SHARED_SIDES, Side
 from recmoe.ranking.columns import OWN_SIDES, ROW, DecodedRequest, RequestDecoder
 from recmoe.ranking.request import FeatureWarning, ModelInfo, RankedItem, RankRequest, RankResponse, ScoreInfo
 from recmoe.ranking.score import RankingConfig, ScoreFormula, unknown_name
+from recmoe.ranking.values import RequestColumn
 from recmoe.ranking.warning_counter import WarningCounter
 
 _CHUNK_ROWS = 8192
@@ -34,39 +35,52 @@ class Ranker:
         bundle: the model; its replay is checked by ``load``, not here.
         name: what it is registered as; by default the bundle's name.
         version: its version in the registry.
+        strict_fields: whether a field that the model does not know is an error, whatever the bundle's config says.
     """
 
-    def __init__(self, bundle: ModelBundle, *, name: str | None = None, version: str | None = None) -> None:
+    def __init__(
+        self, bundle: ModelBundle, *, name: str | None = None, version: str | None = None, strict_fields: bool = False
+    ) -> None:
         try:
             config = RankingConfig.model_validate(bundle.config.get("ranking", {}))
         except ValidationError as error:
             raise BundleError(f"bundle {bundle.name}: its ranking section is not valid: {error}") from error
+        if strict_fields:
+            config = config.model_copy(update={"unknown_fields": "error"})
         self.bundle = bundle
         self.info = ModelInfo(name=name or bundle.name, version=version, digest=bundle.digest)
         self.task_names = bundle.tasks.names
-        self.max_candidates = config.max_candidates
+        self.config = config
+        """Limits of a request."""
         self.scores = config.build(self.task_names)
-        self._decoder = RequestDecoder(bundle.encoder)
+        self._decoder = RequestDecoder(bundle.encoder, config)
         self._warnings = WarningCounter(bundle.encoder)
 
     @classmethod
-    def load(cls, source: Path | ModelBundle, *, name: str | None = None, version: str | None = None) -> "Ranker":
+    def load(
+        cls,
+        source: Path | ModelBundle,
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        strict_fields: bool = False,
+    ) -> "Ranker":
         """A ranker that has proved itself: the replay gave the training model's scores, flat and as requests.
 
         Raises:
             BundleError: the bundle is damaged, or a feature or task (named) differs.
         """
         bundle = source if isinstance(source, ModelBundle) else ModelBundle.load(source)
-        ranker = cls(bundle, name=name, version=version)
+        ranker = cls(bundle, name=name, version=version, strict_fields=strict_fields)
         bundle.check_replay()
         rows = bundle.replay.rows.append_column(ROW, pa.array(range(bundle.replay.rows.num_rows)))
         bundle.replay.check_predictions(ranker._predict_sided(rows, rows, np.arange(rows.num_rows)))
         return ranker
 
     @property
-    def request_types(self) -> Mapping[Side, Mapping[str, pa.DataType]]:
-        """Columns that a request may give, by side, with their types."""
-        return self._decoder.types
+    def request_columns(self) -> Mapping[Side, Mapping[str, RequestColumn]]:
+        """Columns that a request may give, by side."""
+        return self._decoder.columns
 
     def rank(self, request: RankRequest) -> RankResponse:
         """Order the candidates of one request.
@@ -112,11 +126,11 @@ class Ranker:
                 model=self.info,
                 score=ScoreInfo(name=name, formula=formula.text),
                 items=items,
-                warnings=[*found, *not_finite],
+                warnings=[*self._ignored(request_decoded), *found, *not_finite],
                 timing_ms=timing_ms,
             )
-            for request, (name, formula), found, (items, not_finite) in zip(
-                requests, chosen, warnings, orders, strict=True
+            for request, request_decoded, (name, formula), found, (items, not_finite) in zip(
+                requests, decoded, chosen, warnings, orders, strict=True
             )
         ]
 
@@ -132,11 +146,17 @@ class Ranker:
 
     def _check(self, request: RankRequest) -> tuple[str, ScoreFormula]:
         """The formula that a request asks for, once its tasks and its size are known to be right."""
-        request.limited_to(self.max_candidates)
+        request.limited_to(self.config.max_candidates)
         for index, task in enumerate(request.tasks or ()):
             if task not in self.task_names:
                 raise RequestError(f"tasks[{index}]", unknown_name("task", task, self.task_names))
         return self.scores.choose(request.score)
+
+    def _ignored(self, decoded: DecodedRequest) -> list[FeatureWarning]:
+        return [
+            FeatureWarning(feature=name, code="unknown_field", count=count, hint=self._decoder.hint(name))
+            for name, count in decoded.ignored.items()
+        ]
 
     def _encode(self, table: pa.Table, sides: Collection[Side], *, field: str) -> Batch:
         """Columns of requests; what the encoder refuses of them is the request's fault."""
@@ -163,15 +183,15 @@ class Ranker:
         score_C = formula.evaluate(self._by_task(predictions_CT))
         is_finite_C = np.isfinite(score_C)
         scores = pa.array(score_C, mask=~is_finite_C)
-        keys = pa.table({"score": scores, "item": decoded.item_ids})
+        keys = pa.table({"score": scores, "item": decoded.item_keys})
         order = pc.sort_indices(keys, sort_keys=[("score", "descending"), ("item", "ascending")]).to_numpy()
         order = order[: request.top_k]
-        columns = [self.task_names.index(task) for task in request.tasks or self.task_names]
-        names = [self.task_names[column] for column in columns]
+        names = list(dict.fromkeys(request.tasks or self.task_names))
+        columns = [self.task_names.index(name) for name in names]
         items = [
-            RankedItem(item_id, score, dict(zip(names, row, strict=True)))
-            for item_id, score, row in zip(
-                decoded.item_ids.take(order).to_pylist(),
+            RankedItem(decoded.item_ids[place], score, dict(zip(names, row, strict=True)))
+            for place, score, row in zip(
+                order.tolist(),
                 scores.take(order).to_pylist(),
                 predictions_CT[order][:, columns].tolist(),
                 strict=True,

@@ -2,9 +2,10 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, ValidationError, field_validator
 from pydantic.config import JsonDict
@@ -12,9 +13,14 @@ from pydantic_core import PydanticCustomError
 
 from recmoe.errors import RequestError
 from recmoe.ranking.score import unknown_name
+from recmoe.ranking.texts import check_whole, printable, short
 
+Name = Annotated[str, Field(max_length=1000)]
 Row = dict[str, Any]
 Columns = dict[str, list[Any]]
+
+_ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""How JSON writes half of an emoji; most are followed by the other half."""
 
 _CANDIDATES_SCHEMA: JsonDict = {
     "anyOf": [
@@ -39,7 +45,7 @@ class RankRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    request_id: str | None = None
+    request_id: Name | None = None
     """Comes back in the response, for logs."""
     user: Row = Field(default_factory=dict)
     """Columns of the user side, by column name of the log."""
@@ -47,9 +53,9 @@ class RankRequest(BaseModel):
     """Columns of the context side."""
     candidates: list[Row] | Columns = Field(json_schema_extra=_CANDIDATES_SCHEMA)
     """Columns of the item side: one object per candidate, or one list per column."""
-    tasks: tuple[str, ...] | None = None
+    tasks: tuple[Name, ...] | None = Field(default=None, max_length=1000, fail_fast=True)
     """Tasks whose predictions are wanted in the response; all by default."""
-    score: str | None = None
+    score: Name | None = None
     """Name of the score to order by; the ranking config's default by default."""
     top_k: PositiveInt | None = None
     """Items to return, the best ones; all by default."""
@@ -79,13 +85,22 @@ class RankRequest(BaseModel):
     @classmethod
     def parse(cls, document: bytes | str | Mapping[str, Any]) -> "RankRequest":
         """Read a request from JSON or from what JSON became; RequestError with the field at fault."""
+        may_hold_halves = True
         if isinstance(document, bytes | str):
             try:
+                if isinstance(document, bytes):
+                    document = document.decode(json.detect_encoding(document))
+                    may_hold_halves = _ESCAPED_HALF.search(document) is not None
                 document = json.loads(document)
             except (ValueError, RecursionError) as error:
                 raise RequestError("body", f"is not JSON: {error}") from error
         if not isinstance(document, Mapping):
             raise RequestError("body", f"expected an object, found {shown(document)}")
+        if may_hold_halves:
+            check_whole(document)
+        for name in document:
+            if name not in cls.model_fields:
+                raise RequestError(short(str(name)), unknown_name("field", str(name), list(cls.model_fields)))
         try:
             return cls.model_validate(document)
         except ValidationError as error:
@@ -109,7 +124,7 @@ class RankedItem:
     """One candidate in its place. There are many of them, so they are not validated one by one."""
 
     item_id: JsonValue
-    """Value of the item column; the candidate's position in the request where the model has no such column."""
+    """Value of the item column as the request gave it; the candidate's position where it gave none."""
     score: float | None
     """None where the formula gave no finite number; such items stand last."""
     tasks: dict[str, float]
@@ -134,14 +149,17 @@ class ScoreInfo(BaseModel):
 
 
 class FeatureWarning(BaseModel):
-    """Values of one feature that the model did not know, in this request."""
+    """Values of one feature that the model did not know, or a field that it does not know, in this request."""
 
     feature: str
+    """Name of the feature, of the ignored field, or the formula."""
     code: str
-    """``missing``: not given or null; ``unknown``: an id that training has not seen; ``not_finite``: a score that
-    is no number."""
+    """``missing``: not given or null; ``unknown``: an id that training has not seen; ``unknown_field``: a field that
+    the model does not know, which is ignored; ``not_finite``: a score that is no number."""
     count: int
     """Values; at most 1 per request on the user and context sides, unless it is a list."""
+    hint: str | None = Field(default=None, exclude_if=lambda hint: hint is None)
+    """What an ignored field may be meant to be; left out where there is no such name."""
 
 
 class RankResponse(BaseModel):
@@ -166,7 +184,7 @@ def shown(value: object) -> str:
     if isinstance(value, dict):
         return "an object"
     text = json.dumps(value, ensure_ascii=False, default=repr)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    return printable(text if len(text) <= 40 else f"{text[:37]}...")
 
 
 def _equal_columns(columns: dict[Any, Any]) -> Columns:
@@ -175,7 +193,7 @@ def _equal_columns(columns: dict[Any, Any]) -> Columns:
     for name, values in columns.items():
         if not isinstance(values, list):
             raise PydanticCustomError(
-                "column", "expected a list, found {found}", {"found": shown(values), "at": f".{name}"}
+                "column", "expected a list, found {found}", {"found": shown(values), "at": f".{short(name)}"}
             )
         if first_name is None:
             first_name, first = name, values
@@ -183,7 +201,12 @@ def _equal_columns(columns: dict[Any, Any]) -> Columns:
             raise PydanticCustomError(
                 "column",
                 "has {count} values, {first_name} has {first_count}; give one per candidate",
-                {"count": len(values), "first_name": first_name, "first_count": len(first), "at": f".{name}"},
+                {
+                    "count": len(values),
+                    "first_name": short(first_name),
+                    "first_count": len(first),
+                    "at": f".{short(name)}",
+                },
             )
     return columns
 
@@ -192,9 +215,6 @@ def _request_error(error: ValidationError) -> RequestError:
     """The first thing wrong with a request, by the path of its field."""
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"]) + first.get("ctx", {}).get("at", "")
-    if first["type"] == "extra_forbidden":
-        name = str(first["loc"][-1])
-        return RequestError(field, unknown_name("field", name, list(RankRequest.model_fields)))
     if first["type"] == "missing":
         return RequestError(field, "field required")
     message = first["msg"][:1].lower() + first["msg"][1:]

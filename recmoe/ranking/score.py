@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from pydantic import Field, PositiveInt
 
 from recmoe.config import Config
 from recmoe.errors import ConfigError, RequestError
+from recmoe.ranking.texts import short
 
 Values = NDArray[np.float64]
 
@@ -29,6 +31,8 @@ _UNARY: dict[type[ast.unaryop], Callable[[Values], Values]] = {ast.UAdd: np.posi
 _ONE_ARGUMENT: dict[str, Callable[[Values], Values]] = {"log": np.log, "exp": np.exp}
 _TWO_ARGUMENTS: dict[str, Callable[[Values, Values], Values]] = {"min": np.minimum, "max": np.maximum}
 _MAX_DEPTH = 200
+_MAX_COMPARED = 100
+"""Characters of a name that is looked for among the known ones: comparing takes their square."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,12 @@ class RankingConfig(Config):
     """Score used where a request names none; the first of ``scores``, or else the first task, by default."""
     max_candidates: PositiveInt = 10_000
     """Candidates per request at most."""
+    max_id_length: PositiveInt = 2048
+    """Characters of an id in a request at most."""
+    max_list_length: PositiveInt = 10_000
+    """Ids in one list of a request at most."""
+    unknown_fields: Literal["warn", "error"] = "warn"
+    """What a field does that the model does not know: it is ignored with a warning, or the request is refused."""
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Formulas that cannot be read, as (key path, message)."""
@@ -141,9 +151,14 @@ class Scores:
 
 def unknown_name(kind: str, name: str, known: Sequence[str]) -> str:
     """ "unknown task ctrr, did you mean ctr?", or the list of names where none is near."""
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-    return f"unknown {kind} {name}, {hint}"
+    hint = did_you_mean(name, known) or f"there are {', '.join(known)}"
+    return f"unknown {kind} {short(name)}, {hint}"
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str | None:
+    """ "did you mean ctr?", or None where no name is near."""
+    near = difflib.get_close_matches(name, known, n=1) if len(name) <= _MAX_COMPARED else []
+    return f"did you mean {near[0]}?" if near else None
 
 
 def _check(node: ast.expr, text: str, names: dict[str, None], *, depth: int) -> None:

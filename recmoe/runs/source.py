@@ -26,12 +26,15 @@ def bundle_of(source: str) -> str:
     return str(run_bundle(folder)) if folder.state else source
 
 
-def load_ranker(source: str, *, runs: Path = RUNS, registry_uri: str | None = None) -> "Ranker":
+def load_ranker(
+    source: str, *, runs: Path = RUNS, registry_uri: str | None = None, strict_fields: bool = False
+) -> "Ranker":
     """The ranker of ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, a run or a bundle, after its replay.
 
     Args:
         runs: where the local registry is, and where versions of a remote one are kept.
         registry_uri: registry to ask; by default MLFLOW_TRACKING_URI, else the one in ``runs``.
+        strict_fields: whether a request may not hold fields that the model does not know.
 
     Raises:
         BundleError, RegistryError, TrainingError: there is no such model, or it does not pass.
@@ -40,9 +43,9 @@ def load_ranker(source: str, *, runs: Path = RUNS, registry_uri: str | None = No
 
     bundle = bundle_of(source)
     if not bundle.startswith("models:"):
-        return Ranker.load(Path(bundle))
+        return Ranker.load(Path(bundle), strict_fields=strict_fields)
     # MLflow takes seconds to import, and a bundle in a folder does not need it.
     from recmoe.registry.registry import Registry
 
     found = Registry.connect(registry_uri, folder=runs).resolve(bundle, cache=runs / "cache")
-    return Ranker.load(found.path, name=found.name, version=found.version)
+    return Ranker.load(found.path, name=found.name, version=found.version, strict_fields=strict_fields)

@@ -9,8 +9,10 @@ import pytest
 
 from recmoe.errors import RequestError
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.ranking.columns import RequestDecoder, to_arrow
+from recmoe.ranking.columns import RequestDecoder
 from recmoe.ranking.request import RankRequest
+from recmoe.ranking.score import RankingConfig
+from recmoe.ranking.values import RequestColumn, check_sizes, to_arrow
 
 NAN = float("nan")
 
@@ -98,7 +100,7 @@ def test_request_becomes_one_shared_row_and_one_row_per_candidate(decoder: Reque
         {"item_id": 101, "price": 2.0},
         {"item_id": 102, "price": None},
     ]
-    assert decoded.item_ids.to_pylist() == [101, 102]
+    assert list(decoded.item_ids) == [101, 102]
 
 
 def test_rows_and_columns_decode_the_same(decoder: RequestDecoder) -> None:
@@ -111,11 +113,6 @@ def test_rows_and_columns_decode_the_same(decoder: RequestDecoder) -> None:
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (
-            {"candidates": [{"item_id": 1}, {"item_id": 2, "pricee": 3}]},
-            r"candidates\[1\]\.pricee: unknown field pricee, did you mean price\?",
-        ),
-        ({"candidates": {"item_id": [1], "colour": ["x"]}}, r"candidates\.colour: unknown field colour, there are"),
         ({"user": {"price": 3}, "candidates": [{"item_id": 1}]}, r"user\.price: belongs in candidates"),
         ({"context": {"age": 3}, "candidates": [{"item_id": 1}]}, r"context\.age: belongs in user"),
         (
@@ -130,6 +127,103 @@ def test_rows_and_columns_decode_the_same(decoder: RequestDecoder) -> None:
 def test_field_that_does_not_fit_is_named(decoder: RequestDecoder, request_: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         decoder.decode(RankRequest.parse(request_))
+
+
+def test_unknown_fields_are_counted_by_name(decoder: RequestDecoder) -> None:
+    request = RankRequest.parse(
+        {
+            "user": {"device": "x"},
+            "candidates": [{"item_id": 1}, {"item_id": 2, "pricee": 3}, {"pricee": 3, "item_id": 4}],
+        }
+    )
+    by_column = RankRequest.parse({"candidates": {"item_id": [1, 2], "colour": ["red", None]}})
+
+    assert decoder.decode(request).ignored == {"device": 1, "pricee": 2}
+    assert decoder.decode(by_column).ignored == {"colour": 2}
+    assert decoder.hint("pricee") == "did you mean price?"
+    assert decoder.hint("screen") is None
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (
+            {"candidates": [{"item_id": 1}, {"item_id": 2, "pricee": 3}]},
+            r"candidates\[1\]\.pricee: unknown field pricee, did you mean price\?",
+        ),
+        ({"candidates": {"item_id": [1], "colour": ["x"]}}, r"candidates\.colour: unknown field colour, there are"),
+    ],
+)
+def test_unknown_field_is_an_error_where_the_config_says_so(
+    shop_encoder: FeatureEncoder, request_: dict[str, Any], message: str
+) -> None:
+    decoder = RequestDecoder(shop_encoder, RankingConfig(unknown_fields="error"))
+
+    with pytest.raises(RequestError, match=message):
+        decoder.decode(RankRequest.parse(request_))
+
+
+def test_many_unknown_fields_are_refused(decoder: RequestDecoder) -> None:
+    user = {f"field {number}": 1 for number in range(101)}
+
+    with pytest.raises(RequestError, match=r"user\.field 100: more than 100 fields are unknown to the model; leave"):
+        decoder.decode(RankRequest.parse({"user": user, "candidates": [{"item_id": 1}]}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"user": {"user_id": "a" * 9}}, r"user\.user_id: has 9 characters, an id has at most 8; shorten it, or raise"),
+        ({"user": {"tags": ["a", "b" * 9]}}, r"user\.tags\[1\]: has 9 characters, an id has at most 8"),
+        ({"user": {"tags": ["a"] * 4}}, r"user\.tags: is a list of 4, at most 3 are read; send the most recent ones"),
+        ({"candidates": {"item_id": ["1" * 9]}}, r"candidates\.item_id\[0\]: has 9 characters"),
+        ({"user": {"x" * 9: 1}}, r"user\.xxxxxxxxx: unknown field with a name of 9 characters"),
+    ],
+)
+def test_id_or_list_beyond_its_limit_is_refused(
+    shop_encoder: FeatureEncoder, changes: dict[str, Any], message: str
+) -> None:
+    decoder = RequestDecoder(shop_encoder, RankingConfig(max_id_length=8, max_list_length=3))
+
+    with pytest.raises(RequestError, match=message):
+        decoder.decode(RankRequest.parse({"candidates": [{"item_id": 1}], **changes}))
+
+
+def test_ids_in_one_string_are_measured_one_by_one() -> None:
+    column, limits = RequestColumn(pa.string(), is_id=True, separator="|"), RankingConfig(max_id_length=3)
+
+    check_sizes(["abc|def|ghi"], column, at, limits)
+
+    with pytest.raises(RequestError, match=r"x\[0\]\[1\]: has 4 characters"):
+        check_sizes(["abc|defg"], column, at, limits)
+
+
+@pytest.mark.parametrize(
+    ("values", "type_", "expected"),
+    [
+        (["1460000000000000001", 5, 7.0, None], pa.int64(), [1460000000000000001, 5, 7, None]),
+        (["18446744073709551615", "0"], pa.uint64(), [2**64 - 1, 0]),
+        (["-12", 123, "123"], pa.float64(), [-12.0, 123.0, 123.0]),
+        ([["7", 8], None], pa.list_(pa.int64()), [[7, 8], None]),
+        (["0000000005", "5"], pa.string(), ["0000000005", "5"]),
+    ],
+)
+def test_whole_number_of_an_id_may_be_a_string(values: list[Any], type_: pa.DataType, expected: list[Any]) -> None:
+    assert to_arrow(values, type_, at, is_id=True).to_pylist() == expected
+
+
+@pytest.mark.parametrize("text", ["007", "7.0", "+7", " 7", "", "-0", "٧", "1e3", "9223372036854775808", "1" * 5000])
+def test_other_string_is_no_whole_number(text: str) -> None:
+    with pytest.raises(RequestError, match=r"x\[1\]: expected an integer \(int64\), found \""):
+        to_arrow(["7", text], pa.int64(), at, is_id=True)
+
+
+@pytest.mark.parametrize(("values", "type_"), [([5], pa.string()), (["5"], pa.float64())])
+def test_text_and_number_that_are_no_whole_number_ids_stay_apart(values: list[Any], type_: pa.DataType) -> None:
+    is_id = pa.types.is_string(type_)
+
+    with pytest.raises(RequestError, match=r"x\[0\]: expected a"):
+        to_arrow(values, type_, at, is_id=is_id)
 
 
 def test_number_that_was_whole_in_training_may_have_a_fraction(decoder: RequestDecoder) -> None:
@@ -160,6 +254,7 @@ def anonymous(shop_encoder: FeatureEncoder, shop_log: pa.Table) -> RequestDecode
         ([{"price": 1}, {"price": 2}], [0, 1]),
         ([{"item_id": "b"}, {"item_id": "a"}], ["b", "a"]),
         ([{"item_id": 9}, {"item_id": 8}], [9, 8]),
+        ([{"item_id": "9"}, {"item_id": 8.0}], ["9", 8.0]),
     ],
 )
 def test_candidates_without_item_column_go_by_given_id_or_position(
@@ -167,7 +262,7 @@ def test_candidates_without_item_column_go_by_given_id_or_position(
 ) -> None:
     request = RankRequest.parse({"candidates": candidates})
 
-    assert anonymous.decode(request).item_ids.to_pylist() == ids
+    assert list(anonymous.decode(request).item_ids) == ids
 
 
 def test_some_candidates_without_an_id_are_refused(anonymous: RequestDecoder) -> None:
@@ -189,4 +284,4 @@ def test_ids_that_json_cannot_hold_come_back_as_text(shop_encoder: FeatureEncode
 
     decoded = decoder.decode(RankRequest.parse({"candidates": [{"item_id": "2026-01-31"}]}))
 
-    assert decoded.item_ids.to_pylist() == ["2026-01-31"]
+    assert list(decoded.item_ids) == ["2026-01-31"]

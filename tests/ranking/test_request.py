@@ -41,6 +41,71 @@ def test_request_that_does_not_fit_names_the_field(document: Any, field: str, me
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("document", "field"),
+    [
+        ({"request_id": "\ud83d"}, "request_id"),
+        ({"user": {"user_id": "a\udc00"}}, "user.user_id"),
+        ({"user": {"interests": ["sport", ["\ud83d"]]}}, "user.interests[1][0]"),
+        ({"candidates": [{"item_id": 1}, {"item_id": "\ud83d\ud83d"}]}, "candidates[1].item_id"),
+        ({"candidates": {"item_id": ["a", "\udfff"]}}, "candidates.item_id[1]"),
+        ({"tasks": ["\udbff"]}, "tasks[0]"),
+    ],
+)
+def test_half_a_character_is_named_with_its_field(document: dict[str, Any], field: str) -> None:
+    text = json.dumps({"candidates": [{}], **document})
+
+    for form in (text, text.encode(), {"candidates": [{}], **document}):
+        with pytest.raises(RequestError, match="holds half a character, ") as caught:
+            RankRequest.parse(form)
+
+        assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("document", "field"),
+    [
+        ({"user": {"\ud83d": 1}}, r"user.\ud83d"),
+        ({"\ud83d": 1}, r"\ud83d"),
+        ({"user": {"a": {"b\udc00": 1}}}, r"user.a.b\udc00"),
+    ],
+)
+def test_half_a_character_in_a_name_is_written_as_an_escape(document: dict[str, Any], field: str) -> None:
+    with pytest.raises(RequestError, match="the name of this field holds half a character") as caught:
+        RankRequest.parse(json.dumps({"candidates": [{}], **document}))
+
+    assert caught.value.field == field
+
+
+def test_half_a_character_written_as_bytes_is_no_json() -> None:
+    with pytest.raises(RequestError, match="body: is not JSON: 'utf-8' codec can't decode"):
+        RankRequest.parse(b'{"request_id": "\xed\xa0\xbd", "candidates": [{}]}')
+
+
+def test_whole_emoji_is_a_name_like_any_other() -> None:
+    request = RankRequest.parse(r'{"request_id": "\ud83d\ude00", "candidates": [{"\\ud83d": 1}]}')
+
+    assert request.request_id == "😀"
+    assert request.candidates == [{r"\ud83d": 1}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"request_id": "a" * 10**6}, 'request_id: string should have at most 1000 characters, found "aaa'),
+        ({"tasks": ["ctr"] * 10**6}, "tasks: tuple should have at most 1000 items"),
+        ({"tasks": [1] * 10**6}, "tasks.0: input should be a valid string, found 1"),
+        ({"u" * 10**6: 1}, "unknown field uuu"),
+        ({"candidates": {"a" * 10**6: 1}}, r"candidates\.aaa"),
+    ],
+)
+def test_huge_text_is_refused_in_a_short_message(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message) as caught:
+        RankRequest.parse(json.dumps({"candidates": [{}], **changes}))
+
+    assert len(str(caught.value)) < 400
+
+
 @pytest.mark.parametrize("candidates", [[{"a": 1}, {}, {"b": 2}], {"a": [1, 2, 3], "b": [None, None, 2]}])
 def test_candidates_come_by_row_or_by_column(candidates: Any) -> None:
     request = RankRequest.parse({"candidates": candidates})

@@ -39,7 +39,7 @@ def server(bundle_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     port = free_port()
     code = (
         "from pathlib import Path; from serving.server import serve; "
-        f"serve({str(bundle_path)!r}, port={port}, runs=Path('runs'))"
+        f"serve({str(bundle_path)!r}, port={port}, runs=Path('runs'), strict_fields=True)"
     )
     process = subprocess.Popen([sys.executable, "-c", code])
     url = f"http://127.0.0.1:{port}"
@@ -62,6 +62,9 @@ def test_served_scores_equal_the_bundle_and_the_server_stops_when_told(
     url, process = server
 
     answer = fetch(f"{url}/v1/rank", REQUEST)
+    with pytest.raises(urllib.error.HTTPError, match="422") as refused:
+        fetch(f"{url}/v1/rank", {**REQUEST, "context": {"device": "phone"}})
+    refused.value.close()
     process.send_signal(signal.SIGTERM)
     code = process.wait(timeout=30)
 

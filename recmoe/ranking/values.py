@@ -1,0 +1,158 @@
+"""to_arrow: JSON values → an Arrow column of the type that training saw."""
+
+import math
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import pyarrow as pa
+
+from recmoe.errors import RequestError
+from recmoe.features.columns import is_list_type
+from recmoe.ranking.request import shown
+from recmoe.ranking.score import RankingConfig
+
+Path = Callable[[int], str]
+"""Where a value stands in the request, by its place in the column."""
+
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,19}")
+"""A whole number as an id is written: "007" and "7.0" are texts."""
+
+
+@dataclass(frozen=True)
+class RequestColumn:
+    """A column that a request may give."""
+
+    type: pa.DataType
+    is_id: bool
+    """Whether it names something. Its whole numbers may come as strings: JavaScript cannot write 2^53 and more."""
+    separator: str | None = None
+    """Between the ids of a list that is one string."""
+
+
+def to_arrow(values: Sequence[Any], type_: pa.DataType, path: Path, *, is_id: bool = False) -> pa.Array:
+    """A column of one type from JSON values; null stays null. RequestError at the first value that does not fit.
+
+    Args:
+        is_id: whether strings that are whole numbers stand for numbers.
+    """
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    if pa.types.is_null(type_):
+        return pa.nulls(len(values))
+    if is_list_type(type_):
+        return _list_to_arrow(values, type_, path, is_id=is_id)
+    expected, allowed = _expectation(type_)
+    if is_id and (pa.types.is_integer(type_) or pa.types.is_floating(type_)):
+        allowed = {*allowed, str}
+    if not set(map(type, values)) <= allowed:
+        index = next(i for i, value in enumerate(values) if type(value) not in allowed)
+        raise RequestError(path(index), f"expected {expected}, found {shown(values[index])}")
+    try:
+        return _convert(values, type_)
+    except (pa.ArrowException, ValueError, OverflowError, ArithmeticError):
+        # Arrow says that a value does not fit but not which: the same conversion, value by value, does.
+        for index, value in enumerate(values):
+            try:
+                _convert([value], type_)
+            except (pa.ArrowException, ValueError, OverflowError, ArithmeticError) as error:
+                raise RequestError(path(index), f"expected {expected}, found {shown(value)}") from error
+        raise
+
+
+def _convert(values: Sequence[Any], type_: pa.DataType) -> pa.Array:
+    if (pa.types.is_floating(type_) or pa.types.is_integer(type_)) and str in set(map(type, values)):
+        values = [_whole(value) if isinstance(value, str) else value for value in values]
+    if pa.types.is_floating(type_):
+        numbers = [None if value is None else float(value) for value in values]
+        if not all(value is None or math.isfinite(value) for value in numbers):
+            raise ValueError("not finite")
+        return pa.array(numbers, pa.float64()).cast(type_, safe=False)
+    if pa.types.is_integer(type_) and float in set(map(type, values)):
+        # Arrow would cut fractions off.
+        if not all(value is None or value == int(value) for value in values):
+            raise ValueError("not whole")
+        return pa.array([None if value is None else int(value) for value in values], type_)
+    if pa.types.is_decimal(type_):
+        return pa.array([None if value is None else str(value) for value in values], pa.string()).cast(type_)
+    if pa.types.is_temporal(type_) and not pa.types.is_duration(type_):
+        return pa.array(values, pa.string()).cast(type_)
+    return pa.array(values, type_)
+
+
+def _whole(text: str) -> int:
+    if _WHOLE.fullmatch(text) is None:
+        raise ValueError("not a whole number")
+    return int(text)
+
+
+def _expectation(type_: pa.DataType) -> tuple[str, set[type]]:
+    """What a JSON value of a type must be, in words and as Python types."""
+    none = type(None)
+    if pa.types.is_boolean(type_):
+        return "true or false", {bool, none}
+    if pa.types.is_integer(type_):
+        return f"an integer ({type_})", {int, float, none}
+    if pa.types.is_floating(type_):
+        return "a finite number", {int, float, none}
+    if pa.types.is_decimal(type_):
+        return f"a number ({type_})", {int, float, str, none}
+    if pa.types.is_temporal(type_) and not pa.types.is_duration(type_):
+        return f"a time in ISO 8601 ({type_})", {str, none}
+    return "a string", {str, none}
+
+
+def _list_to_arrow(values: Sequence[Any], type_: pa.DataType, path: Path, *, is_id: bool) -> pa.Array:
+    for index, value in enumerate(values):
+        if value is not None and type(value) is not list:
+            raise RequestError(path(index), f"expected a list, found {shown(value)}")
+    flat = [element for value in values if value for element in value]
+    ends = list(accumulate((len(value) if value else 0 for value in values), initial=0))
+
+    def element_path(position: int) -> str:
+        index = bisect_right(ends, position) - 1
+        return f"{path(index)}[{position - ends[index]}]"
+
+    elements = to_arrow(flat, type_.value_type, element_path, is_id=is_id)
+    # A null offset marks the list that starts there as null.
+    marked = [None if value is None else end for value, end in zip(values, ends, strict=False)]
+    return pa.ListArray.from_arrays(pa.array([*marked, ends[-1]], pa.int32()), elements)
+
+
+def check_sizes(values: Sequence[Any], column: RequestColumn, path: Path, limits: RankingConfig) -> None:
+    """RequestError at the first id that is too long, or list of ids: looking an id up takes time for its length."""
+    if not column.is_id:
+        return
+    shortest = min(limits.max_id_length, limits.max_list_length)
+    for index, value in enumerate(values):
+        if isinstance(value, str) and len(value) > shortest:
+            if column.separator is None:
+                _check_id(value, path(index), limits)
+            else:
+                _check_list(value.split(column.separator), path(index), limits)
+        elif isinstance(value, list):
+            _check_list(value, path(index), limits)
+
+
+def _check_list(values: Sequence[Any], path: str, limits: RankingConfig) -> None:
+    if len(values) > limits.max_list_length:
+        raise RequestError(
+            path,
+            f"is a list of {len(values)}, at most {limits.max_list_length} are read; "
+            "send the most recent ones, or raise ranking.max_list_length in the config",
+        )
+    for index, value in enumerate(values):
+        if isinstance(value, str):
+            _check_id(value, f"{path}[{index}]", limits)
+
+
+def _check_id(text: str, path: str, limits: RankingConfig) -> None:
+    if len(text) > limits.max_id_length:
+        raise RequestError(
+            path,
+            f"has {len(text)} characters, an id has at most {limits.max_id_length}; "
+            "shorten it, or raise ranking.max_id_length in the config",
+        )

@@ -1,0 +1,142 @@
+"""A model of a log whose ids are as products write them, and a server in this process that is asked over HTTP."""
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+import uvicorn
+from fastapi import FastAPI
+from pydantic import TypeAdapter
+
+from recmoe.embeddings.tables import PlainTables
+from recmoe.export.bundle import ModelBundle, write_bundle
+from recmoe.export.replay import Replay
+from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.schema import FeatureSchema
+from recmoe.model import ModelConfig, build_model
+from recmoe.tasks import TaskConfig
+from recmoe.tasks.funnel import TaskSet
+
+BIG = 1460000000000000001
+"""Two to the power of 53 and more: JavaScript would round it to …000."""
+
+CONFIG: dict[str, Any] = {
+    "inputs": {
+        "width": 4,
+        "item": "item_id",
+        "features": {
+            "user_id": {"kind": "id", "side": "user"},
+            "account": {"kind": "id", "side": "user"},
+            "seen": {"kind": "id_list", "side": "user", "table": "item_id", "pooling": "sum"},
+            "shop": {"kind": "id", "side": "context"},
+            "item_id": {"kind": "id"},
+            "price": {"kind": "numeric"},
+        },
+    },
+    "tasks": {"score": {"kind": "binary", "label": "click"}, "buy": {"kind": "binary", "label": "buy"}},
+    "model": {"architecture": {"kind": "shared_bottom", "hidden": [8]}},
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back over HTTP."""
+
+    status: int
+    kind: str
+    text: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.text)
+
+
+Ask = Callable[..., Answer]
+
+
+@pytest.fixture(scope="session")
+def ids_bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ids beyond 2^53, texts with leading zeros, whole numbers that a gap made floats; a task is called score."""
+    numbers = list(range(20))
+    log = pa.table(
+        {
+            "user_id": pa.array([BIG + number for number in numbers], pa.int64()),
+            "account": pa.array([f"{number:010d}" for number in numbers]),
+            "seen": pa.array([[BIG + number] for number in numbers], pa.list_(pa.int64())),
+            "shop": pa.array([None if number == 3 else float(number) for number in numbers]),
+            "item_id": pa.array([BIG + number for number in numbers], pa.int64()),
+            "price": pa.array([float(number) for number in numbers]),
+            "click": pa.array([number % 2 for number in numbers]),
+            "buy": pa.array([number % 3 == 0 for number in numbers]).cast(pa.int64()),
+        }
+    )
+    tasks = TaskSet(TypeAdapter(dict[str, TaskConfig]).validate_python(CONFIG["tasks"]))
+    encoder = FeatureEncoder.fit(FeatureSchema.model_validate(CONFIG["inputs"]), [log], tasks.label_columns)
+    torch.manual_seed(3)
+    model = build_model(
+        layout=encoder.layout,
+        tasks=tasks,
+        config=ModelConfig.model_validate(CONFIG["model"]),
+        tables=PlainTables(encoder.layout, seed=3, init_std=1.0),
+    ).eval()
+    with torch.inference_mode():
+        predictions_NT = model.predict(encoder.encode(log, with_labels=False)).numpy()
+    replay = Replay.capture(log, encoder=encoder, task_names=tasks.names, predictions_NT=predictions_NT)
+    path = tmp_path_factory.mktemp("bundles") / "ids"
+    write_bundle(path, name="ids", config=CONFIG, encoder=encoder, model=model, replay=replay, report=None)
+    return path
+
+
+@pytest.fixture(scope="session")
+def ids_bundle(ids_bundle_path: Path) -> ModelBundle:
+    """The same, loaded."""
+    return ModelBundle.load(ids_bundle_path)
+
+
+Serve = Callable[[FastAPI], AbstractContextManager[str]]
+
+
+@pytest.fixture(scope="session")
+def serve_app() -> Serve:
+    """Puts an app behind a port of this machine: ``with serve_app(app) as url``."""
+    return _served
+
+
+@contextmanager
+def _served(app: FastAPI) -> Iterator[str]:
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", access_log=False, ws="none"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            thread.join(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def ask() -> Ask:
+    """Sends a request over HTTP: ``ask(url, body)``; bytes are sent as they are."""
+
+    def send(url: str, body: Any = None) -> Answer:
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, data=data), timeout=30) as response:
+                return Answer(response.status, response.headers.get_content_type(), response.read().decode())
+        except urllib.error.HTTPError as error:
+            with error:
+                return Answer(error.code, error.headers.get_content_type(), error.read().decode())
+
+    return send
