@@ -154,5 +154,5 @@ def _step_warnings(config: ExperimentConfig, num_rows: int) -> Iterator[str]:
     if warmup_steps >= num_steps:
         yield (
             f"train: the warm-up of {warmup_steps} steps is not shorter than the run of {num_steps}: the learning rate "
-            f"never gets to where it was set; lower training.schedule.warmup_steps to about {num_steps // 10}"
+            f"never gets to where it was set; lower training.schedule.warmup_steps to {num_steps // 10}"
         )

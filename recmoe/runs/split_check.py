@@ -83,9 +83,7 @@ class SplitCheck:
         return {key: self.num_unknown[key] / max(count, 1) for key, count in self.num_ids.items()}
 
 
-def count_split(
-    config: ExperimentConfig, stream: ParquetStream, encoder: FeatureEncoder, tasks: TaskSet
-) -> SplitCheck:
+def count_split(config: ExperimentConfig, stream: ParquetStream, encoder: FeatureEncoder, tasks: TaskSet) -> SplitCheck:
     """Encode every row of a split and count.
 
     Raises:
