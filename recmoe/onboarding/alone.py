@@ -1,4 +1,4 @@
-"""What each feature alone tells of each task: one-feature models, fitted on one half of a sample, measured on the other.
+"""What each feature alone tells of each task: models of one feature, fitted on one half, measured on the other.
 
 So an id that occurs once tells nothing, however well it could be learned by heart.
 """

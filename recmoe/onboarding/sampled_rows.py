@@ -3,6 +3,7 @@
 # N rows of the sample
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -32,9 +33,7 @@ def sample_rows(
     num_rows = stream.num_rows
     starts = [run * num_rows // NUM_RUNS for run in range(NUM_RUNS + 1)]
     longest = max_rows // NUM_RUNS if num_rows > max_rows else num_rows
-    runs = [
-        (start, min(stop, start + longest)) for start, stop in zip(starts, starts[1:], strict=False) if start < stop
-    ]
+    runs = [(start, min(stop, start + longest)) for start, stop in pairwise(starts) if start < stop]
     blocks = stream.blocks_in_file_order(runs, batch_size=max_rows, columns=columns)
     rows = pa.concat_tables([block.table for block in blocks]).unify_dictionaries().combine_chunks()
     lengths = [stop - start for start, stop in runs]

@@ -8,6 +8,8 @@ from recmoe.features.schema import IdFeature, VocabularyConfig
 from recmoe.runs.split_check import Split, SplitCheck, TaskCount
 from recmoe.tasks.regression import RegressionTaskConfig
 
+MOST = 0.5
+"""Share of unknown ids that is told of in any case."""
 MANY_UNKNOWN = 0.2
 """Share of unknown ids in validation or test from which it matters what row 0 has learned."""
 MIN_UNKNOWN = 100
@@ -45,9 +47,6 @@ def _split_warnings(config: ExperimentConfig, split: Split, check: SplitCheck) -
                 f"{split}: {num_outside:,} rows with {task.label} = 1 lie outside {task.space} (it is 0 or missing "
                 f"there) and do not count for task {name}; mend the log, or give the task another space"
             )
-    for key, share in check.unknown_shares.items():
-        if share > 0.5 and check.num_ids[key]:
-            yield f"{split}: {share:.0%} of the ids of {key} are missing or were not seen in training"
     if check.num_without_group:
         yield (
             f"{split}: {check.num_without_group:,} of {check.num_rows:,} rows have no {config.inputs.group} "
@@ -56,39 +55,52 @@ def _split_warnings(config: ExperimentConfig, split: Split, check: SplitCheck) -
 
 
 def _unknown_warnings(config: ExperimentConfig, checks: Mapping[Split, SplitCheck]) -> Iterator[str]:
-    """Ids that only come after training look up row 0; what has it learned?"""
+    """Ids that training does not know: one warning per key, of the last split that has many."""
     train = checks["train"]
-    for split in ("test", "validation"):
-        if split not in checks:
-            continue
-        for feature, later in checks[split].tasks_of_unknown.items():
-            share, known_share = checks[split].unknown_shares[feature], train.unknown_shares[feature]
-            if share < MANY_UNKNOWN or checks[split].num_unknown[feature] < MIN_UNKNOWN:
-                continue
-            hidden = config.model.unknown_share
-            difference = _largest_difference(train.tasks_of_unknown[feature], later, config)
-            is_ready = hidden + known_share >= share / 10
-            if difference is None and is_ready:
-                continue
-            advice = f"raise model.unknown_share ({hidden:g}) to about {0.3 if share > 0.5 else 0.1}"
-            words = f"{split}: {share:.0%} of the ids of {feature} look up row 0, and "
-            if difference is None:
-                words += f"training hides only {hidden:.0%} of the ids to teach it; {advice}"
-            else:
-                words += (
-                    f"their rows differ from those that teach it ({known_share:.0%} of the training rows): mean "
-                    f"{difference}; {_min_count_advice(config, feature)}{advice}"
-                )
-            yield words
-        return
+    for key, known_share in train.unknown_shares.items():
+        is_number = key not in config.inputs.features
+        if known_share > MOST and not is_number:
+            yield _plain_unknown("train", key, known_share)
+        for split in ("test", "validation"):
+            share = checks[split].unknown_shares[key] if split in checks else 0.0
+            words = _row_zero_words(config, split, key, checks) if share >= MANY_UNKNOWN else None
+            # A number that is missing as often in training is no surprise.
+            if words is None and share > MOST and not (is_number and known_share > MOST):
+                words = _plain_unknown(split, key, share)
+            if words is not None:
+                yield words
+                break
+
+
+def _plain_unknown(split: Split, key: str, share: float) -> str:
+    return f"{split}: {share:.0%} of the ids of {key} are missing or were not seen in training"
+
+
+def _row_zero_words(config: ExperimentConfig, split: Split, key: str, checks: Mapping[Split, SplitCheck]) -> str | None:
+    """Where row 0, which stands for all unknown ids, learns too little or of other rows than look it up."""
+    train, later = checks["train"], checks[split]
+    if key not in later.tasks_of_unknown or later.num_unknown[key] < MIN_UNKNOWN:
+        return None
+    share, known_share, hidden = later.unknown_shares[key], train.unknown_shares[key], config.model.unknown_share
+    advice = f"raise model.unknown_share ({hidden:g}) to about {0.3 if share > MOST else 0.1}"
+    difference = _largest_difference(train.tasks_of_unknown[key], later.tasks_of_unknown[key], config)
+    first = f"{split}: {share:.0%} of the ids of {key} are missing or were not seen in training and look up row 0, "
+    if difference is not None:
+        return (
+            f"{first}but the {known_share:.0%} of the training rows that teach it are not like theirs: mean "
+            f"{difference}; {_min_count_advice(config, key)}{advice}"
+        )
+    if hidden + known_share < share / 10:
+        return f"{first}which learns of {hidden + known_share:.0%} of the training rows; {advice}"
+    return None
 
 
 def _min_count_advice(config: ExperimentConfig, feature: str) -> str:
     declared = config.inputs.features[feature]
-    if isinstance(declared, IdFeature) and isinstance(declared.encoding, VocabularyConfig):
-        if declared.encoding.min_count > 1:
-            return f"lower inputs.features.{feature}.encoding.min_count ({declared.encoding.min_count}) to 1, and "
-    return ""
+    encoding = declared.encoding if isinstance(declared, IdFeature) else None
+    if not isinstance(encoding, VocabularyConfig) or encoding.min_count == 1:
+        return ""
+    return f"lower inputs.features.{feature}.encoding.min_count ({encoding.min_count}) to 1, and "
 
 
 def _largest_difference(
@@ -106,7 +118,7 @@ def _largest_difference(
             max(count.mean, other.mean) > 2 * min(count.mean, other.mean) or abs(count.mean - other.mean) > 0.1
         )
         if is_large and (found is None or abs(count.mean - other.mean) / error > found[0]):
-            words = f"{name} {count.mean:.3f} there, {other.mean:.3f} in training"
+            words = f"{name} {other.mean:.3f} in training, {count.mean:.3f} there"
             found = abs(count.mean - other.mean) / error, words
     return None if found is None else found[1]
 

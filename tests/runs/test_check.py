@@ -117,8 +117,8 @@ def test_unknown_ids_whose_labels_differ_from_what_teaches_them_are_told_of(tmp_
     found = check_data(shop(tmp_path), cache_dir=tmp_path)
 
     assert warnings_about(found, "look up row 0") == [
-        "test: 50% of the ids of video look up row 0, and their rows differ from those that teach it (50% of the "
-        "training rows): mean like 0.500 there, 0.020 in training; lower "
+        "test: 50% of the ids of video are missing or were not seen in training and look up row 0, but the 50% of the "
+        "training rows that teach it are not like theirs: mean like 0.020 in training, 0.500 there; lower "
         "inputs.features.video.encoding.min_count (2) to 1, and raise model.unknown_share (0) to about 0.1"
     ]
 
@@ -130,8 +130,8 @@ def test_unknown_ids_that_nothing_teaches_are_told_of(tmp_path: Path) -> None:
     taught = check_data(shop(tmp_path, inputs=video, model={"unknown_share": 0.3}), cache_dir=tmp_path)
 
     assert warnings_about(silent, "look up row 0") == [
-        "test: 50% of the ids of video look up row 0, and training hides only 0% of the ids to teach it; "
-        "raise model.unknown_share (0) to about 0.1"
+        "test: 50% of the ids of video are missing or were not seen in training and look up row 0, which learns of 0% "
+        "of the training rows; raise model.unknown_share (0) to about 0.1"
     ]
     assert warnings_about(taught, "look up row 0") == []
 
