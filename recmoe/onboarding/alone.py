@@ -79,8 +79,9 @@ def alone(values: ColumnValues, task: TaskRows, is_second_N: Bools) -> Alone:
     counts_n = task.counts_N[row_n]
     # One count per value and half.
     place_n = (2 * values.code_n + is_second_N[row_n])[counts_n]
-    num_rows_K2 = np.bincount(place_n, minlength=2 * values.num_codes).reshape(-1, 2)
-    total_K2 = np.bincount(place_n, task.label_N[row_n][counts_n], minlength=2 * values.num_codes).reshape(-1, 2)
+    label_n, num_places = task.label_N[row_n][counts_n], 2 * values.num_codes
+    num_rows_K2: Floats = np.bincount(place_n, minlength=num_places).reshape(-1, 2).astype(np.float64)
+    total_K2 = np.asarray(np.bincount(place_n, label_n, minlength=num_places).reshape(-1, 2), np.float64)
     score_N = np.zeros(len(task.counts_N), np.float32)
     measured = []
     for half, is_here_N in enumerate((~is_second_N, is_second_N)):
@@ -139,7 +140,7 @@ def _measure(score_N: NDArray[np.floating], task: TaskRows, is_here_N: Bools) ->
     return 0.0 if np.ptp(score_n) == 0 else float(np.corrcoef(score_n, label_n)[0, 1])
 
 
-def _scores(num_rows_K: NDArray[np.int64], total_K: Floats, task: TaskRows, is_fitted_N: Bools) -> Floats:
+def _scores(num_rows_K: Floats, total_K: Floats, task: TaskRows, is_fitted_N: Bools) -> Floats:
     """What a half teaches of each value, less its mean."""
     labels = task.label_N[task.counts_N & is_fitted_N]
     mean = float(labels.mean()) if len(labels) else 0.0

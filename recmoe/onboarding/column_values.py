@@ -22,6 +22,8 @@ Bools = NDArray[np.bool_]
 NUM_BINS = 64
 """Bins of a number with more than ``MAX_EXACT`` values; each edge is a bin of its own, so that 0 may be one."""
 MAX_EXACT = 256
+MARK_SHARE = 0.2
+"""Share of rows with the lowest number from which it may be a mark for "nothing"."""
 EMPTY_WORDS = ("", "-", "0", "f", "false", "n", "n/a", "na", "nan", "no", "none", "null", "off", "\\n")
 """Texts, in lower case, that say that nothing happened or nothing is known."""
 
@@ -46,7 +48,8 @@ class ColumnValues:
     is_filled_N: Bools
     """Rows that are neither missing, 0, false, an empty list nor a word for nothing.
 
-    Of two values that are neither of these, the larger number or the rarer text counts as filled.
+    Where no row is any of these, the lowest number stands for nothing if it fills many rows, as -1 often does, or is
+    one of two; and of two texts the more frequent one.
     """
     is_number: bool
     """Whether the values are numbers, not ids."""
@@ -76,8 +79,10 @@ def _of_numbers(x_N: Floats) -> ColumnValues:
         code_N = np.searchsorted(edges, x_N, side="left") + np.searchsorted(edges, x_N, side="right")
         num_codes = 2 * len(edges) + 1
     is_filled_N = ~is_missing_N & (x_N != 0)
-    if len(distinct) == 2 and is_filled_N.all():
-        is_filled_N = x_N == x_N.max()
+    if is_filled_N.all():
+        is_lowest_N = x_N == x_N.min()
+        if len(distinct) == 2 or is_lowest_N.mean() > MARK_SHARE:
+            is_filled_N = ~is_lowest_N
     return ColumnValues(
         code_n=np.where(is_missing_N, num_codes, code_N).astype(np.int64),
         row_n=None,

@@ -61,16 +61,21 @@ def test_check_for_people_ends_with_the_verdict(log: Path) -> None:
     assert re.search(r"\nevery row can be read and encoded; \d warnings\n$", output)
 
 
-def test_check_warns_of_a_leak_and_is_strict_about_it(log: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def leaky(log: Path, tmp_path: Path) -> Path:
+    """The config of the same log with a feature that is the label turned round."""
     for split in ("train", "validation", "test"):
         rows = pq.read_table(log / f"{split}.parquet")
         pq.write_table(rows.append_column("nonclk", pc.subtract(1, rows["click"])), tmp_path / f"{split}.parquet")
     config = tmp_path / "config.yaml"
     config.write_text((log / "config.yaml").read_text().replace("  features:", "  features:\n    nonclk: {kind: id}"))
+    return config
 
-    warned = invoke("data", "check", str(config))
-    values = json.loads(invoke("data", "check", str(config), "--json"))
-    allowed = invoke("data", "check", str(config), "--strict", "data.allow_leaks=[nonclk]")
+
+def test_check_warns_of_a_leak_and_is_strict_about_it(leaky: Path) -> None:
+    warned = invoke("data", "check", str(leaky))
+    values = json.loads(invoke("data", "check", str(leaky), "--json"))
+    allowed = invoke("data", "check", str(leaky), "--strict", "data.allow_leaks=[nonclk]")
 
     assert "warning: inputs.features.nonclk: it is the opposite of ctr in 100.0% of the rows" in warned
     assert values["leaks"]["leaks"][0]["feature"] == "nonclk"
@@ -78,7 +83,14 @@ def test_check_warns_of_a_leak_and_is_strict_about_it(log: Path, tmp_path: Path)
     assert values["verdict"] in warned
     assert "allowed: nonclk: it is the opposite of ctr" in allowed
     with pytest.raises(DataError, match=r"--strict was given:\n  inputs\.features\.nonclk: it is the opposite"):
-        invoke("data", "check", str(config), "--strict")
+        invoke("data", "check", str(leaky), "--strict")
+
+
+def test_strict_train_refuses_a_leak(leaky: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"--strict was given:\n  inputs\.features\.nonclk: it is the opposite of ctr"):
+        invoke("train", str(leaky), "--strict", "--run-dir", str(tmp_path / "run"), "tracking={kind: none}")
+
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 def test_check_stops_at_a_conversion_without_its_click(log: Path, tmp_path: Path) -> None:

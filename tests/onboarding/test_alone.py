@@ -91,10 +91,27 @@ def test_words_for_nothing_are_not_filled(values: pa.Array, is_filled: list[bool
     assert found.is_filled_N.tolist() == is_filled
 
 
-def test_larger_of_two_numbers_is_filled() -> None:
-    found = column_values(pa.table({"x": [1.0, 2.0, 1.0]}), "x", NumericFeature())
+@pytest.mark.parametrize(
+    ("numbers", "is_filled"),
+    [
+        ([1.0, 2.0, 1.0], [False, True, False]),
+        ([-1.0, 5.0, -1.0, 7.0], [False, True, False, True]),
+        ([-1.0, 5.0, None, 0.0], [True, True, False, False]),
+        ([3.0, 5.0, 6.0, 7.0, 8.0, 9.0], [True] * 6),
+    ],
+)
+def test_lowest_number_may_stand_for_nothing(numbers: list[float | None], is_filled: list[bool]) -> None:
+    found = column_values(pa.table({"x": numbers}), "x", NumericFeature())
 
-    assert found.is_filled_N.tolist() == [False, True, False]
+    assert found.is_filled_N.tolist() == is_filled
+
+
+def test_column_without_a_value_tells_nothing() -> None:
+    for feature in (IdFeature(), NumericFeature(), IdListFeature()):
+        values = column_values(pa.table({"x": pa.nulls(400)}), "x", feature)
+
+        assert alone(values, binary([0, 0, 1, 1] * 100), halves(400)).value == 0.5
+        assert not values.is_filled_N.any()
 
 
 def test_value_of_many_rows_has_a_bin_of_its_own() -> None:
