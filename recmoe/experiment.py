@@ -71,6 +71,10 @@ class ExperimentConfig(Config):
                     f"inputs.features.{name}",
                     f"column {feature.column or name} is a label; a feature must not be one",
                 )
+        for name in self.data.allow_leaks:
+            if name not in self.inputs.features:
+                near = difflib.get_close_matches(name, self.inputs.features, n=1)
+                yield "data.allow_leaks", f"no such feature: {name}{f', did you mean {near[0]}?' if near else ''}"
 
     def _stopping_problems(self) -> Iterator[tuple[str, str]]:
         stopping = self.training.early_stopping

@@ -155,13 +155,16 @@ def train() -> Train:
         resume: bool = False,
         event: Event = nothing,
         warm_start: WarmStart | None = None,
+        is_strict: bool = False,
     ) -> RunResult:
         def launch(config: ExperimentConfig, folder: RunFolder) -> None:
             runtime = start_runtime(device="cpu")
             torch.set_num_threads(1)
             run_worker(config, FolderWithEvents(folder.root, event), runtime=runtime)
 
-        return train_run(config, root, resume=resume, launch=launch, is_quiet=True, warm_start=warm_start)
+        return train_run(
+            config, root, resume=resume, launch=launch, is_quiet=True, warm_start=warm_start, is_strict=is_strict
+        )
 
     return run
 

@@ -1,20 +1,17 @@
 """``recmoe data import | synthetic | check`` and ``recmoe init``: from files to a config that is ready to train."""
 
-import tempfile
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from recmoe.cli.options import Config, Json, Overrides, Seed
+from recmoe.cli.check import check
+from recmoe.cli.options import Json, Seed
 from recmoe.cli.output import print_columns, print_json
 
-if TYPE_CHECKING:
-    from recmoe.runs.check import DataCheck
-
 data_app = typer.Typer(name="data", help="Public data sets, a synthetic log, checks.", no_args_is_help=True)
+data_app.command(epilog="Example: recmoe data check data/shop/config.yaml --strict data.on_error=skip")(check)
 
 Target = Annotated[Path, typer.Option("--to", help="Folder for the Parquet splits and config.yaml.", file_okay=False)]
 
@@ -63,44 +60,6 @@ def synthetic(
     print()
     print_columns(["metric", "best reachable"], list(result.truth.items()))
     print(f"\nwrote {result.config}\nnext: recmoe train {result.config} --run-dir runs/synthetic")
-
-
-@data_app.command(epilog="Example: recmoe data check data/shop/config.yaml data.on_error=skip")
-def check(config: Config, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Read every row as training would: columns, types, labels, ids that training has not seen."""
-    from recmoe.experiment import load_experiment
-    from recmoe.runs.check import check_data
-
-    experiment = load_experiment(config, overrides or [])
-    with tempfile.TemporaryDirectory(prefix="recmoe-") as folder:
-        found = check_data(experiment, cache_dir=Path(folder))
-    if as_json:
-        print_json(asdict(found))
-    else:
-        _print_check(found)
-
-
-def _print_check(found: "DataCheck") -> None:
-    rows = [(split, one.num_files, one.num_rows, one.num_skipped_rows) for split, one in found.splits.items()]
-    print_columns(["split", "files", "rows", "skipped rows"], rows)
-    print()
-    counts = [
-        (split, task, count.num_rows, count.mean)
-        for split, one in found.splits.items()
-        for task, count in one.tasks.items()
-    ]
-    print_columns(["split", "task", "rows that count", "mean label"], counts)
-    print()
-    shares = [
-        (key, *(one.unknown_shares[key] for one in found.splits.values()))
-        for key in found.splits["train"].unknown_shares
-    ]
-    if shares:
-        print_columns(["ids missing or unknown, share", *found.splits], shares)
-        print()
-    for warning in found.warnings:
-        print(f"warning: {warning}")
-    print("every row can be read and encoded")
 
 
 def init(

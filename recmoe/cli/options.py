@@ -34,6 +34,9 @@ WarmStartFrom = Annotated[
     ),
 ]
 RunDir = Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.", file_okay=False)]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Stop where a feature may know the answer (a leak), rather than warn.")
+]
 Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on with the run in the folder.")]
 Workers = Annotated[
     str | None,

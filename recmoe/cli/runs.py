@@ -19,6 +19,7 @@ from recmoe.cli.options import (
     Resume,
     RunDir,
     Score,
+    Strict,
     WarmStartFrom,
     Workers,
 )
@@ -60,6 +61,7 @@ def train(
     workers: Workers = None,
     warm_start: WarmStartFrom = None,
     registry: RegistryUri = None,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Train, evaluate and bundle an experiment.
@@ -79,7 +81,7 @@ def train(
         fewest, most = worker_range(workers)
         launch = partial(train_on_ray, num_workers=most, min_workers=fewest)
     earlier = None if warm_start is None else find_warm_start(warm_start, registry_uri=registry)
-    result = train_run(experiment, root, resume=resume, launch=launch, warm_start=earlier)
+    result = train_run(experiment, root, resume=resume, launch=launch, warm_start=earlier, is_strict=strict)
     state = result.folder.state
     if as_json:
         values = result.report.values() if result.report else {}

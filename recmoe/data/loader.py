@@ -57,6 +57,10 @@ class DataConfig(Config):
     at least once and the disk has room."""
     memory_gb: PositiveFloat = 4.0
     """GB that learning vocabularies and statistics may take, over all processes; ids beyond it go to disk."""
+    leak_auc: Annotated[float, Field(gt=0.5, le=1.0)] = 0.95
+    """AUC from which a feature that alone predicts a task is warned of, before training and by ``data check``."""
+    allow_leaks: tuple[str, ...] = ()
+    """Features that are known before the event, however well they predict it: not warned of."""
 
     def cache_folder(self, default: Path) -> Path:
         """Where what is made of the files is kept."""

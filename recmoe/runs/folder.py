@@ -20,6 +20,7 @@ class RunFolder:
 
     config.json      the resolved config
     encoder/         vocabularies and statistics, learnt once from the training split
+    leaks.json       what each feature alone tells of each task, and what of it is suspicious
     plan.json        where every table went
     warm_start.json  what was carried over from an earlier model, where the run goes on from one
     checkpoints/     the newest ones and the best
@@ -36,6 +37,7 @@ class RunFolder:
         self.root = root
         self.config = root / "config.json"
         self.encoder = root / "encoder"
+        self.leaks = root / "leaks.json"
         self.plan = root / "plan.json"
         self.warm_start = root / "warm_start.json"
         self.facts = root / "facts.json"
@@ -114,6 +116,8 @@ FREE_KEYS = (
     "data.cache_dir",
     "data.encoded_cache",
     "data.memory_gb",
+    "data.leak_auc",
+    "data.allow_leaks",
     "training.keep_checkpoints",
     "training.checkpoint_every",
     "training.async_checkpoints",

@@ -20,6 +20,7 @@ from recmoe.runs.encoded import has_index, keep_splits
 from recmoe.runs.encoder import ReadHere, Reading
 from recmoe.runs.facts import learn_facts
 from recmoe.runs.folder import RunFolder
+from recmoe.runs.leaks import warn_of_leaks
 from recmoe.runs.source import RUNS
 from recmoe.runs.splits import open_split
 from recmoe.runs.warm_start import remember_warm_start
@@ -60,6 +61,7 @@ def train_run(
     launch: Launch = train_here,
     is_quiet: bool = False,
     warm_start: WarmStart | None = None,
+    is_strict: bool = False,
 ) -> RunResult:
     """Train a config in a run folder, and leave report and bundle there.
 
@@ -70,8 +72,10 @@ def train_run(
         launch: how the processes of the job are started.
         is_quiet: no progress on the terminal.
         warm_start: an earlier model to go on from; a resumed run remembers its own.
+        is_strict: a feature that may know the answer stops the run, which is warned of otherwise.
 
     Raises:
+        DataError: with ``is_strict``, features that may know the answer.
         TrainingError: the folder belongs to another run, the job failed, or the earlier model does not fit.
         RecmoeError: what data, config, device or store have to object.
     """
@@ -86,6 +90,7 @@ def train_run(
     try:
         tracker.log_config(dump_config(config))
         prepare(config, folder, is_quiet=is_quiet)
+        warn_of_leaks(config, folder, is_strict=is_strict)
         tracker.log_metrics(_id_updates(folder), step=0)
         with CurveFollower(
             folder.metrics,
@@ -203,6 +208,7 @@ def _skipped(splits: Mapping[Split, ParquetStream]) -> dict[str, str]:
 def _record(folder: RunFolder, tracker: Tracker) -> None:
     """Report, page and plan go where the run is recorded."""
     tracker.log_file(folder.plan)
+    tracker.log_file(folder.leaks)
     if folder.report.exists():
         values = Report.from_json(folder.report.read_text()).values()
         tracker.log_metrics(

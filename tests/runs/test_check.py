@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from recmoe.config import config_from_dict
 from recmoe.errors import DataError
 from recmoe.experiment import ExperimentConfig
-from recmoe.runs.check import check_data
+from recmoe.runs.check import DataCheck, check_data
 
 
 def config(folder: Path, **splits: dict[str, list[object]]) -> ExperimentConfig:
@@ -22,7 +23,7 @@ def config(folder: Path, **splits: dict[str, list[object]]) -> ExperimentConfig:
             "inputs": {"features": {"user": {"kind": "id", "side": "user"}, "price": {"kind": "numeric"}}},
             "tasks": {
                 "ctr": {"kind": "binary", "label": "click"},
-                "spent": {"kind": "regression", "label": "amount", "space": "click"},
+                "spent": {"kind": "regression", "label": "amount", "space": "click", "transform": "log1p"},
             },
             "training": {"batch_size": 2},
         },
@@ -74,3 +75,106 @@ def test_label_that_is_neither_0_nor_1_stops_the_check(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="click"):
         check_data(made, cache_dir=tmp_path)
+
+
+def shop(folder: Path, **sections: dict[str, object]) -> ExperimentConfig:
+    """A thousand rows a split; half of the later videos are new, and rare ones are disliked in training."""
+    for number, name in enumerate(("train", "test")):
+        row = np.arange(1000)
+        is_new = row % 2 == 0
+        columns = {
+            # In training every second video occurs once.
+            "video": np.where(is_new, 10_000 + row + 1000 * number, row % 20),
+            "like": np.where(is_new, (row % 4 == 0) if number else (row % 100 == 0), row % 4 == 1).astype(np.int64),
+            "share": (row % 5 == 0).astype(np.int64),
+            "seconds": 1000.0 * (row % 7),
+            "visit": pa.array(row // 10, mask=row % 100 == 0),
+        }
+        pq.write_table(pa.table(columns), folder / f"{name}.parquet")
+    video = {"kind": "id", "encoding": {"kind": "vocabulary", "min_count": 2}}
+    return config_from_dict(
+        ExperimentConfig,
+        {
+            "name": "shop",
+            "data": {name: str(folder / f"{name}.parquet") for name in ("train", "test")},
+            "inputs": {"features": {"video": video}, "group": "visit"},
+            "tasks": {
+                "like": {"kind": "binary", "label": "like"},
+                "share": {"kind": "binary", "label": "share", "space": "like", "outside_space": "ignore"},
+                "watch": {"kind": "regression", "label": "seconds"},
+            },
+            "training": {"batch_size": 100, "epochs": 2},
+            **sections,
+        },
+    )
+
+
+def warnings_about(found: DataCheck, words: str) -> list[str]:
+    return [warning for warning in found.warnings if words in warning]
+
+
+def test_unknown_ids_whose_labels_differ_from_what_teaches_them_are_told_of(tmp_path: Path) -> None:
+    found = check_data(shop(tmp_path), cache_dir=tmp_path)
+
+    assert warnings_about(found, "look up row 0") == [
+        "test: 50% of the ids of video are missing or were not seen in training and look up row 0, but the 50% of the "
+        "training rows that teach it are not like theirs: mean like 0.020 in training, 0.500 there; lower "
+        "inputs.features.video.encoding.min_count (2) to 1, and raise model.unknown_share (0) to about 0.1"
+    ]
+
+
+def test_unknown_ids_that_nothing_teaches_are_told_of(tmp_path: Path) -> None:
+    video = {"features": {"video": {"kind": "id"}}}
+
+    silent = check_data(shop(tmp_path, inputs=video), cache_dir=tmp_path)
+    taught = check_data(shop(tmp_path, inputs=video, model={"unknown_share": 0.3}), cache_dir=tmp_path)
+
+    assert warnings_about(silent, "look up row 0") == [
+        "test: 50% of the ids of video are missing or were not seen in training and look up row 0, which learns of 0% "
+        "of the training rows; raise model.unknown_share (0) to about 0.1"
+    ]
+    assert warnings_about(taught, "look up row 0") == []
+
+
+def test_labels_outside_their_space_are_counted(tmp_path: Path) -> None:
+    found = check_data(shop(tmp_path), cache_dir=tmp_path)
+
+    assert found.splits["train"].num_outside == {"share": 140}
+    assert warnings_about(found, "train: 140 rows with share = 1 lie outside like")
+
+
+def test_regression_of_large_scale_is_told_of_unless_it_is_compressed(tmp_path: Path) -> None:
+    watch = {"kind": "regression", "label": "seconds"}
+    like = {"kind": "binary", "label": "like"}
+
+    plain = check_data(shop(tmp_path, tasks={"like": like, "watch": watch}), cache_dir=tmp_path)
+    light = check_data(shop(tmp_path, tasks={"like": like, "watch": {**watch, "weight": 1e-7}}), cache_dir=tmp_path)
+
+    assert warnings_about(plain, "regression watch spread by 2e+03 (transform none)")
+    assert warnings_about(plain, "set transform: log1p, or lower tasks.watch.weight (1) to about 1e-07")
+    assert warnings_about(light, "regression") == []
+
+
+def test_rows_without_a_list_are_counted(tmp_path: Path) -> None:
+    found = check_data(shop(tmp_path), cache_dir=tmp_path)
+
+    assert warnings_about(found, "train: 10 of 1,000 rows have no visit (inputs.group)")
+
+
+def test_warm_up_that_outlasts_the_run_is_told_of(tmp_path: Path) -> None:
+    training = {"batch_size": 100, "epochs": 2, "schedule": {"kind": "cosine", "warmup_steps": 20}}
+
+    found = check_data(shop(tmp_path, training=training), cache_dir=tmp_path)
+    shorter = check_data(
+        shop(tmp_path, training={**training, "schedule": {"kind": "cosine", "warmup_steps": 19}}), cache_dir=tmp_path
+    )
+
+    assert warnings_about(found, "train: the warm-up of 20 steps is not shorter than the run of 20")
+    assert warnings_about(shorter, "warm-up") == []
+
+
+def test_verdict_counts_the_warnings(tmp_path: Path) -> None:
+    found = check_data(config(tmp_path, train=TRAIN, validation=TRAIN, test=TRAIN), cache_dir=tmp_path)
+
+    assert found.verdict == "every row can be read and encoded; no warnings"
+    assert found.to_json()["verdict"] == found.verdict

@@ -188,7 +188,7 @@ def test_run_is_recorded_under_one_id_whatever_stops_it(
     history = client.get_metric_history(first_id, "train/ctr/loss")
     assert [point.step for point in history] == [10, 20, 25]
     artifacts = {artifact.path for artifact in client.list_artifacts(first_id)}
-    assert artifacts == {"config.json", "plan.json", "report.json", "report.html"}
+    assert artifacts == {"config.json", "leaks.json", "plan.json", "report.json", "report.html"}
     assert _config_of(client, first_id, tmp_path) == json.loads(result.folder.config.read_text())
 
 

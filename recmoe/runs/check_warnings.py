@@ -1,0 +1,170 @@
+"""check_warnings: what the counts of the splits say about a config, in words."""
+
+import math
+from collections.abc import Iterator, Mapping
+
+from recmoe.experiment import ExperimentConfig
+from recmoe.features.schema import IdFeature, VocabularyConfig
+from recmoe.runs.split_check import Split, SplitCheck, TaskCount
+from recmoe.tasks.regression import RegressionTaskConfig
+
+MOST = 0.5
+"""Share of unknown ids that is told of in any case."""
+MANY_UNKNOWN = 0.2
+"""Share of unknown ids in validation or test from which it matters what row 0 has learned."""
+MIN_UNKNOWN = 100
+"""Rows with an unknown id below which their labels are not compared."""
+LARGE_SCALE = 10.0
+"""Times the loss of all 0/1 tasks together from which a regression crowds them out."""
+
+
+def check_warnings(config: ExperimentConfig, checks: Mapping[Split, SplitCheck]) -> Iterator[str]:
+    """What may be meant, and often is a mistake."""
+    for split, check in checks.items():
+        yield from _split_warnings(config, split, check)
+    yield from _unknown_warnings(config, checks)
+    yield from _scale_warnings(config, checks["train"])
+    if "validation" not in checks:
+        yield "there is no validation split: no early stopping, the last checkpoint is the result"
+    if "test" not in checks:
+        yield "there is no test split: training will write no report"
+    yield from _step_warnings(config, checks["train"].num_rows)
+
+
+def _split_warnings(config: ExperimentConfig, split: Split, check: SplitCheck) -> Iterator[str]:
+    if check.num_skipped_rows or check.num_skipped_files:
+        yield f"{split}: {check.num_skipped_rows} rows and {check.num_skipped_files} files were skipped as damaged"
+    for name, count in check.tasks.items():
+        if count.num_rows == 0:
+            yield f"{split}: no row counts for task {name}; its label is missing or its space is empty"
+        elif config.tasks[name].output == "binary" and count.mean in (0.0, 1.0):
+            kind = "negative" if count.mean == 0 else "positive"
+            yield f"{split}: every label of task {name} is {kind}; AUC is not defined"
+    for name, num_outside in check.num_outside.items():
+        task = config.tasks[name]
+        if num_outside and not isinstance(task, RegressionTaskConfig) and task.kind == "binary":
+            yield (
+                f"{split}: {num_outside:,} rows with {task.label} = 1 lie outside {task.space} (it is 0 or missing "
+                f"there) and do not count for task {name}; mend the log, or give the task another space"
+            )
+    if check.num_without_group:
+        yield (
+            f"{split}: {check.num_without_group:,} of {check.num_rows:,} rows have no {config.inputs.group} "
+            "(inputs.group): they belong to no list, and say nothing in metrics per list"
+        )
+
+
+def _unknown_warnings(config: ExperimentConfig, checks: Mapping[Split, SplitCheck]) -> Iterator[str]:
+    """Ids that training does not know: one warning per key, of the last split that has many."""
+    train = checks["train"]
+    for key, known_share in train.unknown_shares.items():
+        is_number = key not in config.inputs.features
+        if known_share > MOST and not is_number:
+            yield _plain_unknown("train", key, known_share)
+        for split in ("test", "validation"):
+            share = checks[split].unknown_shares[key] if split in checks else 0.0
+            words = _row_zero_words(config, split, key, checks) if share >= MANY_UNKNOWN else None
+            # A number that is missing as often in training is no surprise.
+            if words is None and share > MOST and not (is_number and known_share > MOST):
+                words = _plain_unknown(split, key, share)
+            if words is not None:
+                yield words
+                break
+
+
+def _plain_unknown(split: Split, key: str, share: float) -> str:
+    return f"{split}: {share:.0%} of the ids of {key} are missing or were not seen in training"
+
+
+def _row_zero_words(config: ExperimentConfig, split: Split, key: str, checks: Mapping[Split, SplitCheck]) -> str | None:
+    """Where row 0, which stands for all unknown ids, learns too little or of other rows than look it up."""
+    train, later = checks["train"], checks[split]
+    if key not in later.tasks_of_unknown or later.num_unknown[key] < MIN_UNKNOWN:
+        return None
+    share, known_share, hidden = later.unknown_shares[key], train.unknown_shares[key], config.model.unknown_share
+    advice = f"raise model.unknown_share ({hidden:g}) to about {0.3 if share > MOST else 0.1}"
+    difference = _largest_difference(train.tasks_of_unknown[key], later.tasks_of_unknown[key], config)
+    first = f"{split}: {share:.0%} of the ids of {key} are missing or were not seen in training and look up row 0, "
+    if difference is not None:
+        return (
+            f"{first}but the {known_share:.0%} of the training rows that teach it are not like theirs: mean "
+            f"{difference}; {_min_count_advice(config, key)}{advice}"
+        )
+    if hidden + known_share < share / 10:
+        return f"{first}which learns of {hidden + known_share:.0%} of the training rows; {advice}"
+    return None
+
+
+def _min_count_advice(config: ExperimentConfig, feature: str) -> str:
+    declared = config.inputs.features[feature]
+    encoding = declared.encoding if isinstance(declared, IdFeature) else None
+    if not isinstance(encoding, VocabularyConfig) or encoding.min_count == 1:
+        return ""
+    return f"lower inputs.features.{feature}.encoding.min_count ({encoding.min_count}) to 1, and "
+
+
+def _largest_difference(
+    taught: Mapping[str, TaskCount], later: Mapping[str, TaskCount], config: ExperimentConfig
+) -> str | None:
+    """The binary task whose mean differs most between rows that teach row 0 and rows that look it up, in words."""
+    found: tuple[float, str] | None = None
+    for name, count in later.items():
+        other = taught[name]
+        if config.tasks[name].output != "binary" or min(count.num_rows, other.num_rows) < MIN_UNKNOWN:
+            continue
+        mean = (count.total + other.total) / (count.num_rows + other.num_rows)
+        error = math.sqrt(mean * (1 - mean) * (1 / count.num_rows + 1 / other.num_rows))
+        is_large = abs(count.mean - other.mean) > max(0.1 * mean, 5 * error) and (
+            max(count.mean, other.mean) > 2 * min(count.mean, other.mean) or abs(count.mean - other.mean) > 0.1
+        )
+        if is_large and (found is None or abs(count.mean - other.mean) / error > found[0]):
+            words = f"{name} {other.mean:.3f} in training, {count.mean:.3f} there"
+            found = abs(count.mean - other.mean) / error, words
+    return None if found is None else found[1]
+
+
+def _scale_warnings(config: ExperimentConfig, train: SplitCheck) -> Iterator[str]:
+    """Regressions whose loss is a multiple of all others', as the best constant prediction has it."""
+    if config.model.weighting.kind != "fixed":
+        return
+    entropy = sum(
+        config.tasks[name].weight * count.num_rows / train.num_rows * _entropy(count.mean)
+        for name, count in train.tasks.items()
+        if config.tasks[name].output == "binary" and count.num_rows
+    )
+    for name, scale in train.scales.items():
+        task = config.tasks[name]
+        assert isinstance(task, RegressionTaskConfig)
+        deviation = math.sqrt(scale.variance)
+        loss = scale.variance
+        if task.loss == "huber" and deviation > task.huber_delta:
+            loss = task.huber_delta * (deviation - task.huber_delta / 2)
+        share = scale.num_rows / max(train.num_rows, 1)
+        if entropy and task.weight * share * loss > LARGE_SCALE * entropy:
+            first = "" if task.transform == "log1p" else "set transform: log1p, or "
+            yield (
+                f"train: the labels of regression {name} spread by {deviation:,.3g} (transform {task.transform}): its "
+                f"loss is {task.weight * share * loss / entropy:,.0f} times that of all 0/1 tasks together, and "
+                f"what tasks share will serve it alone; {first}lower tasks.{name}.weight ({task.weight:g}) to about "
+                f"{entropy / (share * loss):.1g}"
+            )
+
+
+def _entropy(mean: float) -> float:
+    return 0.0 if mean in (0.0, 1.0) else -mean * math.log(mean) - (1 - mean) * math.log(1 - mean)
+
+
+def _step_warnings(config: ExperimentConfig, num_rows: int) -> Iterator[str]:
+    training = config.training
+    if num_rows < training.batch_size:
+        yield f"train: {num_rows} rows are fewer than one batch; lower training.batch_size ({training.batch_size})"
+        return
+    num_steps = training.epochs * (num_rows // training.batch_size)
+    if training.max_steps is not None:
+        num_steps = min(num_steps, training.max_steps)
+    warmup_steps = training.schedule.warmup_steps
+    if warmup_steps >= num_steps:
+        yield (
+            f"train: the warm-up of {warmup_steps} steps is not shorter than the run of {num_steps}: the learning rate "
+            f"never gets to where it was set; lower training.schedule.warmup_steps to {num_steps // 10}"
+        )
