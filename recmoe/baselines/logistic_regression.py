@@ -17,14 +17,16 @@ from recmoe.evaluation.baselines import BaselineKind
 NUM_BINS = 20
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Inverse strengths of the regularisation, from the strongest on; each starts where the one before has ended."""
-MAX_ITERATIONS = 60
+MAX_ITERATIONS = 200
+TOLERANCE = 1e-6
+"""The solver divides by the number of rows: a rare task would count as solved at its start with a larger one."""
 
 Matrix = Any
 """A sparse matrix of scipy, which has no types."""
 
 
 class LogisticRegression:
-    """Every id of the training rows has a column of its own, as has every bin of a number.
+    """Every id of the training rows has a column of its own. Numbers are z-scores, or bins too where that validates better.
 
     Args:
         rows: the training rows.
@@ -41,6 +43,10 @@ class LogisticRegression:
         self._edges = {name: _edges(x_N) for name, x_N in rows.numbers.items()}
         self._scales = {name: _scale(x_N) for name, x_N in rows.numbers.items()}
         self._train = self._matrix(rows)
+        num_ids = sum(map(len, self._known.values()))
+        # Of a number's columns the bins come first, then whether it is missing, then the z-score.
+        is_bin = [[True] * (len(edges) + 1) + [False, False] for edges in self._edges.values()]
+        self._is_bin_D = np.array([False] * num_ids + [place for places in is_bin for place in places], dtype=bool)
         self._last: tuple[RawRows, Matrix] | None = None
 
     @staticmethod
@@ -54,9 +60,19 @@ class LogisticRegression:
 
     def fit(self, train: TaskData, validation: TaskData, validation_rows: RawRows) -> Fitted:
         """See ``Baseline``."""
+        models = [
+            self._path(train, validation, validation_rows, is_binned=is_binned)
+            for is_binned in ((False, True) if self._is_bin_D.any() else (False,))
+        ]
+        return min(models, key=lambda one: one[0])[1]
+
+    def _path(
+        self, train: TaskData, validation: TaskData, validation_rows: RawRows, *, is_binned: bool
+    ) -> tuple[float, Fitted]:
+        """The best of all strengths, and its validation loss."""
         x = self._train[train.rows_M]
         # Ids that the task's rows do not hold would keep a weight of 0.
-        columns = np.flatnonzero(x.getnnz(axis=0))
+        columns = np.flatnonzero((x.getnnz(axis=0) > 0) & (is_binned | ~self._is_bin_D))
         x = x[:, columns]
         held_out = self._of(validation_rows)[validation.rows_M][:, columns]
         solve = _solve_ridge if train.output == "regression" else _solve_logistic
@@ -72,7 +88,8 @@ class LogisticRegression:
                 break
         assert best is not None
         final = best
-        return Fitted(lambda rows: final(self._of(rows)[:, columns]), f"C = {chosen:g}")
+        numbers = ", binned numbers" if is_binned else ""
+        return best_loss, Fitted(lambda rows: final(self._of(rows)[:, columns]), f"C = {chosen:g}{numbers}")
 
     def _of(self, rows: RawRows) -> Matrix:
         """The matrix of a split; the last one is kept for the next task."""
@@ -138,7 +155,7 @@ Predict = Callable[[Matrix], NDArray[np.float64]]
 def _solve_logistic(x: Matrix, train: TaskData, strength: float, before: Any) -> tuple[Predict, Any]:
     from sklearn.linear_model import LogisticRegression as Solver
 
-    solver = before or Solver(solver="lbfgs", max_iter=MAX_ITERATIONS, tol=1e-3, warm_start=True)
+    solver = before or Solver(solver="lbfgs", max_iter=MAX_ITERATIONS, tol=TOLERANCE, warm_start=True)
     solver.set_params(C=strength)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # A solution that is nearly there will do.
@@ -151,7 +168,7 @@ def _solve_ridge(x: Matrix, train: TaskData, strength: float, before: Any) -> tu
     from sklearn.linear_model import Ridge
 
     low, high = train.targets_M.min(), train.targets_M.max()
-    solver = Ridge(alpha=1 / strength, solver="sparse_cg", tol=1e-3, max_iter=MAX_ITERATIONS)
+    solver = Ridge(alpha=1 / strength, solver="sparse_cg", tol=TOLERANCE, max_iter=MAX_ITERATIONS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         solver.fit(x, train.targets_M, sample_weight=train.weights_M)

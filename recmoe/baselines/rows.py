@@ -64,9 +64,7 @@ def interval_rows(intervals: Sequence[Interval]) -> NDArray[np.int64]:
     return np.concatenate([np.arange(start, stop) for start, stop in intervals] or [np.zeros(0, np.int64)])
 
 
-def read_rows(
-    stream: ParquetStream, encoder: FeatureEncoder, tasks: TaskSet, intervals: Sequence[Interval]
-) -> RawRows:
+def read_rows(stream: ParquetStream, encoder: FeatureEncoder, tasks: TaskSet, intervals: Sequence[Interval]) -> RawRows:
     """Read some rows of a split; they were checked when the run was prepared."""
     blocks = stream.blocks_in_file_order(list(intervals), batch_size=CHUNK_ROWS, columns=encoder.columns())
     return _joined([_read(block.table, encoder, tasks) for block in blocks])

@@ -82,7 +82,9 @@ def chance_values(predictions: Predictions, *, config: EvaluationConfig) -> dict
     # Ties are measured by expectation, so equal scores stand for all orders.
     level = replace(predictions, predictions_NT=np.full_like(predictions.predictions_NT, 0.5), slices={})
     asked = [metric for metric in config.metrics_for("binary", has_groups=True) if metric.needs_groups]
-    report = evaluate(level, config=config.model_copy(update={"metrics": tuple(asked), "num_resamples": 0, "slices": ()}))
+    report = evaluate(
+        level, config=config.model_copy(update={"metrics": tuple(asked), "num_resamples": 0, "slices": ()})
+    )
     return report.values()
 
 

@@ -33,6 +33,7 @@ SMALL = (
     "tables.backend=plain",
     "model.architecture={kind: mmoe, num_experts: 2, expert_hidden: [16]}",
     "evaluation.num_resamples=20",
+    "evaluation.baselines=[]",
     "tracking.system_metrics=false",
 )
 TIMEOUT_S = 300
