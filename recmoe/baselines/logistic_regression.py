@@ -18,7 +18,7 @@ NUM_BINS = 20
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Inverse strengths of the regularisation, from the strongest on; each starts where the one before has ended."""
 MAX_ITERATIONS = 200
-TOLERANCE = 1e-6
+TOLERANCE = 1e-5
 """The solver divides by the number of rows: a rare task would count as solved at its start with a larger one."""
 
 Matrix = Any
@@ -26,7 +26,7 @@ Matrix = Any
 
 
 class LogisticRegression:
-    """Every id of the training rows has a column of its own. Numbers are z-scores, or bins too where that validates better.
+    """Every id of the training rows has a column of its own; numbers are z-scores, and bins where these validate better.
 
     Args:
         rows: the training rows.

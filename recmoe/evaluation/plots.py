@@ -116,7 +116,7 @@ def reliability_plot(scores_N: FloatArray, labels_N: FloatArray, *, is_binary: b
             _plain_log_ticks(axes.xaxis, low, high)
             _plain_log_ticks(axes.yaxis, low, high)
         axes.set(xlim=(low, high), ylim=(low, high), xlabel="mean prediction", ylabel="mean label")
-        axes.legend(loc="upper left")
+        axes.legend(loc="best")
 
     # Values may have long tick labels; the rates of a binary label fit the fixed margins.
     return _svg(draw, size=None if is_binary else PLOT_SIZE)
@@ -172,6 +172,7 @@ def value_plot(scores_N: FloatArray, labels_N: FloatArray) -> str:
             _histogram(axes, values.clip(*edges[[0, -1]]), edges, color=color, label=name)
         axes.set(xlabel="value (the extremes in the outer bars)", ylabel="share of rows")
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.margins(y=0.25)
         axes.legend(loc="upper right")
 
     return _svg(draw, size=PLOT_SIZE)

@@ -23,7 +23,7 @@ def summary_table(report: Report) -> Table:
     baselines = report.baselines or Baselines()
     kinds = list(baselines.values)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("task.metric[space]", no_wrap=True)
+    table.add_column(Text("task.metric[space]"), no_wrap=True)
     table.add_column("model", no_wrap=True)
     for kind in kinds:
         table.add_column(title(kind, "auc"), justify="right", no_wrap=True)
@@ -37,7 +37,7 @@ def summary_table(report: Report) -> Table:
         cells += [format_number(value) for value in values[1:]]
         best = _best(values, is_highest=row.metric != "rmse")
         styled = [Text(cell, "bold" if place in best and kinds else "") for place, cell in enumerate(cells)]
-        table.add_row(row.name, *styled, *([_verdict(list(found.values()))] if kinds else []))
+        table.add_row(Text(row.name), *styled, *([_verdict(list(found.values()))] if kinds else []))
     return table
 
 

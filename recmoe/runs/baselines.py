@@ -7,6 +7,7 @@ import time
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
