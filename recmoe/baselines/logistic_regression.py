@@ -26,7 +26,7 @@ Matrix = Any
 
 
 class LogisticRegression:
-    """Every id of the training rows has a column of its own; numbers are z-scores, and bins where these validate better.
+    """Every id of the training rows has its own column; numbers are z-scores, and bins where these validate better.
 
     Args:
         rows: the training rows.

@@ -8,6 +8,7 @@ from typing import Literal
 from recmoe.config import config_from_dict
 from recmoe.data.loader import BatchLoader, Split
 from recmoe.data.parquet import ParquetStream
+from recmoe.evaluation.baselines import Baselines
 from recmoe.evaluation.compare import compare
 from recmoe.evaluation.evaluate import evaluate
 from recmoe.evaluation.page import write_report_page
@@ -76,10 +77,16 @@ def evaluate_bundle(
         baselines, values_NT, rows_N = learn_baselines(config, streams, bundle.encoder)
         comparisons = compare(scored.predictions.take(rows_N), values_NT, config=config.evaluation)
         report = replace(report, baselines=replace(baselines, comparisons=comparisons))
-    elif split == "test" and not paths and bundle.report is not None and bundle.report.num_rows == report.num_rows:
-        report = replace(report, baselines=bundle.report.baselines)
+    elif split == "test" and not paths and not any(one.startswith("data.") for one in overrides):
+        report = replace(report, baselines=_earlier_baselines(bundle, report, config))
     about = {**about_config(config), "test files": ", ".join(paths) or f"{split} split", "bundle": bundle.digest[:12]}
     return Evaluation(f"{bundle.name}: {', '.join(paths) or f'{split} split'}", report, scored, about)
+
+
+def _earlier_baselines(bundle: ModelBundle, report: Report, config: ExperimentConfig) -> Baselines | None:
+    """Those of the bundle's report, if it is about as many rows and the config still wants some."""
+    is_about_the_same = bundle.report is not None and bundle.report.num_rows == report.num_rows
+    return bundle.report.baselines if bundle.report and is_about_the_same and config.evaluation.baselines else None
 
 
 def _streams(config: ExperimentConfig, measured: ParquetStream, cache_dir: Path) -> dict[Split, ParquetStream]:
