@@ -9,7 +9,7 @@ import pytest
 from recmoe.errors import EvaluationError
 from recmoe.experiment import ExperimentConfig
 from recmoe.export.bundle import ModelBundle
-from recmoe.runs.baselines import SCORED, set_beside
+from recmoe.runs.baselines import MOST_ROWS, SCORED, set_beside
 from recmoe.runs.evaluation import evaluate_bundle
 from recmoe.runs.train import RunResult
 
@@ -100,6 +100,20 @@ def test_resumed_run_does_not_compute_them_again(
     train(config, tmp_path / "run", resume=True)
 
     assert stopped.folder.baselines.stat().st_mtime_ns == before
+
+
+def test_large_test_split_is_compared_on_the_rows_that_were_read(
+    train: Train, make_experiment: ExperimentMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MOST_ROWS, "test", 64)
+
+    result = train(make_experiment(tmp_path, *ON, "evaluation.baselines=[logistic_regression]"), tmp_path / "run")
+
+    assert result.report is not None
+    found = result.report.baselines
+    assert found is not None
+    assert found.notes == ("test: baselines read 64 of 120 rows, in intervals at equal distances",)
+    assert found.comparisons[0].model.value != result.report.value("ctr.auc[all]")
 
 
 def test_run_that_wants_none_has_none(train: Train, make_experiment: ExperimentMaker, tmp_path: Path) -> None:
