@@ -51,7 +51,7 @@ def keep_baselines(config: ExperimentConfig, folder: RunFolder, encoder: Feature
             print(f"baselines: {text} ({time.monotonic() - started_s:.0f} s)", file=sys.stderr)
 
     baselines, predictions_NT, rows_N = learn_baselines(config, streams, encoder, on_progress=tell)
-    arrays: dict[str, Any] = {"rows": rows_N, **predictions_NT}
+    arrays: dict[str, Any] = {"rows": rows_N, **{str(kind): values_NT for kind, values_NT in predictions_NT.items()}}
     with (folder.root / SCORED).open("wb") as file:
         np.savez(file, **arrays)
     write_atomically(folder.baselines, dump(baselines))
