@@ -120,7 +120,7 @@ def make_experiment(shop_log: pa.Table) -> ExperimentMaker:
                 "precision": "fp32",
                 "dense_optimizer": {"kind": "adamw", "lr": 0.01},
             },
-            "evaluation": {"num_resamples": 0},
+            "evaluation": {"num_resamples": 0, "baselines": []},
             "tracking": {"kind": "none"},
         }
         return config_from_dict(ExperimentConfig, values, overrides=overrides)

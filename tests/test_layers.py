@@ -37,6 +37,8 @@ DOORS = {
     "mlflow": ("recmoe/tracking/", "recmoe/registry/"),
     "ray": ("pipelines/", "serving/ray_app.py"),
     "fastapi": ("serving/",),
+    "lightgbm": ("recmoe/baselines/",),
+    "sklearn": ("recmoe/baselines/",),
     "torchrec": ("recmoe/embeddings/", "recmoe/training/checkpoint.py", "recmoe/export/unshard.py"),
     "fbgemm_gpu": ("recmoe/embeddings/", "recmoe/training/checkpoint.py", "recmoe/export/unshard.py"),
 }

@@ -45,3 +45,4 @@ Workers = Annotated[
         "default. RAY_ADDRESS names a cluster."
     ),
 ]
+ShowAll = Annotated[bool, typer.Option("--all", help="Print every number, not one line per task.")]

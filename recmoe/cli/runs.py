@@ -19,6 +19,7 @@ from recmoe.cli.options import (
     Resume,
     RunDir,
     Score,
+    ShowAll,
     Strict,
     WarmStartFrom,
     Workers,
@@ -62,6 +63,7 @@ def train(
     warm_start: WarmStartFrom = None,
     registry: RegistryUri = None,
     strict: Strict = False,
+    show_all: ShowAll = False,
     as_json: Json = False,
 ) -> None:
     """Train, evaluate and bundle an experiment.
@@ -69,6 +71,7 @@ def train(
     Ctrl-C and SIGTERM save a checkpoint and stop; the same command with --resume goes on from there.
     """
     from recmoe.experiment import load_experiment
+    from recmoe.runs.about import checkpoint_in_words
     from recmoe.runs.train import train_here, train_run
     from recmoe.runs.warm_start import find_warm_start
 
@@ -95,8 +98,9 @@ def train(
     if not as_json:
         _print_warm_start(result.folder.warm_start_report())
         if result.report is not None:
-            _print_report(result.report, slices=False)
-            print(f"\nreport   {result.folder.page}")
+            _print_report(result.report, slices=False, is_long=show_all)
+            print(f"\ntest     checkpoint of {checkpoint_in_words(state)}")
+            print(f"report   {result.folder.page}")
         for split, told in state.get("skipped", {}).items():
             print(f"skipped  {split}: {told}")
         print(f"bundle   {result.folder.bundle}")
@@ -113,22 +117,34 @@ def evaluate(
     ] = None,
     target: Annotated[Path, typer.Option("--to", help="Folder for report.json and report.html.")] = Path("evaluation"),
     slices: Annotated[bool, typer.Option("--slices", help="Print the metrics of every slice too.")] = False,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Train simple models on the training split and compare with them.")
+    ] = False,
     registry: RegistryUri = None,
+    show_all: ShowAll = False,
     as_json: Json = False,
 ) -> None:
-    """Measure a model: task × space × metric × slice, with 95 % intervals."""
+    """Measure a model: task × space × metric × slice, with 95 % intervals.
+
+    Baselines of the run are shown where the rows are those of its report; --baselines computes them for any rows.
+    """
     from recmoe.runs.evaluation import evaluate_bundle
 
     bundle = load_ranker(model, registry_uri=registry).bundle
     with tempfile.TemporaryDirectory(prefix="recmoe-") as folder:
         evaluation = evaluate_bundle(
-            bundle, split=split.value, paths=data or [], overrides=overrides or [], cache_dir=Path(folder)
+            bundle,
+            split=split.value,
+            paths=data or [],
+            overrides=overrides or [],
+            cache_dir=Path(folder),
+            with_baselines=baselines,
         )
     values, page = evaluation.write(target)
     if as_json:
         print(values.read_text())
     else:
-        _print_report(evaluation.report, slices=slices)
+        _print_report(evaluation.report, slices=slices, is_long=show_all)
         print(f"\nwrote {values} and {page}")
 
 
@@ -190,11 +206,23 @@ def _print_warm_start(report: dict[str, Any] | None) -> None:
     print()
 
 
-def _print_report(report: "Report", *, slices: bool = False) -> None:
+def _print_report(report: "Report", *, slices: bool, is_long: bool) -> None:
+    """A line per task beside its baselines, or every number; then what to worry about."""
     from rich.console import Console
 
+    from recmoe.evaluation.baselines import TITLES
+    from recmoe.evaluation.summary_table import summary_table
     from recmoe.evaluation.tables import report_table
 
     console = Console()
     # Away from a terminal rich would wrap at 80 columns.
-    Console(width=console.width if console.is_terminal else 160).print(report_table(report, slices=slices))
+    console = Console(width=console.width if console.is_terminal else 160)
+    console.print(report_table(report, slices=slices) if is_long or slices else summary_table(report))
+    if report.baselines is None:
+        return
+    for text in report.baselines.warnings:
+        print(f"warning  {text}")
+    for kind, reason in report.baselines.missing.items():
+        print(f"without  {TITLES[kind]}: {reason}")
+    for note in report.baselines.notes:
+        print(f"note     {note}")

@@ -56,18 +56,32 @@ def intervals(
     Returns:
         (low, high) over the resamples in which the metric is defined; None where those are fewer than half.
     """
+    values = resampled(metrics, num_rows=num_rows, groups_N=groups_N, num_resamples=num_resamples, seed=seed)
+    return {name: percentiles(values_R) for name, values_R in values.items()}
+
+
+def resampled(
+    metrics: Mapping[str, Metric],
+    *,
+    num_rows: int,
+    groups_N: NDArray[np.int64] | None,
+    num_resamples: int,
+    seed: int,
+) -> dict[str, FloatArray]:
+    """values_R of each metric, all from the same resamples; none without rows."""
     if num_rows == 0 or num_resamples == 0:
-        return dict.fromkeys(metrics)
+        return {name: np.empty(0) for name in metrics}
     values: dict[str, list[FloatArray]] = {name: [] for name in metrics}
     for counts_RN in draw_counts(num_rows=num_rows, groups_N=groups_N, num_resamples=num_resamples, seed=seed):
         for name, metric in metrics.items():
             values[name].append(metric.compute(counts_RN).values_R)
-    return {name: _percentiles(np.concatenate(chunks)) for name, chunks in values.items()}
+    return {name: np.concatenate(chunks) for name, chunks in values.items()}
 
 
-def _percentiles(values_R: FloatArray) -> tuple[float, float] | None:
+def percentiles(values_R: FloatArray) -> tuple[float, float] | None:
+    """95 % of the resamples in which a metric is defined; None where those are fewer than half, or there are none."""
     defined = values_R[np.isfinite(values_R)]
-    if len(defined) * 2 < len(values_R):
+    if len(defined) == 0 or len(defined) * 2 < len(values_R):
         return None
     low, high = np.percentile(defined, [2.5, 97.5])
     return float(low), float(high)

@@ -11,6 +11,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from recmoe.config import Config
 from recmoe.errors import EvaluationError
+from recmoe.evaluation.baselines import BaselineKind
 from recmoe.evaluation.bootstrap import intervals
 from recmoe.evaluation.metrics import METRIC_KINDS, MetricConfig
 from recmoe.evaluation.metrics.metric import Metric, MetricValue
@@ -34,6 +35,8 @@ class EvaluationConfig(Config):
     """Raw columns; every metric is also given for the rows of each of their values."""
     max_slice_values: PositiveInt = 20
     """Values per slice column, the most frequent ones; the others are taken together."""
+    baselines: tuple[BaselineKind, ...] = ("logistic_regression", "boosted_trees")
+    """Simple models to set beside the model, trained on the same split; [] for none."""
     num_resamples: NonNegativeInt = 200
     """Bootstrap resamples for the 95 % intervals; 0 leaves the intervals out."""
     seed: NonNegativeInt = 0

@@ -3,19 +3,29 @@
 # N rows
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from recmoe.evaluation.baselines import TITLES, Baselines, Comparison, in_words
 from recmoe.evaluation.metrics import METRIC_KINDS
 from recmoe.evaluation.metrics.metric import FloatArray
-from recmoe.evaluation.plots import gain_plot, gate_plot, reliability_plot, roc_plot, score_plot, value_plot
+from recmoe.evaluation.plots import (
+    beside_plot,
+    gain_plot,
+    gate_plot,
+    reliability_plot,
+    roc_plot,
+    score_plot,
+    value_plot,
+)
 from recmoe.evaluation.predictions import Predictions
-from recmoe.evaluation.report import MetricRow, Report
-from recmoe.evaluation.tables import format_groups, format_interval, format_number
+from recmoe.evaluation.report import MetricRow, Report, metric_name
+from recmoe.evaluation.summary_table import verdict_in_words
+from recmoe.evaluation.tables import baseline_cells, format_groups, format_interval, format_number
 from recmoe.moe.balance import ExpertUsage
 
 
@@ -53,25 +63,54 @@ def write_report_page(
     path: Path,
     *,
     title: str = "Evaluation",
+    about: Mapping[str, str] | None = None,
 ) -> None:
     """Write the page; an existing file is replaced.
 
     Args:
         report: from ``evaluate`` on the same predictions.
+        about: where the numbers come from, such as {"architecture": "mmoe"}.
         gate_uses: how the gates of each level used the experts, over the same rows; none for a model without gates.
     """
     environment = Environment(
         loader=PackageLoader("recmoe.evaluation", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"number": format_number, "interval": format_interval, "groups": format_groups}
+    environment.globals |= {"cells": baseline_cells, "titles": TITLES}
+    environment.filters |= {
+        "in_words": in_words,
+        "number": format_number,
+        "interval": format_interval,
+        "groups": format_groups,
+    }
     text = environment.get_template("page.html").render(
         title=title,
+        about=about or {},
         report=report,
+        baselines=report.baselines or Baselines(),
+        beside=_beside(report),
         sections=[_section(report, predictions, task) for task in predictions.task_names],
         gates=[_gate(usage) for usage in gate_uses],
         glossary=_glossary(report),
     )
     path.write_text(text, encoding="utf-8")
+
+
+def _beside(report: Report) -> list[tuple[str, str, str | None, str]]:
+    """Per task: the name of its main number, a verdict in words, a picture of it beside the baselines, its class."""
+    if report.baselines is None:
+        return []
+    by_task: dict[str, list[Comparison]] = {}
+    for comparison in report.baselines.comparisons:
+        by_task.setdefault(comparison.task, []).append(comparison)
+    return [
+        (
+            metric_name(task, found[0].metric, found[0].space),
+            verdict_in_words(found),
+            _data_uri(beside_plot(found)) if found[0].model.value is not None else None,
+            "worse" if any(one.verdict == "worse" for one in found) else "",
+        )
+        for task, found in by_task.items()
+    ]
 
 
 def _section(report: Report, predictions: Predictions, task: str) -> TaskSection:

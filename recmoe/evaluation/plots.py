@@ -3,7 +3,7 @@
 # N rows, G gates, E experts
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -11,8 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
+from recmoe.evaluation.baselines import Comparison, title
 from recmoe.evaluation.curves import gain_curve, reliability_bins, roc_curve
 from recmoe.evaluation.metrics.metric import FloatArray
 from recmoe.moe.balance import ExpertUsage
@@ -21,6 +22,8 @@ BLUE, ORANGE, GREY, INK = "#2563a8", "#d9762b", "#b4bac4", "#2a2f3a"
 
 PLOT_SIZE = (3.6, 3.0)
 """Width and height in inches."""
+
+BESIDE_SIZE = (3.6, 1.7)
 
 STYLE: dict[str, Any] = {
     "font.size": 9,
@@ -38,6 +41,34 @@ STYLE: dict[str, Any] = {
     # Without a salt the ids inside an SVG are random, and the same report would not give the same page.
     "svg.hashsalt": "recmoe",
 }
+
+
+def beside_plot(comparisons: Sequence[Comparison]) -> str:
+    """The main number of a task: model above baselines, each with its interval."""
+
+    def draw(axes: Axes) -> None:
+        named = [("model", comparisons[0].model)]
+        named += [(title(one.kind, one.metric), one.baseline) for one in comparisons]
+        for place, (name, estimate) in enumerate(named):
+            if estimate.value is None:
+                continue
+            low = estimate.value if estimate.low is None else estimate.low
+            high = estimate.value if estimate.high is None else estimate.high
+            color = BLUE if name == "model" else GREY
+            axes.plot([low, high], [place, place], color=color, linewidth=2, solid_capstyle="round")
+            axes.plot([estimate.value], [place], "o", color=color, markersize=6)
+            axes.annotate(
+                f"{estimate.value:.3f}" if abs(estimate.value) < 1000 else f"{estimate.value:,.0f}",
+                (estimate.value, place), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8, color=INK,
+            )  # fmt: skip
+        axes.set_yticks(range(len(named)), [name for name, _ in named])
+        axes.set_ylim(len(named) - 0.4, -0.6)
+        axes.margins(x=0.15)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(comparisons[0].metric.upper())
+
+    return _svg(draw, size=BESIDE_SIZE)
 
 
 def roc_plot(scores_N: FloatArray, labels_N: FloatArray) -> str:
@@ -85,7 +116,7 @@ def reliability_plot(scores_N: FloatArray, labels_N: FloatArray, *, is_binary: b
             _plain_log_ticks(axes.xaxis, low, high)
             _plain_log_ticks(axes.yaxis, low, high)
         axes.set(xlim=(low, high), ylim=(low, high), xlabel="mean prediction", ylabel="mean label")
-        axes.legend(loc="upper left")
+        axes.legend(loc="best")
 
     # Values may have long tick labels; the rates of a binary label fit the fixed margins.
     return _svg(draw, size=None if is_binary else PLOT_SIZE)
@@ -141,6 +172,7 @@ def value_plot(scores_N: FloatArray, labels_N: FloatArray) -> str:
             _histogram(axes, values.clip(*edges[[0, -1]]), edges, color=color, label=name)
         axes.set(xlabel="value (the extremes in the outer bars)", ylabel="share of rows")
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.margins(y=0.25)
         axes.legend(loc="upper right")
 
     return _svg(draw, size=PLOT_SIZE)

@@ -3,7 +3,7 @@
 # N rows, T tasks
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,17 @@ class Predictions:
                 "the model has diverged: lower the learning rate, or look for extreme values among the features"
             )
         return scores, labels
+
+    def take(self, rows: NDArray[np.int64]) -> "Predictions":
+        """Some of the rows, by number."""
+        return replace(
+            self,
+            predictions_NT=self.predictions_NT[rows],
+            labels_NT=self.labels_NT[rows],
+            weights_NT=self.weights_NT[rows],
+            groups_N=None if self.groups_N is None else self.groups_N[rows],
+            slices={name: column[rows] for name, column in self.slices.items()},
+        )
 
     @classmethod
     def concatenate(cls, parts: Sequence["Predictions"]) -> "Predictions":

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 
 from recmoe.errors import EvaluationError
+from recmoe.evaluation.baselines import Baselines
 
 FORMAT = 1
 
@@ -59,6 +60,8 @@ class Report:
     """Rows of the split, whatever space they are in."""
     num_resamples: int
     """Bootstrap resamples behind the intervals; 0 where there are none."""
+    baselines: Baselines | None = None
+    """Simple models over the same rows; None where none were computed."""
 
     def row(self, name: str) -> MetricRow:
         """A row by name: ``cvr.auc[click]``, or ``cvr.auc[click, device=phone]``.
@@ -94,6 +97,7 @@ class Report:
             "num_rows": self.num_rows,
             "num_resamples": self.num_resamples,
             "rows": [asdict(row) for row in self.rows],
+            **({} if self.baselines is None else {"baselines": self.baselines.to_json()}),
         }
         return json.dumps(document, indent=1, allow_nan=False)
 
@@ -115,6 +119,7 @@ class Report:
                 rows=tuple(_row(values) for values in document["rows"]),
                 num_rows=int(document["num_rows"]),
                 num_resamples=int(document["num_resamples"]),
+                baselines=Baselines.from_json(document["baselines"]) if "baselines" in document else None,
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise EvaluationError(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from rich.table import Table
 from rich.text import Text
 
+from recmoe.evaluation.baselines import TITLES, Baselines, Estimate
 from recmoe.evaluation.metrics import metric_best
 from recmoe.evaluation.report import MetricRow, Report
 
@@ -17,6 +18,7 @@ def report_table(report: Report, *, slices: bool = True) -> Table:
     rows = [row for row in report.rows if slices or row.slice is None]
     has_slices = any(row.slice is not None for row in rows)
     has_groups = any(row.num_groups_used is not None for row in rows)
+    baselines = report.baselines or Baselines()
     headers = [
         "task",
         "space",
@@ -24,13 +26,15 @@ def report_table(report: Report, *, slices: bool = True) -> Table:
         "metric",
         "value",
         "95 % interval",
+        *(TITLES[kind] for kind in baselines.values),
+        *(["random order"] if baselines.chance else []),
         "rows",
         "positive",
     ]
     headers += ["groups"] if has_groups else []
     table = Table(box=None, pad_edge=False, header_style="bold")
     for header in headers:
-        is_number = header in ("value", "rows", "positive", "groups")
+        is_number = header not in ("task", "space", "slice", "metric", "95 % interval")
         table.add_column(header, justify="right" if is_number else "left", no_wrap=header != "95 % interval")
     before: MetricRow | None = None
     for row in rows:
@@ -38,6 +42,7 @@ def report_table(report: Report, *, slices: bool = True) -> Table:
             table.add_section()
         cells = [row.task, row.space, *([row.slice or "all rows"] if has_slices else []), row.metric]
         cells += [format_number(row.value), format_interval(row) or (f"({row.reason})" if row.reason else "")]
+        cells += [format_number(value) if row.slice is None else "" for value in baseline_cells(baselines, row)]
         cells += [f"{row.num_rows:,}", "" if row.num_positive is None else f"{row.num_positive:,}"]
         if has_groups:
             cells.append(format_groups(row))
@@ -85,6 +90,12 @@ def compare_table(
     for label, values in (rows or {}).items():
         table.add_row(Text(label), *(Text(values.get(name, "")) for name in (*reports, *columns)))
     return table
+
+
+def baseline_cells(baselines: Baselines, row: MetricRow) -> list[float | None]:
+    """What the baselines reach where a row stands; last what a random order gives, where any row has that."""
+    cells = [values.get(row.name, Estimate(None)).value for values in baselines.values.values()]
+    return [*cells, baselines.chance.get(row.name)] if baselines.chance else cells
 
 
 def format_number(value: float | None) -> str:

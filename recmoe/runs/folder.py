@@ -25,6 +25,7 @@ class RunFolder:
     warm_start.json  what was carried over from an earlier model, where the run goes on from one
     checkpoints/     the newest ones and the best
     metrics.jsonl    a line per logged step and validation
+    baselines.json   what simple models reach on the test split; baselines.npz holds their predictions
     report.json      metrics of the test split; report.html shows them
     bundle/          the model as it is served
     cache/           CSV files as Parquet, encoded rows while the run needs them
@@ -43,6 +44,7 @@ class RunFolder:
         self.facts = root / "facts.json"
         self.checkpoints = root / "checkpoints"
         self.metrics = root / "metrics.jsonl"
+        self.baselines = root / "baselines.json"
         self.report = root / "report.json"
         self.page = root / "report.html"
         self.bundle = root / "bundle"
@@ -113,6 +115,7 @@ class RunFolder:
 # What may change between a run and its continuation without changing its numbers.
 FREE_KEYS = (
     "tracking",
+    "evaluation.baselines",
     "data.cache_dir",
     "data.encoded_cache",
     "data.memory_gb",

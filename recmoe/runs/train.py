@@ -16,6 +16,7 @@ from recmoe.experiment import ExperimentConfig
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.growth.carry import check_widths
 from recmoe.growth.earlier import EarlierModel, WarmStart
+from recmoe.runs.baselines import keep_baselines
 from recmoe.runs.encoded import has_index, keep_splits
 from recmoe.runs.encoder import ReadHere, Reading
 from recmoe.runs.facts import learn_facts
@@ -89,8 +90,9 @@ def train_run(
     folder.update_state(status="running", tracking_run_id=tracker.run_id)
     try:
         tracker.log_config(dump_config(config))
-        prepare(config, folder, is_quiet=is_quiet)
+        encoder = prepare(config, folder, is_quiet=is_quiet)
         warn_of_leaks(config, folder, is_strict=is_strict)
+        keep_baselines(config, folder, encoder, is_quiet=is_quiet)
         tracker.log_metrics(_id_updates(folder), step=0)
         with CurveFollower(
             folder.metrics,
@@ -210,10 +212,18 @@ def _record(folder: RunFolder, tracker: Tracker) -> None:
     tracker.log_file(folder.plan)
     tracker.log_file(folder.leaks)
     if folder.report.exists():
-        values = Report.from_json(folder.report.read_text()).values()
-        tracker.log_metrics(
-            _tracked({f"test/{name}": value for name, value in values.items()}), step=folder.state["step"]
-        )
+        report = Report.from_json(folder.report.read_text())
+        values = report.values()
+        tracked = {f"test/{name}": value for name, value in values.items()}
+        if report.baselines is not None:
+            tracked |= {
+                f"baseline/{kind}/{name}": one.value
+                for kind, estimates in report.baselines.values.items()
+                for name, one in estimates.items()
+                if one.value is not None
+            }
+            tracker.log_file(folder.baselines)
+        tracker.log_metrics(_tracked(tracked), step=folder.state["step"])
         tracker.log_file(folder.report)
         tracker.log_file(folder.page)
     tracker.set_tags({"recmoe.bundle": str(folder.bundle.resolve())})

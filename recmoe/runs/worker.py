@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 
 import torch
 
@@ -26,6 +27,8 @@ from recmoe.growth.carry import carry_over
 from recmoe.growth.dense_names import name_dense
 from recmoe.growth.earlier import WarmStart
 from recmoe.model import MultiTaskRanker, TrainingModel, build_model
+from recmoe.runs.about import about_run
+from recmoe.runs.baselines import set_beside
 from recmoe.runs.facts import RunFacts
 from recmoe.runs.folder import RunFolder, write_atomically
 from recmoe.runs.splits import Splits
@@ -183,9 +186,15 @@ class _Job:
         scored = self._score("test", self.config.evaluation)
         if self.runtime.is_main:
             report = evaluate(scored.predictions, config=self.config.evaluation)
+            report = replace(report, baselines=set_beside(scored.predictions, self.folder, self.config.evaluation))
             write_atomically(self.folder.report, report.to_json())
             write_report_page(
-                report, scored.predictions, scored.usages, self.folder.page, title=f"{self.config.name}: test split"
+                report,
+                scored.predictions,
+                scored.usages,
+                self.folder.page,
+                title=f"{self.config.name}: test split",
+                about=about_run(self.config, self.folder),
             )
 
     def write_bundle(self) -> None:

@@ -23,6 +23,7 @@ TINY = (
     "tables.backend=plain",
     "tracking.kind=none",
     "evaluation.num_resamples=0",
+    "evaluation.baselines=[]",
     "data.test=[]",
 )
 

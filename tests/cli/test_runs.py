@@ -33,6 +33,7 @@ SMALL = (
     "tables.backend=plain",
     "model.architecture={kind: mmoe, num_experts: 2, expert_hidden: [16]}",
     "evaluation.num_resamples=20",
+    "evaluation.baselines=[]",
     "tracking.system_metrics=false",
 )
 TIMEOUT_S = 300
@@ -136,6 +137,18 @@ def test_evaluation_repeats_the_report_of_the_training(folder: Path) -> None:
         [row["value"] for row in trained["rows"]], nan_ok=True
     )
     assert "<html" in (folder / "again/report.html").read_text()
+
+
+def test_evaluation_prints_a_line_per_task_beside_baselines_and_every_number_when_asked(folder: Path) -> None:
+    fewer = ("evaluate", "runs/first", "evaluation.baselines=[logistic_regression]", "--baselines", "--to", "beside")
+
+    short, _ = recmoe(folder, *fewer)
+    long, _ = recmoe(folder, *fewer, "--all")
+
+    assert "logistic regression" in short
+    assert len(re.findall(r"^(?:ctr|cvr|ctcvr|watch)\.", short, re.MULTILINE)) == 4
+    assert "logloss" not in short
+    assert "logloss" in long
 
 
 def test_evaluation_of_other_files_takes_overrides(folder: Path) -> None:

@@ -42,6 +42,7 @@ SMALL = (
     "training.early_stopping=null",
     "model.architecture={kind: shared_bottom, hidden: [8]}",
     "evaluation.num_resamples=0",
+    "evaluation.baselines=[]",
     "evaluation.slices=[]",
     "tracking={kind: none}",
 )

@@ -39,6 +39,7 @@ SMALL = (
     "training.checkpoint_every=10",
     "model.architecture={kind: mmoe, num_experts: 2, expert_hidden: [16], dropout: 0.1}",
     "evaluation.num_resamples=0",
+    "evaluation.baselines=[]",
     "evaluation.slices=[]",
     "tracking={kind: none}",
 )

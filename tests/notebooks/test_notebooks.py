@@ -22,6 +22,7 @@ SMALL = (
     "tables.backend=plain",
     "model.architecture={kind: ple, num_levels: 2, num_shared_experts: 1, num_task_experts: 1, expert_hidden: [16]}",
     "evaluation.num_resamples=20",
+    "evaluation.baselines=[]",
     "tracking={kind: none}",
 )
 

@@ -50,6 +50,7 @@ QUICK = (
     "training.early_stopping=null",
     "tables.backend=torchrec",
     "evaluation.num_resamples=0",
+    "evaluation.baselines=[]",
     "evaluation.slices=[]",
     "tracking={kind: none}",
 )

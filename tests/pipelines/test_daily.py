@@ -66,7 +66,7 @@ def experiment(train: Path, *overrides: str) -> ExperimentConfig:
             "model": {"architecture": {"kind": "shared_bottom", "hidden": [16]}, "towers": {"hidden": []}},
             "tables": {"backend": "plain", "optimizer": {"kind": "rowwise_adagrad", "lr": 0.1}, "init_std": 0.1},
             "training": {"batch_size": 64, "device": "cpu", "precision": "fp32", "epochs": 2},
-            "evaluation": {"num_resamples": 0},
+            "evaluation": {"num_resamples": 0, "baselines": []},
             "tracking": {"kind": "none"},
         },
         overrides=overrides,

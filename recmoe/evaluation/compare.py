@@ -1,0 +1,94 @@
+"""compare(): a model against baselines over the same rows, by paired resamples."""
+
+# N rows, T tasks, R resamples
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recmoe.evaluation.baselines import BaselineKind, Comparison, Estimate, verdict
+from recmoe.evaluation.bootstrap import percentiles, resampled
+from recmoe.evaluation.evaluate import EvaluationConfig, evaluate
+from recmoe.evaluation.metrics.auc import AucConfig
+from recmoe.evaluation.metrics.metric import FloatArray, Metric
+from recmoe.evaluation.metrics.rmse import RmseConfig
+from recmoe.evaluation.predictions import Predictions
+
+MODEL = "model"
+
+
+def compare(
+    predictions: Predictions,
+    baselines_NT: Mapping[BaselineKind, NDArray[np.floating[Any]]],
+    *,
+    config: EvaluationConfig,
+) -> tuple[Comparison, ...]:
+    """A model against each baseline, for every task: AUC of probabilities, RMSE of values.
+
+    Every resample draws the same rows (or lists) for both, so that the difference is known better than either.
+
+    Args:
+        predictions: of the model.
+        baselines_NT: the baselines' predictions of the same rows and tasks.
+        config: number of resamples and seed.
+    """
+    found = []
+    for task in predictions.task_names:
+        column = predictions.task_names.index(task)
+        mask_N = predictions.in_space(task)
+        scores, labels = predictions.of_task(task)
+        groups = None if predictions.groups_N is None else predictions.groups_N[mask_N]
+        kind = AucConfig() if predictions.kinds[task] == "binary" else RmseConfig()
+        states: dict[str, Metric] = {name: kind.build() for name in (MODEL, *baselines_NT)}
+        states[MODEL].update(scores, labels, groups)
+        for name, values_NT in baselines_NT.items():
+            states[name].update(values_NT[mask_N, column], labels, groups)
+        values_R = resampled(
+            states, num_rows=len(labels), groups_N=groups, num_resamples=config.num_resamples, seed=config.seed
+        )
+        sign = 1.0 if kind.best == "highest" else -1.0
+        model, model_R = states[MODEL].compute().values_R[0], values_R[MODEL]
+        for name in baselines_NT:
+            baseline = states[name].compute().values_R[0]
+            advantage = _estimate(sign * (model - baseline), sign * (model_R - values_R[name]))
+            found.append(
+                Comparison(
+                    task=task,
+                    space=predictions.spaces[task],
+                    metric=kind.name,
+                    kind=name,
+                    model=_estimate(model, model_R),
+                    baseline=_estimate(baseline, values_R[name]),
+                    advantage=advantage,
+                    verdict=verdict(advantage),
+                )
+            )
+    return tuple(found)
+
+
+def baseline_values(predictions: Predictions, *, config: EvaluationConfig) -> dict[str, Estimate]:
+    """All numbers of a baseline, by name, as ``evaluate`` measures a model; slices left out."""
+    report = evaluate(predictions, config=config.model_copy(update={"slices": ()}))
+    return {row.name: Estimate(row.value, row.low, row.high) for row in report.rows}
+
+
+def chance_values(predictions: Predictions, *, config: EvaluationConfig) -> dict[str, float]:
+    """What a random order of each list gives, by name: the expectation over all orders."""
+    if predictions.groups_N is None:
+        return {}
+    # Ties are measured by expectation, so equal scores stand for all orders.
+    level = replace(predictions, predictions_NT=np.full_like(predictions.predictions_NT, 0.5), slices={})
+    asked = [metric for metric in config.metrics_for("binary", has_groups=True) if metric.needs_groups]
+    report = evaluate(
+        level, config=config.model_copy(update={"metrics": tuple(asked), "num_resamples": 0, "slices": ()})
+    )
+    return report.values()
+
+
+def _estimate(value: float, values_R: FloatArray) -> Estimate:
+    bounds = percentiles(values_R) if len(values_R) else None
+    low, high = (None, None) if bounds is None or not np.isfinite(value) else bounds
+    return Estimate(float(value) if np.isfinite(value) else None, low, high)
