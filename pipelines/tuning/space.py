@@ -57,6 +57,21 @@ class Space:
         """The config's own values of the keys that are searched."""
         return self.draw(base, lambda _key, _dimension, current: current)
 
+    def changes(self, base: ExperimentConfig, values: Values) -> dict[str, Any]:
+        """Those of a trial's values that the config has not."""
+        own = self.own_values(base)
+        return {key: value for key, value in values.items() if key not in own or own[key] != value}
+
+    def names(self) -> dict[str, str]:
+        """A short name for each key: as much of its end as no other key has."""
+        names = {}
+        for key in self.dimensions:
+            parts = key.split(".")
+            ends = [".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1)]
+            others = [other for other in self.dimensions if other != key]
+            names[key] = next(end for end in ends if not any(f".{other}".endswith(f".{end}") for other in others))
+        return names
+
     def holds(self, values: Values) -> bool:
         """Whether a search could draw these values."""
         return all(key in self.dimensions and holds(self.dimensions[key], value) for key, value in values.items())
@@ -129,6 +144,11 @@ def _dimension(key: str, entry: Any, place: str) -> Dimension:
         raise ConfigError(f"{place}  {key}: {entry!r} is no range; write it like {_EXAMPLE}, or {{choices: [1, 2]}}")
     kind: type[Range] | type[Choices] = Choices if "choices" in entry else Range
     return config_from_dict(kind, entry, source=f"{place}  {key}")
+
+
+def show_value(value: Any) -> str:
+    """A value for people: of a drawn number three digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def changed(base: ExperimentConfig, values: Values, *, source: str = "search space") -> ExperimentConfig:

@@ -1,0 +1,1 @@
+def write_tune_page(*a): pass
