@@ -58,9 +58,15 @@ class Space:
         return self.draw(base, lambda _key, _dimension, current: current)
 
     def changes(self, base: ExperimentConfig, values: Values) -> dict[str, Any]:
-        """Those of a trial's values that the config has not."""
-        own = self.own_values(base)
-        return {key: value for key, value in values.items() if key not in own or own[key] != value}
+        """Those of a trial's values that the config has not, or would not have once the others are in it."""
+        changes: dict[str, Any] = {}
+        config = base
+        for key in sorted(values, key=list(self.dimensions).index):
+            if look_up(config, key) != (True, values[key]):
+                changes[key] = values[key]
+                if _is_structural(key, self.dimensions[key]):
+                    config = changed(base, changes)
+        return changes
 
     def names(self) -> dict[str, str]:
         """A short name for each key: as much of its end as no other key has."""

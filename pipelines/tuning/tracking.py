@@ -6,7 +6,7 @@ from pipelines.tuning.folder import TrialRecord, TuneFolder
 from recmoe.config import dump_config
 from recmoe.experiment import ExperimentConfig
 from recmoe.runs.source import RUNS
-from recmoe.tracking.tracker import Tracker, TrackingConfig, metric_name
+from recmoe.tracking.tracker import Status, Tracker, TrackingConfig, metric_name
 
 
 class TuneTracking:
@@ -59,9 +59,11 @@ class TuneTracking:
         if best is not None and best.score is not None:
             self._whole.log_metrics({"best_score": best.score}, step=number)
 
-    def finish(self, folder: TuneFolder, *, is_interrupted: bool) -> None:
+    def finish(self, folder: TuneFolder, status: Status) -> None:
         """The call is over: what it has made goes where the search is recorded."""
         for path in (folder.best, folder.page, folder.records_file):
             if path.exists():
                 self._whole.log_file(path)
-        self._whole.finish("killed" if is_interrupted else "finished")
+        for tracker in self._trials.values():
+            tracker.finish("killed")
+        self._whole.finish(status)

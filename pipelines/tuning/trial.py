@@ -80,9 +80,7 @@ class TrialFolder(RunFolder):
         self.num_reported += 1
         # As text: Ray would take the names of metrics apart.
         told = json.dumps({name: value for name, value in values.items() if name.startswith("val/")})
-        tune.report(
-            {"validation": self.num_reported, "step": step, "score": score, "best": self._best, "values": told}
-        )
+        tune.report({"validation": self.num_reported, "step": step, "score": score, "best": self._best, "values": told})
 
 
 def run_trial(settings: dict[str, Any]) -> None:
@@ -92,7 +90,7 @@ def run_trial(settings: dict[str, Any]) -> None:
         settings: ``root`` of the search, ``number`` of the trial, its ``values`` as JSON, ``num_threads``.
 
     Raises:
-        RecmoeError: as training raises it; the message is kept in the trial's folder.
+        Exception: as training raises it; the message is kept in the trial's folder.
     """
     import torch
 
@@ -113,7 +111,8 @@ def run_trial(settings: dict[str, Any]) -> None:
         run_worker(config, folder, runtime=runtime, stop=StopSignal(), is_trial=True)
         if not folder.num_reported:
             raise TrainingError(f"{folder.root}: {Score.of(base).metric} is not defined on the validation split")
-    except RecmoeError as error:
+    except Exception as error:
         folder.root.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder.root / FAILURE_FILE, str(error))
+        told = str(error) if isinstance(error, RecmoeError) else f"{type(error).__name__}: {error}"
+        write_atomically(folder.root / FAILURE_FILE, told)
         raise

@@ -80,9 +80,7 @@ class TrackingConfig(Config):
     timeout_s: PositiveFloat = 10.0
     """Seconds a server may take to answer before the run is refused."""
 
-    def build(
-        self, *, run_name: str, folder: Path, run_id: str | None = None, parent_id: str | None = None
-    ) -> Tracker:
+    def build(self, *, run_name: str, folder: Path, run_id: str | None = None, parent_id: str | None = None) -> Tracker:
         """Start a run, or go on with ``run_id``.
 
         Args:
