@@ -94,19 +94,19 @@ class TuneFolder:
         """Keep where the search is recorded."""
         self._write({**self._read(), "tracking_run_id": tracking_run_id})
 
-    def check_rows(self, train_files: Any) -> None:
-        """Remember which training files the search compares on, or check that they are still those.
+    def check_rows(self, files: Sequence[str]) -> None:
+        """Remember the identity of the files that the search compares on, or check that they are still those.
 
         Raises:
             TrainingError: they have changed since.
         """
         told = self._read()
-        if told.get("train_files", train_files) != train_files:
+        if told.get("files", list(files)) != list(files):
             raise TrainingError(
-                f"{self.root}: the training files have changed since the search began, and scores before and after "
-                "cannot be compared; put them back as they were, or choose another --to"
+                f"{self.root}: the files of train or validation have changed since the search began, and scores before "
+                "and after cannot be compared; put them back as they were, or choose another --to"
             )
-        self._write({**told, "train_files": train_files})
+        self._write({**told, "files": list(files)})
 
     def records(self) -> list[TrialRecord]:
         """Trials that are over, in the order in which they ended; a line that a killed process left half is not.

@@ -15,8 +15,13 @@ from pipelines.tuning.space import Space, read_space
 from pipelines.tuning.starting_space import starting_space
 from pipelines.tuning.tracking import TuneTracking
 from pipelines.tuning.trial import prepared, trial_config
+from recmoe.data.loader import Split
 from recmoe.experiment import ExperimentConfig, load_experiment
-from recmoe.runs.folder import write_atomically
+from recmoe.runs.folder import RunFolder, write_atomically
+from recmoe.runs.splits import open_split
+
+COMPARED: tuple[Split, ...] = ("train", "validation")
+"""What scores depend on; the test split is not read."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,11 @@ def tune(
     is_interrupted = False
     tracking = None
     if len(folder.records()) < num_trials:
-        ready = prepared(trial_config(config, {}, folder.work.resolve()), folder.work, is_quiet=is_quiet)
-        folder.check_rows(ready.state["train_files"])
+        first = trial_config(config, {}, folder.work.resolve())
+        folder.check_rows(
+            [open_split(first, RunFolder(folder.work), split).identity for split in ("train", "validation")]
+        )
+        prepared(first, folder.work.resolve(), is_quiet=is_quiet)
         tracking = TuneTracking.start(config, folder)
         driver = TrialDriver(config, searched, folder, tracking, num_trials=num_trials, is_quiet=is_quiet)
         try:

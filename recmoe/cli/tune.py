@@ -2,6 +2,7 @@
 
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 from recmoe.cli.options import Config, Json, Overrides
 from recmoe.cli.output import print_columns, print_json
 from recmoe.cli.runs import INTERRUPTED
+from recmoe.errors import StackError
 
 if TYPE_CHECKING:
     from pipelines.tuning.tune import TuneResult
@@ -49,6 +51,8 @@ def tune(
     Trials are compared on the validation split; the test split is not read. Ctrl-C and SIGTERM lose the running
     trials alone; the same command with --resume goes on.
     """
+    if find_spec("optuna") is None:
+        raise StackError("optuna, which draws the trials, is not installed; pip install 'recmoe[tune]'")
     from pipelines.tuning.tune import tune as search
     from recmoe.experiment import load_experiment
 
