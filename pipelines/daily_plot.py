@@ -30,7 +30,12 @@ class PlottedDay(Protocol):
 
 def main_metrics(days: Sequence[PlottedDay]) -> list[str]:
     """Of each task in each of its spaces the metric that is shown first: AUC, else RMSE."""
-    names = dict.fromkeys(name for day in days for name in day.metrics)
+    return main_metrics_of([day.metrics for day in days])
+
+
+def main_metrics_of(measured: Sequence[Mapping[str, float]]) -> list[str]:
+    """The same, of values by metric."""
+    names = dict.fromkeys(name for values in measured for name in values)
     aucs = [name for name in names if ".auc[" in name]
     tasks = {name.split(".")[0] for name in aucs}
     return aucs + [name for name in names if ".rmse[" in name and name.split(".")[0] not in tasks]

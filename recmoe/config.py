@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from recmoe.config_source import Fault, Place, Source, config_error, join_key, merge
+from recmoe.config_source import Fault, Place, Source, config_error, join_key, keyed_source, merge
 from recmoe.config_yaml import display_name, read_file, read_overrides
 
 
@@ -47,9 +47,19 @@ def load_config(cls: type[C], path: Path | str, overrides: Sequence[str] = ()) -
 
 
 def config_from_dict(
-    cls: type[C], values: Mapping[str, Any], *, overrides: Sequence[str] = (), source: str = "config"
+    cls: type[C],
+    values: Mapping[str, Any],
+    *,
+    overrides: Sequence[str] = (),
+    changes: Mapping[str, Any] | None = None,
+    source: str = "config",
+    changes_from: str = "changes",
 ) -> C:
     """A config from a dictionary, such as the one ``dump_config`` made; ``source`` names it in errors.
+
+    Args:
+        overrides: ``key.path=value`` of a command line.
+        changes: values by key path, as a program has them; ``changes_from`` names them in errors.
 
     Raises:
         ConfigError: everything that is wrong, each with its key path.
@@ -57,6 +67,8 @@ def config_from_dict(
     read = Source(dict(values), {"": Place(source)})
     if overrides:
         read = merge(read, read_overrides(overrides))
+    if changes:
+        read = merge(read, keyed_source(changes, changes_from))
     return _validate(cls, read, main=source)
 
 

@@ -1,6 +1,6 @@
 """Source of a config: nested values, each with the place where it was written; merging of sources."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +71,29 @@ def config_error(faults: Sequence[Fault], main: str) -> ConfigError:
 def join_key(section: str, key: str | int) -> str:
     """Key path of a key in a section; the root section is empty."""
     return f"{section}.{key}" if section else str(key)
+
+
+def keyed_source(values: Mapping[str, Any], file: str) -> Source:
+    """Values by key path as one tree, all written in one place; a later key may lie inside an earlier one's value."""
+    place = Place(file)
+    source = Source({}, {"": place})
+    for key, value in values.items():
+        parts = key.split(".")
+        places = dict.fromkeys([".".join(parts[:depth]) for depth in range(len(parts))], place)
+        places |= dict.fromkeys(_keys_inside(value, key), place)
+        tree = value
+        for part in reversed(parts):
+            tree = {part: tree}
+        source = merge(source, Source(tree, places))
+    return source
+
+
+def _keys_inside(value: Any, key: str) -> Iterator[str]:
+    """Key paths of a value and of everything in it."""
+    yield key
+    parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for name, part in parts:
+        yield from _keys_inside(part, join_key(key, name))
 
 
 def merge(base: Source, over: Source) -> Source:

@@ -393,3 +393,18 @@ def test_config_cannot_be_changed() -> None:
 
     with pytest.raises(ValueError, match="frozen"):
         config.steps = 3  # type: ignore[misc]
+
+
+def test_config_from_values_takes_changes_by_key_path_in_their_order() -> None:
+    changes = {"model.gate.kind": "softmax", "model.gate": {"kind": "top_k", "k": 2}, "model.gate.k": 3}
+
+    config = config_from_dict(RunConfig, {"name": "a"}, changes=changes)
+
+    assert config.model.gate == TopKConfig(k=3)
+
+
+def test_wrong_change_names_where_it_comes_from() -> None:
+    with pytest.raises(ConfigError, match=r"^space\.yaml:3  model\.gate\.k: "):
+        config_from_dict(
+            RunConfig, {"name": "a"}, changes={"model.gate": {"kind": "top_k", "k": 0}}, changes_from="space.yaml:3"
+        )

@@ -36,6 +36,7 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 DOORS = {
     "mlflow": ("recmoe/tracking/", "recmoe/registry/"),
     "ray": ("pipelines/", "serving/ray_app.py"),
+    "optuna": ("pipelines/tuning/",),
     "fastapi": ("serving/",),
     "lightgbm": ("recmoe/baselines/",),
     "sklearn": ("recmoe/baselines/",),

@@ -22,6 +22,7 @@ from recmoe.cli.plan import plan
 from recmoe.cli.prepare import prepare
 from recmoe.cli.runs import evaluate, export, predict, train
 from recmoe.cli.serving import rank, serve
+from recmoe.cli.tune import tune
 from recmoe.errors import RecmoeError
 
 app = typer.Typer(
@@ -42,6 +43,7 @@ app.command(
 )(plan)
 app.command(epilog="Example: recmoe prepare configs/ple.yaml --run-dir runs/ple --workers 2 --memory 8GB")(prepare)
 app.command(epilog="Example: recmoe train configs/ple.yaml training.epochs=3 --run-dir runs/ple --workers 2")(train)
+app.command(epilog="Example: recmoe tune mylog/config.yaml --to tuning/first --trials 30 --time 20m")(tune)
 app.command(epilog="Example: recmoe daily configs/ple.yaml --days 'log/day=*' --run-dir runs/shop-daily")(daily)
 app.add_typer(checkpoint_app)
 app.command(epilog="Example: recmoe evaluate models:/shop@champion --data logs/today.parquet --to today")(evaluate)

@@ -159,19 +159,19 @@ def _plots(scores_N: FloatArray, labels_N: FloatArray, *, is_binary: bool) -> li
 
 
 def _plot(title: str, explanation: str, reason: str | None, draw: Callable[[], str]) -> Plot:
-    return Plot(title, explanation, None if reason else _data_uri(draw()), reason)
+    return Plot(title, explanation, None if reason else data_uri(draw()), reason)
 
 
 def _gate(usage: ExpertUsage) -> Plot:
     return Plot(
         title=f"Level {usage.level}",
         explanation=f"mean weight over {usage.num_rows:,} rows; rows sum to one",
-        image=_data_uri(gate_plot(usage)),
+        image=data_uri(gate_plot(usage)),
         is_wide=len(usage.experts) > 6,
     )
 
 
-def _data_uri(svg: str) -> str:
+def data_uri(svg: str) -> str:
     """An image of its own: ids inside one SVG cannot meet those of another."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 

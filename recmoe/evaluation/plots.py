@@ -82,7 +82,7 @@ def roc_plot(scores_N: FloatArray, labels_N: FloatArray) -> str:
         _unit_square(axes)
         axes.legend(loc="lower right")
 
-    return _svg(draw)
+    return draw_svg(draw)
 
 
 def reliability_plot(scores_N: FloatArray, labels_N: FloatArray, *, is_binary: bool) -> str:
@@ -119,7 +119,7 @@ def reliability_plot(scores_N: FloatArray, labels_N: FloatArray, *, is_binary: b
         axes.legend(loc="best")
 
     # Values may have long tick labels; the rates of a binary label fit the fixed margins.
-    return _svg(draw, size=None if is_binary else PLOT_SIZE)
+    return draw_svg(draw, size=None if is_binary else PLOT_SIZE)
 
 
 def gain_plot(scores_N: FloatArray, labels_N: FloatArray, *, of: str) -> str:
@@ -137,7 +137,7 @@ def gain_plot(scores_N: FloatArray, labels_N: FloatArray, *, of: str) -> str:
         _unit_square(axes)
         axes.legend(loc="lower right")
 
-    return _svg(draw)
+    return draw_svg(draw)
 
 
 def score_plot(scores_N: FloatArray, labels_N: FloatArray) -> str:
@@ -158,7 +158,7 @@ def score_plot(scores_N: FloatArray, labels_N: FloatArray) -> str:
         axes.margins(y=0.25)
         axes.legend(loc="upper right")
 
-    return _svg(draw)
+    return draw_svg(draw)
 
 
 def value_plot(scores_N: FloatArray, labels_N: FloatArray) -> str:
@@ -175,7 +175,7 @@ def value_plot(scores_N: FloatArray, labels_N: FloatArray) -> str:
         axes.margins(y=0.25)
         axes.legend(loc="upper right")
 
-    return _svg(draw, size=PLOT_SIZE)
+    return draw_svg(draw, size=PLOT_SIZE)
 
 
 def gate_plot(usage: ExpertUsage) -> str:
@@ -208,10 +208,10 @@ def gate_plot(usage: ExpertUsage) -> str:
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
 
-    return _svg(draw, size=(1.4 + 0.62 * len(usage.experts), 0.9 + 0.42 * len(usage.gates)))
+    return draw_svg(draw, size=(1.4 + 0.62 * len(usage.experts), 0.9 + 0.42 * len(usage.gates)))
 
 
-def _svg(draw: Callable[[Axes], None], *, size: tuple[float, float] | None = None) -> str:
+def draw_svg(draw: Callable[[Axes], None], *, size: tuple[float, float] | None = None) -> str:
     """A figure of one plot.
 
     Args:

@@ -47,7 +47,12 @@ NUM_REPLAY_ROWS = 1000
 
 
 def run_worker(
-    config: ExperimentConfig, folder: RunFolder, *, runtime: Runtime, stop: StopSignal | None = None
+    config: ExperimentConfig,
+    folder: RunFolder,
+    *,
+    runtime: Runtime,
+    stop: StopSignal | None = None,
+    is_trial: bool = False,
 ) -> None:
     """Train from the last committed checkpoint or from the start, score the test split, write the bundle.
 
@@ -55,6 +60,7 @@ def run_worker(
 
     Args:
         stop: asked between steps whether to stop; signals to this process by default.
+        is_trial: only its validations are of interest: no report, no bundle.
     """
     job = _Job(config, folder, runtime)
     result = job.train(stop or StopSignal())
@@ -69,7 +75,7 @@ def run_worker(
             train_s=result.position.train_s,
             wait_share=result.position.wait_share,
         )
-    if not result.is_interrupted:
+    if not result.is_interrupted and not is_trial:
         job.load_best(result.position)
         job.write_report()
         job.write_bundle()

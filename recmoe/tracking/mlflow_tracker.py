@@ -11,6 +11,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.async_logging.run_operations import RunOperations
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from sqlalchemy.exc import SQLAlchemyError
 
 from recmoe.tracking.mlflow_store import MlflowStore, answering
@@ -54,16 +55,18 @@ class MlflowTracker:
         experiment: str,
         run_name: str,
         run_id: str | None = None,
+        parent_id: str | None = None,
         system_metrics: bool = True,
     ) -> "MlflowTracker":
-        """Make a run, or go on with one.
+        """Make a run, inside another one where ``parent_id`` names it, or go on with one.
 
         Raises:
             RegistryError: the store does not know ``run_id``, or fails.
         """
         with answering(store.uri):
             if run_id is None:
-                run = store.client.create_run(store.experiment_id(experiment), run_name=run_name)
+                tags = {} if parent_id is None else {MLFLOW_PARENT_RUN_ID: parent_id}
+                run = store.client.create_run(store.experiment_id(experiment), run_name=run_name, tags=tags)
             else:
                 store.client.update_run(run_id, status="RUNNING")
                 run = store.client.get_run(run_id)

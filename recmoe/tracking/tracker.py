@@ -80,11 +80,12 @@ class TrackingConfig(Config):
     timeout_s: PositiveFloat = 10.0
     """Seconds a server may take to answer before the run is refused."""
 
-    def build(self, *, run_name: str, folder: Path, run_id: str | None = None) -> Tracker:
+    def build(self, *, run_name: str, folder: Path, run_id: str | None = None, parent_id: str | None = None) -> Tracker:
         """Start a run, or go on with ``run_id``.
 
         Args:
             folder: where the SQLite file and the artifacts go if no URI is set.
+            parent_id: the run that a new one belongs to.
 
         Raises:
             RegistryError: the store does not answer, or does not know ``run_id``.
@@ -101,6 +102,7 @@ class TrackingConfig(Config):
             experiment=self.experiment,
             run_name=run_name,
             run_id=run_id,
+            parent_id=parent_id,
             system_metrics=self.system_metrics,
         )
 

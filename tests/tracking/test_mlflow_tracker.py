@@ -40,6 +40,19 @@ def test_run_holds_config_curves_and_files(mlflow_folder: Path, tmp_path: Path) 
     assert (mlflow_folder / "artifacts").is_dir()
 
 
+def test_run_inside_another_names_it(mlflow_folder: Path) -> None:
+    config = TrackingConfig(system_metrics=False)
+    whole = config.build(run_name="whole", folder=mlflow_folder)
+
+    part = config.build(run_name="part", folder=mlflow_folder, parent_id=whole.run_id)
+
+    assert part.run_id is not None
+    client = MlflowStore.connect(None, folder=mlflow_folder).client
+    assert client.get_run(part.run_id).data.tags["mlflow.parentRunId"] == whole.run_id
+    part.finish()
+    whole.finish()
+
+
 def test_resumed_run_goes_on_under_its_id(mlflow_folder: Path) -> None:
     config = TrackingConfig(system_metrics=False)
     first = config.build(run_name="run", folder=mlflow_folder)
