@@ -7,12 +7,12 @@ from pathlib import Path
 from recmoe.errors import DataError
 
 PARQUET_SUFFIXES = (".parquet",)
-CSV_SUFFIXES = (".csv", ".csv.gz")
+CSV_SUFFIXES = tuple(f"{name}{packed}" for name in (".csv", ".tsv", ".txt") for packed in ("", ".gz"))
 SUFFIXES = PARQUET_SUFFIXES + CSV_SUFFIXES
 
 
 def find_files(patterns: Sequence[str]) -> tuple[Path, ...]:
-    """Data files in the order of the patterns, by path within one; a file found twice is taken once.
+    """Data files in the order of the patterns, by path within one; a file found twice, by whatever path, is taken once.
 
     A folder stands for all data files below it. Whatever is neither Parquet nor CSV, and whatever
     begins with "." or "_" (hidden files, ``_SUCCESS``, ``_temporary``), is passed over unless it is
@@ -21,13 +21,14 @@ def find_files(patterns: Sequence[str]) -> tuple[Path, ...]:
     Raises:
         DataError: a pattern behind which there is no data file.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for pattern in patterns:
         files = _behind(pattern)
         if not files:
             raise DataError(f"no data file matches {pattern!r}; {_explanation(pattern)}")
-        found.update(dict.fromkeys(files))
-    return tuple(found)
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    return tuple(found.values())
 
 
 def is_data_file(path: Path) -> bool:
