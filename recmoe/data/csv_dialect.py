@@ -133,7 +133,9 @@ def _number_style(path: Path, rows: Sequence[list[str]], separator: str, config:
         del styles[",", None]
     if len(styles) > 1:
         shown = " and ".join(map(repr, styles.values()))
-        raise DataError(f"{path}: numbers are written in two ways, {shown}; set data.csv.decimal and data.csv.thousands")
+        raise DataError(
+            f"{path}: numbers are written in two ways, {shown}; set data.csv.decimal and data.csv.thousands"
+        )
     if doubtful and not any("," in style for style in styles):
         logger.warning(
             "%s: %r may be a thousand, a fraction or a list, and stays text; if it is a number, set data.csv.decimal "

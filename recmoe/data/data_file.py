@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recmoe.data.csv_cache import num_skipped_rows, parquet_of_csv, vague_columns
 from recmoe.data.column_types import is_text
+from recmoe.data.csv_cache import num_skipped_rows, parquet_of_csv, vague_columns
 from recmoe.data.csv_config import READ_AS_IT_IS, CsvConfig
 from recmoe.data.csv_types import type_of_texts
 from recmoe.data.files import is_csv

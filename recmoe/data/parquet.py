@@ -3,7 +3,7 @@
 # N rows of the stream, R rows that remain of an epoch, W ranks, B rows per batch
 
 import hashlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path

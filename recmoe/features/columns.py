@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from recmoe.errors import SchemaError
-from recmoe.features.id_keys import is_id_type, is_text_type
+from recmoe.features.id_keys import canonical, is_id_type, is_text_type
 from recmoe.features.schema import FeatureConfig, IdFeature, IdListFeature
 from recmoe.features.transforms import is_number_type
 
@@ -82,6 +82,21 @@ def is_list_type(kind: pa.DataType) -> bool:
         or types.is_list_view(kind)
         or types.is_large_list_view(kind)
     )
+
+
+def has_fractions(column: pa.ChunkedArray) -> bool | None:
+    """Whether a column of floats, or of lists of them, holds one that is no integer; None if it holds none at all."""
+    is_empty = True
+    for chunk in column.chunks:
+        values = chunk.dictionary_decode() if pa.types.is_dictionary(chunk.type) else chunk
+        values = values.flatten() if is_list_type(values.type) else values
+        if not pa.types.is_floating(values.type):
+            return None
+        ids = canonical(values)
+        if not pa.types.is_int64(ids.type):
+            return True
+        is_empty = is_empty and ids.null_count == len(ids)
+    return None if is_empty else False
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
