@@ -125,12 +125,12 @@ class ColumnKind:
         return _cast(plain, pa.float64())
 
 
-def type_of_texts(texts: Collection[str | None]) -> tuple[pa.DataType, list[object]]:
-    """The type of some texts as of a CSV column, and their values."""
+def typed(texts: Collection[str | None]) -> pa.Array:
+    """Some texts in the type that the cells of a CSV column would have."""
     cells = pa.array(texts, pa.string())
     kind = ColumnKind(NumberStyle(), ())
     kind.learn(cells)
-    return kind.type, list(kind.read(cells))
+    return kind.read(cells)
 
 
 def _cast(text: pa.Array, kind: pa.DataType) -> pa.Array | None:

@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 from recmoe.data.column_types import is_text
 from recmoe.data.csv_cache import num_skipped_rows, parquet_of_csv, vague_columns
 from recmoe.data.csv_config import READ_AS_IT_IS, CsvConfig
-from recmoe.data.csv_types import type_of_texts
+from recmoe.data.csv_types import typed
 from recmoe.data.files import is_csv
 from recmoe.data.partitions import partition_values
 from recmoe.errors import DataError, SchemaError
+from recmoe.features.columns import shown_names
 
 UNREADABLE = (OSError, pa.ArrowException)
 """What pyarrow raises for files that are cut, corrupt or gone."""
@@ -74,7 +75,7 @@ class DataFile:
             if column not in names:
                 close = get_close_matches(column, names, n=1)
                 hint = f"did you mean {close[0]!r}? " if close else ""
-                found = ", ".join(name if name.isprintable() else repr(name) for name in names)
+                found = shown_names(names)
                 raise SchemaError(f"{self.path}: column {column!r} is missing; {hint}columns found: {found}")
             if names.count(column) > 1:
                 raise SchemaError(f"{self.path}: column {column!r} is there {names.count(column)} times; rename one")
@@ -195,15 +196,14 @@ def with_partitions(files: Sequence[DataFile]) -> list[DataFile]:
     A column is typed by its values in all of the files, as a column of CSV is.
     """
     values = [partition_values(file.path) for file in files]
-    typed: list[dict[str, pa.Scalar]] = [{} for _ in files]
+    constants: list[dict[str, pa.Scalar]] = [{} for _ in files]
     for name in dict.fromkeys(name for one in values for name in one):
         places = [place for place, one in enumerate(values) if name in one and name not in files[place].schema.names]
-        kind, found = type_of_texts([values[place][name] for place in places])
-        for place, value in zip(places, found, strict=True):
-            typed[place][name] = pa.scalar(value, kind)
+        for place, value in zip(places, typed([values[place][name] for place in places]), strict=True):
+            constants[place][name] = value
     return [
-        replace(file, constants=constants, schema=_extended(file.schema, constants)) if constants else file
-        for file, constants in zip(files, typed, strict=True)
+        replace(file, constants=given, schema=_extended(file.schema, given)) if given else file
+        for file, given in zip(files, constants, strict=True)
     ]
 
 

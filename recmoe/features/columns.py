@@ -1,7 +1,7 @@
 """columns: raw columns of a table by name and type, with errors that name what needs them."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
@@ -13,15 +13,20 @@ from recmoe.features.transforms import is_number_type
 
 def find_column(table: pa.Table, name: str, *, needed_by: str) -> pa.ChunkedArray:
     """A column of a table; SchemaError with what is there if it is not."""
-    places = table.schema.get_all_field_indices(name)
+    places = [place for place, found in enumerate(table.column_names) if found == name]
     if len(places) == 1:
         return table.column(places[0])
     if places:
         raise SchemaError(f"column {name!r}, needed by {needed_by}, is there {len(places)} times; rename the others")
     raise SchemaError(
         f"column {name!r} is missing, needed by {needed_by}; {_did_you_mean(name, table.column_names)}"
-        f"found: {', '.join(map(str, table.column_names)) or 'no columns'}"
+        f"found: {shown_names(table.column_names) or 'no columns'}"
     )
+
+
+def shown_names(names: Iterable[str]) -> str:
+    """Names of columns on one line."""
+    return ", ".join(name if name.isprintable() else repr(name) for name in names)
 
 
 def _did_you_mean(name: str, known: Sequence[str]) -> str:
