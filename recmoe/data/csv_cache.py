@@ -1,10 +1,6 @@
 """parquet_of_csv: a CSV file converted to Parquet once."""
 
-import contextlib
-import hashlib
 import logging
-import os
-import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +14,7 @@ from recmoe.data.csv_config import CsvConfig
 from recmoe.data.csv_dialect import separator_of
 from recmoe.data.csv_source import CsvSource, open_csv_source, readable
 from recmoe.data.csv_types import OTHER_NULLS, TEXT_NULLS, ColumnKind, NumberStyle
+from recmoe.data.parquet_copy import parquet_copy
 from recmoe.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -40,9 +37,7 @@ def parquet_of_csv(
 ) -> Path:
     """The Parquet file with the rows of a CSV file; made now, or by an earlier call.
 
-    A column has the type that fits all of its cells (see ``ColumnKind``). The result is keyed by path, size, time
-    of change and config, and appears under its name only when complete: processes that convert the same file at
-    once do the work twice and both succeed.
+    A column has the type that fits all of its cells (see ``ColumnKind``).
 
     Args:
         config: how cells are read; settled, where several files must be read alike.
@@ -50,24 +45,12 @@ def parquet_of_csv(
         on_error: whether a row with too few or too many cells is an error, or is left out and counted.
 
     Raises:
-        DataError: the file is empty or cut, its text is not in the encoding, or a row has a wrong number of cells.
+        DataError: the file is empty or cut, its text is not in the encoding, a row has a wrong number of cells, or the
+            folder cannot be written to.
     """
-    target = cache_dir / f"{path.name.split('.')[0]}-{_key(path, config, text_columns, on_error)}.parquet"
-    if _is_whole(target):
-        return target
-    temporary = cache_dir / f".{target.name}.{uuid.uuid4().hex}"
-    try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        _Conversion(path, config, frozenset(text_columns), on_error).write(temporary)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise DataError(
-            f"{cache_dir}: cannot write the Parquet copy of {path} ({error}); set data.cache_dir to a folder with room"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    return target
+    conversion = _Conversion(path, config, frozenset(text_columns), on_error)
+    settings = (VERSION, BLOCK_BYTES, on_error, config.model_dump_json(), sorted(text_columns))
+    return parquet_copy(path, cache_dir=cache_dir, settings=settings, write=conversion.write)
 
 
 def num_skipped_rows(parquet_metadata: pq.FileMetaData) -> int:
@@ -79,21 +62,6 @@ def vague_columns(parquet_metadata: pq.FileMetaData) -> tuple[int, ...]:
     """Places of text columns that hold nothing but marks such as NA, which in a column of numbers are null."""
     places = (parquet_metadata.metadata or {}).get(VAGUE_KEY, b"").decode()
     return tuple(int(place) for place in places.split())
-
-
-def _key(path: Path, config: CsvConfig, text_columns: Collection[str], on_error: str) -> str:
-    stat = path.stat()
-    place = (path.resolve(), stat.st_size, stat.st_mtime_ns)
-    parts = (VERSION, BLOCK_BYTES, on_error, *place, config.model_dump_json(), sorted(text_columns))
-    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
-
-
-def _is_whole(target: Path) -> bool:
-    try:
-        pq.read_metadata(target)
-    except (OSError, pa.ArrowException):
-        return False
-    return True
 
 
 @dataclass

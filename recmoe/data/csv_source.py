@@ -51,8 +51,7 @@ def open_csv_source(path: Path, encoding: str | None) -> CsvSource:
         DataError: the file cannot be read or unpacked, or is no text in an encoding that is known.
     """
     with readable(path):
-        with path.open("rb") as file:
-            is_packed = file.read(2) == _GZIP
+        is_packed = is_gzip(path)
         with pa.input_stream(str(path), compression="gzip" if is_packed else None) as stream:
             data = stream.read(SAMPLE_BYTES)
             is_whole = len(data) < SAMPLE_BYTES or not stream.read(1)
@@ -60,6 +59,12 @@ def open_csv_source(path: Path, encoding: str | None) -> CsvSource:
     # Bytes that are wrong are reported with row and column when the file is read.
     decoder = codecs.getincrementaldecoder(found)(errors="replace")
     return CsvSource(path, is_packed, found, decoder.decode(data).removeprefix("\ufeff"), is_whole)
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether a file is packed, whatever its name says."""
+    with path.open("rb") as file:
+        return file.read(2) == _GZIP
 
 
 def _encoding_of(path: Path, data: bytes) -> str:

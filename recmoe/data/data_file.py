@@ -1,4 +1,4 @@
-"""DataFile: one Parquet file, or the Parquet copy of one CSV file, read by row groups."""
+"""DataFile: one Parquet file, or the Parquet copy of another one, read by row groups."""
 
 # N rows
 
@@ -16,7 +16,8 @@ from recmoe.data.column_types import is_text
 from recmoe.data.csv_cache import num_skipped_rows, parquet_of_csv, vague_columns
 from recmoe.data.csv_config import READ_AS_IT_IS, CsvConfig
 from recmoe.data.csv_types import typed
-from recmoe.data.files import is_csv
+from recmoe.data.files import is_csv, is_json
+from recmoe.data.json_cache import parquet_of_json
 from recmoe.data.partitions import partition_values
 from recmoe.errors import DataError, SchemaError
 from recmoe.features.columns import shown_names
@@ -31,9 +32,9 @@ class DataFile:
     """What the footer says; rows are read when asked for."""
 
     path: Path
-    """As the user knows it: Parquet or CSV."""
+    """As the user knows it: Parquet, CSV or JSON lines."""
     parquet: Path
-    """What is read; differs from ``path`` for CSV."""
+    """What is read; differs from ``path`` where that is not Parquet."""
     num_bytes: int
     modified_ns: int
     """When ``path`` was last written to."""
@@ -53,7 +54,7 @@ class DataFile:
     @property
     def is_csv(self) -> bool:
         """Whether it was converted from CSV, so that a column's type is a reading of its text."""
-        return self.parquet != self.path
+        return is_csv(self.path)
 
     @property
     def num_rows(self) -> int:
@@ -157,18 +158,20 @@ def open_data_file(
     csv: CsvConfig = READ_AS_IT_IS,
     text_columns: Collection[str] = (),
 ) -> DataFile:
-    """Read the footer; convert a CSV file first.
+    """Read the footer; convert a file of CSV or JSON lines first.
 
     Args:
         csv: how a CSV file is written.
         text_columns: those of a CSV file that stay text, whatever they look like.
 
     Raises:
-        DataError: the footer cannot be read, or the CSV file cannot be converted.
+        DataError: the footer cannot be read, or the file cannot be converted.
     """
     parquet = path
     if is_csv(path):
         parquet = parquet_of_csv(path, config=csv, text_columns=text_columns, cache_dir=cache_dir, on_error=on_error)
+    elif is_json(path):
+        parquet = parquet_of_json(path, cache_dir=cache_dir)
     try:
         with pq.ParquetFile(parquet) as file:
             metadata, schema = file.metadata, file.schema_arrow

@@ -8,13 +8,14 @@ from recmoe.errors import DataError
 
 PARQUET_SUFFIXES = (".parquet",)
 CSV_SUFFIXES = tuple(f"{name}{packed}" for name in (".csv", ".tsv", ".txt") for packed in ("", ".gz"))
-SUFFIXES = PARQUET_SUFFIXES + CSV_SUFFIXES
+JSON_SUFFIXES = tuple(f"{name}{packed}" for name in (".jsonl", ".ndjson") for packed in ("", ".gz"))
+SUFFIXES = PARQUET_SUFFIXES + CSV_SUFFIXES + JSON_SUFFIXES
 
 
 def find_files(patterns: Sequence[str]) -> tuple[Path, ...]:
     """Data files in the order of the patterns, by path within one; a file found twice, by whatever path, is taken once.
 
-    A folder stands for all data files below it. Whatever is neither Parquet nor CSV, and whatever
+    A folder stands for all data files below it. Whatever is neither Parquet nor CSV nor JSON lines, and whatever
     begins with "." or "_" (hidden files, ``_SUCCESS``, ``_temporary``), is passed over unless it is
     named itself.
 
@@ -32,13 +33,18 @@ def find_files(patterns: Sequence[str]) -> tuple[Path, ...]:
 
 
 def is_data_file(path: Path) -> bool:
-    """Whether the name ends like one of a Parquet or CSV file."""
+    """Whether the name ends like one of a Parquet, CSV or JSON lines file."""
     return path.name.lower().endswith(SUFFIXES)
 
 
 def is_csv(path: Path) -> bool:
     """Whether the name ends like one of a CSV file, compressed or not."""
     return path.name.lower().endswith(CSV_SUFFIXES)
+
+
+def is_json(path: Path) -> bool:
+    """Whether the name ends like one of a file of JSON lines, compressed or not."""
+    return path.name.lower().endswith(JSON_SUFFIXES)
 
 
 def _behind(pattern: str) -> list[Path]:

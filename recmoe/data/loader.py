@@ -54,7 +54,7 @@ class DataConfig(Config):
     on_error: Literal["fail", "skip"] = "fail"
     """Whether damaged files and rows stop the run, or are found at its start, left out and counted."""
     cache_dir: str | None = None
-    """Folder for CSV files converted to Parquet and for encoded rows; beside the run by default."""
+    """Folder for CSV and JSON files converted to Parquet and for encoded rows; beside the run by default."""
     csv: CsvConfig = CsvConfig()
     """How CSV files are written; what is left out is recognised from the training files, for all splits."""
     encoded_cache: Literal["auto", "on", "off"] = "auto"

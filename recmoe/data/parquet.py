@@ -28,7 +28,7 @@ Window = tuple[RowGroup, ...]
 
 
 class ParquetStream:
-    """Rows of Parquet and CSV files in a seeded order, of which a ``Cursor`` tells what remains.
+    """Rows of Parquet, CSV and JSON lines files in a seeded order, of which a ``Cursor`` tells what remains.
 
     In memory are one window of rows (``shuffle_rows`` and at most a row group more) and the next one,
     which is read ahead. A stream that is a single window keeps it for the next epoch.
@@ -39,7 +39,7 @@ class ParquetStream:
         shuffle_rows: rows shuffled together; None keeps the order of the files.
         on_error: whether damaged rows are an error, or are looked for at opening, by reading
             everything once, and left out.
-        cache_dir: where CSV files are converted to Parquet.
+        cache_dir: where other files are converted to Parquet.
         csv: how CSV files are written; what it leaves open is recognised from the first of them.
         columns: the columns to read; by default those that all files have, in types that fit each other.
 
