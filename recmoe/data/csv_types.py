@@ -14,7 +14,7 @@ TEXT_NULLS = ("", "NULL", "null", "\\N", "NaN", "nan", "<NA>", "#N/A", "N/A", "n
 OTHER_NULLS = (*TEXT_NULLS, "NA", "na", "None", "none", "-", "?")
 """Cells that are null where all others are numbers, times or booleans: in a column of text they may be meant."""
 
-_EXACT = 2**53
+PROBE_CELLS = 256
 _KINDS = (
     pa.int64(),
     pa.bool_(),
@@ -90,7 +90,13 @@ class ColumnKind:
         cells = self._without_nulls(cells)
         if cells.null_count < len(cells):
             self._has_values = True
-            self._open = tuple(kind for kind in self._open if self._read(cells, kind) is not None)
+            # Arrow is slow to say that text is none of a kind, so the first cells are asked before all are.
+            probe = cells.drop_null().slice(0, PROBE_CELLS)
+            self._open = tuple(
+                kind
+                for kind in self._open
+                if self._read(probe, kind) is not None and self._read(cells, kind) is not None
+            )
 
     def read(self, cells: pa.Array) -> pa.Array:
         """Cells that were taken in, in the column's type."""

@@ -8,6 +8,8 @@ from recmoe.errors import DataError
 
 PARQUET_SUFFIXES = (".parquet",)
 CSV_SUFFIXES = tuple(f"{name}{packed}" for name in (".csv", ".tsv", ".txt") for packed in ("", ".gz"))
+TEXT_SUFFIXES = (".txt", ".txt.gz")
+"""Of files that are data only where the user says so: others lie beside them, such as a readme.txt."""
 JSON_SUFFIXES = tuple(f"{name}{packed}" for name in (".jsonl", ".ndjson") for packed in ("", ".gz"))
 SUFFIXES = PARQUET_SUFFIXES + CSV_SUFFIXES + JSON_SUFFIXES
 
@@ -15,7 +17,7 @@ SUFFIXES = PARQUET_SUFFIXES + CSV_SUFFIXES + JSON_SUFFIXES
 def find_files(patterns: Sequence[str]) -> tuple[Path, ...]:
     """Data files in the order of the patterns, by path within one; a file found twice, by whatever path, is taken once.
 
-    A folder stands for all data files below it. Whatever is neither Parquet nor CSV nor JSON lines, and whatever
+    A folder stands for all data files below it. A text file counts if it, or a pattern with its ending, is named. Whatever is neither Parquet nor CSV nor JSON lines, and whatever
     begins with "." or "_" (hidden files, ``_SUCCESS``, ``_temporary``), is passed over unless it is
     named itself.
 
@@ -58,7 +60,8 @@ def _behind(pattern: str) -> list[Path]:
         if match.is_dir():
             files += _below(match)
         elif is_data_file(match) and not match.name.startswith(("_", ".")):
-            files.append(match)
+            if pattern.endswith(TEXT_SUFFIXES) or not _is_text(match):
+                files.append(match)
     return files
 
 
@@ -67,9 +70,14 @@ def _below(folder: Path) -> list[Path]:
         path
         for path in folder.rglob("*")
         if is_data_file(path)
+        and not _is_text(path)
         and not any(part.startswith(("_", ".")) for part in path.relative_to(folder).parts)
         and path.is_file()
     )
+
+
+def _is_text(path: Path) -> bool:
+    return path.name.lower().endswith(TEXT_SUFFIXES)
 
 
 def _explanation(pattern: str) -> str:
