@@ -17,9 +17,9 @@ SUFFIXES = PARQUET_SUFFIXES + CSV_SUFFIXES + JSON_SUFFIXES
 def find_files(patterns: Sequence[str]) -> tuple[Path, ...]:
     """Data files in the order of the patterns, by path within one; a file found twice, by whatever path, is taken once.
 
-    A folder stands for all data files below it. A text file counts if it, or a pattern with its ending, is named. Whatever is neither Parquet nor CSV nor JSON lines, and whatever
-    begins with "." or "_" (hidden files, ``_SUCCESS``, ``_temporary``), is passed over unless it is
-    named itself.
+    A folder stands for all data files below it. Whatever is neither Parquet nor CSV nor JSON lines, and whatever
+    begins with "." or "_" (hidden files, ``_SUCCESS``, ``_temporary``), is passed over unless it is named itself.
+    So is text (.txt), unless it is named or the pattern ends like it.
 
     Raises:
         DataError: a pattern behind which there is no data file.
@@ -59,9 +59,8 @@ def _behind(pattern: str) -> list[Path]:
     for match in sorted(Path(name) for name in glob.glob(str(path), recursive=True)):
         if match.is_dir():
             files += _below(match)
-        elif is_data_file(match) and not match.name.startswith(("_", ".")):
-            if pattern.endswith(TEXT_SUFFIXES) or not _is_text(match):
-                files.append(match)
+        elif _is_meant(match, pattern) and not match.name.startswith(("_", ".")):
+            files.append(match)
     return files
 
 
@@ -69,15 +68,16 @@ def _below(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if is_data_file(path)
-        and not _is_text(path)
+        if _is_meant(path, "")
         and not any(part.startswith(("_", ".")) for part in path.relative_to(folder).parts)
         and path.is_file()
     )
 
 
-def _is_text(path: Path) -> bool:
-    return path.name.lower().endswith(TEXT_SUFFIXES)
+def _is_meant(path: Path, pattern: str) -> bool:
+    """Whether a file that a pattern or a folder led to is data."""
+    is_text = path.name.lower().endswith(TEXT_SUFFIXES)
+    return is_data_file(path) and (not is_text or pattern.lower().endswith(TEXT_SUFFIXES))
 
 
 def _explanation(pattern: str) -> str:
