@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 from recmoe.data.csv_config import CsvConfig
 from recmoe.data.csv_dialect import separator_of
 from recmoe.data.csv_source import CsvSource, open_csv_source, readable
-from recmoe.data.csv_types import OTHER_NULLS, TEXT_NULLS, ColumnKind, NumberStyle
+from recmoe.data.csv_types import ColumnKind, NumberStyle
 from recmoe.data.parquet_copy import parquet_copy
 from recmoe.errors import DataError
+from recmoe.features.null_marks import OTHER_NULLS, TEXT_NULLS
 
 logger = logging.getLogger(__name__)
 

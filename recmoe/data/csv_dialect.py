@@ -1,6 +1,7 @@
 """settle(), separator_of(): what a CSV file shows of how it is written, or one line that says what to set."""
 
 import csv
+import functools
 import io
 import itertools
 import logging
@@ -10,8 +11,8 @@ from pathlib import Path
 
 from recmoe.data.csv_config import CsvConfig
 from recmoe.data.csv_source import CsvSource, open_csv_source
-from recmoe.data.csv_types import OTHER_NULLS
 from recmoe.errors import DataError
+from recmoe.features.null_marks import OTHER_NULLS
 
 logger = logging.getLogger(__name__)
 
@@ -137,14 +138,20 @@ def _number_style(path: Path, rows: Sequence[list[str]], separator: str, config:
             f"{path}: numbers are written in two ways, {shown}; set data.csv.decimal and data.csv.thousands"
         )
     if doubtful and not any("," in style for style in styles):
-        logger.warning(
-            "%s: %r may be a thousand, a fraction or a list, and stays text; if it is a number, set data.csv.decimal "
-            "and data.csv.thousands",
-            path,
-            doubtful[0],
-        )
+        _tell_doubt(path, doubtful[0])
     decimal, mark = next(iter(styles), (".", None))
     return {"decimal": decimal, "thousands": mark}
+
+
+@functools.cache
+def _tell_doubt(path: Path, cell: str) -> None:
+    """Once, although a run opens its files several times."""
+    logger.warning(
+        "%s: %r may be a thousand, a fraction or a list, and stays text; if it is a number, set data.csv.decimal "
+        "and data.csv.thousands",
+        path,
+        cell,
+    )
 
 
 def _all(cells: Sequence[str], pattern: str) -> bool:

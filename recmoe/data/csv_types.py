@@ -9,11 +9,6 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-TEXT_NULLS = ("", "NULL", "null", "\\N", "NaN", "nan", "<NA>", "#N/A", "N/A", "n/a")
-"""Unquoted cells that are null in every column."""
-OTHER_NULLS = (*TEXT_NULLS, "NA", "na", "None", "none", "-", "?")
-"""Cells that are null where all others are numbers, times or booleans: in a column of text they may be meant."""
-
 PROBE_CELLS = 256
 _KINDS = (
     pa.int64(),

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from recmoe.errors import SchemaError
 from recmoe.features.id_keys import canonical, is_id_type, is_text_type
+from recmoe.features.null_marks import holds_marks_only
 from recmoe.features.schema import FeatureConfig, IdFeature, IdListFeature
 from recmoe.features.transforms import is_number_type
 
@@ -35,8 +36,13 @@ def _did_you_mean(name: str, known: Sequence[str]) -> str:
 
 
 def feature_column(table: pa.Table, name: str, feature: FeatureConfig) -> pa.ChunkedArray:
-    """The column of a feature; SchemaError if it is missing or of a type that the feature cannot read."""
+    """The column of a feature; SchemaError if it is missing or of a type that the feature cannot read.
+
+    For a number, text that holds nothing but marks for null is a column without numbers.
+    """
     column = find_column(table, feature.column or name, needed_by=f"feature {name!r}")
+    if isinstance(feature, NumericFeature) and is_text_type(column.type) and holds_marks_only(column):
+        return pa.chunked_array([pa.nulls(len(column))])
     problem = _type_problem(column.type, feature)
     if problem is not None:
         raise SchemaError(f"column {feature.column or name!r} of feature {name!r}: {problem}")

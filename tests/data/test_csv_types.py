@@ -7,7 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from recmoe.data.csv_types import OTHER_NULLS, ColumnKind, NumberStyle, typed
+from recmoe.data.csv_types import ColumnKind, NumberStyle, typed
+from recmoe.features.null_marks import OTHER_NULLS
 
 
 def _typed(*blocks: Sequence[str | None], style: NumberStyle | None = None) -> tuple[pa.DataType, list[Any]]:

@@ -82,3 +82,12 @@ def test_name_in_any_script_is_found(name: str) -> None:
 def test_name_that_is_no_text_is_missing() -> None:
     with pytest.raises(SchemaError, match=r"column '\\ud83d' is missing, needed by me; found: 'a\\nb', c"):
         find_column(pa.table({"a\nb": [1], "c": [2]}), "\ud83d", needed_by="me")
+
+
+def test_text_of_nothing_but_marks_for_null_is_a_column_without_numbers() -> None:
+    table = pa.table({"x": ["NA", None, "?"], "y": ["NA", None, "7 CHF"]})
+
+    assert feature_column(table, "x", NumericFeature()).null_count == 3
+    assert feature_column(table, "x", IdFeature()).to_pylist() == ["NA", None, "?"]
+    with pytest.raises(SchemaError, match="column 'y' of feature 'y': expected a number, found string"):
+        feature_column(table, "y", NumericFeature())
