@@ -8,7 +8,7 @@ import pyarrow as pa
 from recmoe.errors import SchemaError
 from recmoe.features.id_keys import canonical, is_id_type, is_text_type
 from recmoe.features.null_marks import holds_marks_only
-from recmoe.features.schema import FeatureConfig, IdFeature, IdListFeature
+from recmoe.features.schema import FeatureConfig, IdFeature, IdListFeature, NumericFeature
 from recmoe.features.transforms import is_number_type
 
 
