@@ -10,7 +10,7 @@ OTHER_NULLS = (*TEXT_NULLS, "NA", "na", "None", "none", "-", "?")
 
 
 def holds_marks_only(text: pa.ChunkedArray) -> bool:
-    """Whether a column of text holds nothing but nulls and marks for it, as one of numbers may; no rows tell nothing."""
+    """Whether a column of text holds nothing but nulls and marks for it, as one of numbers may; no rows say nothing."""
     marks = pa.array(OTHER_NULLS)
     values = (chunk.drop_null().cast(pa.string()) for chunk in text.chunks)
     return len(text) > 0 and all(pc.all(pc.is_in(value, value_set=marks), min_count=0).as_py() for value in values)
