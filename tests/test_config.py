@@ -344,6 +344,7 @@ def test_file_that_is_not_text_is_an_error() -> None:
         ("- a\n", "run.yaml:1  a config is a mapping of sections, such as 'training:'"),
         ("name: a\nmodel: [1\n", "run.yaml:3  not valid YAML: while parsing a flow sequence, expected ',' or ']'"),
         ("name: a\n\tsteps: 1\n", "run.yaml:2  not valid YAML: "),
+        ('name: a\ntasks: {a: {label: "\\ud83d"}}\n', "run.yaml:2  not valid YAML: half a character in '\\ud83d'"),
         ("name: !point a\n", "run.yaml:1  name: could not determine a constructor for the tag '!point'"),
         ("name: a\n? [1]\n: 2\n", "run.yaml:2  a key must be plain text"),
         ("name: a\ntasks: &t {x: *t}\n", "run.yaml:2  tasks.x: an alias may not contain itself"),
@@ -354,6 +355,14 @@ def test_text_that_is_no_config_is_an_error(text: str, expected: str) -> None:
     path = write("run.yaml", text)
 
     assert message(path).startswith(expected)
+
+
+def test_character_in_two_halves_is_one() -> None:
+    path = write("run.yaml", 'name: "\\ud83d\\ude42 点"\ntasks: {"\\ud83d\\ude42": {label: "\\U0001F642"}}\n')
+
+    config = load_config(RunConfig, path)
+
+    assert (config.name, config.tasks["🙂"].label) == ("🙂 点", "🙂")
 
 
 def test_merged_anchors_give_way_to_keys_beside_them() -> None:

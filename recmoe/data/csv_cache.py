@@ -1,12 +1,8 @@
 """parquet_of_csv: a CSV file converted to Parquet once."""
 
-import contextlib
-import hashlib
 import logging
-import os
-import re
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -14,50 +10,48 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from recmoe.data.csv_config import CsvConfig
+from recmoe.data.csv_dialect import separator_of
+from recmoe.data.csv_source import CsvSource, open_csv_source, readable
+from recmoe.data.csv_types import ColumnKind, NumberStyle
+from recmoe.data.parquet_copy import parquet_copy
 from recmoe.errors import DataError
+from recmoe.features.null_marks import OTHER_NULLS, TEXT_NULLS
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same CSV file would become another Parquet file."""
 BLOCK_BYTES = 64 * 1024 * 1024
-"""Bytes parsed at once; the first block decides the types."""
+"""Bytes parsed at once."""
+NAMES_BYTES = 8 * 1024 * 1024
+"""Bytes in which the first line must end."""
 ROW_GROUP_ROWS = 65_536
-NULLS = ("", "NULL", "null", "None", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "<NA>")
-"""Unquoted cells that are null, in every column."""
 SKIPPED_KEY = b"recmoe.num_skipped_rows"
+VAGUE_KEY = b"recmoe.vague"
+
+OnError = Literal["fail", "skip"]
 
 
-def parquet_of_csv(path: Path, *, cache_dir: Path, on_error: Literal["fail", "skip"]) -> Path:
+def parquet_of_csv(
+    path: Path, *, config: CsvConfig, text_columns: Collection[str] = (), cache_dir: Path, on_error: OnError
+) -> Path:
     """The Parquet file with the rows of a CSV file; made now, or by an earlier call.
 
-    The first line names the columns. Types are inferred over the first ``BLOCK_BYTES``. The result is
-    keyed by path, size and time of change, and appears under its name only when complete: processes
-    that convert the same file at once do the work twice and both succeed.
+    A column has the type that fits all of its cells (see ``ColumnKind``).
 
     Args:
+        config: how cells are read; settled, where several files must be read alike.
+        text_columns: those that stay text whatever their cells.
         on_error: whether a row with too few or too many cells is an error, or is left out and counted.
 
     Raises:
-        DataError: the file is empty, cut or not UTF-8, a row has a wrong number of cells, or a cell
-            does not fit its column's type.
+        DataError: the file is empty or cut, its text is not in the encoding, a row has a wrong number of cells, or the
+            folder cannot be written to.
     """
-    target = cache_dir / f"{path.name.split('.')[0]}-{_key(path, on_error)}.parquet"
-    if _is_readable(target):
-        return target
-    temporary = cache_dir / f".{target.name}.{uuid.uuid4().hex}"
-    try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        _convert(path, temporary, on_error=on_error)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise DataError(
-            f"{cache_dir}: cannot write the Parquet copy of {path} ({error}); set data.cache_dir to a folder with room"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    return target
+    conversion = _Conversion(path, config, frozenset(text_columns), on_error)
+    settings = (VERSION, BLOCK_BYTES, on_error, config.model_dump_json(), sorted(text_columns))
+    return parquet_copy(path, cache_dir=cache_dir, settings=settings, write=conversion.write)
 
 
 def num_skipped_rows(parquet_metadata: pq.FileMetaData) -> int:
@@ -65,80 +59,138 @@ def num_skipped_rows(parquet_metadata: pq.FileMetaData) -> int:
     return int((parquet_metadata.metadata or {}).get(SKIPPED_KEY, b"0"))
 
 
-def _key(path: Path, on_error: str) -> str:
-    stat = path.stat()
-    parts = (VERSION, BLOCK_BYTES, on_error, path.resolve(), stat.st_size, stat.st_mtime_ns)
-    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
+def vague_columns(parquet_metadata: pq.FileMetaData) -> tuple[int, ...]:
+    """Places of text columns that hold nothing but marks such as NA, which in a column of numbers are null."""
+    places = (parquet_metadata.metadata or {}).get(VAGUE_KEY, b"").decode()
+    return tuple(int(place) for place in places.split())
 
 
-def _is_readable(target: Path) -> bool:
-    try:
-        pq.read_metadata(target)
-    except (OSError, pa.ArrowException):
-        return False
-    return True
+@dataclass
+class _Conversion:
+    """One file on its way; its cells are read as text and typed here."""
 
+    path: Path
+    config: CsvConfig
+    text_columns: frozenset[str]
+    on_error: OnError
+    num_skipped: int = 0
+    last_told: int = 0
+    """Row that the last warning was about."""
+    kinds: list[ColumnKind] = field(default_factory=list)
 
-def _convert(path: Path, target: Path, *, on_error: Literal["fail", "skip"]) -> None:
-    num_skipped = 0
+    def write(self, target: Path) -> None:
+        """Read the file once; twice, if a cell widens a column of which rows are written already."""
+        source = open_csv_source(self.path, self.config.encoding)
+        if not self._write(source, target):
+            self._learn(source)
+            is_written = self._write(source, target)
+            assert is_written, f"{self.path} has changed meanwhile"
 
-    def skip_row(row: pa.csv.InvalidRow) -> str:
-        nonlocal num_skipped
-        num_skipped += 1
-        logger.warning(
-            "%s, row %s: %s cells, expected %s; left out", path, row.number, row.actual_columns, row.expected_columns
-        )
-        return "skip"
+    def _learn(self, source: CsvSource) -> None:
+        for _ in self._batches(source):
+            pass
 
-    with _open(path, skip_row if on_error == "skip" else None) as reader:
-        _check_utf8(path, reader.schema)
-        with pq.ParquetWriter(target, reader.schema) as writer:
-            for batch in _batches(path, reader):
-                writer.write_table(pa.Table.from_batches([batch]), row_group_size=ROW_GROUP_ROWS)
-            writer.add_key_value_metadata({SKIPPED_KEY: str(num_skipped)})
+    def _write(self, source: CsvSource, target: Path) -> bool:
+        """Whether the types of the first rows were those of all; if not, what is written is of no use."""
+        writer: pq.ParquetWriter | None = None
+        try:
+            for names, batch in self._batches(source):
+                schema = pa.schema([(name, kind.type) for name, kind in zip(names, self.kinds, strict=True)])
+                if writer is None:
+                    writer = pq.ParquetWriter(target, schema)
+                elif schema != writer.schema:
+                    return False
+                columns = [kind.read(cells) for kind, cells in zip(self.kinds, batch.columns, strict=True)]
+                writer.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=ROW_GROUP_ROWS)
+            assert writer is not None
+            vague = " ".join(str(place) for place, kind in enumerate(self.kinds) if kind.is_vague)
+            writer.add_key_value_metadata({SKIPPED_KEY: str(self.num_skipped), VAGUE_KEY: vague})
+            return True
+        finally:
+            if writer is not None:
+                writer.close()
 
+    def _batches(self, source: CsvSource) -> Iterator[tuple[list[str], pa.RecordBatch]]:
+        """Names of the columns, and cells as text that the columns' kinds know; an empty batch if there are no rows."""
+        self.num_skipped = 0
+        separator = separator_of(source, self.config)
 
-def _open(path: Path, skip_row: Callable[[pa.csv.InvalidRow], str] | None) -> pa.csv.CSVStreamingReader:
-    try:
+        def skip_row(row: pa.csv.InvalidRow) -> str:
+            self.num_skipped += 1
+            if row.number > self.last_told:
+                found = f"{row.actual_columns} cells, expected {row.expected_columns}"
+                logger.warning("%s, row %s: %s; left out", self.path, row.number, found)
+                self.last_told = row.number
+            return "skip"
+
+        handler = skip_row if self.on_error == "skip" else None
+        names = self._names(source, separator)
+        if not self.kinds:
+            self.kinds = [self._kind(name) for name in names]
+        with readable(self.path, names):
+            reader = self._open(source, separator, handler, names=names, block_bytes=BLOCK_BYTES)
+        num_batches = 0
+        with reader:
+            while True:
+                with readable(self.path, names):
+                    batch = next(reader, None)
+                if batch is None:
+                    break
+                for kind, cells in zip(self.kinds, batch.columns, strict=True):
+                    kind.learn(cells)
+                num_batches += 1
+                yield names, batch
+        if num_batches == 0:
+            nothing = [pa.array([], pa.string()) for _ in names]
+            yield names, pa.RecordBatch.from_arrays(nothing, names=names)
+
+    def _kind(self, name: str) -> ColumnKind:
+        style = NumberStyle(self.config.decimal or ".", self.config.thousands)
+        nulls = OTHER_NULLS if self.config.null_values is None else self.config.null_values
+        return ColumnKind(style, nulls, is_text=name in self.text_columns)
+
+    def _names(self, source: CsvSource, separator: str) -> list[str]:
+        with readable(self.path, []):
+            block_bytes = min(BLOCK_BYTES, NAMES_BYTES)
+            with self._open(source, separator, lambda _: "skip", names=(), block_bytes=block_bytes) as reader:
+                names = list(reader.schema.names)
+        if self.config.columns and len(self.config.columns) != len(names):
+            raise DataError(
+                f"{self.path}: has {len(names)} columns, but data.csv.columns names {len(self.config.columns)}; "
+                "name all of them, or set data.csv.separator"
+            )
+        return list(self.config.columns) or names
+
+    def _open(
+        self,
+        source: CsvSource,
+        separator: str,
+        skip_row: Callable[[pa.csv.InvalidRow], str] | None,
+        *,
+        names: Sequence[str],
+        block_bytes: int,
+    ) -> pa.csv.CSVStreamingReader:
+        """A reader whose columns are text, but for those of unknown names."""
+        given = self.config.columns if names else ()
+        nulls = TEXT_NULLS if self.config.null_values is None else self.config.null_values
         return pa.csv.open_csv(
-            path,
+            source.open(),
             # Without threads the messages of errors know the row.
-            read_options=pa.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
-            parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip_row),
+            read_options=pa.csv.ReadOptions(
+                block_size=block_bytes,
+                use_threads=False,
+                encoding=source.encoding,
+                column_names=list(given) or None,
+                skip_rows_after_names=1 if given and self.config.has_header else 0,
+                autogenerate_column_names=not given and not self.config.has_header,
+            ),
+            parse_options=pa.csv.ParseOptions(
+                delimiter=separator, newlines_in_values=True, invalid_row_handler=skip_row
+            ),
             convert_options=pa.csv.ConvertOptions(
-                null_values=list(NULLS), strings_can_be_null=True, quoted_strings_can_be_null=False
+                column_types=dict.fromkeys(names, pa.string()),
+                null_values=list(nulls),
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
             ),
         )
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(path, [], error) from error
-
-
-def _batches(path: Path, reader: pa.csv.CSVStreamingReader) -> Iterator[pa.RecordBatch]:
-    while True:
-        try:
-            batch = reader.read_next_batch()
-        except StopIteration:
-            return
-        except (OSError, pa.ArrowException) as error:
-            raise _unreadable(path, reader.schema.names, error) from error
-        yield batch
-
-
-def _check_utf8(path: Path, schema: pa.Schema) -> None:
-    for field in schema:
-        if pa.types.is_binary(field.type):
-            raise DataError(f"{path}, column {field.name!r}: the text is not UTF-8; save the file in UTF-8")
-
-
-def _unreadable(path: Path, names: Sequence[str], error: Exception) -> DataError:
-    """The reader's message with the column's name, and what to do."""
-    message = str(error)
-    cell = re.fullmatch(r"In CSV column #(\d+): (?:Row #(\d+): )?(.*)", message, flags=re.DOTALL)
-    if cell is None:
-        return DataError(f"{path}: not a readable CSV file: {message}; mend the file, or set data.on_error to skip")
-    column = names[int(cell[1])] if int(cell[1]) < len(names) else f"number {int(cell[1]) + 1}"
-    row = "" if cell[2] is None else f", row {cell[2]} (the header is row 1)"
-    return DataError(
-        f"{path}{row}, column {column!r}: {cell[3]}; types are taken from the first {BLOCK_BYTES // 2**20} MiB, "
-        "so mend the cell, or convert the file to Parquet with the types that you want"
-    )

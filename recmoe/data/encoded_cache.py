@@ -26,7 +26,7 @@ from recmoe.features.encoder import FeatureEncoder
 
 LOG = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same rows would be written in another form."""
 MANIFEST = "manifest.json"
 

@@ -7,37 +7,46 @@ from pathlib import Path
 from recmoe.errors import DataError
 
 PARQUET_SUFFIXES = (".parquet",)
-CSV_SUFFIXES = (".csv", ".csv.gz")
-SUFFIXES = PARQUET_SUFFIXES + CSV_SUFFIXES
+CSV_SUFFIXES = tuple(f"{name}{packed}" for name in (".csv", ".tsv", ".txt") for packed in ("", ".gz"))
+TEXT_SUFFIXES = (".txt", ".txt.gz")
+"""Of files that are data only where the user says so: others lie beside them, such as a readme.txt."""
+JSON_SUFFIXES = tuple(f"{name}{packed}" for name in (".jsonl", ".ndjson") for packed in ("", ".gz"))
+SUFFIXES = PARQUET_SUFFIXES + CSV_SUFFIXES + JSON_SUFFIXES
 
 
 def find_files(patterns: Sequence[str]) -> tuple[Path, ...]:
-    """Data files in the order of the patterns, by path within one; a file found twice is taken once.
+    """Data files in the order of the patterns, by path within one; a file found twice, by whatever path, is taken once.
 
-    A folder stands for all data files below it. Whatever is neither Parquet nor CSV, and whatever
-    begins with "." or "_" (hidden files, ``_SUCCESS``, ``_temporary``), is passed over unless it is
-    named itself.
+    A folder stands for all data files below it. Whatever is neither Parquet nor CSV nor JSON lines, and whatever
+    begins with "." or "_" (hidden files, ``_SUCCESS``, ``_temporary``), is passed over unless it is named itself.
+    So is text (.txt), unless it is named or the pattern ends like it.
 
     Raises:
         DataError: a pattern behind which there is no data file.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for pattern in patterns:
         files = _behind(pattern)
         if not files:
             raise DataError(f"no data file matches {pattern!r}; {_explanation(pattern)}")
-        found.update(dict.fromkeys(files))
-    return tuple(found)
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    return tuple(found.values())
 
 
 def is_data_file(path: Path) -> bool:
-    """Whether the name ends like one of a Parquet or CSV file."""
+    """Whether the name ends like one of a Parquet, CSV or JSON lines file."""
     return path.name.lower().endswith(SUFFIXES)
 
 
 def is_csv(path: Path) -> bool:
     """Whether the name ends like one of a CSV file, compressed or not."""
     return path.name.lower().endswith(CSV_SUFFIXES)
+
+
+def is_json(path: Path) -> bool:
+    """Whether the name ends like one of a file of JSON lines, compressed or not."""
+    return path.name.lower().endswith(JSON_SUFFIXES)
 
 
 def _behind(pattern: str) -> list[Path]:
@@ -50,7 +59,7 @@ def _behind(pattern: str) -> list[Path]:
     for match in sorted(Path(name) for name in glob.glob(str(path), recursive=True)):
         if match.is_dir():
             files += _below(match)
-        elif is_data_file(match) and not match.name.startswith(("_", ".")):
+        elif _is_meant(match, pattern) and not match.name.startswith(("_", ".")):
             files.append(match)
     return files
 
@@ -59,10 +68,16 @@ def _below(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if is_data_file(path)
+        if _is_meant(path, "")
         and not any(part.startswith(("_", ".")) for part in path.relative_to(folder).parts)
         and path.is_file()
     )
+
+
+def _is_meant(path: Path, pattern: str) -> bool:
+    """Whether a file that a pattern or a folder led to is data."""
+    is_text = path.name.lower().endswith(TEXT_SUFFIXES)
+    return is_data_file(path) and (not is_text or pattern.lower().endswith(TEXT_SUFFIXES))
 
 
 def _explanation(pattern: str) -> str:

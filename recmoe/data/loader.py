@@ -13,8 +13,11 @@ from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 
 from recmoe.config import Config
 from recmoe.data.block_encoder import BlockEncoder
+from recmoe.data.csv_config import CsvConfig
 from recmoe.data.encoded_rows import EncodedRows, gathered, pieces
+from recmoe.data.files import find_files
 from recmoe.data.in_order import mapped_in_order
+from recmoe.data.open_files import settled
 from recmoe.data.order import Cursor, Interval
 from recmoe.data.parquet import ParquetStream
 from recmoe.data.prefetch import Prefetch
@@ -38,7 +41,7 @@ Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
 class DataConfig(Config):
-    """Where the rows are. Each split is one or several files, folders or globs of Parquet and CSV."""
+    """Where the rows are. Each split is one or several files, folders or globs of Parquet, CSV and JSON lines."""
 
     train: Annotated[Paths, Field(min_length=1)]
     """Rows to learn from."""
@@ -51,7 +54,9 @@ class DataConfig(Config):
     on_error: Literal["fail", "skip"] = "fail"
     """Whether damaged files and rows stop the run, or are found at its start, left out and counted."""
     cache_dir: str | None = None
-    """Folder for CSV files converted to Parquet and for encoded rows; beside the run by default."""
+    """Folder for CSV and JSON files converted to Parquet and for encoded rows; beside the run by default."""
+    csv: CsvConfig = CsvConfig()
+    """How CSV files are written; what is left out is recognised from the training files, for all splits."""
     encoded_cache: Literal["auto", "on", "off"] = "auto"
     """Whether rows are encoded once, before training, and kept on disk; auto does so where every row is read
     at least once and the disk has room."""
@@ -91,8 +96,17 @@ class DataConfig(Config):
             shuffle_rows=self.shuffle_rows if split == "train" else None,
             on_error=self.on_error,
             cache_dir=self.cache_folder(cache_dir),
+            csv=self._settled_csv(),
             columns=columns,
         )
+
+    def _settled_csv(self) -> CsvConfig:
+        """What the training files show, where they are there: another split is read like them."""
+        try:
+            return settled(find_files(self.train), self.csv)
+        except DataError:
+            # Whoever opens them is told; a split that is there can be read without them.
+            return self.csv
 
 
 class BatchLoader:

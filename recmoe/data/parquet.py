@@ -3,7 +3,7 @@
 # N rows of the stream, R rows that remain of an epoch, W ranks, B rows per batch
 
 import hashlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
@@ -13,9 +13,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recmoe.data.column_types import common_type, readable_type
-from recmoe.data.data_file import DataFile, open_data_file
+from recmoe.data.common_columns import common_columns
+from recmoe.data.csv_config import READ_AS_IT_IS, CsvConfig
+from recmoe.data.data_file import DataFile
 from recmoe.data.files import find_files
+from recmoe.data.open_files import open_files
 from recmoe.data.order import Cursor, EpochOrder, Interval, RowGroup
 from recmoe.data.row_block import RowBlock, joined
 from recmoe.errors import DataError, SchemaError
@@ -26,7 +28,7 @@ Window = tuple[RowGroup, ...]
 
 
 class ParquetStream:
-    """Rows of Parquet and CSV files in a seeded order, of which a ``Cursor`` tells what remains.
+    """Rows of Parquet, CSV and JSON lines files in a seeded order, of which a ``Cursor`` tells what remains.
 
     In memory are one window of rows (``shuffle_rows`` and at most a row group more) and the next one,
     which is read ahead. A stream that is a single window keeps it for the next epoch.
@@ -37,8 +39,9 @@ class ParquetStream:
         shuffle_rows: rows shuffled together; None keeps the order of the files.
         on_error: whether damaged rows are an error, or are looked for at opening, by reading
             everything once, and left out.
-        cache_dir: where CSV files are converted to Parquet.
-        columns: the columns to read; all columns of the first file by default.
+        cache_dir: where other files are converted to Parquet.
+        csv: how CSV files are written; what it leaves open is recognised from the first of them.
+        columns: the columns to read; by default those that all files have, in types that fit each other.
 
     Raises:
         DataError: a path without data files, a file that cannot be read, no rows at all.
@@ -53,6 +56,7 @@ class ParquetStream:
         shuffle_rows: int | None,
         on_error: Literal["fail", "skip"] = "fail",
         cache_dir: Path,
+        csv: CsvConfig = READ_AS_IT_IS,
         columns: Sequence[str] | None = None,
     ) -> None:
         assert seed >= 0
@@ -61,12 +65,18 @@ class ParquetStream:
             raise DataError("the split is empty: no files are given; name them under data")
         self.seed = seed
         self.shuffle_rows = shuffle_rows
-        self.num_skipped_files = 0
-        self.skipped: list[str] = []
-        """What was left out and why, a line per file or row group."""
         found = find_files(paths)
-        self._files = self._opened(found, cache_dir, on_error)
-        self.arrow_schema: pa.Schema = _common_schema(self._files, columns)
+        self.skipped: list[str]
+        """What was left out and why, a line per file or row group."""
+        self._files, self.skipped = open_files(found, cache_dir=cache_dir, on_error=on_error, csv=csv)
+        self.num_skipped_files = len(self.skipped)
+        self.arrow_schema: pa.Schema
+        self.problems: dict[str, str]
+        """Why some columns cannot be read: not all files have them, or not in types that fit each other."""
+        self.arrow_schema, self.problems = common_columns(self._files)
+        if columns is not None:
+            self.require(columns)
+            self.arrow_schema = pa.schema([self.arrow_schema.field(column) for column in columns])
         if on_error == "skip":
             self._files = [self._verified(file) for file in self._files]
         self.files = tuple(file.path for file in self._files)
@@ -92,7 +102,10 @@ class ParquetStream:
     def revision(self) -> str:
         """Hash of the paths, sizes, times of change and row groups of the files: another one once one is written to."""
         parts = [
+            # The name of what was made of a CSV file tells how; folders may give columns, and links other folders.
             (str(file.path.resolve()), file.num_bytes, file.modified_ns, file.group_rows, sorted(file.bad_groups))
+            + ((file.parquet.name,) if file.is_csv else ())
+            + ((str(file.constants),) if file.constants else ())
             for file in self._files
         ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()
@@ -101,10 +114,12 @@ class ParquetStream:
         """Check that the stream has some columns.
 
         Raises:
-            SchemaError: the files lack one.
+            SchemaError: a file lacks one, or stores it as another type than the others.
         """
         for column in columns:
-            if column not in self.arrow_schema.names:
+            if column in self.problems:
+                raise SchemaError(self.problems[column])
+            if column not in self.arrow_schema.names and self._files:
                 self._files[0].select([column])
                 raise AssertionError(f"{column} is not among the columns of the stream")
 
@@ -250,20 +265,9 @@ class ParquetStream:
             self._kept = (key, table)
         return table
 
-    def _opened(self, paths: Iterable[Path], cache_dir: Path, on_error: Literal["fail", "skip"]) -> list[DataFile]:
-        files: list[DataFile] = []
-        for path in paths:
-            try:
-                files.append(open_data_file(path, cache_dir=cache_dir, on_error=on_error))
-            except DataError as error:
-                if on_error == "fail":
-                    raise
-                self.skipped.append(f"left out: {error}")
-                self.num_skipped_files += 1
-        return files
-
     def _verified(self, file: DataFile) -> DataFile:
-        verified, reasons = file.verified(self.arrow_schema)
+        # As stored: a value that another file's type cannot hold is no damage.
+        verified, reasons = file.verified(file.select(self.arrow_schema.names))
         self.skipped += reasons
         return verified
 
@@ -275,26 +279,3 @@ def _row_groups(files: Sequence[DataFile]) -> Iterator[RowGroup]:
             if num_rows > 0 and index not in file.bad_groups:
                 yield RowGroup(file=number, index=index, first_row=first_row, num_rows=num_rows)
             first_row += num_rows
-
-
-def _common_schema(files: Sequence[DataFile], columns: Sequence[str] | None) -> pa.Schema:
-    """One type per column that holds the values of all files."""
-    if not files:
-        return pa.schema([])
-    names = tuple(files[0].schema.names if columns is None else columns)
-    assert names, "a stream without columns"
-    common = {field.name: field.type for field in files[0].select(names)}
-    # The file that gave a column its type: with nulls only, the first one says nothing.
-    owners = dict.fromkeys(names, files[0])
-    for file in files[1:]:
-        for field in file.select(names):
-            type_ = common_type(common[field.name], field.type)
-            if type_ is None:
-                raise SchemaError(
-                    f"{file.path}: column {field.name!r} is {field.type}, expected {common[field.name]} as in "
-                    f"{owners[field.name].path}; write the files with one type"
-                )
-            if type_ != common[field.name]:
-                owners[field.name] = file
-            common[field.name] = type_
-    return pa.schema([pa.field(name, readable_type(type_)) for name, type_ in common.items()])

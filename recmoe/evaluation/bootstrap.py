@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recmoe.evaluation.metrics.metric import FloatArray, Metric
+from recmoe.features.batch import NO_GROUP
 
 CHUNK_SIZE = 2_000_000
 """Counts held at a time, 16 MB: resamples × rows."""
@@ -22,7 +23,8 @@ def draw_counts(
     """How often each row is drawn in each resample, as chunks of counts_RN.
 
     N rows are drawn with replacement. Where rows have groups, whole groups are drawn instead, as many as there
-    are: rows of one list are not independent, and an interval from single rows would be too narrow.
+    are: rows of one list are not independent, and an interval from single rows would be too narrow. A row without
+    a group is drawn by itself.
     """
     generator = np.random.default_rng(seed)
     unit_N: NDArray[np.intp] | None = None
@@ -30,6 +32,12 @@ def draw_counts(
     if groups_N is not None:
         values, unit_N = np.unique(groups_N, return_inverse=True)
         num_units = len(values)
+        is_alone_N = groups_N == NO_GROUP
+        num_alone = int(is_alone_N.sum())
+        if num_alone:
+            # The first of them keeps the unit that they would share.
+            unit_N[np.flatnonzero(is_alone_N)[1:]] = np.arange(num_units, num_units + num_alone - 1)
+            num_units += num_alone - 1
     chunk = max(1, CHUNK_SIZE // max(1, num_rows))
     for start in range(0, num_resamples, chunk):
         counts = np.empty((min(chunk, num_resamples - start), num_units))

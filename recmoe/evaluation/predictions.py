@@ -36,7 +36,7 @@ class Predictions:
     kinds: Mapping[str, TaskOutput]
     """By task: whether it predicts a probability (binary) or a value (regression)."""
     groups_N: NDArray[np.int64] | None = None
-    """Group of each row (request, session, user); None where the log has none."""
+    """Group of each row (request, session, user), ``NO_GROUP`` for a row without one; None where the log has none."""
     slices: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """Raw columns by which metrics are cut."""
 

@@ -51,6 +51,9 @@ class IdValues:
 
 def id_values(values: pa.Array) -> IdValues:
     """The ids of an Arrow array of any id type."""
+    if pa.types.is_float16(values.type):
+        # Arrow cannot tell apart values of this type.
+        values = values.cast(pa.float32())
     # A small slice may carry the dictionary of a whole file.
     if pa.types.is_dictionary(values.type) and len(values.dictionary) > 2 * len(values):
         values = values.dictionary_decode()

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+NO_GROUP = -(2**63)
+"""In place of the hash of a group, where a row has none: such rows are not a list, alone or together."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -30,7 +33,7 @@ class Batch:
     labels_BL: Tensor
     """float32, NaN where a label is missing; no columns where labels were not asked for."""
     groups_B: Tensor | None = None
-    """int64 hash of the row's group (request, session, user); None without a group column."""
+    """int64 hash of the row's group (request, session, user) or ``NO_GROUP``; None without a group column."""
 
     @property
     def num_rows(self) -> int:

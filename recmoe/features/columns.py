@@ -1,27 +1,33 @@
 """columns: raw columns of a table by name and type, with errors that name what needs them."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
 from recmoe.errors import SchemaError
-from recmoe.features.id_keys import is_id_type, is_text_type
-from recmoe.features.schema import FeatureConfig, IdFeature, IdListFeature
+from recmoe.features.id_keys import canonical, is_id_type, is_text_type
+from recmoe.features.null_marks import holds_marks_only
+from recmoe.features.schema import FeatureConfig, IdFeature, IdListFeature, NumericFeature
 from recmoe.features.transforms import is_number_type
 
 
 def find_column(table: pa.Table, name: str, *, needed_by: str) -> pa.ChunkedArray:
     """A column of a table; SchemaError with what is there if it is not."""
-    places = table.schema.get_all_field_indices(name)
+    places = [place for place, found in enumerate(table.column_names) if found == name]
     if len(places) == 1:
         return table.column(places[0])
     if places:
         raise SchemaError(f"column {name!r}, needed by {needed_by}, is there {len(places)} times; rename the others")
     raise SchemaError(
         f"column {name!r} is missing, needed by {needed_by}; {_did_you_mean(name, table.column_names)}"
-        f"found: {', '.join(map(str, table.column_names)) or 'no columns'}"
+        f"found: {shown_names(table.column_names) or 'no columns'}"
     )
+
+
+def shown_names(names: Iterable[str]) -> str:
+    """Names of columns on one line."""
+    return ", ".join(name if name.isprintable() else repr(name) for name in names)
 
 
 def _did_you_mean(name: str, known: Sequence[str]) -> str:
@@ -30,8 +36,13 @@ def _did_you_mean(name: str, known: Sequence[str]) -> str:
 
 
 def feature_column(table: pa.Table, name: str, feature: FeatureConfig) -> pa.ChunkedArray:
-    """The column of a feature; SchemaError if it is missing or of a type that the feature cannot read."""
+    """The column of a feature; SchemaError if it is missing or of a type that the feature cannot read.
+
+    For a number, text that holds nothing but marks for null is a column without numbers.
+    """
     column = find_column(table, feature.column or name, needed_by=f"feature {name!r}")
+    if isinstance(feature, NumericFeature) and is_text_type(column.type) and holds_marks_only(column):
+        return pa.chunked_array([pa.nulls(len(column))])
     problem = _type_problem(column.type, feature)
     if problem is not None:
         raise SchemaError(f"column {feature.column or name!r} of feature {name!r}: {problem}")
@@ -82,6 +93,21 @@ def is_list_type(kind: pa.DataType) -> bool:
         or types.is_list_view(kind)
         or types.is_large_list_view(kind)
     )
+
+
+def has_fractions(column: pa.ChunkedArray) -> bool | None:
+    """Whether a column of floats, or of lists of them, holds one that is no integer; None if it holds none at all."""
+    is_empty = True
+    for chunk in column.chunks:
+        values = chunk.dictionary_decode() if pa.types.is_dictionary(chunk.type) else chunk
+        values = values.flatten() if is_list_type(values.type) else values
+        if not pa.types.is_floating(values.type):
+            return None
+        ids = canonical(values)
+        if not pa.types.is_int64(ids.type):
+            return True
+        is_empty = is_empty and ids.null_count == len(ids)
+    return None if is_empty else False
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:

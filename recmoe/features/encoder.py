@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recmoe.features.arrow_ids import id_column, id_list_column
-from recmoe.features.batch import Batch
+from recmoe.features.batch import NO_GROUP, Batch
 from recmoe.features.columns import feature_column, id_column_of, is_list_type
 from recmoe.features.encoder_state import EncoderState, fingerprint, load_encoder, save_encoder
 from recmoe.features.fit import fit_state
@@ -97,7 +97,7 @@ class FeatureEncoder:
 
         Raises:
             SchemaError: a column is missing or of a wrong type.
-            DataError: there are no rows, a numeric feature has no numbers, or a label or number is wrong.
+            DataError: there are no rows, or a label is wrong.
         """
         return cls(schema, labels, fit_state(schema, tables, labels, base=None if base is None else base.state))
 
@@ -153,7 +153,7 @@ class FeatureEncoder:
 
         Raises:
             SchemaError: a column is missing or of a wrong type.
-            DataError: a label is wrong, a number infinite, or an id beyond its table.
+            DataError: a label is wrong, or an id beyond its table.
         """
         layout = self.layout.select(sides)
         dense: dict[str, NDArray[np.float32]] = {}
@@ -198,8 +198,10 @@ class FeatureEncoder:
         sparse: dict[str, tuple[Ints, Ints | None]],
     ) -> None:
         numbers = self.state.numbers[name]
+        if not numbers.is_known:
+            x_B = np.full_like(x_B, np.nan)
         if "value" in feature.forms:
-            dense[name] = value_form(x_B, name, feature, numbers)
+            dense[name] = value_form(x_B, feature, numbers)
         if "vector" in feature.forms:
             dense[f"{name}#position"] = vector_form(x_B, numbers)
         if "bucket" in feature.forms:
@@ -222,13 +224,13 @@ class FeatureEncoder:
         return _joined(rows), _joined(lengths)
 
     def _groups(self, table: pa.Table, *, is_required: bool) -> Tensor | None:
-        """A hash of each row's group; rows without one form the group 0."""
+        """A hash of each row's group; ``NO_GROUP`` for rows without one, which are in no list."""
         group = self.schema.group
         if group is None or (not is_required and group not in table.column_names):
             return None
         column = id_column_of(table, group, needed_by="the schema, as its group")
         return torch.from_numpy(
-            _joined([ids.spread(keys(ids.distinct).view(np.int64), missing=0) for ids in id_column(column)])
+            _joined([ids.spread(keys(ids.distinct).view(np.int64), missing=NO_GROUP) for ids in id_column(column)])
         )
 
     def unknown_counts(

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from recmoe.errors import DataError
 from recmoe.features.arrow_ids import IdValues, id_column, id_list_column
-from recmoe.features.columns import feature_column, id_column_of, plain_type
+from recmoe.features.columns import feature_column, has_fractions, id_column_of, is_list_type, plain_type
 from recmoe.features.encoder_state import EncoderState
 from recmoe.features.id_counts import IdCounts
 from recmoe.features.known import Known
@@ -43,6 +43,8 @@ class Learner:
         self._labels = tuple(labels)
         self._types: dict[str, tuple[int, pa.DataType]] = {}
         """Of each column, with the row that gave it."""
+        self._has_fractions: dict[str, bool] = {}
+        """Of each column of ids that are stored as floats, once it holds one."""
         self._numbers = {
             name: NumberLearner(name, feature)
             for name, feature in schema.features.items()
@@ -71,7 +73,7 @@ class Learner:
 
         Raises:
             SchemaError: a column is missing or of a wrong type.
-            DataError: a label or number is wrong.
+            DataError: a label is wrong.
         """
         self._learn_types(table, first_row)
         encode_labels(table, self._labels, first_row=first_row)
@@ -94,6 +96,22 @@ class Learner:
             if column is not None:
                 columns[column] = id_column_of(table, column, needed_by=f"the schema, as its {role}")
         self._keep_types({name: (first_row, plain_type(column.type)) for name, column in columns.items()})
+        for name in self._id_columns() & columns.keys():
+            found = has_fractions(columns[name])
+            if found is not None:
+                self._has_fractions[name] = found or self._has_fractions.get(name, False)
+
+    def _id_columns(self) -> set[str]:
+        features = self._schema.features.items()
+        columns = {one.column or name for name, one in features if not isinstance(one, NumericFeature)}
+        return columns | {column for column in (self._schema.group, self._schema.item) if column is not None}
+
+    def _type(self, column: str) -> pa.DataType:
+        """The type of a column; ids that are whole in every row are integers, for null makes floats of them."""
+        kind = self._types[column][1]
+        if self._has_fractions.get(column, True):
+            return kind
+        return pa.list_(pa.int64()) if is_list_type(kind) else pa.int64()
 
     def _keep_types(self, types: Mapping[str, tuple[int, pa.DataType]]) -> None:
         for name, found in types.items():
@@ -105,6 +123,8 @@ class Learner:
     def merge(self, other: "Learner") -> None:
         """Add what other rows have taught; their ids must be spilled."""
         self._keep_types(other._types)
+        for name, found in other._has_fractions.items():
+            self._has_fractions[name] = found or self._has_fractions.get(name, False)
         for name, learner in self._numbers.items():
             learner.merge(other._numbers[name])
         self.ids.absorb(other.ids)
@@ -121,7 +141,7 @@ class Learner:
                 numbers keep their statistics and bucket edges. What ``base`` lacks is learnt.
 
         Raises:
-            DataError: there are no rows, or a numeric feature has no numbers.
+            DataError: there are no rows.
         """
         if not self.num_rows:
             raise DataError("the training data has no rows; check data.train")
@@ -130,7 +150,7 @@ class Learner:
             candidates = {table: known.candidates(table, self.ids.merged(table)) for table in self.tables}
         return EncoderState(
             inputs=self._schema.model_dump(mode="json"),
-            columns=pa.schema({column: self._types[column][1] for column in self._typed_columns()}.items()),
+            columns=pa.schema({column: self._type(column) for column in self._typed_columns()}.items()),
             vocabularies={
                 table: known.vocabulary(table, candidates[table])
                 for table, encoding in known.encodings.items()
@@ -156,7 +176,7 @@ def fit_state(
 
     Raises:
         SchemaError: a column is missing or of a wrong type.
-        DataError: there are no rows, a numeric feature has no numbers, or a label or number is wrong.
+        DataError: there are no rows, or a label is wrong.
     """
     learner = Learner(schema, labels)
     for table in tables:

@@ -91,9 +91,10 @@ class IdCounts:
                 self.spill()
 
     def _merge(self, table: str) -> None:
-        if not self._num_pending[table]:
-            return
         pending = self._pending[table]
+        # Chunks without an id have left tables too.
+        if not self._num_pending[table] and len(pending) < 2:
+            return
         self._num_bytes -= sum(part.nbytes for part in pending)
         merged = _summed(pending)
         self._pending[table], self._num_pending[table], self._num_merged[table] = [merged], 0, merged.num_rows

@@ -83,7 +83,9 @@ def _kept_numbers(schema: FeatureSchema, base: EncoderState) -> dict[str, Numeri
     kept = {}
     for name, feature in schema.features.items():
         old = before.get(name)
-        if isinstance(feature, NumericFeature) and isinstance(old, NumericFeature) and _reads_alike(old, feature):
+        if not (isinstance(feature, NumericFeature) and isinstance(old, NumericFeature)):
+            continue
+        if _reads_alike(old, feature) and base.numbers[name].is_known:
             kept[name] = base.numbers[name]
     return kept
 

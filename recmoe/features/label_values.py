@@ -15,6 +15,7 @@ from recmoe.errors import DataError, SchemaError
 from recmoe.features.columns import find_column
 from recmoe.features.id_keys import is_text_type
 from recmoe.features.labels import LabelColumn
+from recmoe.features.null_marks import holds_marks_only
 from recmoe.features.transforms import Floats, as_floats, is_number_type
 
 
@@ -48,6 +49,8 @@ def _floats(table: pa.Table, label: LabelColumn) -> Floats:
     if is_number_type(kind):
         return as_floats(column)
     is_text = is_text_type(kind.value_type if pa.types.is_dictionary(kind) else kind)
+    if is_text and holds_marks_only(column):
+        return np.full(len(column), np.nan)
     if not (label.is_binary and is_text):
         expected = "0, 1, true or false" if label.is_binary else "a number"
         raise SchemaError(f"label column {label.column!r}: expected {expected}, found {kind}; convert the column")

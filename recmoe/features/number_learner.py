@@ -1,13 +1,17 @@
 """NumberLearner: statistics of one numeric feature, chunk by chunk and in parts."""
 
+import logging
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 
-from recmoe.errors import DataError
-from recmoe.features.numeric import read_number
+from recmoe.features.numeric import read_and_count
 from recmoe.features.schema import GivenBuckets, NumericFeature
-from recmoe.features.statistics import Moments, NumericStatistics, Sample, bucket_edges, quantile_cuts
+from recmoe.features.statistics import UNKNOWN, Moments, NumericStatistics, Sample, bucket_edges, quantile_cuts
 from recmoe.features.transforms import signed_log1p
+
+_logger = logging.getLogger(__name__)
 
 PIECE_ROWS = 1 << 20
 """Rows whose moments are added up together; whoever reads a part of the data reads whole pieces."""
@@ -24,6 +28,7 @@ class NumberLearner:
         self._name = name
         self._feature = feature
         self._pieces: dict[int, Moments] = {}
+        self._num_too_large = 0
         self._needs_edges = "bucket" in feature.forms or "vector" in feature.forms
         self._sample = Sample() if self._needs_edges and not isinstance(feature.buckets, GivenBuckets) else None
 
@@ -32,9 +37,9 @@ class NumberLearner:
 
         Raises:
             SchemaError: the column is missing or holds no numbers.
-            DataError: a number is infinite.
         """
-        x_B = read_number(table, self._name, self._feature, first_row=first_row)
+        x_B, num_too_large = read_and_count(table, self._name, self._feature)
+        self._num_too_large += num_too_large
         is_there_B = ~np.isnan(x_B)
         self._pieces.setdefault(first_row // PIECE_ROWS, Moments()).add(x_B[is_there_B])
         if self._sample is not None:
@@ -44,24 +49,29 @@ class NumberLearner:
         """Add what other pieces have taught."""
         assert not self._pieces.keys() & other._pieces.keys()
         self._pieces.update(other._pieces)
+        self._num_too_large += other._num_too_large
         if self._sample is not None:
             assert other._sample is not None
             self._sample.merge(other._sample)
 
     def finish(self) -> NumericStatistics:
-        """Mean, deviation and bucket edges.
-
-        Raises:
-            DataError: no row holds a number.
-        """
+        """Mean, deviation and bucket edges; warns of numbers that count as missing, and where there are no others."""
+        where = f"column {self._feature.column or self._name!r} of feature {self._name!r}"
+        if self._num_too_large:
+            _logger.warning(
+                "%s holds %d numbers that are infinite or too large for a float; they count as missing: mend them, or "
+                "give the feature a clip",
+                where,
+                self._num_too_large,
+            )
         moments = Moments()
         for piece in sorted(self._pieces):
             moments.merge(self._pieces[piece])
         if not moments.count:
-            raise DataError(
-                f"column {self._feature.column or self._name!r} of feature {self._name!r} holds no number in the "
-                "training data; leave the feature out"
+            _logger.warning(
+                "%s holds no number in the training data: it counts as missing in every row; leave it out", where
             )
+            return replace(UNKNOWN, edges=(0.0, 1.0) if self._needs_edges else ())
         return NumericStatistics(mean=moments.mean, std=moments.std, edges=self._edges(moments))
 
     def _edges(self, moments: Moments) -> tuple[float, ...]:

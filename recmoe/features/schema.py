@@ -151,7 +151,8 @@ class FeatureSchema(Config):
     """Floats per table row where a feature does not say."""
     features: dict[str, FeatureConfig]
     group: str | None = None
-    """Column whose value joins the rows of one list (request, session or user), for metrics per list."""
+    """Column whose value joins the rows of one list (request, session or user), for metrics per list. Rows where it is
+    null are in no list: metrics per list leave them out, and each is resampled by itself for the intervals."""
     item: str | None = None
     """Column that identifies a candidate in requests and responses."""
     seed: NonNegativeInt = 0

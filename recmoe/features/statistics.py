@@ -21,9 +21,18 @@ class NumericStatistics:
 
     mean: float
     std: float
-    """Of the population; 1 where all values are equal."""
+    """Of the population; 1 where all values are equal, infinite where there are none."""
     edges: tuple[float, ...]
     """T + 1 increasing bucket edges; empty without the forms bucket and vector."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether training saw a number at all; if not, every number is missing."""
+        return bool(np.isfinite(self.std))
+
+
+UNKNOWN = NumericStatistics(mean=0.0, std=np.inf, edges=())
+"""Of a feature without a number in the training data."""
 
 
 class Moments:

@@ -96,6 +96,7 @@ def learn_rows(
     learner = Learner(
         config.inputs, config.task_set().label_columns, folder=scratch, max_bytes=int(num_bytes * COUNTS_SHARE)
     )
+    stream.require([column for column in learner.columns if column in stream.problems])
     # Where a column is missing, all are read: the error tells what there is.
     is_whole = set(learner.columns) <= set(stream.arrow_schema.names)
     blocks = stream.blocks_in_file_order([rows], batch_size=CHUNK_ROWS, columns=learner.columns if is_whole else None)

@@ -46,7 +46,8 @@ def write_predictions(
         stream = ParquetStream(paths, seed=0, shuffle_rows=None, cache_dir=Path(folder) / "csv")
         schema = ranker.bundle.encoder.schema
         usual = [name for name in (schema.group, schema.item) if name in stream.arrow_schema.names and name not in made]
-        stream.require(keep)
+        needed = ranker.bundle.encoder.columns(with_labels=False)
+        stream.require([*(column for column in needed if column in stream.problems), *keep])
         kept = list(dict.fromkeys(keep or [str(name) for name in usual]))
         unfinished = Path(folder) / target.name
         fields = [stream.arrow_schema.field(name) for name in kept]

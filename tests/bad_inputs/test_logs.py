@@ -43,13 +43,6 @@ Values = list[Any]
             "{file}, row 21 of the file: label column 'click' holds 0.5 in row 21; a binary label is 0, 1, true, "
             "false or null: mend it, or declare a regression task",
         ),
-        (
-            "train",
-            "price",
-            lambda values: [float("inf") if row == 33 else value for row, value in enumerate(values)],
-            "{file}, row 33 of the file: column 'price' of feature 'price' holds inf in row 33, "
-            "which is too large for a float; mend it, or give the feature a clip",
-        ),
     ],
 )
 def test_wrong_column_is_named_with_its_file_before_the_training(

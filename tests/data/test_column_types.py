@@ -23,13 +23,25 @@ SMALL_DICTIONARY = pa.dictionary(pa.int8(), pa.string())
         (SMALL_DICTIONARY, pa.dictionary(pa.int16(), pa.string()), pa.dictionary(pa.int32(), pa.string())),
         (pa.list_(pa.int32()), pa.list_(pa.int64()), pa.list_(pa.int64())),
         (pa.list_(pa.null()), pa.large_list(pa.string()), pa.large_list(pa.string())),
-        (pa.int64(), pa.uint64(), None),
-        (pa.int64(), pa.float64(), None),
+        (pa.int64(), pa.uint64(), pa.int64()),
+        (pa.int64(), pa.float64(), pa.float64()),
+        (pa.int8(), pa.float16(), pa.float64()),
+        (pa.bool_(), pa.int8(), pa.int8()),
+        (pa.bool_(), pa.float32(), pa.float32()),
+        (pa.list_(pa.int64()), pa.list_(pa.float64()), pa.list_(pa.float64())),
+        (pa.timestamp("s"), pa.timestamp("ns"), pa.timestamp("ns")),
+        (pa.timestamp("s", "UTC"), pa.timestamp("ms", "Europe/Rome"), pa.timestamp("ms", "UTC")),
+        (pa.date32(), pa.date64(), pa.date32()),
+        (pa.time32("s"), pa.time64("ns"), pa.time64("ns")),
+        (pa.duration("s"), pa.duration("us"), pa.duration("us")),
+        (pa.timestamp("s"), pa.timestamp("s", "UTC"), None),
+        (pa.date32(), pa.timestamp("s"), None),
+        (pa.bool_(), pa.string(), None),
         (pa.int64(), pa.string(), None),
         (SMALL_DICTIONARY, pa.int64(), None),
         (pa.dictionary(pa.int8(), pa.int64()), SMALL_DICTIONARY, None),
         (pa.list_(pa.int64()), pa.list_(pa.string()), None),
-        (pa.timestamp("s"), pa.timestamp("ms"), None),
+        (pa.int64(), pa.timestamp("ms"), None),
     ],
     ids=str,
 )
@@ -38,6 +50,11 @@ def test_common_type_holds_both_or_there_is_none(
 ) -> None:
     assert common_type(first, second) == expected
     assert common_type(second, first) == expected
+
+
+def test_floats_beside_large_integers_must_be_integers() -> None:
+    assert common_type(pa.int64(), pa.float64(), has_large_integers=True) == pa.int64()
+    assert common_type(pa.list_(pa.float32()), pa.list_(pa.uint64()), has_large_integers=True) == pa.list_(pa.int64())
 
 
 def test_small_dictionary_gets_room_for_the_values_of_other_files() -> None:

@@ -31,6 +31,25 @@ def test_files_come_in_the_order_of_the_patterns_and_once(tmp_path: Path) -> Non
     assert [file.name for file in files] == ["b.parquet", "a.parquet", "_c.parquet"]
 
 
+def test_file_by_several_paths_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _touch(tmp_path, "real/a.csv", "real/b.tsv.gz")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.chdir(tmp_path)
+
+    files = find_files(["real/a.csv", str(tmp_path / "real"), "link", "./real/*"])
+
+    assert [str(file) for file in files] == ["real/a.csv", f"{tmp_path}/real/b.tsv.gz"]
+
+
+def test_text_file_is_data_only_where_it_is_named(tmp_path: Path) -> None:
+    _touch(tmp_path, "log.txt", "readme.txt.gz", "a.jsonl", "b.ndjson.gz", "c.TSV")
+
+    assert [file.name for file in find_files([str(tmp_path)])] == ["a.jsonl", "b.ndjson.gz", "c.TSV"]
+    assert [file.name for file in find_files([str(tmp_path / "*")])] == ["a.jsonl", "b.ndjson.gz", "c.TSV"]
+    assert [file.name for file in find_files([str(tmp_path / "log.txt")])] == ["log.txt"]
+    assert [file.name for file in find_files([str(tmp_path / "*.txt.gz")])] == ["readme.txt.gz"]
+
+
 def test_glob_that_matches_folders_gives_the_files_below_them(tmp_path: Path) -> None:
     _touch(tmp_path, "2024-01/a.csv", "2024-02/b.csv", "2025-01/c.csv")
 

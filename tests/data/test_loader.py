@@ -228,3 +228,17 @@ def test_split_is_opened_from_the_config(write_rows: WriteRows, tmp_path: Path) 
 def test_config_without_training_files_is_refused() -> None:
     with pytest.raises(ValidationError, match="at least 1 item"):
         DataConfig(train=[])
+
+
+def test_split_is_read_like_the_training_files(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("item;price\n7;1,5\n")
+    (tmp_path / "test.csv").write_text("item;price\n7;1,500\n")
+    data = DataConfig(train=(str(tmp_path / "train.csv"),), test=(str(tmp_path / "test.csv"),))
+    alone = DataConfig(train=(str(tmp_path / "gone.csv"),), test=data.test)
+
+    types = [
+        one.build("test", seed=0, cache_dir=tmp_path / "cache").arrow_schema.field("price").type
+        for one in (data, alone)
+    ]
+
+    assert types == [pa.float64(), pa.string()]

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from recmoe.data.csv_config import CsvConfig
 from recmoe.data.order import Cursor
 from recmoe.data.parquet import ParquetStream
 from recmoe.errors import DataError, SchemaError
@@ -308,24 +310,142 @@ def test_column_missing_in_a_later_file_names_that_file(write_rows: WriteRows, t
     path = write_rows("a.parquet", range(10))
     pq.write_table(pa.table({"n": [1], "item": ["x"]}), tmp_path / "b.parquet")
 
+    stream = _stream(path, tmp_path / "b.parquet")
+    assert stream.arrow_schema.names == ["n", "item"]
     with pytest.raises(SchemaError, match=r"b\.parquet: column 'clicked' is missing; columns found: n, item"):
-        _stream(path, tmp_path / "b.parquet")
+        stream.require(["clicked"])
+    with pytest.raises(SchemaError, match=r"b\.parquet: column 'clicked' is missing; columns found: n, item"):
+        _stream(path, tmp_path / "b.parquet", columns=["clicked"])
     assert _stream(path, tmp_path / "b.parquet", columns=["item"]).num_rows == 11
 
 
-def test_column_of_another_type_names_both_files(write_rows: WriteRows, tmp_path: Path) -> None:
+def test_column_of_another_type_names_both_files_once_it_is_read(write_rows: WriteRows, tmp_path: Path) -> None:
     path = write_rows("a.parquet", range(10))
     (tmp_path / "b.csv").write_text("n,item,clicked\none,x,0\n")
 
+    stream = _stream(path, tmp_path / "b.csv")
+
+    assert stream.arrow_schema.names == ["item", "clicked"]
+    assert [chunk.num_rows for chunk in stream.chunks(batch_size=20)] == [11]
     with pytest.raises(SchemaError, match=r"b\.csv: column 'n' is string, expected int64 as in .*a\.parquet"):
-        _stream(path, tmp_path / "b.csv")
+        stream.require(["n"])
 
 
-def test_column_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("n,n\n1,2\n")
+def test_column_that_is_there_twice_is_an_error_once_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("n,m,n\n1,2,3\n")
 
+    stream = _stream(tmp_path / "a.csv")
+
+    assert next(stream.chunks(batch_size=9)).to_pydict() == {"m": [2]}
     with pytest.raises(SchemaError, match=r"a\.csv: column 'n' is there 2 times; rename one"):
-        _stream(tmp_path / "a.csv")
+        stream.require(["n"])
+
+
+def _chunk(stream: ParquetStream) -> pa.Table:
+    return pa.concat_tables(stream.chunks(batch_size=100)).combine_chunks()
+
+
+def test_integers_beside_floats_keep_their_values(tmp_path: Path) -> None:
+    large = 2**60 + 1
+    pq.write_table(pa.table({"a": [7], "b": [large], "c": [[1]], "d": [True]}), tmp_path / "0.parquet")
+    pq.write_table(pa.table({"a": [7.5], "b": [8.0], "c": [[0.5]], "d": [0]}), tmp_path / "1.parquet")
+    pq.write_table(pa.table({"a": [None], "b": [float("nan")], "c": [None], "d": [1]}), tmp_path / "2.parquet")
+    stream = _stream(*(tmp_path / f"{number}.parquet" for number in range(3)))
+
+    table = _chunk(stream)
+
+    assert table.schema.types == [pa.float64(), pa.int64(), pa.list_(pa.float64()), pa.int64()]
+    assert table.to_pydict() == {
+        "a": [7.0, 7.5, None],
+        "b": [large, 8, None],
+        "c": [[1.0], [0.5], None],
+        "d": [1, 0, 1],
+    }
+
+
+@pytest.mark.parametrize("values", [pa.array([0.5]), pa.array([2**63], pa.uint64())], ids=["fraction", "uint64"])
+def test_value_that_the_common_type_cannot_hold_names_file_and_column(tmp_path: Path, values: pa.Array) -> None:
+    pq.write_table(pa.table({"a": [2**60 + 1]}), tmp_path / "0.parquet")
+    pq.write_table(pa.table({"a": values}), tmp_path / "1.parquet")
+    stream = _stream(tmp_path / "0.parquet", tmp_path / "1.parquet", on_error="skip")
+
+    with pytest.raises(
+        DataError, match=r"1\.parquet: column 'a' is (double|uint64), which cannot be read as int64 like that of the"
+    ):
+        _chunk(stream)
+
+
+def test_column_of_csv_is_text_where_another_file_has_text(tmp_path: Path) -> None:
+    (tmp_path / "0.csv").write_text("item,price\n7,1\n8,NA\n")
+    (tmp_path / "1.csv").write_text("item,price\n007,2.5\nx,NA\n")
+    (tmp_path / "2.csv").write_text("item,price\n9,NA\n")
+    stream = _stream(*(tmp_path / f"{number}.csv" for number in range(3)))
+
+    table = _chunk(stream)
+
+    assert table.to_pydict() == {"item": ["7", "8", "007", "x", "9"], "price": [1.0, None, 2.5, None, None]}
+
+
+def test_all_csv_files_are_read_like_the_first(tmp_path: Path) -> None:
+    (tmp_path / "0.csv").write_text("item;price\n7;1,5\n8;12,25\n")
+    (tmp_path / "1.csv").write_text("item\tprice\n9\t2,500\n")
+
+    assert _chunk(_stream(tmp_path / "0.csv", tmp_path / "1.csv"))["price"].to_pylist() == [1.5, 12.25, 2.5]
+    told = CsvConfig(decimal=".", thousands=",")
+    assert _chunk(_stream(tmp_path / "1.csv", csv=told))["price"].to_pylist() == [2500]
+
+
+def test_csv_read_in_another_way_is_another_revision(tmp_path: Path) -> None:
+    (tmp_path / "0.csv").write_text("item,price\n7,void\n")
+
+    revisions = [_stream(tmp_path / "0.csv", csv=CsvConfig(null_values=nulls)).revision for nulls in (None, ("void",))]
+
+    assert revisions[0] != revisions[1]
+
+
+def test_folders_give_columns_unless_the_file_has_them(tmp_path: Path) -> None:
+    for folder in ("country=CH/hour=05", "country=a%2Fb/hour=23", "country=__HIVE_DEFAULT_PARTITION__/hour=07"):
+        (tmp_path / folder).mkdir(parents=True)
+        pq.write_table(pa.table({"n": [1, 2]}), tmp_path / folder / "part.parquet")
+    pq.write_table(pa.table({"n": [3], "country": ["IT"]}), tmp_path / "country=CH/hour=05" / "part.parquet")
+    stream = _stream(tmp_path)
+
+    table = _chunk(stream)
+
+    assert table.to_pydict() == {
+        "n": [3, 1, 2, 1, 2],
+        "country": ["IT", None, None, "a/b", "a/b"],
+        "hour": ["05", "07", "07", "23", "23"],
+    }
+    (block,) = stream.blocks(stream.start(), rank=0, world_size=1, batch_size=5, columns=["hour"])
+    assert sorted(block.table["hour"].to_pylist()) == ["05", "07", "07", "23", "23"]
+
+
+def test_columns_of_folders_have_types(tmp_path: Path) -> None:
+    for folder in ("k=1/day=2026-01-31", "k=12/day=2026-02-01"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "part.csv").write_text("n\n7\n")
+
+    table = _chunk(_stream(tmp_path))
+
+    assert table.schema.types == [pa.int64(), pa.int64(), pa.date32()]
+    assert table["k"].to_pylist() == [1, 12]
+
+
+def test_number_that_begins_late_is_a_number(tmp_path: Path) -> None:
+    values = pa.array([None] * 20 + [1.5], pa.float64())
+    pq.write_table(pa.table({"a": values}), tmp_path / "0.parquet", row_group_size=10)
+
+    assert _chunk(_stream(tmp_path / "0.parquet"))["a"].to_pylist() == values.to_pylist()
+
+
+def test_short_floats_are_shuffled_like_others(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": pa.array(np.arange(8, dtype=np.float16))}), tmp_path / "0.parquet", row_group_size=4)
+    stream = _stream(tmp_path / "0.parquet", shuffle_rows=8)
+
+    batch = next(stream.batches(stream.start(), rank=0, world_size=1, batch_size=8))
+
+    assert sorted(batch["a"].to_pylist()) == list(range(8))
 
 
 def test_cut_file_is_an_error_or_is_skipped_and_counted(write_rows: WriteRows) -> None:

@@ -4,6 +4,7 @@ import pytest
 from recmoe.evaluation.bootstrap import draw_counts, intervals
 from recmoe.evaluation.metrics.auc import Auc
 from recmoe.evaluation.metrics.mae import Mae
+from recmoe.features.batch import NO_GROUP
 
 
 def drawn(num_resamples: int = 50, *, groups: list[int] | None = None, seed: int = 0) -> np.ndarray:
@@ -29,6 +30,15 @@ def test_rows_of_a_group_are_drawn_together() -> None:
     np.testing.assert_array_equal(counts_RN[:, 0], counts_RN[:, 2])
     np.testing.assert_array_equal(counts_RN[:, 1], counts_RN[:, 3])
     assert (counts_RN[:, 0] + counts_RN[:, 1] == 2).all()
+
+
+def test_rows_without_a_group_are_drawn_one_by_one() -> None:
+    counts_RN = drawn(groups=[NO_GROUP, 2, NO_GROUP, 2])
+
+    np.testing.assert_array_equal(counts_RN[:, 1], counts_RN[:, 3])
+    assert (counts_RN[:, 0] + counts_RN[:, 1] + counts_RN[:, 2] == 3).all()
+    assert (counts_RN[:, 0] != counts_RN[:, 2]).any()
+    np.testing.assert_array_equal(drawn(groups=[NO_GROUP] * 4), drawn(groups=[1, 2, 3, 4]))
 
 
 def test_interval_of_a_mean_is_that_of_the_normal_distribution() -> None:

@@ -1,5 +1,6 @@
 """Tests of Arrow columns of ids."""
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -119,3 +120,10 @@ def test_separated_string_is_a_list_without_empty_parts(kind: pa.DataType) -> No
 def test_column_of_nulls_is_a_column_of_empty_lists() -> None:
     assert _lists(pa.chunked_array([pa.nulls(2)])) == [[], []]
     assert _lists(pa.chunked_array([pa.array([[None], []])])) == [[], []]
+
+
+def test_short_floats_are_ids() -> None:
+    values = pa.array(np.array([2.0, 0.5, 2.0], np.float16))
+
+    assert _texts(id_values(values)) == ["2", "0.5", "2"]
+    assert _lists(pa.chunked_array([pa.ListArray.from_arrays([0, 2, 3], values)])) == [["2", "0.5"], ["2"]]

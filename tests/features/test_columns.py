@@ -72,3 +72,22 @@ def test_column_of_nulls_fits_every_feature(feature: FeatureConfig) -> None:
 )
 def test_plain_type_forgets_how_values_are_stored(kind: pa.DataType, plain: pa.DataType) -> None:
     assert plain_type(kind) == plain
+
+
+@pytest.mark.parametrize("name", ["价格", "🙂 price", "a\nb", "'", "a.b"])
+def test_name_in_any_script_is_found(name: str) -> None:
+    assert find_column(pa.table({name: [1]}), name, needed_by="me").to_pylist() == [1]
+
+
+def test_name_that_is_no_text_is_missing() -> None:
+    with pytest.raises(SchemaError, match=r"column '\\ud83d' is missing, needed by me; found: 'a\\nb', c"):
+        find_column(pa.table({"a\nb": [1], "c": [2]}), "\ud83d", needed_by="me")
+
+
+def test_text_of_nothing_but_marks_for_null_is_a_column_without_numbers() -> None:
+    table = pa.table({"x": ["NA", None, "?"], "y": ["NA", None, "7 CHF"]})
+
+    assert feature_column(table, "x", NumericFeature()).null_count == 3
+    assert feature_column(table, "x", IdFeature()).to_pylist() == ["NA", None, "?"]
+    with pytest.raises(SchemaError, match="column 'y' of feature 'y': expected a number, found string"):
+        feature_column(table, "y", NumericFeature())

@@ -4,6 +4,7 @@ import datetime
 import time
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from recmoe.errors import DataError, SchemaError
-from recmoe.features.batch import Batch
+from recmoe.features.batch import NO_GROUP, Batch
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.labels import LabelColumn
 from recmoe.features.layout import InputLayout
@@ -288,6 +289,30 @@ def test_groups_tell_lists_apart(encoder: FeatureEncoder, log: pa.Table) -> None
     assert groups_B.dtype == torch.int64
     assert len(set(groups_B.tolist())) == 3
     assert groups_B[0] == groups_B[1] == groups_B[2] != groups_B[3]
+
+
+def test_row_without_a_group_is_marked(encoder: FeatureEncoder, log: pa.Table) -> None:
+    groups_B = encoder.encode(log).groups_B
+
+    assert groups_B is not None
+    assert (groups_B == NO_GROUP).tolist() == log["visit"].is_null().to_pylist() == [False] * 5 + [True]
+
+
+@pytest.mark.parametrize("values", [["123", "7"], [123, 7], [123.0, 7.0], pa.array([123, 7], pa.uint8())], ids=str)
+def test_whole_floats_with_gaps_are_the_same_ids_in_every_form(values: list[Any]) -> None:
+    encoder = _fitted(IdFeature(), [123.0, 123.0, None, 7.0])
+
+    assert encoder.arrow_schema().field("x").type == pa.int64()
+    assert encoder.encode(pa.table({"x": values})).values.tolist() == [1, 2]
+
+
+def test_integers_beyond_floats_stay_apart() -> None:
+    ids = [2**60 + 1, 2**60 + 2, 2**60 + 2]
+
+    encoder = _fitted(IdFeature(), ids)
+
+    assert encoder.encode(pa.table({"x": [str(number) for number in ids]})).values.tolist() == [2, 1, 1]
+    assert encoder.encode(pa.table({"x": [2**60 + 3]})).values.tolist() == [0]
 
 
 def test_schema_without_group_gives_none() -> None:

@@ -1,12 +1,15 @@
 """Tests of the pass over the training data."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from recmoe.errors import DataError, SchemaError
+from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.encoder_state import EncoderState
-from recmoe.features.fit import fit_state
+from recmoe.features.fit import Learner, fit_state
 from recmoe.features.labels import LabelColumn
 from recmoe.features.schema import (
     FeatureConfig,
@@ -104,9 +107,71 @@ def test_training_data_without_rows_is_an_error() -> None:
         _fit({"x": IdFeature()}, {"x": pa.array([], pa.string())})
 
 
-def test_number_that_is_never_there_is_an_error() -> None:
-    with pytest.raises(DataError, match="column 'y' of feature 'x' holds no number in the training data; leave"):
-        _fit({"x": NumericFeature(column="y")}, {"y": pa.nulls(2, pa.float64())})
+def test_number_that_is_never_there_is_told_and_always_missing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    feature = NumericFeature(column="y", forms=("value", "bucket", "vector"))
+    raw = NumericFeature(column="y", zscore=False)
+    schema = FeatureSchema(features={"x": feature, "raw": raw})
+
+    encoder = FeatureEncoder.fit(schema, [pa.table({"y": pa.nulls(2, pa.float64())})])
+    encoder.save(tmp_path / "encoder")
+    batch = FeatureEncoder.load(tmp_path / "encoder").encode(pa.table({"y": [None, 5.0, -1e9]}))
+
+    assert "column 'y' of feature 'x' holds no number in the training data: it counts as missing" in caplog.text
+    assert (batch.dense_BF == 0).all()
+    assert batch.values.tolist() == [0, 0, 0]
+
+
+def test_numbers_too_large_for_a_float_are_counted_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    schema = FeatureSchema(features={"x": NumericFeature()})
+    tables = [pa.table({"x": [1.0, float("inf"), 3.0]}), pa.table({"x": [1e300, -np.inf, 2.0]})]
+
+    state = fit_state(schema, tables, ())
+
+    assert state.numbers["x"].mean == 2.0
+    assert "column 'x' of feature 'x' holds 3 numbers that are infinite or too large for a float" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([[123.0, None], [7.0]], pa.int64()),
+        ([[None, float("nan")], [2.0**53]], pa.int64()),
+        ([[123.0], [0.5]], pa.float64()),
+        ([[0.5], [123.0]], pa.float64()),
+        ([[1e300], [1.0]], pa.float64()),
+        ([[None], [float("nan")]], pa.float64()),
+    ],
+)
+def test_whole_floats_are_ids_of_integers(values: list[list[float | None]], kind: pa.DataType) -> None:
+    schema = FeatureSchema(features={"x": IdFeature(), "n": NumericFeature()}, group="g", item="i")
+    tables = [pa.table({name: pa.array(part, pa.float64()) for name in ("x", "g", "i", "n")}) for part in values]
+
+    columns = fit_state(schema, tables, ()).columns
+
+    assert columns == pa.schema({"x": kind, "n": pa.float64(), "g": kind, "i": kind})
+
+
+def test_whole_floats_in_lists_are_ids_of_integers() -> None:
+    state = _fit({"x": IdListFeature()}, {"x": [[1.0, None], None]}, {"x": [[2.0]]})
+
+    assert state.columns.field("x").type == pa.list_(pa.int64())
+
+
+def test_parts_agree_on_whether_ids_are_whole(tmp_path: Path) -> None:
+    schema = FeatureSchema(features={"x": IdFeature()})
+    learners = [Learner(schema, (), folder=tmp_path / str(place)) for place in range(3)]
+    for learner, values in zip(learners, ([None], [0.5], [7.0]), strict=True):
+        learner.add(pa.table({"x": pa.array(values, pa.float64())}), first_row=0)
+        learner.ids.spill()
+
+    kinds = []
+    for other in (learners[2], learners[1]):
+        learners[0].merge(other)
+        kinds.append(learners[0].finish().columns.field("x").type)
+
+    assert kinds == [pa.int64(), pa.float64()]
 
 
 def test_wrong_value_is_named_with_its_row_in_the_training_data() -> None:
@@ -115,8 +180,6 @@ def test_wrong_value_is_named_with_its_row_in_the_training_data() -> None:
 
     with pytest.raises(DataError, match="label column 'y' holds 2 in row 3;"):
         fit_state(schema, tables, [LabelColumn(column="y", is_binary=True)])
-    with pytest.raises(DataError, match="holds inf in row 2,"):
-        fit_state(schema, [*tables[:1], pa.table({"x": [float("inf")]})], ())
 
 
 @pytest.mark.parametrize("role", ["group", "item"])

@@ -139,8 +139,16 @@ def test_day_without_a_number_keeps_what_was_known() -> None:
     new = fitted(empty, base=old, price=NumericFeature())
 
     assert new.state.numbers == old.state.numbers
-    with pytest.raises(DataError, match="holds no number"):
-        fitted(empty, price=NumericFeature())
+
+
+def test_number_that_was_never_there_is_learnt_on_the_first_day_that_has_one() -> None:
+    empty: dict[str, object] = {"price": pa.array([None, None], pa.float64())}
+    old = fitted(empty, price=NumericFeature())
+
+    new = fitted({"price": [1.0, 3.0]}, base=old, price=NumericFeature())
+
+    assert not old.state.numbers["price"].is_known
+    assert new.state.numbers["price"].mean == 2.0
 
 
 def test_dynamic_ids_travel_with_the_encoder(tmp_path: Path) -> None:

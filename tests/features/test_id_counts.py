@@ -31,6 +31,13 @@ def test_missing_ids_do_not_count() -> None:
     assert _counted(pa.array(["b", "a", None, "b"]), pa.array(["b"])) == {"a": 1, "b": 3}
 
 
+def test_chunks_without_an_id_count_nothing() -> None:
+    nothing = pa.array([None, None], pa.string())
+
+    assert _counted(nothing, nothing) == {}
+    assert _counted(nothing, pa.array(["a"]), nothing) == {"a": 1}
+
+
 def test_counts_of_chunks_of_several_types_add_up() -> None:
     chunks = (
         pa.array([7, 8, 8]),

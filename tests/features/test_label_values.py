@@ -100,3 +100,10 @@ def test_missing_label_column_is_named_with_a_suggestion() -> None:
 
 def test_no_labels_have_no_columns() -> None:
     assert encode_labels(pa.table({"click": [1, 0]}), []).shape == (2, 0)
+
+
+@pytest.mark.parametrize("is_binary", [True, False])
+def test_text_of_nothing_but_marks_for_null_is_a_missing_label(is_binary: bool) -> None:
+    labels = [LabelColumn(column="x", is_binary=is_binary)]
+
+    assert encode_labels(pa.table({"x": ["NA", None]}), labels).isnan().all()

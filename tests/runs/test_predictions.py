@@ -65,3 +65,19 @@ def test_what_cannot_be_written_leaves_nothing_behind(
         write_predictions(ranker, [log], tmp_path / name, keep=keep, score=score)
 
     assert [path.name for path in tmp_path.iterdir()] == ["log.parquet"]
+
+
+def test_column_that_files_store_differently_matters_only_where_it_is_read(
+    ranker: Ranker, shop_log: pa.Table, log: str, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.parquet"
+    texts = pa.array(["x"] * shop_log.num_rows)
+    unread, read = (shop_log.column_names.index(name) for name in ("click", "price"))
+    pq.write_table(shop_log.set_column(unread, "click", texts), other)
+
+    num_rows = write_predictions(ranker, [log, str(other)], tmp_path / "p.parquet")
+
+    assert num_rows == 2 * shop_log.num_rows
+    pq.write_table(shop_log.set_column(read, "price", texts), other)
+    with pytest.raises(SchemaError, match=r"other\.parquet: column 'price' is string, expected double as in .*log"):
+        write_predictions(ranker, [log, str(other)], tmp_path / "p.parquet")

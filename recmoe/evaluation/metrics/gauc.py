@@ -20,6 +20,8 @@ from recmoe.tasks.task import TaskOutput
 class Gauc:
     """Mean of the AUC of each group that has both a positive and a negative; the others are dropped and counted.
 
+    Rows without a group are left out, as in all metrics over groups.
+
     Args:
         weight: ``group`` lets each group count once, ``impression`` as often as it has rows.
     """

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recmoe.evaluation.metrics.metric import FloatArray, MetricValue, ratio
+from recmoe.features.batch import NO_GROUP
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,18 @@ class RankedLists:
     """Rows of the run."""
     positives_U: FloatArray
     """Positive rows of the run."""
+    num_rows: int
+    """Rows, those without a list too."""
 
     @classmethod
     def of(cls, scores_N: FloatArray, labels_N: FloatArray, groups_N: NDArray[np.int64]) -> "RankedLists":
-        """Sort rows into lists."""
-        if len(scores_N) == 0:
-            places, sums = np.empty(0, dtype=np.intp), np.empty(0)
-            return cls(places, sums, sums, places, places, sums, sums, sums)
+        """Sort rows into lists; rows without a group are in none."""
         order_N = np.lexsort((-scores_N, groups_N))
+        order_N = order_N[groups_N[order_N] != NO_GROUP]
+        if len(order_N) == 0:
+            places, sums = np.empty(0, dtype=np.intp), np.empty(0)
+            return cls(places, sums, sums, places, places, sums, sums, sums, num_rows=len(groups_N))
+        num_rows = len(groups_N)
         scores_N, labels_N, groups_N = scores_N[order_N], labels_N[order_N], groups_N[order_N]
         is_new_list_N = np.ones(len(order_N), dtype=bool)
         is_new_list_N[1:] = groups_N[1:] != groups_N[:-1]
@@ -68,6 +73,7 @@ class RankedLists:
             offset_U=(run_starts_U - list_starts_G[list_U]).astype(np.float64),
             size_U=(run_ends_U - run_starts_U).astype(np.float64),
             positives_U=positives_N[run_ends_U] - positives_N[run_starts_U],
+            num_rows=num_rows,
         )
 
     def sum_per_list(self, values_U: FloatArray) -> FloatArray:
@@ -101,9 +107,10 @@ class RankedLists:
             counts_RG = counts_RN[:, self.first_row_G]
             values_R = ratio(counts_RG @ above_G, counts_RG @ weights_G)
         num_used = int(is_used_G.sum())
+        nothing = "no row has a group" if self.num_rows else "no rows"
         return MetricValue(
             values_R=values_R,
-            reason=None if num_used else ("no rows" if len(is_used_G) == 0 else f"no group has {needs}"),
+            reason=None if num_used else (f"no group has {needs}" if len(is_used_G) else nothing),
             num_groups_used=num_used,
             num_groups_dropped=len(is_used_G) - num_used,
         )

@@ -14,6 +14,7 @@ from recmoe.evaluation.metrics.mrr import Mrr
 from recmoe.evaluation.metrics.ndcg import Ndcg
 from recmoe.evaluation.metrics.normalized_entropy import NormalizedEntropy
 from recmoe.evaluation.metrics.recall import Recall
+from recmoe.features.batch import NO_GROUP
 
 
 def reason(metric: Metric, labels: list[float]) -> str | None:
@@ -45,6 +46,30 @@ def test_lists_without_a_positive_are_no_value(metric: Metric) -> None:
 
 def test_groups_of_one_class_are_no_gauc() -> None:
     assert reason(Gauc(weight="group"), [1.0, 1.0]) == "no group has both a positive and a negative row"
+
+
+LISTS = [Gauc(weight="group"), Gauc(weight="impression"), Ndcg(k=2), Recall(k=2), Mrr()]
+
+
+@pytest.mark.parametrize("metric", LISTS, ids=lambda metric: type(metric).__name__)
+def test_rows_without_a_group_are_in_no_list(metric: Metric) -> None:
+    scores_N, labels_N = np.array([0.9, 0.8, 0.1, 0.5, 0.4]), np.array([0.0, 1.0, 1.0, 0.0, 1.0])
+    alone = type(metric)(**{key: value for key, value in vars(metric).items() if key != "rows"})
+    alone.update(scores_N[3:], labels_N[3:], np.array([7, 7]))
+
+    metric.update(scores_N, labels_N, np.array([NO_GROUP, NO_GROUP, NO_GROUP, 7, 7]))
+
+    counts_RN = np.array([[5.0, 0.0, 2.0, 3.0, 3.0]])
+    assert metric.compute() == alone.compute()
+    assert metric.compute(counts_RN) == alone.compute(counts_RN[:, 3:])
+    assert (metric.compute().num_groups_used, metric.compute().num_groups_dropped) == (1, 0)
+
+
+@pytest.mark.parametrize("metric", [Gauc(weight="group"), Ndcg(k=2)])
+def test_rows_without_any_group_are_no_value(metric: Metric) -> None:
+    metric.update(np.array([0.1, 0.2]), np.array([0.0, 1.0]), np.array([NO_GROUP, NO_GROUP]))
+
+    assert metric.compute().reason == "no row has a group"
 
 
 def test_dropped_groups_are_counted() -> None:
