@@ -14,7 +14,7 @@ from recmoe.experiment import ExperimentConfig, load_experiment
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.schema import IdFeature, IdListFeature, NumericFeature
 from recmoe.onboarding.starter import StarterConfig, starter_config
-from recmoe.tasks.funnel import label_columns
+from recmoe.tasks.spaces import label_columns
 
 NUM_ROWS = 4000
 
