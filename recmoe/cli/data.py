@@ -1,4 +1,4 @@
-"""``recmoe data import | synthetic | check`` and ``recmoe init``: from files to a config that is ready to train."""
+"""``recmoe data import | synthetic | check``: from public or made data to a config that is ready to train."""
 
 import tempfile
 from dataclasses import asdict
@@ -101,22 +101,3 @@ def _print_check(found: "DataCheck") -> None:
     for warning in found.warnings:
         print(f"warning: {warning}")
     print("every row can be read and encoded")
-
-
-def init(
-    files: Annotated[list[str], typer.Argument(metavar="FILES...", help="Parquet and CSV files, folders or globs.")],
-    target: Annotated[
-        Path | None, typer.Option("--to", help="Folder for splits and config.yaml; only shows the config without it.")
-    ] = None,
-    seed: Seed = 0,
-) -> None:
-    """Look at anybody's log, and write splits and a commented config that trains as it stands."""
-    from recmoe.onboarding.starter import starter_config
-
-    starter = starter_config([Path(file) for file in files], output_dir=target, seed=seed)
-    if starter.path is None:
-        print(starter.text)
-        return
-    print_columns(["split", "rows"], list(starter.num_rows.items()))
-    print(f"\nwrote {starter.path}: read it, then")
-    print(f"      recmoe train {starter.path} --run-dir runs/{starter.path.resolve().parent.name}")

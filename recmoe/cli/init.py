@@ -1,0 +1,95 @@
+"""``recmoe init``: from anybody's log to splits and a config that trains as it stands."""
+
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from recmoe.cli.options import Seed
+from recmoe.cli.output import print_columns
+from recmoe.errors import DataError
+
+
+class SplitName(StrEnum):
+    """What the rows of a log can be split by."""
+
+    auto = "auto"
+    time = "time"
+    random = "random"
+    user = "user"
+    list = "list"
+
+
+def init(
+    files: Annotated[list[str], typer.Argument(metavar="FILES...", help="Parquet and CSV files, folders or globs.")],
+    target: Annotated[
+        Path | None, typer.Option("--to", help="Folder for splits and config.yaml; only shows the config without it.")
+    ] = None,
+    split: Annotated[
+        SplitName,
+        typer.Option(help="What rows are split by; auto is by time where the log has it, else by lists, else by rows."),
+    ] = SplitName.auto,
+    shares: Annotated[
+        str, typer.Option(metavar="TRAIN,VALIDATION,TEST", help="Shares of the rows for each split.")
+    ] = "0.8,0.1,0.1",
+    seed: Seed = 0,
+) -> None:
+    """Look at anybody's log, and write splits and a commented config that trains as it stands."""
+    from recmoe.onboarding.starter import starter_config
+
+    warnings: list[str] = []
+    with _stopped_by_sigterm():
+        starter = starter_config(
+            [Path(file) for file in files],
+            output_dir=target,
+            seed=seed,
+            split_by=split.value,
+            shares=_parsed_shares(shares),
+            verify=lambda config: warnings.extend(_checked(config)),
+        )
+    if starter.path is None:
+        print(starter.text)
+        return
+    print_columns(["split", "rows"], list(starter.num_rows.items()))
+    for warning in warnings:
+        print(f"warning: {warning}")
+    print(f"\nwrote {starter.path}: read it, then")
+    print(f"      recmoe train {starter.path} --run-dir runs/{starter.path.resolve().parent.name}")
+
+
+def _checked(config: Path) -> tuple[str, ...]:
+    """Warnings of ``recmoe data check``; what training could not read is an error."""
+    from recmoe.experiment import load_experiment
+    from recmoe.runs.check import check_data
+
+    with tempfile.TemporaryDirectory(prefix="recmoe-") as folder:
+        return check_data(load_experiment(config), cache_dir=Path(folder)).warnings
+
+
+def _parsed_shares(text: str) -> tuple[float, float, float]:
+    try:
+        train, validation, test = (float(part) for part in text.split(","))
+    except ValueError:
+        raise DataError(f"--shares {text}: three numbers with commas are needed, such as 0.8,0.1,0.1") from None
+    return train, validation, test
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the command as Ctrl-C does, so that what is half-made is removed."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
