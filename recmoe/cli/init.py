@@ -39,6 +39,16 @@ def init(
     shares: Annotated[
         str, typer.Option(metavar="TRAIN,VALIDATION,TEST", help="Shares of the rows for each split.")
     ] = "0.8,0.1,0.1",
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN[=VALUE]",
+            help="An outcome that is not found by itself: a column, income=high, rating>=4, visits>0; may be repeated.",
+        ),
+    ] = None,
+    leave_out: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="A column the model must not read; may be repeated.")
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Look at anybody's log, and write splits and a commented config that trains as it stands."""
@@ -52,6 +62,8 @@ def init(
             seed=seed,
             split_by=split.value,
             shares=_parsed_shares(shares),
+            labels=label or [],
+            leave_out=leave_out or [],
             verify=lambda config: warnings.extend(_checked(config)),
         )
     if starter.path is None:

@@ -109,8 +109,8 @@ def _finite(log: LogProfile, name: str) -> npt.NDArray[np.float64]:
 def with_table(log: LogProfile, features: list[FeatureRole], feature: FeatureRole) -> FeatureRole:
     """Lists of ids, and numbers called after items, share the table of the id column in which their values occur."""
     words = names.words(feature.column)
-    is_called_so = words & names.ITEM_WORDS and words & names.NEIGHBOUR_WORDS
-    is_called_so = is_called_so and words <= names.ITEM_WORDS | names.NEIGHBOUR_WORDS | {"id", "ids"}
+    is_called_so = bool(words & names.ITEM_WORDS and words & names.NEIGHBOUR_WORDS)
+    is_called_so &= words <= names.ITEM_WORDS | names.NEIGHBOUR_WORDS | {"id", "ids"}
     is_reference = feature.kind != "id_list" and is_called_so and is_whole(log.sample[feature.column])
     if feature.kind != "id_list" and not is_reference:
         return feature

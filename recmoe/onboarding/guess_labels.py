@@ -1,8 +1,11 @@
 """find_labels: which columns are outcomes, and which outcome lies within which."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from recmoe.onboarding import column_names as names
+from recmoe.onboarding.asked_labels import two_values
 from recmoe.onboarding.guess_features import is_skewed
 from recmoe.onboarding.profile import ColumnProfile, LogProfile
 from recmoe.onboarding.roles import LabelRole, Roles
@@ -12,20 +15,30 @@ MAX_SCALE_STEPS = 11
 ASK = "known before the list is shown? then make it a feature"
 
 
-def find_labels(log: LogProfile, roles: Roles) -> None:
+def find_labels(log: LogProfile, roles: Roles, asked: Sequence[LabelRole] = ()) -> None:
     """Fill in the outcomes, and leave out what copies them or is only known after them.
 
     An outcome taken for a feature spoils every task; a feature taken for an outcome is only missed.
+
+    Args:
+        asked: labels that the user names.
     """
+    plain_asked = {label.column for label in asked if log.columns[label.column].is_binary}
+    taken = {label.column for label in asked} - plain_asked
     candidates = [
-        column.name for column in log.columns.values() if column.is_binary and column.name not in roles.left_out
+        column.name
+        for column in log.columns.values()
+        if column.is_binary and column.name not in roles.left_out and column.name not in taken
     ]
-    chosen = [name for name in candidates if names.is_label_name(name)]
+    chosen = [name for name in candidates if names.is_label_name(name) or name in plain_asked]
     happening = [name for name in candidates if name not in chosen and _happens_per_row(log, roles, name)]
     chosen += happening
-    others = [*_ratings(log, roles), *_counts(log, roles), *_named_values(log, roles)]
-    if not chosen and not others and candidates:
+    found = [*_ratings(log, roles), *_counts(log, roles), *_named_values(log, roles)]
+    others = [label for label in asked if label.column in taken]
+    others += [label for label in found if label.column not in taken]
+    if not chosen and not others:
         chosen = candidates[-1:]
+        others = [] if chosen else _last_of_two_values(log, roles)
     # What happens only where an outcome happened is an outcome of it.
     chosen += [
         name for name in candidates if name not in chosen and any(log.is_only_within(name, other) for other in chosen)
@@ -124,9 +137,8 @@ def _counts(log: LogProfile, roles: Roles) -> list[LabelRole]:
             continue
         if _is_property(log, roles, column.name):
             continue
-        if column.tally and set(column.tally) == {1.0, 2.0}:
-            num_twos = column.tally[2.0]
-            found.append(LabelRole(column.name, "binary", None, positive=2, num_positive=num_twos, note="1 means no"))
+        if (label := two_values(column)) is not None:
+            found.append(label)
         elif column.low == 0 and column.high <= 1000:
             note = f"a count from 0 to {column.high:g}: any is 1"
             found.append(
@@ -138,18 +150,22 @@ def _counts(log: LogProfile, roles: Roles) -> list[LabelRole]:
 
 
 def _named_values(log: LogProfile, roles: Roles) -> list[LabelRole]:
-    """Two texts under the name of an outcome: the rarer one is the outcome."""
+    """Two texts under the name of an outcome."""
     found = []
     for column in log.columns.values():
-        if column.name in roles.left_out or column.is_binary or not is_text(column.type) or not column.tally:
+        if column.name in roles.left_out or column.is_binary or not is_text(column.type):
             continue
-        counts = {value: count for value, count in column.tally.items() if value != ""}
-        is_named_so = names.is_label_name(column.name) and not _is_property(log, roles, column.name)
-        if len(counts) == 2 and is_named_so:
-            rarer, other = sorted(counts, key=lambda value: (counts[value], str(value)))
-            note = f"the rarer of {rarer} and {other}; is it the right one?"
-            found.append(LabelRole(column.name, "binary", None, positive=rarer, num_positive=counts[rarer], note=note))
+        label = two_values(column)
+        if label is not None and names.is_label_name(column.name) and not _is_property(log, roles, column.name):
+            found.append(label)
     return found
+
+
+def _last_of_two_values(log: LogProfile, roles: Roles) -> list[LabelRole]:
+    """The last column, where it holds two values: tables of surveys and contests end with their answer."""
+    column = list(log.columns.values())[-1]
+    label = None if column.name in roles.left_out else two_values(column)
+    return [] if label is None else [label]
 
 
 def _without_copies(log: LogProfile, roles: Roles, candidates: list[str], chosen: list[str]) -> list[str]:

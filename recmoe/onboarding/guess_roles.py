@@ -1,9 +1,11 @@
 """guess_roles: what each column of a log is, from its values, its name and its company."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from recmoe.onboarding import column_names as names
+from recmoe.onboarding.asked_labels import asked_labels, known_column
 from recmoe.onboarding.guess_features import guess_feature, with_table
 from recmoe.onboarding.guess_groups import find_groups
 from recmoe.onboarding.guess_labels import find_labels
@@ -16,16 +18,27 @@ from recmoe.onboarding.values import is_list, is_number, is_text, is_time
 INDEX_NAME = re.compile(r"__index_level_\d+__|(Unnamed: \d+)?")
 
 
-def guess_roles(log: LogProfile) -> Roles:
-    """Sort the columns; what is no label, place or time and can be read is a feature."""
+def guess_roles(log: LogProfile, *, labels: Sequence[str] = (), leave_out: Sequence[str] = ()) -> Roles:
+    """Sort the columns; what is no label, place or time and can be read is a feature.
+
+    Args:
+        labels: outcomes that the user names, see ``asked_labels``; others are found beside them.
+        leave_out: columns that are neither.
+
+    Raises:
+        DataError: a column that is not there, or no such outcome.
+    """
     roles = Roles()
+    for name in leave_out:
+        roles.left_out[known_column(log, name, option="--leave-out").name] = "left out as asked"
+    asked = asked_labels(log, labels)
     _leave_out_empty(log, roles)
-    _find_time(log, roles)
+    _find_time(log, roles, taken={label.column for label in asked})
     find_groups(log, roles)
-    find_labels(log, roles)
-    labels = {label.column for label in roles.labels}
+    find_labels(log, roles, asked)
+    taken = {label.column for label in roles.labels}
     for column in log.columns.values():
-        if column.name in roles.left_out or column.name in labels:
+        if column.name in roles.left_out or column.name in taken:
             continue
         feature = guess_feature(log, roles, column)
         if isinstance(feature, str):
@@ -57,11 +70,11 @@ def _leave_out_empty(log: LogProfile, roles: Roles) -> None:
             roles.left_out[column.name] = "a probability of the policy that wrote the log: not known to another one"
 
 
-def _find_time(log: LogProfile, roles: Roles) -> None:
+def _find_time(log: LogProfile, roles: Roles, *, taken: set[str]) -> None:
     """The column with the time of the row: nearly never null, and the finest of those."""
     found = []
     for column in log.columns.values():
-        if column.name in roles.left_out or not is_clock(log, column):
+        if column.name in roles.left_out or column.name in taken or not is_clock(log, column):
             continue
         roles.left_out[column.name] = "a time: weekday or hour would be features, the time itself only grows"
         is_of_row = not names.words(column.name) & names.OTHER_TIME_WORDS
@@ -69,6 +82,4 @@ def _find_time(log: LogProfile, roles: Roles) -> None:
             found.append(column)
     if found:
         roles.time = max(found, key=lambda column: column.num_distinct).name
-        roles.left_out[roles.time] = (
-            "the time of the row, by which the log was split; it only grows, so it is no feature"
-        )
+        roles.left_out[roles.time] = "the time of the row: it only grows, so it is no feature; weekday or hour would be"

@@ -44,6 +44,8 @@ def starter_config(
     seed: int = 0,
     split_by: SplitBy = "auto",
     shares: Shares = DEFAULT_SHARES,
+    labels: Sequence[str] = (),
+    leave_out: Sequence[str] = (),
     verify: Callable[[Path], None] | None = None,
 ) -> StarterConfig:
     """Look at a log, split it and write a commented ``config.yaml`` beside the splits.
@@ -57,6 +59,8 @@ def starter_config(
         seed: of the split, where it is not by time.
         split_by: what rows are split by.
         shares: of the rows, for training, validation and test.
+        labels: outcomes beside those that are found: a column, ``income=high``, ``rating>=4``.
+        leave_out: columns that are neither features nor labels.
         verify: is called with the config before it gets its place; what it raises keeps it from there.
 
     Raises:
@@ -70,7 +74,13 @@ def starter_config(
         raise DataError("no files are given; name the Parquet or CSV files of the log")
     with nullcontext() if output_dir is None else new_folder(output_dir) as folder:
         name = output_dir.resolve().name if output_dir is not None else Path(files[0]).name.split(".")[0]
-        starter = _starter(files, folder, name=name, seed=seed, split_by=split_by, shares=shares)
+        starter = _starter(
+            files,
+            folder,
+            name=name,
+            split=lambda log, roles: split_rule(log, roles, by=split_by, shares=shares, seed=seed),
+            guess=lambda log: guess_roles(log, labels=labels, leave_out=leave_out),
+        )
         if folder is not None and verify is not None:
             try:
                 verify(folder / "config.yaml")
@@ -84,19 +94,24 @@ def starter_config(
 
 
 def _starter(
-    files: Sequence[Path], folder: Path | None, *, name: str, seed: int, split_by: SplitBy, shares: Shares
+    files: Sequence[Path],
+    folder: Path | None,
+    *,
+    name: str,
+    split: Callable[[LogProfile, Roles], tuple[SplitRule, str]],
+    guess: Callable[[LogProfile], Roles],
 ) -> StarterConfig:
     """Read the log and write splits and config into the folder."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".csv-") as cache_dir:
-        stream = ParquetStream([str(file) for file in files], seed=seed, shuffle_rows=None, cache_dir=Path(cache_dir))
+        stream = ParquetStream([str(file) for file in files], seed=0, shuffle_rows=None, cache_dir=Path(cache_dir))
         if stream.num_rows < MIN_ROWS:
             raise DataError(
                 f"{stream.num_rows} rows are too few to split and to learn from; at least {MIN_ROWS} are needed"
             )
         log = profile_log(stream)
-        roles = guess_roles(log)
+        roles = guess(log)
         _check(log, roles)
-        rule, split_note = split_rule(log, roles, by=split_by, shares=shares, seed=seed)
+        rule, split_note = split(log, roles)
         num_rows, num_known = _write(stream, rule, folder)
     _leave_out_unknown(roles, num_known)
     _check(log, roles)
@@ -124,8 +139,8 @@ def _check(log: LogProfile, roles: Roles) -> None:
     if not any(label.space is None for label in roles.labels):
         advice = event_log_advice(log) or _header_advice(log)
         raise DataError(
-            f"no column of the log can be a label: one that holds 0 and 1 is needed, or no and yes, or a rating; "
-            f"found {columns}{advice}"
+            f"no column of the log can be a label: one that holds 0 and 1 is needed, or no and yes, or a rating; name "
+            f"it as in --label income=high or --label rating>=4; found {columns}{advice}"
         )
     if not roles.features:
         raise DataError(f"no column of the log can be a feature; found {columns}, left out {roles.left_out}")
@@ -169,4 +184,4 @@ def _write(stream: ParquetStream, rule: SplitRule, folder: Path | None) -> tuple
 def _num_known(column: pa.ChunkedArray) -> int:
     if is_number(column.type):
         return int(np.isfinite(numbers(column)).sum())
-    return len(column) - column.null_count
+    return int(len(column) - column.null_count)
