@@ -28,7 +28,13 @@ class SplitName(StrEnum):
 
 
 def init(
-    files: Annotated[list[str], typer.Argument(metavar="FILES...", help="Parquet and CSV files, folders or globs.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILES... [KEY=VALUE...]",
+            help="Parquet and CSV files, folders or globs; keys such as data.on_error=skip say how to read them.",
+        ),
+    ],
     target: Annotated[
         Path | None, typer.Option("--to", help="Folder for splits and config.yaml; only shows the config without it.")
     ] = None,
@@ -57,7 +63,8 @@ def init(
     warnings: list[str] = []
     with _stopped_by_sigterm():
         starter = starter_config(
-            [Path(file) for file in files],
+            [Path(file) for file in files if not _is_override(file)],
+            reading=[file for file in files if _is_override(file)],
             output_dir=target,
             seed=seed,
             split_by=split.value,
@@ -70,10 +77,14 @@ def init(
         print(starter.text)
         return
     print_columns(["split", "rows"], list(starter.num_rows.items()))
-    for warning in warnings:
+    for warning in (*(f"left out: {reason}" for reason in starter.skipped), *warnings):
         print(f"warning: {warning}")
     print(f"\nwrote {starter.path}: read it, then")
     print(f"      recmoe train {starter.path} --run-dir runs/{starter.path.resolve().parent.name}")
+
+
+def _is_override(argument: str) -> bool:
+    return argument.startswith("data.") and "=" in argument and not Path(argument).exists()
 
 
 def _checked(config: Path) -> tuple[str, ...]:

@@ -3,12 +3,14 @@
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from recmoe.config import Config, config_from_dict
+from recmoe.data.loader import DataConfig
 from recmoe.data.parquet import ParquetStream
 from recmoe.data.splits import SPLITS, Split, SplitWriter
 from recmoe.errors import DataError, RecmoeError
@@ -25,6 +27,13 @@ from recmoe.onboarding.yaml_text import shown
 MIN_ROWS = 100
 
 
+class _Log(Config):
+    """The files of a log, in the form in which configs name files."""
+
+    data: DataConfig
+    """Where the rows are and how they are read."""
+
+
 @dataclass(frozen=True)
 class StarterConfig:
     """What was found in a log, and what was made of it."""
@@ -35,11 +44,14 @@ class StarterConfig:
     """Where it was written; None if it was only asked for."""
     num_rows: dict[Split, int]
     roles: Roles
+    skipped: tuple[str, ...] = ()
+    """What of the log could not be read and was left out."""
 
 
 def starter_config(
     files: Sequence[Path],
     *,
+    reading: Sequence[str] = (),
     output_dir: Path | None,
     seed: int = 0,
     split_by: SplitBy = "auto",
@@ -55,6 +67,7 @@ def starter_config(
 
     Args:
         files: Parquet and CSV files, folders or globs, all with the same columns.
+        reading: how they are read: overrides such as ``data.on_error=skip``.
         output_dir: where config and splits go, all of them or none; None only makes the text.
         seed: of the split, where it is not by time.
         split_by: what rows are split by.
@@ -67,15 +80,19 @@ def starter_config(
         DataError: a file that cannot be read, too few rows, no label, a config that is there already, or one that
             ``verify`` refuses.
         SchemaError: the files have different columns.
+        ConfigError: ``reading`` is not understood.
     """
     if output_dir is not None and (output_dir / "config.yaml").exists():
         raise DataError(f"{output_dir / 'config.yaml'} exists already; remove it or choose another folder")
     if not files:
         raise DataError("no files are given; name the Parquet or CSV files of the log")
+    data = config_from_dict(
+        _Log, {"data": {"train": [str(file) for file in files]}}, overrides=reading, source="command line"
+    ).data
     with nullcontext() if output_dir is None else new_folder(output_dir) as folder:
         name = output_dir.resolve().name if output_dir is not None else Path(files[0]).name.split(".")[0]
         starter = _starter(
-            files,
+            data,
             folder,
             name=name,
             split=lambda log, roles: split_rule(log, roles, by=split_by, shares=shares, seed=seed),
@@ -90,11 +107,11 @@ def starter_config(
                     f"training could not read what init would write, so nothing was written: {reason}"
                 ) from error
     path = None if output_dir is None else output_dir / "config.yaml"
-    return StarterConfig(starter.text, path, starter.num_rows, starter.roles)
+    return replace(starter, path=path)
 
 
 def _starter(
-    files: Sequence[Path],
+    data: DataConfig,
     folder: Path | None,
     *,
     name: str,
@@ -103,7 +120,7 @@ def _starter(
 ) -> StarterConfig:
     """Read the log and write splits and config into the folder."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".csv-") as cache_dir:
-        stream = ParquetStream([str(file) for file in files], seed=0, shuffle_rows=None, cache_dir=Path(cache_dir))
+        stream = data.build("train", seed=0, cache_dir=Path(cache_dir))
         if stream.num_rows < MIN_ROWS:
             raise DataError(
                 f"{stream.num_rows} rows are too few to split and to learn from; at least {MIN_ROWS} are needed"
@@ -113,12 +130,13 @@ def _starter(
         _check(log, roles)
         rule, split_note = split(log, roles)
         num_rows, num_known = _write(stream, rule, folder)
+        skipped = (*stream.skipped, *([f"{stream.num_skipped_rows:,} damaged rows"] if stream.num_skipped_rows else []))
     _leave_out_unknown(roles, num_known)
     _check(log, roles)
     text = starter_yaml(log, roles, num_rows, split_note=split_note, name=name)
     if folder is not None:
         (folder / "config.yaml").write_text(text, encoding="utf-8")
-    return StarterConfig(text, None, num_rows, roles)
+    return StarterConfig(text, None, num_rows, roles, skipped)
 
 
 def _leave_out_unknown(roles: Roles, num_known: dict[str, int]) -> None:
