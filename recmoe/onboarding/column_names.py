@@ -17,7 +17,8 @@ NUMBER_WORDS = {
     "week", "weeks", "weekday", "minute", "minutes", "second", "seconds", "sec", "secs", "ms", "duration", "length",
     "len", "size", "width", "height", "weight", "distance", "dist", "rank", "position", "level", "freq",
     "frequency", "numerical", "numeric", "num_feature", "balance", "income", "salary", "wage", "quantity", "qty",
-    "discount", "bid", "budget", "percent", "pct", "temperature", "stars", "rating", "views", "likes", "clicks",
+    "discount", "bid", "budget", "percent", "pct", "hourmin", "temperature", "stars", "rating", "views", "likes",
+    "clicks",
     "gain", "gains", "loss", "losses", "dividends", "runtime", "population", "km", "worked",
     "history", "recency", "time", "sales", "stock",
 }  # fmt: skip
@@ -25,6 +26,7 @@ USER_WORDS = {
     "user", "uid", "member", "customer", "viewer", "visitor", "account", "userid", "buyer", "reader", "reviewer",
     "reviewerid", "visitorid",
 }  # fmt: skip
+PLAIN_USER_WORDS = {"user", "uid", "userid", "visitor", "visitorid", "reviewer", "reviewerid", "member"}
 ITEM_WORDS = {
     "item", "itemid", "product", "article", "sku", "video", "movie", "song", "track", "ad", "adid", "creative", "doc",
     "document", "hotel", "listing", "post", "candidate", "campaign", "book", "asin", "news", "offer", "feed", "note",
@@ -45,7 +47,8 @@ LIST_WORDS = {
 }
 CONTEXT_WORDS = {
     "device", "hour", "weekday", "day", "month", "platform", "os", "browser", "page", "channel", "referrer", "network",
-    "slot", "connection", "locale", "language", "surface", "placement", "app",
+    "slot", "connection", "locale", "language", "surface", "placement", "app", "ip", "tab",
+    "hourmin",
 }  # fmt: skip
 LABEL_WORDS = {
     "click", "clicks", "clicked", "clk", "conversion", "converted", "convert", "conv", "purchase", "purchased", "buy",
@@ -83,7 +86,8 @@ ATTENTION_NAMES = {
 STATE_WORDS = {
     "new", "top", "first", "weekend", "holiday", "mobile", "logged", "login", "member", "premium", "vip", "promoted",
     "sponsored", "ad", "active", "organic", "male", "female", "adult", "verified", "available", "free", "sale", "prime",
-    "discounted", "local", "recommended", "personalized", "bot", "night", "morning", "workday", "original",
+    "discounted", "local", "recommended", "personalized", "bot", "rand", "random", "night", "morning", "workday",
+    "original",
 }  # fmt: skip
 LOGGING_POLICY_WORDS = {"propensity", "pscore", "propensities"}
 POSITION_WORDS = {"position", "pos", "rank", "impression_position"}

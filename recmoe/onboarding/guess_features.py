@@ -158,6 +158,8 @@ def _side(log: LogProfile, roles: Roles, name: str) -> Side:
         return "user"
     if roles.is_group_a_list and roles.group is not None:
         return "context" if log.is_constant_within(name, roles.group) else "item"
+    if roles.item is not None and log.is_constant_within(name, roles.item):
+        return "item"
     if words & names.USER_WORDS:
         return "user"
     return "context" if names.is_context_name(name) else "item"

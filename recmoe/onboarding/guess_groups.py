@@ -30,7 +30,9 @@ def find_groups(log: LogProfile, roles: Roles) -> None:
         elif words & names.ITEM_WORDS and (words <= names.ITEM_WORDS or _is_plain_id(column)):
             items.append(column)
     if users:
-        roles.user = max(users, key=lambda column: column.num_distinct).name
+        # A customer may be the one who advertises.
+        plain = [column for column in users if names.words(column.name) & names.PLAIN_USER_WORDS] or users
+        roles.user = max(plain, key=lambda column: column.num_distinct).name
     if items:
         plain = [column for column in items if _is_plain_id(column)] or items
         roles.item = max(plain, key=lambda column: column.num_distinct).name

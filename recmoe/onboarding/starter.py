@@ -130,13 +130,17 @@ def _starter(
         _check(log, roles)
         rule, split_note = split(log, roles)
         num_rows, num_known = _write(stream, rule, folder)
-        skipped = (*stream.skipped, *([f"{stream.num_skipped_rows:,} damaged rows"] if stream.num_skipped_rows else []))
+        skipped = (*stream.skipped, *_skipped_rows(stream.num_skipped_rows))
     _leave_out_unknown(roles, num_known)
     _check(log, roles)
     text = starter_yaml(log, roles, num_rows, split_note=split_note, name=name)
     if folder is not None:
         (folder / "config.yaml").write_text(text, encoding="utf-8")
     return StarterConfig(text, None, num_rows, roles, skipped)
+
+
+def _skipped_rows(count: int) -> list[str]:
+    return [f"{count:,} damaged row{'s' if count > 1 else ''}"] if count else []
 
 
 def _leave_out_unknown(roles: Roles, num_known: dict[str, int]) -> None:

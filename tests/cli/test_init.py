@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from recmoe.cli import app
-from recmoe.errors import DataError
+from recmoe.errors import ConfigError, DataError
 
 
 def invoke(*arguments: str) -> str:
@@ -52,6 +52,24 @@ def test_options_of_init_reach_the_config(log: Path, tmp_path: Path) -> None:
     assert "# Split by rows, at random" in text
     assert "price: {kind: binary, label: price, positive: {above: 5}}" in text
     assert "  #   device: left out as asked" in text
+
+
+def test_damaged_rows_are_left_out_as_the_error_says(log: Path, tmp_path: Path) -> None:
+    pc.write_csv(pq.read_table(log / "train.parquet").drop_columns(["interests"]), tmp_path / "log.csv")
+    with (tmp_path / "log.csv").open("a") as file:
+        file.write("1,2,3\n")
+
+    with pytest.raises(DataError, match=r"set data\.on_error to skip"):
+        invoke("init", str(tmp_path / "log.csv"), "--to", str(tmp_path / "shop"))
+    output = invoke("init", str(tmp_path / "log.csv"), "data.on_error=skip", "--to", str(tmp_path / "shop"))
+
+    assert "warning: left out: 1 damaged row" in output
+    assert (tmp_path / "shop/config.yaml").exists()
+
+
+def test_key_that_is_no_way_to_read_is_named(log: Path) -> None:
+    with pytest.raises(ConfigError, match=r"command line  data\.on_eror: unknown key, did you mean on_error\?"):
+        invoke("init", str(log / "train.parquet"), "data.on_eror=skip")
 
 
 @pytest.mark.parametrize("shares", ["0.8,0.2", "a,b,c"])
@@ -99,5 +117,6 @@ def test_log_of_odd_names_and_values_goes_the_whole_road(tmp_path: Path, monkeyp
     invoke("predict", "runs/first", "--data", "log.parquet", "--to", "scores.parquet")
 
     scores = pq.read_table("scores.parquet")
+    assert (tmp_path / "runs/first/report.html").exists()
     assert {"点击", "购买", "点击_and_购买", "评分", "like"} <= set(scores.column_names)
     assert scores.num_rows == num_rows

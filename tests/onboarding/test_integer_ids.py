@@ -93,3 +93,20 @@ def test_finest_name_of_the_advertised_thing_is_the_item(plain_log: MakeLog, sta
     starter = start(plain_log(item_id=None, campaign_id=item // 3, adgroup_id=item, brand=zipf_ids(1)))
 
     assert starter.roles.item == "adgroup_id"
+
+
+def test_customer_who_advertises_is_neither_the_user_nor_on_his_side(plain_log: MakeLog, start: Start) -> None:
+    item = plain_log()["item_id"].to_numpy()
+
+    starter = start(plain_log(request_id=None, customer=item * 31 % 977))
+
+    (feature,) = (feature for feature in starter.roles.features if feature.column == "customer")
+    assert starter.roles.user == "user_id"
+    assert (feature.kind, feature.side) == ("id", "item")
+
+
+def test_place_in_a_list_is_noted(plain_log: MakeLog, start: Start) -> None:
+    starter = start(plain_log(position=np.arange(NUM_ROWS) % 5 + 1))
+
+    (line,) = (line for line in starter.text.splitlines() if line.startswith("    position:"))
+    assert line.endswith("a place in a list? then the log's own order is learned with it")
