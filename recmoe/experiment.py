@@ -19,7 +19,9 @@ from recmoe.moe.architectures import CGCConfig, PLEConfig
 from recmoe.moe.architectures.cgc import experts_by_task
 from recmoe.ranking.score import RankingConfig
 from recmoe.tasks import TaskConfig
-from recmoe.tasks.funnel import TaskSet, label_columns, task_problems
+from recmoe.tasks.funnel import TaskSet
+from recmoe.tasks.problems import task_problems
+from recmoe.tasks.spaces import label_columns
 from recmoe.tracking.tracker import TrackingConfig
 from recmoe.training.loop import TrainingConfig
 

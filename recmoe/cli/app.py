@@ -15,8 +15,9 @@ import typer
 
 from recmoe.cli.checkpoint import checkpoint_app
 from recmoe.cli.daily import daily
-from recmoe.cli.data import data_app, init
+from recmoe.cli.data import data_app
 from recmoe.cli.doctor import doctor
+from recmoe.cli.init import init
 from recmoe.cli.models import promote, register, rollback
 from recmoe.cli.plan import plan
 from recmoe.cli.prepare import prepare

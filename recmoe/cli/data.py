@@ -1,4 +1,4 @@
-"""``recmoe data import | synthetic | check`` and ``recmoe init``: from files to a config that is ready to train."""
+"""``recmoe data import | synthetic | check``: from public or made data to a config that is ready to train."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -60,22 +60,3 @@ def synthetic(
     print()
     print_columns(["metric", "best reachable"], list(result.truth.items()))
     print(f"\nwrote {result.config}\nnext: recmoe train {result.config} --run-dir runs/synthetic")
-
-
-def init(
-    files: Annotated[list[str], typer.Argument(metavar="FILES...", help="Parquet and CSV files, folders or globs.")],
-    target: Annotated[
-        Path | None, typer.Option("--to", help="Folder for splits and config.yaml; only shows the config without it.")
-    ] = None,
-    seed: Seed = 0,
-) -> None:
-    """Look at anybody's log, and write splits and a commented config that trains as it stands."""
-    from recmoe.onboarding.starter import starter_config
-
-    starter = starter_config([Path(file) for file in files], output_dir=target, seed=seed)
-    if starter.path is None:
-        print(starter.text)
-        return
-    print_columns(["split", "rows"], list(starter.num_rows.items()))
-    print(f"\nwrote {starter.path}: read it, then")
-    print(f"      recmoe train {starter.path} --run-dir runs/{starter.path.resolve().parent.name}")

@@ -20,7 +20,7 @@ from recmoe.evaluation.metrics.recall import RecallConfig
 from recmoe.evaluation.predictions import Predictions
 from recmoe.evaluation.report import MetricRow, Report, metric_name
 from recmoe.tasks import TaskConfig
-from recmoe.tasks.funnel import task_space
+from recmoe.tasks.spaces import task_space
 from recmoe.tasks.task import TaskOutput
 
 

@@ -106,7 +106,7 @@ def _beside(report: Report) -> list[tuple[str, str, str | None, str]]:
         (
             metric_name(task, found[0].metric, found[0].space),
             verdict_in_words(found),
-            _data_uri(beside_plot(found)) if found[0].model.value is not None else None,
+            data_uri(beside_plot(found)) if found[0].model.value is not None else None,
             "worse" if any(one.verdict == "worse" for one in found) else "",
         )
         for task, found in by_task.items()

@@ -3,6 +3,7 @@
 # N rows, G gates, E experts
 
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -68,7 +69,7 @@ def beside_plot(comparisons: Sequence[Comparison]) -> str:
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(comparisons[0].metric.upper())
 
-    return _svg(draw, size=BESIDE_SIZE)
+    return draw_svg(draw, size=BESIDE_SIZE)
 
 
 def roc_plot(scores_N: FloatArray, labels_N: FloatArray) -> str:
@@ -208,17 +209,23 @@ def gate_plot(usage: ExpertUsage) -> str:
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
 
-    return draw_svg(draw, size=(1.4 + 0.62 * len(usage.experts), 0.9 + 0.42 * len(usage.gates)))
+    size = (1.4 + 0.62 * len(usage.experts), 0.9 + 0.42 * len(usage.gates))
+    return draw_svg(draw, size=size, has_other_scripts=not "".join([*usage.experts, *usage.gates]).isascii())
 
 
-def draw_svg(draw: Callable[[Axes], None], *, size: tuple[float, float] | None = None) -> str:
+def draw_svg(
+    draw: Callable[[Axes], None], *, size: tuple[float, float] | None = None, has_other_scripts: bool = False
+) -> str:
     """A figure of one plot.
 
     Args:
         size: width and height in inches, with margins that fit the labels; by default fixed margins and the size of
             the page's plots, which takes half the time.
+        has_other_scripts: whether names in it may be of letters that this font lacks; the browser then writes them.
     """
-    with mpl.rc_context(STYLE):
+    style = {**STYLE, "svg.fonttype": "none"} if has_other_scripts else STYLE
+    with mpl.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=size or PLOT_SIZE, layout="constrained" if size else None)
         if size is None:
             figure.subplots_adjust(left=0.2, right=0.95, top=0.97, bottom=0.16)

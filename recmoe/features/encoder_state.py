@@ -46,7 +46,7 @@ def fingerprint(labels: Sequence[LabelColumn], state: EncoderState) -> str:
     document: dict[str, Any] = {
         "format": FORMAT,
         "schema": state.inputs,
-        "labels": [dataclasses.asdict(label) for label in labels],
+        "labels": [label.to_json() for label in labels],
         "columns": {field.name: str(field.type) for field in state.columns},
         "vocabularies": {table: vocabulary.digest for table, vocabulary in state.vocabularies.items()},
         "numbers": {name: dataclasses.asdict(numbers) for name, numbers in state.numbers.items()},
@@ -91,7 +91,7 @@ def _write_files(directory: Path, labels: Sequence[LabelColumn], state: EncoderS
         "format": FORMAT,
         "fingerprint": fingerprint,
         "schema": state.inputs,
-        "labels": [dataclasses.asdict(label) for label in labels],
+        "labels": [label.to_json() for label in labels],
         "vocabularies": files,
         "numbers": {name: dataclasses.asdict(numbers) for name, numbers in state.numbers.items()},
         "dynamic": {table: {"file": file, **state.dynamic[table].to_json()} for table, file in dynamic.items()},
@@ -138,7 +138,7 @@ def _parse(directory: Path, document: dict[str, Any]) -> tuple[FeatureSchema, tu
     columns = pa.ipc.read_schema(pa.py_buffer((directory / _COLUMNS).read_bytes()))
     return (
         FeatureSchema.model_validate(document["schema"]),
-        tuple(LabelColumn(**label) for label in document["labels"]),
+        tuple(LabelColumn.from_json(label) for label in document["labels"]),
         EncoderState(
             inputs=document["schema"], columns=columns, vocabularies=vocabularies, numbers=numbers, dynamic=dynamic
         ),

@@ -3,16 +3,21 @@
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from recmoe.features.layout import Side
 from recmoe.onboarding import column_names as names
-from recmoe.onboarding.profile import ColumnProfile, LogProfile, is_list, is_text
+from recmoe.onboarding.profile import ColumnProfile, LogProfile
 from recmoe.onboarding.roles import FeatureRole, Roles
+from recmoe.onboarding.values import is_list, is_text, is_whole, numbers
 
 SEPARATORS = ("|", ";", ",", " ")
 MAX_FLAG_VALUES = 2
+MIN_VALUES_OF_ID = 5
+# As many buckets as a number has.
+MANY_VALUES = 40
 
 
 def guess_feature(log: LogProfile, roles: Roles, column: ColumnProfile) -> FeatureRole | str:
@@ -37,26 +42,87 @@ def guess_feature(log: LogProfile, roles: Roles, column: ColumnProfile) -> Featu
     if pa.types.is_boolean(column.type) or column.is_binary or column.num_distinct <= MAX_FLAG_VALUES:
         note = "0 or 1: is it an outcome? then make it a task" if column.is_binary else ""
         return FeatureRole(column.name, "id", side, note=note)
-    is_whole = pa.types.is_integer(column.type) or _is_whole(log, column.name)
-    if is_whole and (names.is_id_name(column.name) or column.name in (roles.user, roles.item)):
-        if share_distinct > 0.95 and column.num_rows > 50:
-            return "a new value in nearly every row: nothing to learn per value"
-        return FeatureRole(column.name, "id", side)
-    if is_whole and _is_row_number(column, share_distinct):
-        return "numbers the rows"
-    return FeatureRole(column.name, "numeric", side, is_compressed=is_skewed(log, column))
+    whole = is_whole(log.sample[column.name])
+    if whole and not column.num_infinite:
+        reason = _id_reason(log, roles, column)
+        if reason is not None:
+            if share_distinct > 0.95 and column.num_rows > 50:
+                return "a new value in nearly every row: nothing to learn per value"
+            return FeatureRole(column.name, "id", side, note=reason)
+        if _is_row_number(column, share_distinct):
+            return "numbers the rows"
+    if column.low is None or column.high is None:
+        return "no finite number in it"
+    clip, note = _limits(log, column)
+    if names.words(column.name) & names.POSITION_WORDS and side == "item":
+        note = "; ".join([*([note] if note else []), "a place in a list? then the log's own order is learned with it"])
+    return FeatureRole(column.name, "numeric", side, is_compressed=is_skewed(log, column), clip=clip, note=note)
+
+
+def _id_reason(log: LogProfile, roles: Roles, column: ColumnProfile) -> str | None:
+    """Why whole numbers are names of things; "" where their own name says so, None where they are numbers.
+
+    An id read as a number loses everything, a number read as an id only its order. So what is called like neither
+    is an id if its values repeat, and a value says nothing of its neighbours: the frequencies of neighbouring
+    values are alike for prices and counts, and have nothing to do with each other for ids.
+    """
+    if names.is_id_name(column.name) or column.name in (roles.user, roles.item):
+        return ""
+    if names.is_number_name(column.name) or (column.low or 0) < 0 or column.num_distinct <= MAX_FLAG_VALUES:
+        return None
+    values, counts = np.unique(_finite(log, column.name), return_counts=True)
+    if values.size < MIN_VALUES_OF_ID or counts.mean() < 2:
+        return None
+    has_gaps = values[-1] - values[0] + 1 >= 2 * values.size
+    if values.size <= MANY_VALUES:
+        # A number of few values has a bucket for each of them: it loses nothing either.
+        return "few values with gaps: a number? then kind: numeric" if has_gaps and values[0] >= 100 else None
+    frequencies = np.log(counts)
+    likeness = np.corrcoef(frequencies[1:], frequencies[:-1])[0, 1] if np.ptp(frequencies) > 0 else 0.0
+    return "values in no order: a number? then kind: numeric" if likeness < 0.5 else None
+
+
+def _limits(log: LogProfile, column: ColumnProfile) -> tuple[tuple[float, float] | None, str]:
+    """A clip where some numbers are infinite or dwarf all others by so much that nothing else would count."""
+    assert column.low is not None
+    assert column.high is not None
+    values = np.abs(_finite(log, column.name))
+    usual = float(np.quantile(values, 0.99)) if values.size else 0.0
+    is_extreme = max(abs(column.low), abs(column.high)) > max(1e6 * usual, 1e9) or column.num_infinite
+    if not is_extreme:
+        return None, ""
+    inner = _finite(log, column.name)
+    inner = inner[np.abs(inner) <= max(1e3 * usual, 1.0)]
+    low, high = (float(inner.min()), float(inner.max())) if inner.size else (0.0, 1.0)
+    return (low, high if high > low else low + 1.0), f"clipped: {_extremes(column)}"
+
+
+def _extremes(column: ColumnProfile) -> str:
+    return f"{column.num_infinite} infinite" if column.num_infinite else f"from {column.low:g} to {column.high:g}"
+
+
+def _finite(log: LogProfile, name: str) -> npt.NDArray[np.float64]:
+    x_N = numbers(log.sample[name])
+    return x_N[np.isfinite(x_N)]
 
 
 def with_table(log: LogProfile, features: list[FeatureRole], feature: FeatureRole) -> FeatureRole:
     """Lists of ids, and numbers called after items, share the table of the id column in which their values occur."""
     words = names.words(feature.column)
-    is_reference = feature.kind == "numeric" and words & names.ITEM_WORDS and _is_whole(log, feature.column)
+    is_called_so = bool(words & names.ITEM_WORDS and words & names.NEIGHBOUR_WORDS)
+    is_called_so &= words <= names.ITEM_WORDS | names.NEIGHBOUR_WORDS | {"id", "ids"}
+    is_reference = feature.kind != "id_list" and is_called_so and is_whole(log.sample[feature.column])
     if feature.kind != "id_list" and not is_reference:
         return feature
     values = _values(log, feature)
     owners: list[tuple[int, float, str]] = []
     for owner in features:
-        if owner.kind != "id" or log.columns[owner.column].num_distinct < 5 or not len(values):
+        if (
+            owner.kind != "id"
+            or owner.column == feature.column
+            or log.columns[owner.column].num_distinct < 5
+            or not len(values)
+        ):
             continue
         known = _values(log, owner)
         num_known = pc.sum(pc.is_in(values, known)).as_py()
@@ -79,8 +145,8 @@ def _values(log: LogProfile, feature: FeatureRole) -> pa.Array:
         column = pc.split_pattern(column.cast(pa.large_string()), feature.separator)
     if is_list(column.type):
         column = column.flatten()
-    if pa.types.is_floating(column.type):
-        column = column.cast(pa.int64(), safe=False)
+    if pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
+        column = pa.array(numbers(column)[~np.isnan(numbers(column))].astype(np.int64))
     return pc.drop_null(pc.unique(column.cast(pa.large_string())))
 
 
@@ -92,6 +158,8 @@ def _side(log: LogProfile, roles: Roles, name: str) -> Side:
         return "user"
     if roles.is_group_a_list and roles.group is not None:
         return "context" if log.is_constant_within(name, roles.group) else "item"
+    if roles.item is not None and log.is_constant_within(name, roles.item):
+        return "item"
     if words & names.USER_WORDS:
         return "user"
     return "context" if names.is_context_name(name) else "item"
@@ -127,12 +195,6 @@ def _is_free_text(log: LogProfile, column: ColumnProfile, share_distinct: float)
     return bool(num_words >= 4 and share_distinct > 0.3)
 
 
-def _is_whole(log: LogProfile, name: str) -> bool:
-    values = pc.drop_null(log.sample[name].cast(pa.float64())).to_numpy(zero_copy_only=False)
-    values = values[np.isfinite(values)]
-    return bool((values == np.round(values)).all())
-
-
 def _is_row_number(column: ColumnProfile, share_distinct: float) -> bool:
     if column.low is None or column.high is None or share_distinct < 0.95 or column.num_rows <= 50:
         return False
@@ -143,6 +205,6 @@ def is_skewed(log: LogProfile, column: ColumnProfile) -> bool:
     """Whether the largest values dwarf most: amounts, counts, prices."""
     if column.low is None or column.low < 0:
         return False
-    values = pc.drop_null(log.sample[column.name].cast(pa.float64())).to_numpy(zero_copy_only=False)
-    values = values[np.isfinite(values) & (values > 0)]
+    values = _finite(log, column.name)
+    values = values[values > 0]
     return bool(values.size and np.quantile(values, 0.99) > 5 * np.quantile(values, 0.5))

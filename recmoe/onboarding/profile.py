@@ -7,16 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from recmoe.data.parquet import ParquetStream
+from recmoe.onboarding.values import NO_AND_YES, codes, hashes, is_list, is_number, is_text, is_time, numbers, positives
 
 SKETCH_SIZE = 16_384
 CHUNK_ROWS = 65_536
 SAMPLE_ROWS = 200_000
 RUN_ROWS = 1024
+MAX_TALLY = 40
 # A column that is filled by chance only where a label is 1 must be less likely than this.
 LOG_CHANCE = np.log(1e-5)
 
@@ -32,12 +33,17 @@ class ColumnProfile:
     num_distinct: int
     """Exact up to ``SKETCH_SIZE``, beyond that within one percent or so; values of the lists, for lists."""
     low: float | None
-    """Smallest number, None where the column holds none."""
+    """Smallest finite number, None where the column holds none."""
     high: float | None
+    num_infinite: int
     num_positive: int
-    """Rows that are neither null, zero nor an empty list."""
+    """Rows that are neither null, zero, "no" nor an empty list."""
+    tally: Mapping[float | str, int] | None
+    """Rows by number or by text without the blanks around it; None where there are more than ``MAX_TALLY`` values."""
     is_binary: bool
-    """Nothing but 0, 1 and null, and both 0 and 1 occur."""
+    """A no and a yes and nothing else, and both occur: 0 and 1, -1 and 1, N and Y, false and true."""
+    positive: float | str | None
+    """The value that means yes; None where it is 1 or true, which every label column may hold."""
 
     @property
     def rate(self) -> float:
@@ -85,117 +91,113 @@ class LogProfile:
 
 def profile_log(stream: ParquetStream) -> LogProfile:
     """Read a log once."""
-    schema = stream.arrow_schema
-    sketches = {name: _Sketch() for name in schema.names}
-    num_nulls = dict.fromkeys(schema.names, 0)
-    lows: dict[str, float] = {}
-    highs: dict[str, float] = {}
-    can_be_binary = {field.name: is_number(field.type) for field in schema}
-    num_positive_C = np.zeros(len(schema.names), dtype=np.int64)
-    inside_CC = np.zeros((len(schema.names), len(schema.names)), dtype=np.int64)
+    names = stream.arrow_schema.names
+    seen = {name: _Seen() for name in names}
+    num_positive_C = np.zeros(len(names), dtype=np.int64)
+    inside_CC = np.zeros((len(names), len(names)), dtype=np.int64)
     samples: list[pa.Table] = []
     num_kept = max(1, RUN_ROWS * SAMPLE_ROWS // max(stream.num_rows, SAMPLE_ROWS))
-    for chunk in stream.chunks(batch_size=CHUNK_ROWS):
+    for raw in stream.chunks(batch_size=CHUNK_ROWS):
+        chunk = _without_halves(raw)
         samples.append(chunk.filter(pa.array(np.arange(chunk.num_rows) % RUN_ROWS < num_kept)))
-        is_positive_NC = np.zeros((chunk.num_rows, len(schema.names)), dtype=np.float32)
-        for place, name in enumerate(schema.names):
+        is_positive_NC = np.zeros((chunk.num_rows, len(names)), dtype=np.float32)
+        for place, name in enumerate(names):
             column = chunk[name].combine_chunks()
-            num_nulls[name] += column.null_count
-            sketches[name].add(column)
+            seen[name].add(column)
             is_positive_NC[:, place] = positives(column)
-            if is_number(column.type) and column.null_count < len(column):
-                numbers = column.cast(pa.float64())
-                ends = pc.min_max(numbers)
-                lows[name] = min(lows.get(name, np.inf), ends["min"].as_py())
-                highs[name] = max(highs.get(name, -np.inf), ends["max"].as_py())
-                can_be_binary[name] = can_be_binary[name] and _is_zero_one(numbers)
         num_positive_C += is_positive_NC.sum(axis=0, dtype=np.float64).astype(np.int64)
         inside_CC += np.rint(is_positive_NC.T @ is_positive_NC).astype(np.int64)
     columns = {
-        name: ColumnProfile(
-            name=name,
-            type=schema.field(name).type,
-            num_rows=stream.num_rows,
-            num_nulls=num_nulls[name],
-            num_distinct=sketches[name].num_distinct,
-            low=lows.get(name),
-            high=highs.get(name),
-            num_positive=int(num_positive_C[place]),
-            is_binary=can_be_binary[name] and (lows.get(name), highs.get(name)) == (0.0, 1.0),
+        name: seen[name].profile(
+            stream.arrow_schema.field(name), num_rows=stream.num_rows, num_positive=int(num_positive_C[place])
         )
-        for place, name in enumerate(schema.names)
+        for place, name in enumerate(names)
     }
     outside = {
         (a, b): int(num_positive_C[i] - inside_CC[i, j])
-        for i, a in enumerate(schema.names)
-        for j, b in enumerate(schema.names)
+        for i, a in enumerate(names)
+        for j, b in enumerate(names)
         if columns[b].is_binary
     }
     return LogProfile(stream.num_rows, columns, pa.concat_tables(samples), outside)
 
 
-def is_number(type_: pa.DataType) -> bool:
-    """Integers, floats, decimals and booleans."""
-    return bool(
-        pa.types.is_integer(type_)
-        or pa.types.is_floating(type_)
-        or pa.types.is_decimal(type_)
-        or pa.types.is_boolean(type_)
-    )
+def _without_halves(chunk: pa.Table) -> pa.Table:
+    """Arrow counts and compares no float16."""
+    for place, field in enumerate(chunk.schema):
+        if pa.types.is_float16(field.type):
+            chunk = chunk.set_column(place, field.name, chunk[field.name].cast(pa.float32()))
+    return chunk
 
 
-def is_text(type_: pa.DataType) -> bool:
-    """Strings, plain or as a dictionary."""
-    if pa.types.is_dictionary(type_):
-        type_ = type_.value_type
-    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_))
+class _Seen:
+    """What was seen of one column so far."""
+
+    def __init__(self) -> None:
+        self._sketch = _Sketch()
+        self._num_nulls = 0
+        self._num_infinite = 0
+        self._low, self._high = np.inf, -np.inf
+        self._tally: dict[float | str, int] | None = {}
+
+    def add(self, column: pa.Array) -> None:
+        """Take the next rows in."""
+        self._num_nulls += column.null_count
+        self._sketch.add(column)
+        if is_number(column.type):
+            x_N = numbers(column)
+            self._num_infinite += int(np.isinf(x_N).sum())
+            finite_N = x_N[np.isfinite(x_N)]
+            if finite_N.size:
+                self._low = min(self._low, float(finite_N.min()))
+                self._high = max(self._high, float(finite_N.max()))
+            self._count(*np.unique(x_N[~np.isnan(x_N)], return_counts=True))
+        elif is_text(column.type):
+            counts = pc.value_counts(pc.drop_null(pc.utf8_trim_whitespace(column.cast(pa.large_string()))))
+            self._count(counts.field("values"), counts.field("counts"))
+        else:
+            self._tally = None
+
+    def _count(self, values: npt.NDArray[np.float64] | pa.Array, counts: npt.NDArray[np.int64] | pa.Array) -> None:
+        if self._tally is None or len(values) > MAX_TALLY:
+            self._tally = None
+            return
+        for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+            self._tally[value] = self._tally.get(value, 0) + count
+        if len(self._tally) > MAX_TALLY:
+            self._tally = None
+
+    def profile(self, field: pa.Field, *, num_rows: int, num_positive: int) -> ColumnProfile:
+        """What is known of the column after the last row."""
+        has_numbers = self._high >= self._low
+        is_binary, positive = _binary(self._tally)
+        return ColumnProfile(
+            name=field.name,
+            type=field.type,
+            num_rows=num_rows,
+            num_nulls=self._num_nulls,
+            num_distinct=self._sketch.num_distinct,
+            low=self._low if has_numbers else None,
+            high=self._high if has_numbers else None,
+            num_infinite=self._num_infinite,
+            num_positive=num_positive,
+            tally=self._tally,
+            is_binary=is_binary,
+            positive=positive,
+        )
 
 
-def is_list(type_: pa.DataType) -> bool:
-    """Lists of any length."""
-    return bool(pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_))
-
-
-def is_time(type_: pa.DataType) -> bool:
-    """Dates and timestamps."""
-    return bool(pa.types.is_timestamp(type_) or pa.types.is_date(type_))
-
-
-def times_of_text(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Times written as 2025-06-01 12:30:00 or alike; pa.ArrowInvalid where a text is none."""
-    return texts.cast(pa.string()).cast(pa.timestamp("us"))
-
-
-def codes(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """A number per distinct value; -1 for null."""
-    whole = column.combine_chunks()
-    if is_list(whole.type):
-        texts = pc.binary_join(whole.cast(pa.list_(pa.string())), "\x1f")
-        return codes(pa.chunked_array([texts]))
-    if not pa.types.is_dictionary(whole.type):
-        whole = pc.dictionary_encode(whole)
-    return np.asarray(pc.fill_null(whole.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False))
-
-
-def positives(column: pa.Array) -> npt.NDArray[np.bool_]:
-    """Which rows are neither null, NaN, zero nor an empty list."""
-    if is_number(column.type):
-        return np.asarray(np.nan_to_num(column.cast(pa.float64()).to_numpy(zero_copy_only=False)) != 0)
-    is_filled: npt.NDArray[np.bool_] = np.array(pc.is_valid(column).to_numpy(zero_copy_only=False), dtype=bool)
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        is_filled &= pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False) > 0
-    return is_filled
-
-
-def hashes(values: pa.Array) -> npt.NDArray[np.uint64]:
-    """64-bit hashes, equal in every process; null has one too."""
-    if pa.types.is_dictionary(values.type):
-        values = values.cast(values.type.value_type)
-    if is_time(values.type):
-        values = values.cast(pa.date64()).cast(pa.int64()) if pa.types.is_date(values.type) else values.cast(pa.int64())
-    plain = is_number(values.type) and not pa.types.is_decimal(values.type) and not values.null_count
-    array = values.to_numpy(zero_copy_only=False) if plain else pc.fill_null(values.cast(pa.string()), "\x00")
-    return np.asarray(pd.util.hash_array(np.asarray(array, dtype=None if plain else object), categorize=not plain))
+def _binary(tally: Mapping[float | str, int] | None) -> tuple[bool, float | str | None]:
+    """Whether there is a no and a yes and nothing else, and what says yes if it is neither 1 nor true."""
+    if not tally:
+        return False, None
+    by_word = {f"{value:g}" if isinstance(value, float) else value.lower(): value for value in tally}
+    has_blanks = by_word.pop("", None) is not None
+    for no, yes in NO_AND_YES:
+        if set(by_word) == {no, yes} and len(tally) == 2 + has_blanks:
+            is_plain = (no, yes) in (("0", "1"), ("false", "true")) and not has_blanks
+            return True, None if is_plain else by_word[yes]
+    return False, None
 
 
 class _Sketch:
@@ -217,7 +219,3 @@ class _Sketch:
         if self._smallest.size < SKETCH_SIZE:
             return int(self._smallest.size)
         return round((SKETCH_SIZE - 1) / (float(self._smallest[-1]) / 2.0**64))
-
-
-def _is_zero_one(numbers: pa.Array) -> bool:
-    return set(pc.unique(pc.drop_null(numbers)).to_pylist()) <= {0.0, 1.0}

@@ -1,7 +1,7 @@
 """Roles: what each column of a log is taken for."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from recmoe.features.layout import Side
 
@@ -16,6 +16,12 @@ class LabelRole:
     is_compressed: bool = False
     """Fitted on log1p: some values are far larger than most."""
     note: str = ""
+    positive: Any = None
+    """What counts as 1, as a config writes it: ``Y``, ``{at_least: 4}``; None where the column holds 0 and 1."""
+    name: str | None = None
+    """What the task is called where its column has another task too."""
+    num_positive: int | None = None
+    """Rows that count as 1 where ``positive`` is a threshold."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ class FeatureRole:
     table: str | None = None
     """The id column whose table holds these ids too."""
     is_compressed: bool = False
+    clip: tuple[float, float] | None = None
+    """Smallest and largest number let through, where the log holds some that are no numbers."""
     note: str = ""
 
 

@@ -5,6 +5,7 @@
 import ast
 import difflib
 import functools
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -69,8 +70,9 @@ class ScoreFormula:
 
     def check_tasks(self, task_names: Sequence[str]) -> None:
         """ConfigError if it reads a task that does not exist."""
+        known = {_written(name) for name in task_names}
         for name in self.names:
-            if name not in task_names:
+            if _written(name) not in known:
                 raise ConfigError(f'formula "{self.text}": {unknown_name("task", name, task_names)}')
 
     def evaluate(self, predictions: Mapping[str, Values]) -> Values:
@@ -81,7 +83,7 @@ class ScoreFormula:
         """
         num_rows = len(next(iter(predictions.values())))
         with np.errstate(all="ignore"):
-            score_N = _evaluate(self._tree, predictions)
+            score_N = _evaluate(self._tree, {_written(name): values for name, values in predictions.items()})
         return np.array(np.broadcast_to(score_N, (num_rows,)), dtype=np.float64)
 
 
@@ -161,6 +163,11 @@ def did_you_mean(name: str, known: Sequence[str]) -> str | None:
     return f"did you mean {near[0]}?" if near else None
 
 
+def _written(name: str) -> str:
+    """A name in the form in which Python reads it from a formula."""
+    return unicodedata.normalize("NFKC", name)
+
+
 def _check(node: ast.expr, text: str, names: dict[str, None], *, depth: int) -> None:
     """Walk the tree; ConfigError at the first node that is not arithmetic over names."""
     if depth > _MAX_DEPTH:
@@ -200,7 +207,7 @@ def _evaluate(node: ast.expr, predictions: Mapping[str, Values]) -> Values:
         case ast.Constant(value=int() | float() as number):
             return np.asarray(float(number))
         case ast.Name(id=name):
-            return predictions[name].astype(np.float64)
+            return predictions[_written(name)].astype(np.float64)
         case ast.BinOp(left=left, op=op, right=right):
             return _BINARY[type(op)](_evaluate(left, predictions), _evaluate(right, predictions))
         case ast.UnaryOp(op=sign, operand=operand):

@@ -81,7 +81,9 @@ def _row_zero_words(config: ExperimentConfig, split: Split, key: str, checks: Ma
     train, later = checks["train"], checks[split]
     if key not in later.tasks_of_unknown or later.num_unknown[key] < MIN_UNKNOWN:
         return None
-    share, known_share, hidden = later.unknown_shares[key], train.unknown_shares[key], config.model.unknown_share
+    share, known_share = later.unknown_shares[key], train.unknown_shares[key]
+    measured = {key: checks["validation"].unknown_shares[key]} if "validation" in checks else {}
+    (hidden,) = config.model.unknown_shares([key], measured)
     advice = f"raise model.unknown_share ({hidden:g}) to about {0.3 if share > MOST else 0.1}"
     difference = _largest_difference(train.tasks_of_unknown[key], later.tasks_of_unknown[key], config)
     first = f"{split}: {share:.0%} of the ids of {key} are missing or were not seen in training and look up row 0, "

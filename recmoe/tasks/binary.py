@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from recmoe.config import Config
+from recmoe.features.labels import Positive
 from recmoe.tasks.task import OutsideSpace, Space, TaskOutput
 
 
@@ -36,9 +37,11 @@ class BinaryTaskConfig(Config):
 
     kind: Literal["binary"] = "binary"
     label: str
-    """Column that holds 0, 1 or null; null rows are left out of loss and metrics."""
+    """Column that holds 0, 1 or null, or what ``positive`` reads; null rows are left out of loss and metrics."""
+    positive: Positive | None = None
+    """Which values count as 1: ``Y``, ``[cart, buy]``, ``{at_least: 4}``; by default 1 and true do."""
     space: Space = None
-    """Binary label column that must be 1 for a row to count, such as click for a conversion; all rows by default."""
+    """Binary task, or the label column of one, that must be 1 for a row to count, such as click for a conversion."""
     weight: NonNegativeFloat = 1.0
     """Factor of the task's loss; 0 trains the tower only through products that contain it."""
     outside_space: OutsideSpace = "error"

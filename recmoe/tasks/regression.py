@@ -59,7 +59,7 @@ class RegressionTaskConfig(Config):
     label: str
     """Column that holds finite numbers or null; null rows are left out of loss and metrics."""
     space: Space = None
-    """Binary label column that must be 1 for a row to count; all rows by default."""
+    """Binary task, or the label column of one, that must be 1 for a row to count; all rows by default."""
     weight: NonNegativeFloat = 1.0
     """Factor of the task's loss."""
     outside_space: OutsideSpace = "error"

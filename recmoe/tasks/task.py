@@ -14,7 +14,7 @@ TaskOutput = Literal["binary", "regression"]
 """What a prediction is, which decides the metrics: a probability or a value."""
 
 Space = Annotated[str | None, AfterValidator(lambda space: None if space == ALL_ROWS else space)]
-"""A binary label column that must be 1, or None for all rows; in a config, ``all`` says the same."""
+"""A binary task or its label column that must be 1, or None for all rows; in a config, ``all`` says the same."""
 
 OutsideSpace = Literal["error", "ignore"]
 

@@ -15,7 +15,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from sqlalchemy.exc import SQLAlchemyError
 
 from recmoe.tracking.mlflow_store import MlflowStore, answering
-from recmoe.tracking.tracker import Status
+from recmoe.tracking.tracker import Status, allowed_name
 
 _logger = logging.getLogger(__name__)
 
@@ -88,11 +88,8 @@ class MlflowTracker:
         def write() -> None:
             # A parameter cannot be changed: what a resumed run was given differently stays as it was.
             known = self._store.client.get_run(self._run_id).data.params
-            params = [
-                Param(key[:_MAX_KEY_LENGTH], value[:_MAX_PARAM_LENGTH])
-                for key, value in _leaves(config)
-                if key[:_MAX_KEY_LENGTH] not in known
-            ]
+            values = {allowed_name(key)[:_MAX_KEY_LENGTH]: value for key, value in _leaves(config)}
+            params = [Param(key, value[:_MAX_PARAM_LENGTH]) for key, value in values.items() if key not in known]
             for start in range(0, len(params), _PARAMS_PER_CALL):
                 self._store.client.log_batch(self._run_id, params=params[start : start + _PARAMS_PER_CALL])
             self._store.client.log_text(self._run_id, json.dumps(config, indent=2), "config.json")

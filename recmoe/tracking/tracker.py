@@ -112,4 +112,9 @@ def metric_name(prefix: str, metric: str) -> str:
     task, _, rest = metric.partition(".")
     name = f"{prefix}/{task}/{rest}" if rest else f"{prefix}/{task}"
     name = name.replace("[", ".").replace("]", "")
+    return allowed_name(name)
+
+
+def allowed_name(name: str) -> str:
+    """A name with nothing in it that MLflow refuses; letters of any script stay as they are."""
     return re.sub(r"[^\w\-./ :]", "_", name)

@@ -34,14 +34,14 @@ Values = list[Any]
             "click",
             lambda values: [2 if row == 321 else value for row, value in enumerate(values)],
             "{file}, row 321 of the file: label column 'click' holds 2 in row 321; a binary label is 0, 1, true, "
-            "false or null: mend it, or declare a regression task",
+            "false or null: mend it, say with positive: which values count as 1, or declare a regression task",
         ),
         (
             "validation",
             "click",
             lambda values: [0.5 if row == 21 else float(value) for row, value in enumerate(values)],
             "{file}, row 21 of the file: label column 'click' holds 0.5 in row 21; a binary label is 0, 1, true, "
-            "false or null: mend it, or declare a regression task",
+            "false or null: mend it, say with positive: which values count as 1, or declare a regression task",
         ),
     ],
 )

@@ -3,7 +3,6 @@ import re
 from pathlib import Path
 
 import pyarrow.compute as pc
-import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -105,19 +104,3 @@ def test_check_stops_at_a_conversion_without_its_click(log: Path, tmp_path: Path
 def test_override_that_does_not_fit_is_a_config_error(log: Path) -> None:
     with pytest.raises(ConfigError, match=r"command line  training\.epochz: unknown key, did you mean epochs\?"):
         invoke("data", "check", str(log / "config.yaml"), "training.epochz=1")
-
-
-def test_init_without_a_target_shows_the_config(log: Path) -> None:
-    output = invoke("init", str(log / "train.parquet"))
-
-    assert "tasks:" in output
-    assert "features:" in output
-
-
-def test_init_with_a_target_writes_splits_and_config(log: Path, tmp_path: Path) -> None:
-    csv.write_csv(pq.read_table(log / "train.parquet").drop_columns(["interests"]), tmp_path / "log.csv")
-
-    output = invoke("init", str(tmp_path / "log.csv"), "--to", str(tmp_path / "shop"))
-
-    assert f"recmoe train {tmp_path}/shop/config.yaml --run-dir runs/shop" in output
-    assert invoke("data", "check", str(tmp_path / "shop/config.yaml")).splitlines()[-1].startswith("every row can be")

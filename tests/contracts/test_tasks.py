@@ -7,7 +7,8 @@ import torch
 
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.binary import BinaryTaskConfig
-from recmoe.tasks.funnel import TaskSet, task_problems
+from recmoe.tasks.funnel import TaskSet
+from recmoe.tasks.problems import task_problems
 
 KINDS: tuple[Any, ...] = get_args(get_args(TaskConfig)[0])
 

@@ -17,7 +17,7 @@ from recmoe.data.datasets.sessions import ItemEvents
 from recmoe.data.datasets.trivago import COLUMNS as TRIVAGO_COLUMNS
 from recmoe.errors import DataError
 from recmoe.experiment import load_experiment
-from recmoe.tasks.funnel import label_columns
+from recmoe.tasks.spaces import label_columns
 
 CENSUS_ROW = (
     "58, Private, 4, 34, Some college but no degree, 0, Not in universe, {marital}, Construction, Sales, White, NA,"

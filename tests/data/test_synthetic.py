@@ -12,7 +12,7 @@ import pytest
 from recmoe.data.synthetic import NUM_CANDIDATES, SyntheticLog, auc, best_reachable, write_synthetic
 from recmoe.errors import DataError
 from recmoe.experiment import load_experiment
-from recmoe.tasks.funnel import label_columns
+from recmoe.tasks.spaces import label_columns
 
 
 def read(folder: Path, split: str) -> pa.Table:

@@ -7,7 +7,7 @@ import pytest
 
 from recmoe.errors import DataError, SchemaError
 from recmoe.features.label_values import encode_labels
-from recmoe.features.labels import LabelColumn
+from recmoe.features.labels import LabelColumn, Positive
 
 CLICK = LabelColumn(column="click", is_binary=True)
 SALE = LabelColumn(column="sale", is_binary=True, implies="click")
@@ -107,3 +107,54 @@ def test_text_of_nothing_but_marks_for_null_is_a_missing_label(is_binary: bool) 
     labels = [LabelColumn(column="x", is_binary=is_binary)]
 
     assert encode_labels(pa.table({"x": ["NA", None]}), labels).isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("values", "positive"),
+    [
+        (["Y", "N", None, " Y"], "Y"),
+        (["Y", "N", "", "Y"], ["Y", "y"]),
+        (["1", "-1", None, "1"], 1),
+        (["buy", "pv", None, "cart"], ["cart", "buy"]),
+        (["true", "f", None, "true"], True),
+        ([1, -1, None, 1], "1"),
+        ([2, 1, None, 2], 2),
+        ([True, False, None, True], True),
+        ([4.0, 3.5, float("nan"), 5.0], {"at_least": 4}),
+        ([3, 0, None, 1], {"above": 0}),
+        (pa.array([7, 0, None, 2**63], pa.uint64()), {"above": 0}),
+        (pa.array([7, 0, None, 1], pa.decimal128(5, 2)), {"above": 0}),
+        (pa.array(["Y", "N", None, "Y"]).dictionary_encode(), "Y"),
+    ],
+    ids=str,
+)
+def test_values_that_count_as_one_are_named_by_the_task(values: Any, positive: Any) -> None:
+    label = LabelColumn("outcome", is_binary=True, positive=Positive.model_validate(positive))
+
+    labels_BL = encode_labels(pa.table({"outcome": values}), [label])
+
+    assert _nan_as_none(labels_BL.tolist()) == [[1.0], [0.0], [None], [1.0]]
+
+
+def test_two_thresholds_of_one_column_are_two_labels_beside_the_column_itself() -> None:
+    like = LabelColumn("rating", is_binary=True, positive=Positive(at_least=4))
+    love = LabelColumn("rating", is_binary=True, positive=Positive(at_least=5), implies="rating >= 4")
+
+    labels_BL = encode_labels(pa.table({"rating": [3, 4, 5]}), [like, love, LabelColumn("rating", is_binary=False)])
+
+    assert labels_BL.tolist() == [[0, 0, 3], [1, 0, 4], [1, 1, 5]]
+
+
+@pytest.mark.parametrize(
+    ("values", "positive", "message"),
+    [
+        (["4"], {"at_least": 4}, "label column 'y': >= 4 needs numbers, found string; convert the column"),
+        ([1], "Y", "label column 'y' holds int64, in which 'Y' does not occur; give a number as positive"),
+        ([[1]], 1, "label column 'y': expected numbers or text, found list"),
+    ],
+)
+def test_column_that_cannot_hold_the_positive_values_is_named(values: list[Any], positive: Any, message: str) -> None:
+    label = LabelColumn("y", is_binary=True, positive=Positive.model_validate(positive))
+
+    with pytest.raises(SchemaError, match=message):
+        encode_labels(pa.table({"y": values}), [label])

@@ -14,7 +14,7 @@ from recmoe.experiment import ExperimentConfig, load_experiment
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.schema import IdFeature, IdListFeature, NumericFeature
 from recmoe.onboarding.starter import StarterConfig, starter_config
-from recmoe.tasks.funnel import label_columns
+from recmoe.tasks.spaces import label_columns
 
 NUM_ROWS = 4000
 
@@ -183,7 +183,7 @@ def test_group_item_and_name_are_found(shop: StarterConfig) -> None:
 
     assert (config.inputs.group, config.inputs.item) == ("request_id", "item_id")
     assert config.name == "out"
-    assert config.ranking.scores["default"] == "clicked_and_added_to_cart_and_purchased"
+    assert config.ranking.default == "clicked_and_added_to_cart_and_purchased"
 
 
 def test_split_is_by_time_and_complete(shop: StarterConfig) -> None:

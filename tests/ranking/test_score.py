@@ -66,6 +66,15 @@ def test_formula_refuses_all_but_arithmetic(text: str, message: str) -> None:
         ScoreFormula.parse(text)
 
 
+def test_names_are_of_any_script_however_their_letters_are_written() -> None:
+    formula = ScoreFormula.parse("点击 + 2 * ﬁnish")
+
+    formula.check_tasks(["点击", "ﬁnish"])
+    score_N = formula.evaluate({"点击": np.array([0.5]), "ﬁnish": np.array([0.25])})
+
+    assert score_N.tolist() == [1.0]
+
+
 def test_unknown_task_is_named_with_a_suggestion() -> None:
     formula = ScoreFormula.parse("2 * ctrr")
 

@@ -4,12 +4,14 @@ import re
 import pytest
 import torch
 
-from recmoe.features.labels import LabelColumn
+from recmoe.features.labels import LabelColumn, Positive
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.binary import BinaryTaskConfig
-from recmoe.tasks.funnel import TaskSet, label_columns, task_problems
+from recmoe.tasks.funnel import TaskSet
+from recmoe.tasks.problems import task_problems
 from recmoe.tasks.product import ProductTaskConfig
 from recmoe.tasks.regression import RegressionTaskConfig
+from recmoe.tasks.spaces import label_columns
 
 NAN = math.nan
 
@@ -61,6 +63,44 @@ def test_label_in_nested_spaces_implies_the_innermost() -> None:
 
 def test_space_all_is_no_space() -> None:
     assert BinaryTaskConfig(label="click", space="all").space is None
+
+
+RATINGS: dict[str, TaskConfig] = {
+    "rating": RegressionTaskConfig(label="rating"),
+    "like": BinaryTaskConfig(label="rating", positive=Positive(at_least=4)),
+    "love": BinaryTaskConfig(label="rating", positive=Positive(at_least=5), space="like"),
+    "like_and_love": ProductTaskConfig(of=("like", "love")),
+}
+
+
+def test_space_may_name_a_task_whose_label_is_some_values_of_a_column() -> None:
+    tasks = TaskSet(RATINGS)
+
+    labels_BT, weights_BT = tasks.targets(torch.tensor([[3.0, 0, 0], [4.0, 1, 0], [5.0, 1, 1]]))
+
+    assert list(task_problems(RATINGS)) == []
+    assert [label.name for label in tasks.label_columns] == ["rating", "rating >= 4", "rating >= 5"]
+    assert tasks.label_columns[2].implies == "rating >= 4"
+    assert tasks.spaces == {"rating": "all", "like": "all", "love": "like", "like_and_love": "all"}
+    assert labels_BT.tolist() == [[3, 0, 0, 0], [4, 1, 0, 0], [5, 1, 1, 1]]
+    assert weights_BT[:, 2].tolist() == [0, 1, 1]
+
+
+def test_space_may_name_a_task_or_its_label_column() -> None:
+    by_column, by_task = (
+        label_columns({"ctr": BinaryTaskConfig(label="click"), "cvr": BinaryTaskConfig(label="buy", space=space)})
+        for space in ("click", "ctr")
+    )
+
+    assert by_column == by_task
+
+
+def test_label_column_called_all_is_not_the_space_of_all_rows() -> None:
+    tasks = TaskSet({"every": BinaryTaskConfig(label="all"), "other": BinaryTaskConfig(label="other")})
+
+    _, weights_BT = tasks.targets(torch.tensor([[0.0, 1.0]]))
+
+    assert weights_BT.tolist() == [[1, 1]]
 
 
 def test_targets_leave_out_missing_labels_and_rows_outside_the_space() -> None:
@@ -145,13 +185,20 @@ CLICK = BinaryTaskConfig(label="click")
 BUY = BinaryTaskConfig(label="buy", space="click")
 PROBLEMS: list[tuple[dict[str, TaskConfig], str, str]] = [
     ({}, "", "at least one task is needed"),
-    ({"a.b": CLICK}, "a.b", "task name 'a.b': use letters"),
+    ({"a.b": CLICK}, "a.b", "task name 'a.b': use letters of any script"),
+    ({"ﬁn": CLICK, "fin": BUY}, "fin", "task name 'fin' is 'ﬁn' in other forms of the same letters"),
+    (
+        {key: task for key, task in RATINGS.items() if key != "like_and_love"}
+        | {"share": BinaryTaskConfig(label="share", space="rating")},
+        "share.space",
+        "rating may be rating >= 4 or rating >= 5; name the task: like or love",
+    ),
     ({"ctr": CLICK.model_copy(update={"weight": 0.0})}, "", "every task has weight 0"),
     ({"ctr": CLICK, "cvr": BinaryTaskConfig(label="buy", space="clik")}, "cvr.space", "did you mean click?"),
     (
         {"ctr": CLICK, "cvr": BinaryTaskConfig(label="buy", space="zzz")},
         "cvr.space",
-        "(there are buy, click); add such",
+        "(there are buy, click, ctr, cvr); add such",
     ),
     ({"ctr": BinaryTaskConfig(label="click", space="click")}, "ctr.space", "the task's own label"),
     (
@@ -189,6 +236,11 @@ def test_tasks_that_do_not_fit_together_are_named(tasks: dict[str, TaskConfig], 
     problems = list(task_problems(tasks))
 
     assert any(found == path and re.search(re.escape(message), text) for found, text in problems), problems
+
+
+@pytest.mark.parametrize("name", ["点击", "क्लिक", "ctr-7d", "_2", "achat_été", "ﬁnish"])
+def test_task_names_are_of_any_script(name: str) -> None:
+    assert list(task_problems({name: CLICK})) == []
 
 
 def test_funnel_in_order_has_no_problems() -> None:

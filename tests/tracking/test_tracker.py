@@ -14,6 +14,8 @@ from recmoe.tracking import NullTracker, TrackingConfig, metric_name
     [
         ("cvr.auc[click]", "val/cvr/auc.click"),
         ("ctr.ndcg@10[all]", "val/ctr/ndcg_10.all"),
+        ("点击.auc[all]", "val/点击/auc.all"),
+        ("🙂.auc[all]", "val/_/auc.all"),
         ("loss", "val/loss"),
     ],
 )

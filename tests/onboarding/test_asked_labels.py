@@ -1,0 +1,91 @@
+"""Outcomes that the user names, and columns that the model must not read."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from recmoe.errors import DataError
+from recmoe.experiment import load_experiment
+from recmoe.onboarding.starter import StarterConfig
+from recmoe.tasks.binary import BinaryTaskConfig
+
+NUM_ROWS = 2000
+
+MakeLog = Callable[..., pa.Table]
+Start = Callable[..., StarterConfig]
+
+
+@pytest.fixture
+def survey() -> pa.Table:
+    """Answers without anything that is called like an outcome."""
+    rng = np.random.default_rng(0)
+    return pa.table(
+        {
+            "age": rng.integers(18, 80, NUM_ROWS),
+            "city": np.array(["Rome", "Lima", "Oslo"])[rng.integers(0, 3, NUM_ROWS)],
+            "family": np.array(["single", "married", "divorced"])[rng.integers(0, 3, NUM_ROWS)],
+            "paid": rng.lognormal(3, 1, NUM_ROWS),
+            "height": np.round(rng.normal(170, 10, NUM_ROWS)),
+            "income": np.array(["- 50000.", "50000+."])[(rng.random(NUM_ROWS) < 0.1).astype(np.int64)],
+        }
+    )
+
+
+def labels_of(starter: StarterConfig) -> dict[str, object]:
+    """By task: the values or threshold that count as 1; the kind of a task that is not binary."""
+    assert starter.path is not None
+    found: dict[str, object] = {}
+    for name, task in load_experiment(starter.path).tasks.items():
+        positive = task.positive if isinstance(task, BinaryTaskConfig) else None
+        found[name] = task.kind if positive is None else positive.values or positive.at_least or positive.above
+    return found
+
+
+def test_last_column_of_two_values_is_the_label_where_nothing_else_is(survey: pa.Table, start: Start) -> None:
+    starter = start(survey)
+
+    assert labels_of(starter) == {"income": ("50000+.",)}
+    assert "the rarer of 50000+. and - 50000.; is it the right one?" in starter.text
+
+
+def test_outcomes_and_columns_are_taken_as_asked(survey: pa.Table, start: Start) -> None:
+    asked = ["income=50000+.", "family=single", "paid>=40", "paid>90", "age"]
+
+    starter = start(survey, labels=asked, leave_out=["city"])
+
+    assert labels_of(starter) == {
+        "income": ("50000+.",),
+        "family": ("single",),
+        "paid": 40,
+        "paid_90_0": 90,
+        "age": "regression",
+    }
+    assert starter.roles.left_out["city"] == "left out as asked"
+
+
+def test_asked_outcomes_stand_beside_those_that_are_found(plain_log: MakeLog, start: Start) -> None:
+    starter = start(plain_log(), labels=["device=phone"])
+
+    assert set(labels_of(starter)) == {"device", "click", "purchase", "click_and_purchase"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": ["incom"]}, "--label incom: the log has no such column, did you mean income?"),
+        ({"labels": ["zzz=1"]}, "--label zzz: the log has no such column, there are age, city, family, paid, height"),
+        ({"labels": ["family=widow"]}, "--label family=widow: the value does not occur; it holds .*single"),
+        ({"labels": ["family"]}, "--label family: say which value counts as 1, as in family=VALUE; it holds .*single"),
+        ({"labels": ["family>=2"]}, "--label family: string cannot be compared; give a value, it holds"),
+        ({"labels": ["paid>=much"]}, "--label paid>=much: much is no number to compare with"),
+        ({"labels": ["paid=much"]}, "--label paid=much: much is no number; it holds .* different values"),
+        ({"leave_out": ["town"]}, "--leave-out town: the log has no such column, there are age"),
+    ],
+)
+def test_what_cannot_be_done_is_named(
+    survey: pa.Table, start: Start, options: dict[str, list[str]], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        start(survey, **options)
