@@ -13,6 +13,7 @@ from recmoe.embeddings.tables import TablesConfig
 from recmoe.errors import ConfigError
 from recmoe.evaluation.evaluate import EvaluationConfig
 from recmoe.evaluation.metrics import metric_best
+from recmoe.evaluation.skill import SCORE
 from recmoe.features.schema import FeatureSchema, NumericFeature
 from recmoe.model import ModelConfig
 from recmoe.moe.architectures import CGCConfig, PLEConfig
@@ -85,6 +86,8 @@ class ExperimentConfig(Config):
         path = "training.early_stopping.metric"
         if not self.data.validation:
             yield "data.validation", "early stopping needs a validation split"
+        if stopping.metric == SCORE:
+            return
         metrics = self.evaluation.metric_names(self.tasks, has_groups=self.inputs.group is not None)
         usable = [name for name in metrics if metric_best(name) != "one"]
         if stopping.metric in metrics and stopping.metric not in usable:
@@ -95,7 +98,7 @@ class ExperimentConfig(Config):
         elif stopping.metric not in metrics:
             near = difflib.get_close_matches(stopping.metric, metrics, n=1, cutoff=0.3)
             hint = f", did you mean {near[0]}?" if near else "."
-            yield path, f"no such metric: {stopping.metric}{hint} There are: {', '.join(usable)}"
+            yield path, f"no such metric: {stopping.metric}{hint} There are: {', '.join([SCORE, *usable])}"
 
     def _expert_problems(self) -> Iterator[tuple[str, str]]:
         """Numbers of experts by task that do not name the tasks with a tower."""

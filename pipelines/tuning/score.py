@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from recmoe.errors import ConfigError
 from recmoe.evaluation.metrics import metric_best
+from recmoe.evaluation.skill import SCORE
 from recmoe.experiment import ExperimentConfig
 
 
@@ -31,6 +32,8 @@ class Score:
                 f"{config.name}: tuning compares by what early stopping watches, and there is none; give --metric, "
                 "such as --metric 'ctr.auc[all]', or training.early_stopping"
             )
+        if stopping.metric == SCORE:
+            return cls(SCORE, True)
         return cls(stopping.metric, metric_best(stopping.metric) == "highest")
 
     def read(self, curves: Mapping[str, float]) -> float | None:

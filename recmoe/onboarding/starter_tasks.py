@@ -82,7 +82,7 @@ def _regression(log: LogProfile, label: LabelRole, name: str, steps: list[str]) 
     transform = ", transform: log1p" if is_compressed else ""
     return Task(
         name=name,
-        text=f"{{kind: regression, label: {quoted(label.column)}{_space(steps)}{transform}, weight: 0.2}}",
+        text=f"{{kind: regression, label: {quoted(label.column)}{_space(steps)}{transform}}}",
         note=f"{column.low:.6g} to {column.high:.6g}" + (f", only where {label.space} is 1" if label.space else ""),
         depth=len(steps),
         num_positive=column.num_positive,

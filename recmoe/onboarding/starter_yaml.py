@@ -14,11 +14,7 @@ from recmoe.onboarding.yaml_text import aligned, flow, quoted, shown_comment
 def starter_yaml(log: LogProfile, roles: Roles, num_rows: Mapping[Split, int], *, split_note: str, name: str) -> str:
     """The config file as text."""
     tasks = starter_tasks(log, roles)
-    stopping = max(
-        (task for task in tasks if task.space == "all"), key=lambda task: (task.is_binary, task.num_positive)
-    )
     score = max((task for task in tasks if task.space == "all"), key=lambda task: (task.depth, task.num_positive))
-    metric = "auc" if stopping.is_binary else "rmse"
     num_train = num_rows["train"]
     counts = ", ".join(f"{rows:,} rows for {split}" for split, rows in num_rows.items())
     lines = [
@@ -41,9 +37,9 @@ def starter_yaml(log: LogProfile, roles: Roles, num_rows: Mapping[Split, int], *
         "",
         *recipe.model_lines(num_train),
         "",
-        *recipe.tables_lines(),
+        *recipe.tables_lines(num_train),
         "",
-        *recipe.training_lines(num_train, f"{stopping.name}.{metric}[all]"),
+        *recipe.training_lines(num_train),
         "",
         "evaluation:",
         "  # Columns; every metric is also given per value.",

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -18,11 +19,14 @@ from recmoe.evaluation.evaluate import EvaluationConfig, evaluate
 from recmoe.evaluation.metrics import metric_best
 from recmoe.evaluation.page import write_report_page
 from recmoe.evaluation.predict import Scored, predict_rows
+from recmoe.evaluation.predictions import Predictions
 from recmoe.evaluation.report import Report
+from recmoe.evaluation.skill import SCORE, skill
 from recmoe.experiment import ExperimentConfig
 from recmoe.export.bundle import write_bundle
 from recmoe.export.replay import Replay
 from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.transforms import Floats
 from recmoe.growth.carry import carry_over
 from recmoe.growth.dense_names import name_dense
 from recmoe.growth.earlier import WarmStart
@@ -280,7 +284,7 @@ class _Job:
             return None
         return Validation(
             metric=stopping.metric,
-            is_higher_better=metric_best(stopping.metric) == "highest",
+            is_higher_better=stopping.metric == SCORE or metric_best(stopping.metric) == "highest",
             min_delta=stopping.min_delta,
             patience=stopping.patience,
         )
@@ -291,10 +295,22 @@ class _Job:
             return None
         # Intervals and slices are for the final report; here they would only cost time.
         quick = self.config.evaluation.model_copy(update={"num_resamples": 0, "slices": ()})
-        report = evaluate(self._score("validation", quick).predictions, config=quick)
-        self._log(position.step, {f"val/{name}": value for name, value in report.values().items()})
+        predictions = self._score("validation", quick).predictions
+        report = evaluate(predictions, config=quick)
+        score = self._mean_skill(predictions)
+        values = {f"val/{name}": value for name, value in report.values().items()}
+        self._log(position.step, values if math.isnan(score) else values | {f"val/{SCORE}": score})
         stopping = self.config.training.early_stopping
-        return None if stopping is None else report.value(stopping.metric)
+        if stopping is None:
+            return None
+        return score if stopping.metric == SCORE else report.value(stopping.metric)
+
+    def _mean_skill(self, predictions: Predictions) -> float:
+        def on_scale(task: str, values_N: Floats) -> Floats:
+            scaled_N: Floats = self.tasks.on_scale(task, torch.from_numpy(values_N)).numpy()
+            return scaled_N
+
+        return skill(predictions, weights=self.tasks.weights, on_scale=on_scale).score
 
     def _score(self, split: Split, config: EvaluationConfig) -> Scored:
         loader = self.splits.loader(split, batch_size=self.config.training.evaluation_batch_size)

@@ -103,6 +103,10 @@ class TaskSet:
             for tower, name in enumerate(self.tower_names)
         ]
 
+    def on_scale(self, name: str, values_N: Tensor) -> Tensor:
+        """Labels or predictions of a task on the scale of its error."""
+        return self._tasks[self.names.index(name)].target(values_N)
+
     def losses(self, logits_BT: Tensor, labels_BT: Tensor, weights_BT: Tensor) -> Tensor:
         """losses_T: Σ over rows of weight · loss, divided by B.
 

@@ -2,6 +2,7 @@
 
 # T tasks
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ from recmoe.training.runtime import Runtime
 from recmoe.training.step import Pipelining, Stepper, Update, make_stepper
 from recmoe.training.stop import StopSignal
 
+_logger = logging.getLogger(__name__)
+
 LOG_EVERY = 10
 """Steps between looks at the losses; each look waits for the device."""
 
@@ -34,8 +37,9 @@ LOG_EVERY = 10
 class EarlyStoppingConfig(Config):
     """Stop when a validation metric no longer gets better, and keep the best checkpoint."""
 
-    metric: str
-    """Task, metric and space, such as ``ctr.auc[all]``."""
+    metric: str = "score"
+    """Task, metric and space, such as ``ctr.auc[all]``; ``score`` is the mean over all tasks of the share of a
+    constant's loss that the model saves, a task with few positives counting less (``recmoe/evaluation/skill.py``)."""
     patience: PositiveInt = 3
     """Validations in a row without a better value before the run stops."""
     min_delta: NonNegativeFloat = 0.0
@@ -89,9 +93,7 @@ class Validation:
     patience: int
 
     def is_better(self, value: float, best: float | None) -> bool:
-        """Whether a value beats the best so far; NaN never does."""
-        if math.isnan(value):
-            return False
+        """Whether a value beats the best so far."""
         if best is None:
             return True
         return value > best + self.min_delta if self.is_higher_better else value < best - self.min_delta
@@ -279,6 +281,15 @@ class Trainer:
         self._stepper.pause()
         value = self.validate(position)
         if value is None or self.validation is None:
+            return position, False
+        if math.isnan(value):
+            # A validation that says nothing is not a worse one.
+            _logger.warning(
+                "step %d: %s is not defined on the validation split (too few rows or labels of one kind); it decides "
+                "nothing here",
+                position.step,
+                self.validation.metric,
+            )
             return position, False
         if self.validation.is_better(value, position.best_value):
             return replace(position, best_step=position.step, best_value=value, num_worse=0), True

@@ -39,12 +39,11 @@ class ConstantSchedule(Config):
 
     kind: Literal["constant"] = "constant"
     warmup_steps: NonNegativeInt = 0
-    """Steps of linear rise from zero."""
+    """Steps of linear rise from zero, a fifth of the run at most."""
 
     def factor(self, step: int, num_steps: int) -> float:
         """Share of the full rate at a step, counted from 0."""
-        del num_steps
-        return _warmup(step, self.warmup_steps)
+        return _warmup(step, _cut(self.warmup_steps, num_steps))
 
 
 class CosineSchedule(Config):
@@ -52,15 +51,16 @@ class CosineSchedule(Config):
 
     kind: Literal["cosine"] = "cosine"
     warmup_steps: NonNegativeInt = 0
-    """Steps of linear rise from zero."""
+    """Steps of linear rise from zero, a fifth of the run at most."""
     final: NonNegativeFloat = 0.0
     """Share of the full rate that it reaches with the end of the run."""
 
     def factor(self, step: int, num_steps: int) -> float:
         """Share of the full rate at a step, counted from 0."""
-        if step < self.warmup_steps:
-            return _warmup(step, self.warmup_steps)
-        progress = min(1.0, (step - self.warmup_steps) / max(1, num_steps - self.warmup_steps))
+        warmup_steps = _cut(self.warmup_steps, num_steps)
+        if step < warmup_steps:
+            return _warmup(step, warmup_steps)
+        progress = min(1.0, (step - warmup_steps) / max(1, num_steps - warmup_steps))
         return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
@@ -69,19 +69,25 @@ class LinearSchedule(Config):
 
     kind: Literal["linear"] = "linear"
     warmup_steps: NonNegativeInt = 0
-    """Steps of linear rise from zero."""
+    """Steps of linear rise from zero, a fifth of the run at most."""
     final: NonNegativeFloat = 0.0
     """Share of the full rate that it reaches with the end of the run."""
 
     def factor(self, step: int, num_steps: int) -> float:
         """Share of the full rate at a step, counted from 0."""
-        if step < self.warmup_steps:
-            return _warmup(step, self.warmup_steps)
-        progress = min(1.0, (step - self.warmup_steps) / max(1, num_steps - self.warmup_steps))
+        warmup_steps = _cut(self.warmup_steps, num_steps)
+        if step < warmup_steps:
+            return _warmup(step, warmup_steps)
+        progress = min(1.0, (step - warmup_steps) / max(1, num_steps - warmup_steps))
         return 1.0 - (1.0 - self.final) * progress
 
 
 ScheduleConfig = Annotated[ConstantSchedule | CosineSchedule | LinearSchedule, Field(discriminator="kind")]
+
+
+def _cut(warmup_steps: int, num_steps: int) -> int:
+    """A warm-up that leaves most of a short run to its full rate."""
+    return min(warmup_steps, num_steps // 5)
 
 
 def _warmup(step: int, warmup_steps: int) -> float:
