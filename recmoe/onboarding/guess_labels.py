@@ -1,6 +1,7 @@
 """find_labels: which columns are outcomes, and which outcome lies within which."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def find_labels(log: LogProfile, roles: Roles, asked: Sequence[LabelRole] = ()) 
     others = [label for label in asked if label.column in taken]
     others += [label for label in found if label.column not in taken]
     if not chosen and not others:
-        chosen = candidates[-1:]
+        chosen = _last_columns(log, roles, candidates) or candidates[-1:]
         others = [] if chosen else _last_of_two_values(log, roles)
     # What happens only where an outcome happened is an outcome of it.
     chosen += [
@@ -67,6 +68,13 @@ def _find_amounts(log: LogProfile, roles: Roles, chosen: list[str]) -> None:
                 roles.labels.append(LabelRole(column.name, "regression", space, is_skewed(log, column)))
         elif space is not None:
             roles.left_out[column.name] = f"filled only where {space} is 1: not known when ranking"
+
+
+def _last_columns(log: LogProfile, roles: Roles, candidates: Sequence[str]) -> list[str]:
+    """The candidates with which the log ends: tables are written with what is known first, and outcomes last."""
+    read = [name for name in log.columns if name not in roles.left_out]
+    num_last = len(list(takewhile(lambda name: name in candidates, reversed(read))))
+    return read[len(read) - num_last :]
 
 
 def _happens_per_row(log: LogProfile, roles: Roles, name: str) -> bool:

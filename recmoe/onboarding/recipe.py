@@ -1,8 +1,8 @@
 """The recipe of a first model: sizes, rates and steps chosen from what the log holds.
 
 Found on small logs with rare outcomes, where a first model is easily worse than logistic regression. The linear part
-learns five times as fast as the vectors, both by Adagrad per weight, so that an outcome in a hundred moves its weights as
-much as a frequent one; ``eps`` keeps ids that were seen once or twice near zero.
+learns five times as fast as the vectors, both by Adagrad per weight, so that a rare outcome moves its weights as much as
+a frequent one; ``eps`` keeps ids that were seen once or twice near zero.
 """
 
 FEW_ROWS = 200_000
@@ -35,7 +35,7 @@ def batch_size(num_train: int) -> int:
 def tables_lines(num_train: int) -> list[str]:
     """The section ``tables``."""
     return [
-        "# Embedding tables. rowwise_adagrad keeps one float of state per row instead of one per weight, but learns rare",
+        "# Embedding tables. rowwise_adagrad keeps one float of state per row, not one per weight, but learns rare",
         "# outcomes less well. eps is in units of a step's mean loss: double it for half the batch.",
         "tables:",
         f"  optimizer: {{kind: adagrad, lr: 0.01, eps: {TABLE_EPS / batch_size(num_train):.3g}}}",
@@ -48,8 +48,8 @@ def model_lines(num_train: int) -> list[str]:
     hidden = "[256, 128]" if is_large else "[64, 32]"
     dropout = "0.0" if is_large else "0.1"
     return [
-        "# Other kinds: shared_bottom, cgc, ple, … A new kind starts from its own defaults, with experts of [256, 128];",
-        "# give expert_hidden with it (shared_bottom and single_task: hidden). Larger experts pay off with more rows.",
+        "# Other kinds: shared_bottom, cgc, ple, … A new kind starts from its own defaults, experts of [256, 128]: give",
+        "# expert_hidden with it (shared_bottom and single_task: hidden). Larger experts pay off with more rows.",
         "model:",
         f"  architecture: {{kind: mmoe, num_experts: {8 if is_large else 4}, expert_hidden: {hidden}, "
         f"dropout: {dropout}}}",

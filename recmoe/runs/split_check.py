@@ -20,6 +20,7 @@ from recmoe.runs.encoder import CHUNK_ROWS
 from recmoe.tasks.binary import BinaryTaskConfig
 from recmoe.tasks.funnel import TaskSet
 from recmoe.tasks.regression import RegressionTaskConfig
+from recmoe.tasks.spaces import space_label, step_labels
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -143,10 +144,12 @@ def _add_scales(
 
 
 def _add_outside(check: SplitCheck, config: ExperimentConfig, tasks: TaskSet, batch: Batch) -> None:
-    places = {label.column: place for place, label in enumerate(tasks.label_columns)}
+    places = {label.name: place for place, label in enumerate(tasks.label_columns)}
     for name, task in config.tasks.items():
         if isinstance(task, BinaryTaskConfig | RegressionTaskConfig) and task.space is not None:
-            is_outside_B = (batch.labels_BL[:, places[task.label]] > 0) & (batch.labels_BL[:, places[task.space]] != 1)
+            label, space = step_labels(config.tasks, name)[-1], space_label(config.tasks, name)
+            assert space is not None
+            is_outside_B = (batch.labels_BL[:, places[label]] > 0) & (batch.labels_BL[:, places[space]] != 1)
             check.num_outside[name] = check.num_outside.get(name, 0) + int(is_outside_B.sum())
 
 

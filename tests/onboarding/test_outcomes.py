@@ -162,3 +162,14 @@ def test_slices_are_properties(plain_log: MakeLog, start: Start) -> None:
     config = config_of(start(plain_log(country=np.array(["CH", "IT", "NO"])[np.arange(NUM_ROWS) % 3], **flags)))
 
     assert set(config.evaluation.slices) == {"device", "country"}
+
+
+def test_flags_with_which_a_table_of_features_ends_are_its_outcomes(start: Start) -> None:
+    rng = np.random.default_rng(0)
+    veteran, income, married = rng.integers(0, 2, (3, NUM_ROWS))
+    age = rng.integers(18, 80, NUM_ROWS)
+
+    starter = start(pa.table({"veteran": veteran, "age": age, "income": income, "married": married}))
+
+    assert [label.column for label in starter.roles.labels] == ["income", "married"]
+    assert features_of(starter) == {"veteran", "age"}
