@@ -9,12 +9,14 @@ import argparse
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from recmoe.data.synthetic import auc
 
@@ -35,7 +37,7 @@ class AwkwardLog:
     name: str
     table: pa.Table
     truth: Mapping[str, Floats]
-    """Per outcome of 0 and 1 its probability in each row; per amount its expected value, of the log where compressed."""
+    """Per outcome: its probability in each row; of an amount the expected value, or that of its logarithm."""
     time: str
     """The column by which rows are in order."""
 
@@ -285,7 +287,7 @@ def _zipf(num: int, num_values: int, exponent: float, rng: np.random.Generator) 
 
 def _ranges(num: int) -> npt.NDArray[np.str_]:
     ends = [0, *(10**power for power in range(num))]
-    return np.array([f"({low},{high}]" for low, high in zip(ends, ends[1:], strict=False)])
+    return np.array([f"({low},{high}]" for low, high in pairwise(ends)])
 
 
 def _living(
@@ -336,8 +338,6 @@ def _sigmoid(logit_N: Floats) -> Floats:
 
 
 def _normal_cdf(z_N: Floats) -> Floats:
-    import torch
-
     cdf_N: Floats = torch.special.ndtr(torch.from_numpy(z_N)).numpy()
     return cdf_N
 
