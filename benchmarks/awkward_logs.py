@@ -277,8 +277,9 @@ GENRES = (
 )  # fmt: skip
 
 
-def _shares(weights: Floats) -> Floats:
-    return weights / weights.sum()
+def _shares(weights: npt.NDArray[np.floating]) -> Floats:
+    shares: Floats = weights / weights.sum()
+    return shares
 
 
 def _zipf(num: int, num_values: int, exponent: float, rng: np.random.Generator) -> Ints:

@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ from recmoe.features.label_values import encode_labels
 from recmoe.onboarding.starter import StarterConfig, starter_config
 from recmoe.runs.evaluation import evaluate_bundle
 from recmoe.runs.train import train_run
-from recmoe.tasks import RegressionTaskConfig
+from recmoe.tasks.regression import RegressionTaskConfig
 
 Floats = npt.NDArray[np.float64]
 
@@ -121,7 +122,7 @@ def measure(log: Log, options: argparse.Namespace) -> list[Row]:
             )
             for task, target in targets.items()
         ]
-    return rows
+    return [row for row in rows if row.num_positive >= MIN_POSITIVE]
 
 
 def _timed(function: Any, *arguments: Any, **named: Any) -> tuple[Any, float]:
@@ -243,7 +244,7 @@ def _row(
 def _best(log: Log, config: ExperimentConfig, task: str, label_N: Floats) -> float | None:
     """What the truth reaches, where the test is the end of the log."""
     label = getattr(config.tasks[task], "label", None)
-    if log.truth is None or label not in log.truth:
+    if log.truth is None or label is None or label not in log.truth:
         return None
     truth_N = log.truth[label][-label_N.size :]
     is_known_N = np.isfinite(label_N)
@@ -284,8 +285,6 @@ def table(rows: Sequence[Row]) -> str:
         "|" + "---|" * 12,
     ]
     for row in rows:
-        if row.num_positive < MIN_POSITIVE:
-            continue
         best = "" if row.best is None else f"{row.best:.3f}"
         seeds = " ".join(f"{value:.3f}" for value in row.models)
         lines.append(
@@ -313,6 +312,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=CACHE, help="folder for logs, runs and results.json")
     options = parser.parse_args()
     logging.getLogger("recmoe").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="The argument 'eval_set' is deprecated")
     logs = [Log(Path(file).name.split(".")[0], file) for file in options.log]
     names = options.names or ([] if logs else list(MAKERS))
     rows: list[Row] = []
