@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from benchmarks.awkward_logs import MAKERS
+from benchmarks.first_model_rows import Row, table
 from benchmarks.outsiders import BASELINES, Outsiders, Target, outsider_columns
 from benchmarks.plain_logs import NOT_READ, OUTCOMES, plain_log
 from recmoe.data.parquet import ParquetStream
@@ -61,35 +62,6 @@ class Log:
     outcomes: tuple[str, ...] = ()
     not_read: tuple[str, ...] = ()
     truth: Mapping[str, Floats] | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """One task of one architecture: the better is the higher, errors are negative."""
-
-    log: str
-    kind: str
-    task: str
-    metric: str
-    num_positive: int
-    best: float | None
-    """What the true probabilities reach on the test."""
-    logistic: float
-    lightgbm: float
-    low: float
-    """Lower end of the better baseline's interval."""
-    high: float
-    models: list[float]
-    """By seed."""
-    difference_low: float
-    """Of the mean over seeds and the better baseline, over the same resamples."""
-    difference_high: float
-    seconds: float
-
-    @property
-    def mark(self) -> str:
-        """``<<``: below the better baseline's interval; ``<``: the difference is, over the same resamples."""
-        return "<<" if np.mean(self.models) < self.low else "<" if self.difference_high < 0 else ""
 
 
 def measure(log: Log, options: argparse.Namespace) -> list[Row]:
@@ -277,26 +249,8 @@ def find_log(name: str, options: argparse.Namespace) -> Log:
     return Log(name, str(path), OUTCOMES[name], tuple(set(NOT_READ[name]) & set(rows.column_names)))
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The rows as Markdown."""
-    lines = [
-        "| log | task | metric | positive | best | logistic | lightgbm | better one's interval | model | by seed | "
-        "difference, paired | mark |",
-        "|" + "---|" * 12,
-    ]
-    for row in rows:
-        best = "" if row.best is None else f"{row.best:.3f}"
-        seeds = " ".join(f"{value:.3f}" for value in row.models)
-        lines.append(
-            f"| {row.log} {row.kind} | {row.task} | {row.metric} | {row.num_positive} | {best} | {row.logistic:.3f} | "
-            f"{row.lightgbm:.3f} | {row.low:.3f} to {row.high:.3f} | {np.mean(row.models):.3f} | {seeds} | "
-            f"{row.difference_low:+.3f} to {row.difference_high:+.3f} | {row.mark} |"
-        )
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Measure the logs named, print a table and keep it as results.json."""
+def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.first_model",
         description=__doc__,
@@ -310,7 +264,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2])
     parser.add_argument("--override", action="append", default=[], help="KEY=VALUE for the config; repeatable")
     parser.add_argument("--to", type=Path, default=CACHE, help="folder for logs, runs and results.json")
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Measure the logs named, print a table and keep it as results.json."""
+    options = parse_options(sys.argv[1:])
     logging.getLogger("recmoe").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="The argument 'eval_set' is deprecated")
     logs = [Log(Path(file).name.split(".")[0], file) for file in options.log]
