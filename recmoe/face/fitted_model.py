@@ -13,7 +13,9 @@ import pandas as pd
 import yaml
 
 from recmoe.config import dump_config
-from recmoe.evaluation.report import Report
+from recmoe.evaluation.baselines import TITLES, Estimate
+from recmoe.evaluation.report import Report, metric_name
+from recmoe.evaluation.summary_table import MAIN_METRICS, verdict_in_words
 from recmoe.experiment import ExperimentConfig
 from recmoe.face.frames import Rows, as_files, in_python_words
 from recmoe.ranking.ranker import Ranker
@@ -25,9 +27,6 @@ from recmoe.runs.source import RUNS, load_ranker
 
 if TYPE_CHECKING:
     from recmoe.registry.registry import RegisteredBundle
-
-SHORT_METRICS = ("auc", "gauc", "rmse", "normalized_entropy")
-"""What a notebook shows of a report."""
 
 
 class FittedModel:
@@ -118,11 +117,20 @@ class FittedModel:
         return Registry.connect(registry, folder=RUNS).register(run_bundle(folder), name=name, run_id=run_id)
 
     def metrics(self) -> pd.DataFrame:
-        """The short table: the metrics by which models are usually compared."""
-        if self.report is None:
-            return Report((), 0, 0).frame()
-        frame = self.report.frame()
-        return frame[frame["metric"].isin(SHORT_METRICS)].reset_index(drop=True)
+        """The short table: AUC or RMSE of every task beside its baselines, with a verdict in words."""
+        report = self.report or Report((), 0, 0)
+        frame = report.frame()
+        frame = frame[frame["metric"].isin(MAIN_METRICS)].reset_index(drop=True)
+        if report.baselines is None:
+            return frame
+        found = report.baselines
+        names = [metric_name(task, metric, space) for task, metric, space in frame.iloc[:, :3].itertuples(index=False)]
+        for kind, values in found.values.items():
+            frame[TITLES[kind]] = [values.get(name, Estimate(None)).value for name in names]
+        frame["the model is"] = [
+            verdict_in_words([one for one in found.comparisons if one.task == task]) for task in frame["task"]
+        ]
+        return frame
 
     def __repr__(self) -> str:
         return (
@@ -136,4 +144,6 @@ class FittedModel:
         if self.report is None:
             return f"<p>{title}: there is no test split</p>"
         table = self.metrics().to_html(index=False, float_format="{:.4f}".format, na_rep="–", border=0)
-        return f"<p>{title}; {self.report.num_rows:,} rows of the test split</p>{table}"
+        warnings = self.report.baselines.warnings if self.report.baselines is not None else []
+        told = "".join(f"<p>warning: {html.escape(text)}</p>" for text in warnings)
+        return f"<p>{title}; {self.report.num_rows:,} rows of the test split</p>{table}{told}"

@@ -23,7 +23,15 @@ Rows: TypeAlias = pd.DataFrame | ArrowStream | str | Path | Sequence[str | Path]
 """A frame, or Parquet and CSV files, folders and globs."""
 
 # What an option of the command line is called in Python.
-_WORDS = {"--run-dir": "run_dir", "--resume": "resume=True", "--label": "tasks", "command line": "overrides"}
+_WORDS = {
+    "--run-dir": "run_dir",
+    "--resume": "resume=True",
+    "--label": "tasks",
+    "--leave-out": "leave_out",
+    "--shares": "shares",
+    "--split": "split",
+    "command line": "overrides",
+}
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,26 @@ def test_notebook_shows_the_short_table_of_metrics(fitted: FittedModel) -> None:
     assert "rows of the test split" in shown
     assert "<td>auc</td>" in shown
     assert "<td>logloss</td>" not in shown
-    assert "auc" in repr(fitted)
+    assert list(fitted.metrics().columns[6:]) == ["logistic regression", "boosted trees", "the model is"]
+    assert "logistic regression" in repr(fitted)
+
+
+def test_model_that_is_worse_than_a_baseline_is_shown_with_a_warning(fitted: FittedModel) -> None:
+    assert fitted.report is not None
+    assert fitted.report.baselines is not None
+    worse = [replace(one, verdict="worse") for one in fitted.report.baselines.comparisons]
+    report = replace(fitted.report, baselines=replace(fitted.report.baselines, comparisons=tuple(worse)))
+
+    shown = FittedModel(fitted.run_dir, fitted.config, report=report)._repr_html_()
+
+    assert "<p>warning: click: AUC 0." in shown
+
+
+def test_model_without_a_test_split_says_so(fitted: FittedModel) -> None:
+    model = FittedModel(fitted.run_dir, fitted.config, report=None)
+
+    assert "there is no test split" in model._repr_html_()
+    assert model.metrics().empty
 
 
 def test_saved_bundle_is_measured_like_the_run(fitted: FittedModel, tmp_path: Path) -> None:
@@ -185,6 +205,9 @@ def test_one_frame_is_split_for_a_given_config_as_init_would(here: Path) -> None
         ({"tasks": ["clik"]}, DataError, r"tasks clik: the log has no such column, did you mean click\?"),
         ({"tasks": "click"}, ConfigError, r"tasks: expected a list of columns or a mapping of tasks, got 'click'"),
         ({"tasks": ["click"], "config": {}}, ConfigError, "fit takes tasks or a config, not both"),
+        ({"leave_out": ["click"], "config": {}}, ConfigError, "fit takes leave_out or a config, not both"),
+        ({"leave_out": ["colour"]}, DataError, "leave_out colour: the log has no such column"),
+        ({"shares": (1.0, 0.0, 0.0)}, DataError, "shares: three parts above 0 that sum to 1"),
         ({"overrides": ["training.stepz=1"]}, ConfigError, r"overrides  training\.stepz: unknown key"),
         (
             {"data": shop()[["user_id", "price"]]},
