@@ -12,14 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.planted_effects import Effect, Floats, Ints, affinity, draw, living, normal_cdf, ranges, shares, zipf
 from recmoe.data.synthetic import auc
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 TEST_SHARE = 0.1
 """Of the rows, the last by time: what ``recmoe init`` makes the test of these logs."""
@@ -35,7 +32,7 @@ class AwkwardLog:
     name: str
     table: pa.Table
     truth: Mapping[str, Floats]
-    """Per outcome of 0 and 1 its probability in each row; per amount its expected value, of the log where compressed."""
+    """Per outcome: its probability in each row; of an amount the expected value, or that of its logarithm."""
     time: str
     """The column by which rows are in order."""
 
@@ -64,28 +61,21 @@ class AwkwardLog:
         return path
 
 
-@dataclass(frozen=True)
-class Effect:
-    """Something that outcomes depend on: a standard normal per value and task, partly common to all tasks.
-
-    Effects have correlation ``shared`` between any two tasks.
-    """
-
-    values_N: Ints
-    """Which value each row has."""
-    effect_VT: Floats
-
-    @classmethod
-    def draw(cls, values_N: Ints, num_tasks: int, rng: np.random.Generator, *, shared: float) -> "Effect":
-        """Draw the effects of all values."""
-        num_values = int(values_N.max()) + 1
-        common_V1, own_VT = rng.normal(size=(num_values, 1)), rng.normal(size=(num_values, num_tasks))
-        return cls(values_N, np.sqrt(shared) * common_V1 + np.sqrt(1 - shared) * own_VT)
-
-    def rows(self, task: int) -> Floats:
-        """The effect on a task in each row."""
-        effect_N: Floats = self.effect_VT[self.values_N, task]
-        return effect_N
+VIDEO_TASKS = ("click", "long_view", "like", "follow", "comment", "forward", "profile_enter", "play_time_ms")
+VIDEO_RATES = (0.40, 0.25, 0.02, 0.006, 0.004, 0.0015, 0.007)
+VIDEO_GAINS = (0, 3.0, 1.5, 2.0, 2.0, 1.0, 2.0)
+"""What a click adds to the logit of each outcome."""
+VIDEO_WEIGHTS = {
+    "user": (0.65, 0.7, 1.1, 1.1, 1.1, 0.9, 1.0, 0.4),
+    "author": (0.5, 0.5, 0.6, 0.7, 0.6, 0.6, 0.7, 0.25),
+    "video": (0.3, 0.3, 0.2, 0.2, 0.3, 0.4, 0.2, 0.15),
+    "tag": (0.3, 0.3, 0.3, 0.3, 0.3, 0.4, 0.2, 0.15),
+    "tab": (0.7, 0.5, 0.3, 0.6, 0.5, 0.4, 0.8, 0.3),
+    "hour": (0.05, 0.05, 0.1, 0.0, 0.0, 0.1, 0.0, 0.05),
+    "follow": (0.1, 0.1, 0.1, 0.3, 0.1, 0.1, 0.3, 0.0),
+}
+"""Of each effect on the logit of each task."""
+VIDEO_LENGTH_WEIGHTS = (-0.3, -0.5, 0.1, 0.0, 0.1, 0.0, 0.0, 0.3)
 
 
 def short_video(num_rows: int = 40_000, *, seed: int = 0) -> AwkwardLog:
@@ -93,22 +83,21 @@ def short_video(num_rows: int = 40_000, *, seed: int = 0) -> AwkwardLog:
     rng = np.random.default_rng([seed, 1])
     num_days, num_videos, num_users, num_authors, num_tags = 14, 8_000, 1_000, 900, 60
     # People watch in the evening.
-    hour_N = rng.choice(24, num_rows, p=_shares(1.2 - np.cos((np.arange(24) - 9) / 24 * 2 * np.pi)))
+    hour_N = rng.choice(24, num_rows, p=shares(1.2 - np.cos((np.arange(24) - 9) / 24 * 2 * np.pi)))
     time_N = np.sort((rng.integers(num_days, size=num_rows) * 24 + hour_N) * 3600 + rng.integers(3600, size=num_rows))
     hour_N = time_N // 3600 % 24
-    user_N = rng.choice(num_users, num_rows, p=_shares(rng.lognormal(0, 1.3, num_users)))
-    author_V = rng.choice(num_authors, num_videos, p=_shares(rng.lognormal(0, 1.2, num_authors)))
+    user_N = rng.choice(num_users, num_rows, p=shares(rng.lognormal(0, 1.3, num_users)))
+    author_V = rng.choice(num_authors, num_videos, p=shares(rng.lognormal(0, 1.2, num_authors)))
     published_V = rng.uniform(-2, num_days, num_videos) * DAY_S
-    video_N = _living(time_N, published_V, popularity_V=rng.pareto(1.2, num_videos) + 0.1, life_s=0.8 * DAY_S, rng=rng)
+    video_N = living(time_N, published_V, popularity_V=rng.pareto(1.2, num_videos) + 0.1, life_s=0.8 * DAY_S, rng=rng)
     author_N = author_V[video_N]
-    tags_V2 = np.stack([rng.integers(num_tags, size=num_authors)[author_V], _zipf(num_videos, num_tags, 1.0, rng)], 1)
+    tags_V2 = np.stack([rng.integers(num_tags, size=num_authors)[author_V], zipf(num_videos, num_tags, 1.0, rng)], 1)
     duration_V = rng.lognormal(10.2, 0.8, num_videos).round()
     tab_N = rng.choice(8, num_rows, p=[0.45, 0.25, 0.12, 0.07, 0.05, 0.03, 0.02, 0.01])
     device_N = rng.choice(4, num_users, p=[0.5, 0.3, 0.15, 0.05])[user_N]
     active_U = np.digitize(np.bincount(user_N, minlength=num_users), [5, 20, 80])
     follow_U, fans_U = rng.integers(7, size=num_users), rng.integers(5, size=num_users)
 
-    names = ("click", "long_view", "like", "follow", "comment", "forward", "profile_enter", "play_time_ms")
     effects = {
         "user": Effect.draw(user_N, 8, rng, shared=0.4),
         "author": Effect.draw(author_N, 8, rng, shared=0.5),
@@ -118,33 +107,9 @@ def short_video(num_rows: int = 40_000, *, seed: int = 0) -> AwkwardLog:
         "hour": Effect.draw(hour_N, 8, rng, shared=0.5),
         "follow": Effect.draw(follow_U[user_N], 8, rng, shared=0.2),
     }
-    weights = {  # Per task, in the order of the names.
-        "user": (0.65, 0.7, 1.1, 1.1, 1.1, 0.9, 1.0, 0.4),
-        "author": (0.5, 0.5, 0.6, 0.7, 0.6, 0.6, 0.7, 0.25),
-        "video": (0.3, 0.3, 0.2, 0.2, 0.3, 0.4, 0.2, 0.15),
-        "tag": (0.3, 0.3, 0.3, 0.3, 0.3, 0.4, 0.2, 0.15),
-        "tab": (0.7, 0.5, 0.3, 0.6, 0.5, 0.4, 0.8, 0.3),
-        "hour": (0.05, 0.05, 0.1, 0.0, 0.0, 0.1, 0.0, 0.05),
-        "follow": (0.1, 0.1, 0.1, 0.3, 0.1, 0.1, 0.3, 0.0),
-    }
-    affinity_N = _affinity(user_N, tags_V2[video_N, 0], rng)
+    affinity_N = affinity(user_N, tags_V2[video_N, 0], rng)
     length_N = (np.log(duration_V) - 10.2)[video_N] / 0.8
-    by_length = (-0.3, -0.5, 0.1, 0.0, 0.1, 0.0, 0.0, 0.3)
-    logits = [
-        sum(weights[name][task] * effect.rows(task) for name, effect in effects.items())
-        + 0.35 * affinity_N
-        + by_length[task] * length_N
-        for task in range(8)
-    ]
-    labels: dict[str, Ints] = {}
-    truth: dict[str, Floats] = {}
-    rates = (0.40, 0.25, 0.02, 0.006, 0.004, 0.0015, 0.007)
-    for name, logit_N, rate, after in zip(names, logits, rates, (0, 3.0, 1.5, 2.0, 2.0, 1.0, 2.0), strict=False):
-        labels[name], truth[name] = _draw(logit_N, rate, rng, cause=truth.get("click"), label_N=labels.get("click"),
-                                          gain=after)  # fmt: skip
-    log_ms_N = 8.3 + 0.6 * logits[7] + 1.3 * labels["click"] + rng.normal(0, 0.8, num_rows)
-    labels["play_time_ms"] = np.exp(log_ms_N).round().astype(np.int64)
-    truth["play_time_ms"] = 8.3 + 0.6 * logits[7] + 1.3 * truth["click"]
+    labels, truth = _video_outcomes(effects, affinity_N, length_N, rng)
     tag_text_V = np.where(
         tags_V2[:, 0] == tags_V2[:, 1], tags_V2[:, 0].astype(str),
         np.char.add(np.char.add(tags_V2[:, 0].astype(str), ","), tags_V2[:, 1].astype(str)),
@@ -159,8 +124,8 @@ def short_video(num_rows: int = 40_000, *, seed: int = 0) -> AwkwardLog:
         "hour": hour_N,
         "device": np.array(["android", "ios", "pad", "tv"])[device_N],
         "user_active_degree": np.array(["low", "middle", "high", "full"])[active_U[user_N]],
-        "follow_user_num_range": _ranges(7)[follow_U[user_N]],
-        "fans_user_num_range": _ranges(5)[fans_U[user_N]],
+        "follow_user_num_range": ranges(7)[follow_U[user_N]],
+        "fans_user_num_range": ranges(5)[fans_U[user_N]],
         "duration_ms": duration_V[video_N].astype(np.int64),
         "music_id": 40_000 + rng.integers(3_000, size=num_videos)[video_N],
         "upload_type": np.array(["ShortImport", "LongCamera", "Web"])[rng.integers(3, size=num_videos)[video_N]],
@@ -170,22 +135,44 @@ def short_video(num_rows: int = 40_000, *, seed: int = 0) -> AwkwardLog:
     return AwkwardLog("short_video", pa.table(columns), truth, time="time_ms")
 
 
+def _video_outcomes(
+    effects: Mapping[str, Effect], affinity_N: Floats, length_N: Floats, rng: np.random.Generator
+) -> tuple[dict[str, Ints], dict[str, Floats]]:
+    """Labels and truth of each task."""
+    logits = [
+        sum(VIDEO_WEIGHTS[name][task] * effect.rows(task) for name, effect in effects.items())
+        + 0.35 * affinity_N
+        + VIDEO_LENGTH_WEIGHTS[task] * length_N
+        for task in range(len(VIDEO_TASKS))
+    ]
+    labels: dict[str, Ints] = {}
+    truth: dict[str, Floats] = {}
+    for name, logit_N, rate, gain in zip(VIDEO_TASKS, logits, VIDEO_RATES, VIDEO_GAINS, strict=False):
+        labels[name], truth[name] = draw(
+            logit_N, rate, rng, cause=truth.get("click"), label_N=labels.get("click"), gain=gain
+        )
+    truth["play_time_ms"] = 8.3 + 0.6 * logits[-1] + 1.3 * truth["click"]
+    log_ms_N = 8.3 + 0.6 * logits[-1] + 1.3 * labels["click"] + rng.normal(0, 0.8, length_N.size)
+    labels["play_time_ms"] = np.exp(log_ms_N).round().astype(np.int64)
+    return labels, truth
+
+
 def shop_events(num_rows: int = 25_000, *, seed: int = 0) -> AwkwardLog:
     """What users of a shop did with an item on a day: most items are seen once or twice."""
     rng = np.random.default_rng([seed, 2])
     num_days, num_users, num_items, num_categories = 30, 2_500, 12_000, 800
     time_N = np.sort(rng.integers(num_days * DAY_S, size=num_rows))
     day_N, hour_N = time_N // DAY_S, time_N // 3600 % 24
-    user_N = rng.choice(num_users, num_rows, p=_shares(rng.lognormal(0, 0.6, num_users)))
-    item_N = _zipf(num_rows, num_items, 0.5, rng)
-    category_I = _zipf(num_items, num_categories, 0.8, rng)
+    user_N = rng.choice(num_users, num_rows, p=shares(rng.lognormal(0, 0.6, num_users)))
+    item_N = zipf(num_rows, num_items, 0.5, rng)
+    category_I = zipf(num_items, num_categories, 0.8, rng)
     category_N = category_I[item_N]
     names = ("view_again", "cart", "favourite", "buy")
     user = Effect.draw(user_N, 4, rng, shared=0.3)
     category = Effect.draw(category_N, 4, rng, shared=0.5)
     item = Effect.draw(item_N, 4, rng, shared=0.7)
     hour = Effect.draw(hour_N, 4, rng, shared=0.5)
-    affinity_N = _affinity(user_N, category_N, rng)
+    affinity_N = affinity(user_N, category_N, rng)
     labels: dict[str, Ints] = {}
     truth: dict[str, Floats] = {}
     for task, (name, rate, by_user, by_category, gain) in enumerate(
@@ -202,7 +189,7 @@ def shop_events(num_rows: int = 25_000, *, seed: int = 0) -> AwkwardLog:
             by_user * user.rows(task) + by_category * category.rows(task) + 0.3 * item.rows(task)
             + 0.15 * hour.rows(task) + 0.3 * affinity_N
         )  # fmt: skip
-        labels[name], truth[name] = _draw(
+        labels[name], truth[name] = draw(
             logit_N, rate, rng, cause=truth.get("view_again"), label_N=labels.get("view_again"), gain=gain
         )
     columns = {
@@ -221,8 +208,8 @@ def ratings(num_rows: int = 60_000, *, seed: int = 0) -> AwkwardLog:
     """Ratings from 1 to 5 by users and films with latent factors; liked from 4 on, loved at 5."""
     rng = np.random.default_rng([seed, 3])
     num_users, num_items, width, noise = 900, 1_500, 6, 0.85
-    user_N = rng.choice(num_users, num_rows, p=_shares(rng.lognormal(0, 0.9, num_users)))
-    item_N = _zipf(num_rows, num_items, 0.7, rng)
+    user_N = rng.choice(num_users, num_rows, p=shares(rng.lognormal(0, 0.9, num_users)))
+    item_N = zipf(num_rows, num_items, 0.7, rng)
     # Users come one after the other, and some stay.
     start_U, stay_U = rng.uniform(-60, 200, num_users), rng.exponential(60, num_users)
     day_N = (start_U[user_N] + rng.uniform(0, 1, num_rows) * stay_U[user_N]) % 200
@@ -241,7 +228,7 @@ def ratings(num_rows: int = 60_000, *, seed: int = 0) -> AwkwardLog:
         + 0.4 * (p_UK[user_N] * q_IK[item_N]).sum(axis=1) / np.sqrt(width)
     )
     rating_N = np.clip(np.round(mean_N + rng.normal(0, noise, num_rows)), 1, 5).astype(np.int64)
-    above = {stars: _normal_cdf((mean_N - (stars - 0.5)) / noise) for stars in (2, 3, 4, 5)}
+    above = {stars: normal_cdf((mean_N - (stars - 0.5)) / noise) for stars in (2, 3, 4, 5)}
     second_I = rng.integers(18, size=num_items)
     genres = np.array(GENRES)
     genres_I = np.where(
@@ -273,73 +260,6 @@ GENRES = (
     "Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama", "Fantasy", "Noir",
     "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
 )  # fmt: skip
-
-
-def _shares(weights: Floats) -> Floats:
-    return weights / weights.sum()
-
-
-def _zipf(num: int, num_values: int, exponent: float, rng: np.random.Generator) -> Ints:
-    return rng.choice(num_values, num, p=_shares((1.0 + np.arange(num_values)) ** -exponent))
-
-
-def _ranges(num: int) -> npt.NDArray[np.str_]:
-    ends = [0, *(10**power for power in range(num))]
-    return np.array([f"({low},{high}]" for low, high in zip(ends, ends[1:], strict=False)])
-
-
-def _living(
-    time_N: Ints, published_V: Floats, *, popularity_V: Floats, life_s: float, rng: np.random.Generator
-) -> Ints:
-    """A video that is out already for each row, the newer the likelier; times in seconds, in order."""
-    hour_N = time_N // 3600
-    video_N = np.empty(time_N.size, dtype=np.int64)
-    for hour in np.unique(hour_N):
-        is_here_N = hour_N == hour
-        age_V = hour * 3600.0 - published_V
-        weight_V = np.where(age_V >= 0, popularity_V * np.exp(-np.maximum(age_V, 0) / life_s), 0.0)
-        video_N[is_here_N] = rng.choice(published_V.size, int(is_here_N.sum()), p=_shares(weight_V))
-    return video_N
-
-
-def _affinity(left_N: Ints, right_N: Ints, rng: np.random.Generator, *, width: int = 4) -> Floats:
-    """What a pair of values adds beyond both: a standard normal, by latent factors."""
-    left_VK, right_VK = (rng.normal(size=(int(values_N.max()) + 1, width)) for values_N in (left_N, right_N))
-    product_N: Floats = (left_VK[left_N] * right_VK[right_N]).sum(axis=1) / np.sqrt(width)
-    return product_N
-
-
-def _draw(
-    logit_N: Floats, rate: float, rng: np.random.Generator, *, cause: Floats | None, label_N: Ints | None, gain: float
-) -> tuple[Ints, Floats]:
-    """An outcome at a rate, and its probability; another outcome, if it happened, adds ``gain`` to its logit."""
-
-    def probability(shift: float) -> Floats:
-        without_N = _sigmoid(logit_N + shift)
-        if cause is None:
-            return without_N
-        mixed_N: Floats = cause * _sigmoid(logit_N + shift + gain) + (1 - cause) * without_N
-        return mixed_N
-
-    low, high = -20.0, 20.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (low, middle) if probability(middle).mean() > rate else (middle, high)
-    happened_N = np.zeros(logit_N.size) if label_N is None else label_N
-    drawn_N = rng.random(logit_N.size) < _sigmoid(logit_N + low + gain * happened_N)
-    return drawn_N.astype(np.int64), probability(low)
-
-
-def _sigmoid(logit_N: Floats) -> Floats:
-    sigmoid_N: Floats = 1 / (1 + np.exp(-logit_N))
-    return sigmoid_N
-
-
-def _normal_cdf(z_N: Floats) -> Floats:
-    import torch
-
-    cdf_N: Floats = torch.special.ndtr(torch.from_numpy(z_N)).numpy()
-    return cdf_N
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
 """Multi-task ranking: mixture-of-experts models from click and conversion logs to a ranking API."""
 
+import importlib
 import os
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -10,3 +12,36 @@ __version__ = "0.1.0"
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "passive"
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+# What is public is imported when it is first used: a server must not load what only training needs.
+if TYPE_CHECKING:
+    from recmoe import errors
+    from recmoe.experiment import load_experiment
+    from recmoe.export.bundle import ModelBundle
+    from recmoe.face.fit import evaluate, fit, train
+    from recmoe.ranking.ranker import Ranker
+    from recmoe.registry.registry import Registry
+else:
+    _HOMES = {
+        "ModelBundle": "recmoe.export.bundle",
+        "Ranker": "recmoe.ranking.ranker",
+        "Registry": "recmoe.registry.registry",
+        "evaluate": "recmoe.face.fit",
+        "fit": "recmoe.face.fit",
+        "load_experiment": "recmoe.experiment",
+        "train": "recmoe.face.fit",
+    }
+
+    def __getattr__(name):
+        if name == "errors":
+            return importlib.import_module("recmoe.errors")
+        if name not in _HOMES:
+            raise AttributeError(f"module 'recmoe' has no attribute {name!r}; it has {', '.join(__all__)}")
+        globals()[name] = value = getattr(importlib.import_module(_HOMES[name]), name)
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *__all__})
+
+
+__all__ = ["ModelBundle", "Ranker", "Registry", "errors", "evaluate", "fit", "load_experiment", "train"]

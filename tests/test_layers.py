@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 # From the top to the bottom; a line imports from lines below its own.
 LAYERS = (
     ("cli",),
+    ("face",),
     ("doctor",),
     ("runs",),
     ("baselines", "growth", "onboarding", "planning"),

@@ -5,6 +5,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import typer
 
@@ -19,6 +21,7 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("$ recmoe ")
 ]
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 MAKE = re.findall(r"^\$ make (\S+)", "".join(CONSOLE), re.MULTILINE)
 
 
@@ -60,3 +63,23 @@ def test_tree_is_the_tree() -> None:
     rooms = {f"{path.name}/" for path in (ROOT / "recmoe").iterdir() if path.is_dir() and path.name != "__pycache__"}
 
     assert rooms <= shown
+
+
+def test_python_is_run_as_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"user_id": rng.integers(20, size=400), "item_id": rng.integers(30, size=400)})
+    frame["click"] = (rng.random(400) < np.where(frame["user_id"] % 2, 0.8, 0.2)).astype(int)
+    frame["purchase"] = frame["click"] * (rng.random(400) < 0.5)
+    frame.to_csv(tmp_path / "shop.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+
+    for block in PYTHON:
+        exec(compile(block, "README.md", "exec"), {})
+
+    shown = capsys.readouterr().out
+    assert len(PYTHON) == 1
+    assert re.search(r"click\s+auc\s+all\s+0\.[6-9]", shown), shown
+    assert "[100 rows x 6 columns]" in shown
+    assert [path.name for path in tmp_path.iterdir()] == ["shop.csv"]

@@ -5,9 +5,13 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING
 
 from recmoe.errors import EvaluationError
 from recmoe.evaluation.baselines import Baselines
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT = 1
 
@@ -89,6 +93,19 @@ class Report:
     def values(self) -> dict[str, float]:
         """All numbers over all rows that are defined, by name; slices left out."""
         return {row.name: row.value for row in self.rows if row.slice is None and row.value is not None}
+
+    def frame(self, *, slices: bool = False) -> "pd.DataFrame":
+        """A row per number: task, metric, space, value, low, high, NaN where not defined.
+
+        Args:
+            slices: the numbers of each slice too, with a column ``slice``.
+        """
+        import pandas as pd
+
+        columns = ["task", "metric", "space", *(["slice"] if slices else []), "value", "low", "high"]
+        rows = [row for row in self.rows if slices or row.slice is None]
+        frame = pd.DataFrame([{name: getattr(row, name) for name in columns} for row in rows], columns=columns)
+        return frame.astype(dict.fromkeys(("value", "low", "high"), float))
 
     def to_json(self) -> str:
         """The report as a JSON document."""

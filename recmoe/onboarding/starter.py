@@ -84,11 +84,7 @@ def starter_config(
     """
     if output_dir is not None and (output_dir / "config.yaml").exists():
         raise DataError(f"{output_dir / 'config.yaml'} exists already; remove it or choose another folder")
-    if not files:
-        raise DataError("no files are given; name the Parquet or CSV files of the log")
-    data = config_from_dict(
-        _Log, {"data": {"train": [str(file) for file in files]}}, overrides=reading, source="command line"
-    ).data
+    data = _data(files, reading)
     with nullcontext() if output_dir is None else new_folder(output_dir) as folder:
         name = output_dir.resolve().name if output_dir is not None else Path(files[0]).name.split(".")[0]
         starter = _starter(
@@ -110,6 +106,47 @@ def starter_config(
     return replace(starter, path=path)
 
 
+def split_log(
+    files: Sequence[Path],
+    *,
+    reading: Sequence[str] = (),
+    output_dir: Path,
+    seed: int = 0,
+    split_by: SplitBy = "auto",
+    shares: Shares = DEFAULT_SHARES,
+) -> dict[Split, int]:
+    """Share out the rows as ``starter_config`` does, for a config that is there already; their numbers by split.
+
+    Raises:
+        DataError: a file that cannot be read, too few rows, or a way to split that the log has no column for.
+        SchemaError: the files have different columns.
+        ConfigError: ``reading`` is not understood.
+    """
+    data = _data(files, reading)
+    with new_folder(output_dir) as folder, tempfile.TemporaryDirectory(dir=folder, prefix=".csv-") as cache_dir:
+        stream = _opened(data, Path(cache_dir))
+        log = profile_log(stream)
+        rule, _ = split_rule(log, guess_roles(log), by=split_by, shares=shares, seed=seed)
+        num_rows, _ = _write(stream, rule, folder)
+    return num_rows
+
+
+def _data(files: Sequence[Path], reading: Sequence[str]) -> DataConfig:
+    if not files:
+        raise DataError("no files are given; name the Parquet or CSV files of the log")
+    document = {"data": {"train": [str(file) for file in files]}}
+    return config_from_dict(_Log, document, overrides=reading, source="command line").data
+
+
+def _opened(data: DataConfig, cache_dir: Path) -> ParquetStream:
+    stream = data.build("train", seed=0, cache_dir=cache_dir)
+    if stream.num_rows < MIN_ROWS:
+        raise DataError(
+            f"{stream.num_rows} rows are too few to split and to learn from; at least {MIN_ROWS} are needed"
+        )
+    return stream
+
+
 def _starter(
     data: DataConfig,
     folder: Path | None,
@@ -120,11 +157,7 @@ def _starter(
 ) -> StarterConfig:
     """Read the log and write splits and config into the folder."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".csv-") as cache_dir:
-        stream = data.build("train", seed=0, cache_dir=Path(cache_dir))
-        if stream.num_rows < MIN_ROWS:
-            raise DataError(
-                f"{stream.num_rows} rows are too few to split and to learn from; at least {MIN_ROWS} are needed"
-            )
+        stream = _opened(data, Path(cache_dir))
         log = profile_log(stream)
         roles = guess(log)
         _check(log, roles)
