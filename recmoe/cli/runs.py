@@ -153,13 +153,18 @@ def predict(
     data: Annotated[list[str], typer.Option(help="File, folder or glob of Parquet or CSV; repeatable.")],
     target: Annotated[Path, typer.Option("--to", help="Parquet file to write.", dir_okay=False)],
     keep: Annotated[
-        list[str] | None, typer.Option(help="Column to copy; repeatable. The group and item columns by default.")
+        list[str] | None,
+        typer.Option(
+            help="Column to copy; repeatable. The group and item columns by default. One that is named like a task, as "
+            "a label may be, is written as log_NAME."
+        ),
     ] = None,
     score: Score = None,
     registry: RegistryUri = None,
     as_json: Json = False,
 ) -> None:
     """Write a model's predictions for every row of a log."""
+    from recmoe.ranking.prediction_columns import score_column
     from recmoe.runs.predictions import write_predictions
 
     ranker = load_ranker(model, registry_uri=registry)
@@ -167,7 +172,8 @@ def predict(
     if as_json:
         print_json({"path": target, "num_rows": num_rows, "tasks": ranker.task_names})
     else:
-        print(f"wrote {num_rows:,} rows of {', '.join(ranker.task_names)} and score to {target}")
+        names = f"{', '.join(ranker.task_names)} and {score_column(ranker.task_names)}"
+        print(f"wrote {num_rows:,} rows of {names} to {target}")
 
 
 def export(

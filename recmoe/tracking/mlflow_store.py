@@ -1,5 +1,6 @@
 """MlflowStore: a tracking store and registry that has answered, and how it is reached."""
 
+import errno
 import logging
 import os
 import urllib.error
@@ -9,15 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-# MLflow reads this when it is imported.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from recmoe.errors import RegistryError
+from recmoe.tracking.names import without_password
 
 _SQLITE = "sqlite:///"
 
@@ -33,6 +32,16 @@ class MlflowStore:
     def __init__(self, *, uri: str, client: MlflowClient) -> None:
         self.uri = uri
         self.client = client
+
+    @property
+    def shown(self) -> str:
+        """The URI as messages show it: without user and password."""
+        return without_password(self.uri)
+
+    @property
+    def database(self) -> Path | None:
+        """The SQLite file; None for a server or another database."""
+        return _sqlite_file(self.uri)
 
     @classmethod
     def connect(cls, uri: str | None, *, folder: Path, timeout_s: float = 10.0) -> "MlflowStore":
@@ -59,9 +68,7 @@ class MlflowStore:
             if database is None:
                 client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             else:
-                database.parent.mkdir(parents=True, exist_ok=True)
-                # Processes that create the same database at once all fail.
-                with FileLock(f"{database}.lock", timeout=60):
+                with _made_by_one(database):
                     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
                     client.search_experiments(max_results=1)
         return cls(uri=uri, client=client)
@@ -91,8 +98,14 @@ def answering(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RegistryError(f"MLflow at {uri}: {reason}") from error
+        # What MLflow and SQLAlchemy say may hold the address, and a traceback would show it.
+        is_clean = without_password(str(error)) == str(error)
+        raise RegistryError(f"MLflow at {without_password(uri)}: {reason_of(error)}") from (error if is_clean else None)
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of an error, without passwords."""
+    return without_password((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def _ask_server(uri: str, timeout_s: float) -> None:
@@ -106,9 +119,28 @@ def _ask_server(uri: str, timeout_s: float) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise RegistryError(
-            f"MLflow at {uri} does not answer: {reason}; start it, "
+            f"MLflow at {without_password(uri)} does not answer: {without_password(str(reason))}; start it, "
             "set MLFLOW_TRACKING_URI (or tracking.uri) to one that runs, or unset it to use a local SQLite file"
         ) from error
+
+
+@contextmanager
+def _made_by_one(database: Path) -> Iterator[None]:
+    """Hold the lock of a SQLite file, as processes that create it at once would all fail.
+
+    One that is there in a place that cannot be written to is read without it.
+    """
+    database.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{database}.lock", timeout=60)
+    try:
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or not database.exists():
+            raise
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _sqlite_file(uri: str) -> Path | None:

@@ -14,7 +14,7 @@ from mlflow.utils.async_logging.run_operations import RunOperations
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from sqlalchemy.exc import SQLAlchemyError
 
-from recmoe.tracking.mlflow_store import MlflowStore, answering
+from recmoe.tracking.mlflow_store import MlflowStore, answering, reason_of
 from recmoe.tracking.tracker import Status, allowed_name
 
 _logger = logging.getLogger(__name__)
@@ -142,11 +142,10 @@ class MlflowTracker:
             write()
         except (MlflowException, SQLAlchemyError, OSError) as error:
             if not self._has_warned:
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 _logger.warning(
                     "MLflow at %s failed: %s; the run goes on, and its folder still gets everything",
-                    self._store.uri,
-                    reason,
+                    self._store.shown,
+                    reason_of(error),
                 )
             self._has_warned = True
 

@@ -1,13 +1,14 @@
 """Tracker: what a run tells whoever records it; TrackingConfig says who that is."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pydantic import PositiveFloat
+from pydantic import PositiveFloat, field_serializer
 
 from recmoe.config import Config
+from recmoe.tracking.names import name_fault, without_password
 
 Status = Literal["finished", "failed", "killed"]
 
@@ -79,6 +80,15 @@ class TrackingConfig(Config):
     """Record use of processors, memory, disk and network."""
     timeout_s: PositiveFloat = 10.0
     """Seconds a server may take to answer before the run is refused."""
+
+    @field_serializer("uri")
+    def _uri_without_password(self, uri: str | None) -> str | None:
+        # The config is written into run folders, bundles and MLflow, which others read.
+        return None if uri is None else without_password(uri)
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if fault := name_fault(self.experiment):
+            yield "experiment", f"{self.experiment!r} cannot be the name of an experiment: {fault}"
 
     def build(self, *, run_name: str, folder: Path, run_id: str | None = None, parent_id: str | None = None) -> Tracker:
         """Start a run, or go on with ``run_id``.
