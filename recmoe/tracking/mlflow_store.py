@@ -58,6 +58,8 @@ class MlflowStore:
         # Each logs a line at INFO for what is not news.
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        # It logs what it raises, statement and address included; ``answering`` says it in one line.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         if urlsplit(uri).scheme in ("http", "https"):
             _ask_server(uri, timeout_s)
             # MLflow's own defaults keep trying a server that went away for many minutes.
