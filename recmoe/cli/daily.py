@@ -41,6 +41,8 @@ def daily(
 ) -> None:
     """Train day by day: measure yesterday's model on today's rows, then go on with them.
 
+    A day without rows, or with fewer than a step needs, is passed over.
+
     Days that are trained already are skipped, so the same command takes each new day as it comes, and goes on with
     the day in which it was stopped.
     """
@@ -49,12 +51,15 @@ def daily(
     from recmoe.experiment import load_experiment
     from recmoe.runs.train import train_here
     from recmoe.runs.warm_start import find_warm_start
+    from recmoe.tracking.names import check_model_name
 
     if not days:
         raise DataError("no days are given; name them by --days 'log/day=*'")
     experiment = load_experiment(config, overrides or [])
     root = run_dir or RUNS / f"{experiment.name}-daily"
-    launch = train_here
+    if register is not None:
+        check_model_name(register)
+    launch, most = train_here, 1
     if workers is not None:
         from pipelines.train import train_on_ray
 
@@ -65,13 +70,15 @@ def daily(
         find_days(days),
         root,
         launch=launch,
+        num_workers=most,
         warm_start=None if warm_start is None else find_warm_start(warm_start, registry_uri=registry),
         register=None if register is None else partial(_register, name=register, registry=registry),
         with_frozen=frozen,
         keep_days=keep_days,
     )
     if as_json:
-        print_json({"run_dir": root, "is_interrupted": result.is_interrupted, "days": list(map(asdict, result.days))})
+        print_json({"run_dir": root, "is_interrupted": result.is_interrupted, "days": list(map(asdict, result.days)),
+                    "passed_over": result.passed_over})  # fmt: skip
     else:
         _print_days(result)
     if result.is_interrupted:
@@ -111,6 +118,8 @@ def _print_days(result: "DailyResult") -> None:
             cells += [update.get("unknown_share", float("nan"))]
         rows.append(cells)
     print_columns(headers, rows)
+    if result.days and not result.days[0].metrics and metrics:
+        print(f"–: no model before day {result.days[0].day} to measure on it")
     if result.days:
         print(f"\nwrote {result.root / 'daily.json'} and {result.root / 'daily.png'}")
         newest = result.days[-1]

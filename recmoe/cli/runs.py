@@ -142,7 +142,7 @@ def evaluate(
         )
     values, page = evaluation.write(target)
     if as_json:
-        print(values.read_text())
+        print(values.read_text(encoding="utf-8"))
     else:
         _print_report(evaluation.report, slices=slices, is_long=show_all)
         print(f"\nwrote {values} and {page}")
@@ -181,10 +181,15 @@ def export(
     target: Annotated[Path, typer.Option("--to", help="Folder to make.")],
     as_json: Json = False,
 ) -> None:
-    """Copy a run's bundle to where it is wanted, verify it and replay its requests."""
+    """Copy a run's bundle to where it is wanted, verify it and replay its requests.
+
+    A bundle that was removed from a finished run is made again first, from the best checkpoint.
+    """
     from recmoe.runs.export import export_run
     from recmoe.runs.folder import RunFolder
+    from recmoe.runs.train import remake_bundle
 
+    remake_bundle(RunFolder(run_dir))
     bundle = export_run(RunFolder(run_dir), target)
     if as_json:
         print_json({"path": target, "name": bundle.name, "digest": bundle.digest})

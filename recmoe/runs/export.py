@@ -48,8 +48,8 @@ def run_bundle(folder: RunFolder) -> Path:
         status = folder.state.get("status", "not started")
         if status == "finished":
             raise TrainingError(
-                f"the bundle of the run in {folder.root} is gone; recmoe train --resume makes it again from the best "
-                "checkpoint"
+                f"the bundle of the run in {folder.root} is gone; recmoe train --resume or recmoe export makes it "
+                "again from the best checkpoint"
             )
         raise TrainingError(f"the run in {folder.root} is {status} and has no bundle yet; go on with --resume")
     return folder.bundle

@@ -128,14 +128,14 @@ class RunFolder:
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Append a line to the curves."""
-        with self.metrics.open("a") as file:
+        with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
     def forget_after(self, step: int) -> None:
         """Drop the curves of steps that a resumed run will do again, and a line that a killed run left half."""
         if not self.metrics.exists():
             return
-        text = self.metrics.read_text()
+        text = self.metrics.read_text(encoding="utf-8")
         whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
         kept = "".join(line for line in whole if json.loads(line)["step"] <= step)
         if kept != text:
@@ -182,7 +182,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values: Any = json.loads(path.read_text())
+        values: Any = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise ValueError("it holds no object")
     except ValueError as error:
@@ -196,7 +196,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a reader finds the old or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

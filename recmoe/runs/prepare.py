@@ -27,7 +27,8 @@ def prepare_run(
         warm_start: an earlier model to go on from: its ids keep their rows, its numbers their statistics.
 
     Raises:
-        TrainingError: the folder belongs to another run, another process works on it, or the earlier model does not fit.
+        TrainingError: the folder belongs to another run, another process works on it, or the earlier model does not
+            fit.
         RecmoeError: what data and config have to object.
     """
     folder = RunFolder(root)

@@ -12,7 +12,7 @@ from recmoe.data.loader import Split
 from recmoe.data.parquet import ParquetStream
 from recmoe.errors import DataError, RecmoeError, TrainingError
 from recmoe.evaluation.report import Report
-from recmoe.experiment import ExperimentConfig
+from recmoe.experiment import ExperimentConfig, experiment_from_json
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.growth.carry import check_widths
 from recmoe.growth.earlier import EarlierModel, WarmStart
@@ -92,6 +92,18 @@ def train_run(
                 return _result(folder)
             check_remakeable(folder)
         return _train(config, folder, launch=launch, is_quiet=is_quiet, is_strict=is_strict)
+
+
+def remake_bundle(folder: RunFolder, *, launch: Launch = train_here) -> None:
+    """Make the bundle of a finished run again, if it is gone; leave any other folder as it is.
+
+    Raises:
+        TrainingError: the checkpoints are gone too, or another process works on the run.
+        RecmoeError: the data of the run is not there any more, or has changed.
+    """
+    if folder.state.get("status") == "finished" and not folder.bundle.exists():
+        config = experiment_from_json(folder.config.read_text(encoding="utf-8"))
+        train_run(config, folder.root, resume=True, launch=launch, is_quiet=True)
 
 
 def _train(
@@ -298,7 +310,7 @@ def _result(folder: RunFolder) -> RunResult:
     state = folder.state
     report = None
     if state["status"] in ("trained", "finished") and folder.report.exists():
-        report = Report.from_json(folder.report.read_text())
+        report = Report.from_json(folder.report.read_text(encoding="utf-8"))
     return RunResult(
         folder=folder,
         is_interrupted=state["status"] == "interrupted",

@@ -88,8 +88,8 @@ def test_columns_that_are_not_the_models_are_an_error_that_names_them(
 ) -> None:
     with pytest.raises(
         SchemaError,
-        match=r"columns are missing: .*tags, age, hour, .*; give a DataFrame with the columns user_id, tags, age, hour, "
-        r"item_id, words, price, named so",
+        match=r"columns are missing: .*tags, age, hour, .*; give a DataFrame with the columns user_id, tags, age, "
+        r"hour, item_id, words, price, named so",
     ):
         champion.predict(rows)
 
