@@ -102,18 +102,14 @@ def train_daily(
         result = _read(root)
         (root / "progressive").mkdir(exist_ok=True)
         for day in _days_left(days, result):
+            before = find_warm_start(result.days[-1].run) if result.days else warm_start
+            first = find_warm_start(result.days[0].run) if with_frozen and result.days else None
             with tempfile.TemporaryDirectory(prefix="recmoe-") as cache:
-                too_few = _too_few(day, config.training.batch_size * num_workers, Path(cache))
-                if too_few:
-                    _logger.warning("day %s is passed over: %s", day.name, too_few)
-                    result.passed_over[day.name] = too_few
-                    _write(result)
+                if too_few := _too_few(day, config.training.batch_size * num_workers, Path(cache)):
+                    _pass_over(day, too_few, result)
                     continue
-                before = find_warm_start(result.days[-1].run) if result.days else warm_start
-                progressive = None if before is None else _measured(before, day, root, Path(cache))
-                frozen = None
-                if with_frozen and result.days:
-                    frozen = _measured(find_warm_start(result.days[0].run), day, root, Path(cache))
+                progressive = _measured(before, day, root, Path(cache))
+                frozen = _measured(first, day, root, Path(cache))
             run = train_run(
                 _config_of(config, day),
                 root / "days" / day.name,
@@ -132,6 +128,12 @@ def train_daily(
             for old in result.days[:-keep_days]:
                 shutil.rmtree(RunFolder(Path(old.run)).checkpoints, ignore_errors=True)
     return result
+
+
+def _pass_over(day: Day, reason: str, result: DailyResult) -> None:
+    _logger.warning("day %s is passed over: %s", day.name, reason)
+    result.passed_over[day.name] = reason
+    _write(result)
 
 
 def _too_few(day: Day, rows_per_step: int, cache_dir: Path) -> str | None:
@@ -182,8 +184,10 @@ def _config_of(config: ExperimentConfig, day: Day) -> ExperimentConfig:
     return config.model_copy(update={"data": data, "training": training})
 
 
-def _measured(model: WarmStart, day: Day, root: Path, cache_dir: Path) -> Report:
+def _measured(model: WarmStart | None, day: Day, root: Path, cache_dir: Path) -> Report | None:
     """An earlier model on a day's rows, as it would have served them; measured once."""
+    if model is None:
+        return None
     bundle = ModelBundle.load(model.root if model.checkpoint is None else RunFolder(model.root).bundle)
     path = root / "progressive" / f"{day.name}-{bundle.digest[:12]}.json"
     if not path.exists():

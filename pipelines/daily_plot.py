@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from recmoe.evaluation.main_metrics import main_metrics
 from recmoe.evaluation.plots import BLUE, GREY, ORANGE, STYLE
 
 MAX_LABELS = 12
@@ -32,19 +33,6 @@ class PlottedDay(Protocol):
     def ids(self) -> Mapping[str, Mapping[str, float]]: ...
 
 
-def main_metrics(days: Sequence[PlottedDay]) -> list[str]:
-    """Of each task in each of its spaces the metric that is shown first: AUC, else RMSE."""
-    return main_metrics_of([day.metrics for day in days])
-
-
-def main_metrics_of(measured: Sequence[Mapping[str, float]]) -> list[str]:
-    """The same, of values by metric."""
-    names = dict.fromkeys(name for values in measured for name in values)
-    aucs = [name for name in names if ".auc[" in name]
-    tasks = {name.split(".")[0] for name in aucs}
-    return aucs + [name for name in names if ".rmse[" in name and name.split(".")[0] not in tasks]
-
-
 def day_label(name: str) -> str:
     """What a tick says: the date in a name, else what stands behind its ``day=``, else the name."""
     date = re.search(r"\d{4}([-_]?)\d{2}\1\d{2}", name)
@@ -53,7 +41,7 @@ def day_label(name: str) -> str:
 
 def plot_days(days: Sequence[PlottedDay], path: Path) -> None:
     """Write a PNG: a panel per main metric, and one for the tables of dynamic ids, over the days."""
-    metrics = main_metrics(days)
+    metrics = main_metrics(name for day in days for name in day.metrics)
     tables = list(dict.fromkeys(table for day in days for table in day.ids))
     num_panels = len(metrics) + bool(tables)
     if not num_panels:

@@ -1,8 +1,8 @@
 """Multi-task ranking: mixture-of-experts models from click and conversion logs to a ranking API."""
 
+import logging
 import os
 import sys
-import warnings
 
 __version__ = "0.1.0"
 
@@ -13,8 +13,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "passive"
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if "torch" in sys.modules:
-        warnings.warn(
+        logging.getLogger(__name__).warning(
             "torch was imported before recmoe: its threads wait busily, which makes training slow on a machine with "
-            "other work; import recmoe first, or set OMP_WAIT_POLICY=passive",
-            stacklevel=2,
+            "other work; import recmoe first, or set OMP_WAIT_POLICY=passive"
         )

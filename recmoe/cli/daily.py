@@ -10,7 +10,7 @@ import typer
 
 from recmoe.cli.options import Config, Json, Overrides, RegistryUri, WarmStartFrom, Workers
 from recmoe.cli.output import print_columns, print_json
-from recmoe.cli.runs import INTERRUPTED, worker_range
+from recmoe.cli.runs import INTERRUPTED, launch_of
 from recmoe.runs.source import RUNS
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ def daily(
     from pipelines.daily import find_days, train_daily
     from recmoe.errors import DataError
     from recmoe.experiment import load_experiment
-    from recmoe.runs.train import train_here
     from recmoe.runs.warm_start import find_warm_start
     from recmoe.tracking.names import check_model_name
 
@@ -59,12 +58,7 @@ def daily(
     root = run_dir or RUNS / f"{experiment.name}-daily"
     if register is not None:
         check_model_name(register)
-    launch, most = train_here, 1
-    if workers is not None:
-        from pipelines.train import train_on_ray
-
-        fewest, most = worker_range(workers)
-        launch = partial(train_on_ray, num_workers=most, min_workers=fewest)
+    launch, most = launch_of(workers)
     result = train_daily(
         experiment,
         find_days(days),
@@ -77,8 +71,8 @@ def daily(
         keep_days=keep_days,
     )
     if as_json:
-        print_json({"run_dir": root, "is_interrupted": result.is_interrupted, "days": list(map(asdict, result.days)),
-                    "passed_over": result.passed_over})  # fmt: skip
+        values = {name: value for name, value in asdict(result).items() if name != "root"}
+        print_json({"run_dir": root, **values})
     else:
         _print_days(result)
     if result.is_interrupted:
@@ -97,9 +91,9 @@ def _register(folder: "RunFolder", *, name: str, registry: str | None) -> str:
 
 def _print_days(result: "DailyResult") -> None:
     """A line per day: what yesterday's model was worth on it, and what it did to the tables of dynamic ids."""
-    from pipelines.daily_plot import main_metrics
+    from recmoe.evaluation.main_metrics import main_metrics
 
-    metrics = main_metrics(result.days)
+    metrics = main_metrics(name for day in result.days for name in day.metrics)
     has_frozen = any(day.frozen for day in result.days)
     tables = list(dict.fromkeys(table for day in result.days for table in day.ids))
     headers = ["day", "rows"]

@@ -29,6 +29,7 @@ from recmoe.runs.source import RUNS, load_ranker
 
 if TYPE_CHECKING:
     from recmoe.evaluation.report import Report
+    from recmoe.runs.train import Launch
 
 INTERRUPTED = 130
 """Exit code of a run that was told to stop, as of a process that SIGINT ended."""
@@ -54,6 +55,18 @@ def worker_range(text: str) -> tuple[int, int]:
     return fewest, most
 
 
+def launch_of(workers: str | None) -> tuple["Launch", int]:
+    """How the processes of a job are started, and how many there are at most."""
+    from recmoe.runs.train import train_here
+
+    if workers is None:
+        return train_here, 1
+    from pipelines.train import train_on_ray
+
+    fewest, most = worker_range(workers)
+    return partial(train_on_ray, num_workers=most, min_workers=fewest), most
+
+
 def train(
     config: Config,
     overrides: Overrides = None,
@@ -72,24 +85,19 @@ def train(
     """
     from recmoe.experiment import load_experiment
     from recmoe.runs.about import checkpoint_in_words
-    from recmoe.runs.train import train_here, train_run
+    from recmoe.runs.train import train_run
     from recmoe.runs.warm_start import find_warm_start
 
     experiment = load_experiment(config, overrides or [])
     root = run_dir or RUNS / experiment.name
-    launch = train_here
-    if workers is not None:
-        from pipelines.train import train_on_ray
-
-        fewest, most = worker_range(workers)
-        launch = partial(train_on_ray, num_workers=most, min_workers=fewest)
+    launch, _ = launch_of(workers)
     earlier = None if warm_start is None else find_warm_start(warm_start, registry_uri=registry)
     result = train_run(experiment, root, resume=resume, launch=launch, warm_start=earlier, is_strict=strict)
     state = result.folder.state
     if as_json:
         values = result.report.values() if result.report else {}
         print_json({"run_dir": root, "is_interrupted": result.is_interrupted, "metrics": values,
-                    "samples_per_s": result.samples_per_s, "bundle": result.folder.bundle,
+                    "samples_per_s": result.samples_per_s, "bundle": result.folder.bundle, "tracking_page": state.get("tracking_page"),
                     "skipped": state.get("skipped", {}), "wait_share": state.get("wait_share", 0.0),
                     "warm_start": result.folder.warm_start_report()})  # fmt: skip
     if result.is_interrupted:
@@ -104,6 +112,8 @@ def train(
         for split, told in state.get("skipped", {}).items():
             print(f"skipped  {split}: {told}")
         print(f"bundle   {result.folder.bundle}")
+        if page := state.get("tracking_page"):
+            print(f"curves   {page}")
         print(f"speed    {result.samples_per_s:,.0f} samples/s, waited for data {state.get('wait_share', 0.0):.1%}")
         print(f"next     recmoe register {root}, or recmoe serve {root}")
 

@@ -112,14 +112,16 @@ def _train(
     """Train in a folder that is claimed and has started."""
     known_id = folder.state.get("tracking_run_id")
     is_recorded = folder.state.get("status") == "finished"
-    tracker = config.tracking.build(run_name=config.name, folder=RUNS, run_id=known_id)
-    folder.update_state(status="running", tracking_run_id=tracker.run_id)
+    tracker = config.tracking.build(run_name=folder.root.resolve().name, folder=RUNS, run_id=known_id)
+    folder.update_state(status="running", tracking_run_id=tracker.run_id, tracking_page=tracker.page)
     try:
+        tracker.set_tags(_facts(config, folder))
         tracker.log_config(dump_config(config))
         encoder = prepare(config, folder, is_quiet=is_quiet)
         warn_of_leaks(config, folder, is_strict=is_strict)
         keep_baselines(config, folder, encoder, is_quiet=is_quiet)
         if known_id is None:
+            _log_files(config, folder, tracker)
             tracker.log_metrics(_id_updates(folder), step=0)
         with CurveFollower(
             folder.metrics,
@@ -199,7 +201,9 @@ def prepare(
         id_updates={table: asdict(ids.last) for table, ids in encoder.state.dynamic.items() if ids.last}
     )
     folder.update_state(
-        train_files=stream.identity, other_files={split: rows.identity for split, rows in splits.items()}
+        train_files=stream.identity,
+        num_train_rows=stream.num_rows,
+        other_files={split: rows.identity for split, rows in splits.items()},
     )
     return encoder
 
@@ -288,6 +292,25 @@ def _record(folder: RunFolder, tracker: Tracker) -> None:
         tracker.log_file(folder.report)
         tracker.log_file(folder.page)
     tracker.set_tags({"recmoe.bundle": str(folder.bundle.resolve())})
+
+
+def _facts(config: ExperimentConfig, folder: RunFolder) -> dict[str, str]:
+    """What a run is found by among others."""
+    root = str(folder.root.resolve())
+    return {
+        "mlflow.source.name": root,
+        "mlflow.source.type": "LOCAL",
+        "recmoe.folder": root,
+        "recmoe.config": config.name,
+        "recmoe.architecture": config.model.architecture.kind,
+        "recmoe.seed": str(config.seed),
+    }
+
+
+def _log_files(config: ExperimentConfig, folder: RunFolder, tracker: Tracker) -> None:
+    """The training files, by what tells them from others."""
+    digest, num_rows = folder.state["train_files"], folder.state["num_train_rows"]
+    tracker.log_dataset(split="train", paths=config.data.train, digest=digest, num_rows=num_rows)
 
 
 def _id_updates(folder: RunFolder) -> dict[str, float]:

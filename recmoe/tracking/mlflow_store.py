@@ -75,6 +75,20 @@ class MlflowStore:
                     client.search_experiments(max_results=1)
         return cls(uri=uri, client=client)
 
+    def page_of(self, run_id: str) -> str:
+        """Where a person sees a run among the others of its experiment.
+
+        Raises:
+            RegistryError: the store does not know the run, or fails.
+        """
+        with answering(self.uri):
+            experiment = self.client.get_run(run_id).info.experiment_id
+        # Without /runs the page opens MLflow's view of language models, which is empty here.
+        place = f"#/experiments/{experiment}/runs"
+        if urlsplit(self.uri).scheme in ("http", "https"):
+            return f"{self.shown.rstrip('/')}/{place}"
+        return f"mlflow ui --backend-store-uri {self.shown}, then http://127.0.0.1:5000/{place}"
+
     def experiment_id(self, name: str) -> str:
         """The id of an experiment, made if it is not there."""
         with answering(self.uri):

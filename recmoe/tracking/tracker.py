@@ -1,7 +1,7 @@
 """Tracker: what a run tells whoever records it; TrackingConfig says who that is."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -24,6 +24,11 @@ class Tracker(Protocol):
         """Names the run to whoever goes on with it; None where nothing is recorded."""
         ...
 
+    @property
+    def page(self) -> str | None:
+        """Where a person looks at the run; None where nothing is recorded."""
+        ...
+
     def log_config(self, config: Mapping[str, Any]) -> None:
         """The resolved config: each value by its key path, and the whole as config.json."""
         ...
@@ -40,6 +45,10 @@ class Tracker(Protocol):
         """A text file of that name, such as ``plan.json``."""
         ...
 
+    def log_dataset(self, *, split: str, paths: Sequence[str], digest: str, num_rows: int) -> None:
+        """The rows of a split: where they lie, and what tells them from others."""
+        ...
+
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Facts to find the run by."""
         ...
@@ -53,6 +62,7 @@ class NullTracker:
     """Records nothing."""
 
     run_id: str | None = None
+    page: str | None = None
 
     def log_config(self, config: Mapping[str, Any]) -> None: ...
 
@@ -61,6 +71,8 @@ class NullTracker:
     def log_file(self, path: Path, *, folder: str | None = None) -> None: ...
 
     def log_text(self, text: str, *, name: str) -> None: ...
+
+    def log_dataset(self, *, split: str, paths: Sequence[str], digest: str, num_rows: int) -> None: ...
 
     def set_tags(self, tags: Mapping[str, str]) -> None: ...
 
