@@ -122,12 +122,17 @@ def train_daily(
                 result.is_interrupted = True
                 return result
             version = None if register is None else register(run.folder)
-            result.days.append(_day_result(day, run, progressive=progressive, frozen=frozen, version=version))
-            result.passed_over.pop(day.name, None)
-            _write(result)
-            for old in result.days[:-keep_days]:
-                shutil.rmtree(RunFolder(Path(old.run)).checkpoints, ignore_errors=True)
+            _add(_day_result(day, run, progressive, frozen, version), result, keep_days=keep_days)
     return result
+
+
+def _add(done: DayResult, result: DailyResult, *, keep_days: int) -> None:
+    """Write a finished day down, and give up the checkpoints of old ones."""
+    result.days.append(done)
+    result.passed_over.pop(done.day, None)
+    _write(result)
+    for old in result.days[:-keep_days]:
+        shutil.rmtree(RunFolder(Path(old.run)).checkpoints, ignore_errors=True)
 
 
 def _pass_over(day: Day, reason: str, result: DailyResult) -> None:
@@ -145,7 +150,7 @@ def _too_few(day: Day, rows_per_step: int, cache_dir: Path) -> str | None:
 
 
 def _day_result(
-    day: Day, run: RunResult, *, progressive: Report | None, frozen: Report | None, version: str | None
+    day: Day, run: RunResult, progressive: Report | None, frozen: Report | None, version: str | None
 ) -> DayResult:
     return DayResult(
         day=day.name,

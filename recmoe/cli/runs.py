@@ -97,8 +97,9 @@ def train(
     if as_json:
         values = result.report.values() if result.report else {}
         print_json({"run_dir": root, "is_interrupted": result.is_interrupted, "metrics": values,
-                    "samples_per_s": result.samples_per_s, "bundle": result.folder.bundle, "tracking_page": state.get("tracking_page"),
-                    "skipped": state.get("skipped", {}), "wait_share": state.get("wait_share", 0.0),
+                    "samples_per_s": result.samples_per_s, "bundle": result.folder.bundle,
+                    "tracking_page": state.get("tracking_page"), "skipped": state.get("skipped", {}),
+                    "wait_share": state.get("wait_share", 0.0),
                     "warm_start": result.folder.warm_start_report()})  # fmt: skip
     if result.is_interrupted:
         print(f"stopped at step {state['step']:,}; go on with --resume --run-dir {root}", file=sys.stderr)

@@ -18,7 +18,7 @@ from recmoe.registry.moves import AliasMoves
 from recmoe.registry.promotions import Promotion, PromotionLog
 from recmoe.registry.pyfunc import bundle_folder
 from recmoe.registry.upload import facts, upload
-from recmoe.tracking.mlflow_store import MlflowStore, answering
+from recmoe.tracking.mlflow_store import ARTIFACTS, MlflowStore, answering
 from recmoe.tracking.names import check_alias, check_model_name
 
 CHAMPION = "champion"
@@ -217,7 +217,7 @@ class Registry:
         location = self._location(version)
         parts = urlsplit(location)
         if parts.scheme in ("", "file"):
-            return bundle_folder(Path(unquote(parts.path)))
+            return bundle_folder(self._local_folder(Path(unquote(parts.path))))
         # Another registry may have another model of this name and version.
         place = hashlib.sha256(f"{self.uri} {location}".encode()).hexdigest()[:12]
         target = cache / version.name / f"{version.version}-{place}"
@@ -235,6 +235,15 @@ class Registry:
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         return bundle_folder(target)
+
+    def _local_folder(self, written: Path) -> Path:
+        """A folder of artifacts: where it was written, or beside the SQLite file, if that has moved with it."""
+        database = self._store.database
+        if written.exists() or database is None or ARTIFACTS not in written.parts:
+            return written
+        place = len(written.parts) - written.parts[::-1].index(ARTIFACTS)
+        moved = database.parent.joinpath(ARTIFACTS, *written.parts[place:])
+        return moved if moved.exists() else written
 
     def _location(self, version: ModelVersion) -> str:
         """Where the files of a version are."""

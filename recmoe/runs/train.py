@@ -23,11 +23,11 @@ from recmoe.runs.export import check_remakeable
 from recmoe.runs.facts import learn_facts
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.leaks import warn_of_leaks
+from recmoe.runs.record import id_metrics, record_files, record_results, run_facts, tracked
 from recmoe.runs.source import RUNS
 from recmoe.runs.splits import open_split
 from recmoe.runs.warm_start import remember_warm_start
 from recmoe.runs.worker import run_worker
-from recmoe.tracking.tracker import Tracker, metric_name
 from recmoe.training.checkpoint_folder import committed
 from recmoe.training.follow import CurveFollower
 from recmoe.training.runtime import start_runtime
@@ -115,18 +115,18 @@ def _train(
     tracker = config.tracking.build(run_name=folder.root.resolve().name, folder=RUNS, run_id=known_id)
     folder.update_state(status="running", tracking_run_id=tracker.run_id, tracking_page=tracker.page)
     try:
-        tracker.set_tags(_facts(config, folder))
+        tracker.set_tags(run_facts(config, folder))
         tracker.log_config(dump_config(config))
         encoder = prepare(config, folder, is_quiet=is_quiet)
         warn_of_leaks(config, folder, is_strict=is_strict)
         keep_baselines(config, folder, encoder, is_quiet=is_quiet)
         if known_id is None:
-            _log_files(config, folder, tracker)
-            tracker.log_metrics(_id_updates(folder), step=0)
+            record_files(config, folder, tracker)
+            tracker.log_metrics(id_metrics(folder), step=0)
         with CurveFollower(
             folder.metrics,
             num_steps=lambda: folder.state.get("num_steps"),
-            pass_on=lambda step, values: tracker.log_metrics(_tracked(values), step=step),
+            pass_on=lambda step, values: tracker.log_metrics(tracked(values), step=step),
             is_quiet=is_quiet,
         ):
             launch(config, folder)
@@ -134,7 +134,7 @@ def _train(
             tracker.finish("killed")
             return _result(folder)
         if not is_recorded:
-            _record(folder, tracker)
+            record_results(folder, tracker)
     except BaseException as error:
         with suppress(OSError):  # A full disk is the error to tell, not that its status could not be written.
             folder.update_state(status="failed")
@@ -270,63 +270,6 @@ def _skipped(splits: Mapping[Split, ParquetStream]) -> dict[str, str]:
             )
             _logger.warning("%s: left out %s", split, told[split])
     return told
-
-
-def _record(folder: RunFolder, tracker: Tracker) -> None:
-    """Report, page and plan go where the run is recorded."""
-    tracker.log_file(folder.plan)
-    tracker.log_file(folder.leaks)
-    if folder.report.exists():
-        report = Report.from_json(folder.report.read_text())
-        values = report.values()
-        tracked = {f"test/{name}": value for name, value in values.items()}
-        if report.baselines is not None:
-            tracked |= {
-                f"baseline/{kind}/{name}": one.value
-                for kind, estimates in report.baselines.values.items()
-                for name, one in estimates.items()
-                if one.value is not None
-            }
-            tracker.log_file(folder.baselines)
-        tracker.log_metrics(_tracked(tracked), step=folder.state["step"])
-        tracker.log_file(folder.report)
-        tracker.log_file(folder.page)
-    tracker.set_tags({"recmoe.bundle": str(folder.bundle.resolve())})
-
-
-def _facts(config: ExperimentConfig, folder: RunFolder) -> dict[str, str]:
-    """What a run is found by among others."""
-    root = str(folder.root.resolve())
-    return {
-        "mlflow.source.name": root,
-        "mlflow.source.type": "LOCAL",
-        "recmoe.folder": root,
-        "recmoe.config": config.name,
-        "recmoe.architecture": config.model.architecture.kind,
-        "recmoe.seed": str(config.seed),
-    }
-
-
-def _log_files(config: ExperimentConfig, folder: RunFolder, tracker: Tracker) -> None:
-    """The training files, by what tells them from others."""
-    digest, num_rows = folder.state["train_files"], folder.state["num_train_rows"]
-    tracker.log_dataset(split="train", paths=config.data.train, digest=digest, num_rows=num_rows)
-
-
-def _id_updates(folder: RunFolder) -> dict[str, float]:
-    """How full the tables of dynamic ids are, and how much of the traffic they leave to row 0."""
-    names = ("rows_used", "admitted", "evicted", "waiting", "unknown_share")
-    updates: dict[str, dict[str, float]] = folder.state.get("id_updates", {})
-    return {metric_name("ids", f"{table}/{name}"): update[name] for table, update in updates.items() for name in names}
-
-
-def _tracked(values: Mapping[str, float]) -> dict[str, float]:
-    """Numbers of a report under names that MLflow allows."""
-    tracked = {}
-    for name, value in values.items():
-        prefix, _, rest = name.partition("/")
-        tracked[metric_name(prefix, rest) if "[" in rest else name] = value
-    return tracked
 
 
 def _result(folder: RunFolder) -> RunResult:

@@ -19,6 +19,8 @@ from recmoe.errors import RegistryError
 from recmoe.tracking.names import without_password
 
 _SQLITE = "sqlite:///"
+ARTIFACTS = "artifacts"
+"""Folder of artifacts beside a SQLite file."""
 
 
 class MlflowStore:
@@ -94,7 +96,7 @@ class MlflowStore:
         with answering(self.uri):
             database = _sqlite_file(self.uri)
             # Without a server MLflow would put artifacts into the working directory.
-            location = None if database is None else (database.parent / "artifacts").as_uri()
+            location = None if database is None else (database.parent / ARTIFACTS).as_uri()
             try:
                 found = self.client.get_experiment_by_name(name)
                 if found is not None:

@@ -2,12 +2,18 @@
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from recmoe.errors import RegistryError
 from recmoe.registry.registry import Registry
 
 pytestmark = [
@@ -19,6 +25,7 @@ NOTE = "better cvr in every slice " * 5
 WRITER = """
 import sys
 from pathlib import Path
+from recmoe.errors import RegistryError
 from recmoe.registry.registry import Registry
 
 uri, name, num_moves = sys.argv[1:]
@@ -80,6 +87,52 @@ def test_promotions_never_fill_the_log(registry: Registry) -> None:
 
     assert (back.previous, back.version) == ("2", "1")
     assert len(registry.history("shop")) == 401
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[str]:
+    """The address of a PostgreSQL server that lives as long as the test."""
+    pytest.importorskip("psycopg2")
+    if not shutil.which("initdb") or not shutil.which("postgres"):
+        pytest.skip("PostgreSQL is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    # The server refuses to run as root, and its user must be known to the machine.
+    user = {"user": "nobody"} if os.getuid() == 0 else {}
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
+        if user:
+            shutil.chown(folder, "nobody")
+        data = f"{folder}/data"
+        subprocess.run(["initdb", "-D", data, "-U", "ann", "-A", "trust"], check=True, capture_output=True, **user)
+        command = f"postgres -D {data} -p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        server = subprocess.Popen(command.split(), stderr=subprocess.DEVNULL, **user)
+        yield f"postgresql://ann:secret@127.0.0.1:{port}/postgres"
+        server.terminate()
+        server.wait(timeout=60)
+
+
+@pytest.mark.slow
+def test_three_writers_lose_no_move_in_postgresql(postgres: str, tmp_path: Path) -> None:
+    registry = connected(postgres, folder=tmp_path)
+    two_versions(registry)
+
+    moved_by_three(postgres, num_moves=20, folder=tmp_path)
+
+    check_log(registry, num_moves=20)
+    registry.promote("shop", "1", note="界" * 3000)
+    assert "secret" not in registry.uri
+    with pytest.raises(RegistryError, match=r"postgresql://127\.0\.0\.1:\d+/postgres has no model sho"):
+        registry.history("sho")
+
+
+def connected(uri: str, *, folder: Path) -> Registry:
+    """The registry of a server that may still be starting."""
+    for _ in range(60):
+        try:
+            return Registry.connect(uri, folder=folder)
+        except RegistryError:
+            time.sleep(1)
+    return Registry.connect(uri, folder=folder)
 
 
 @pytest.mark.slow

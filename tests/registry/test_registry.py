@@ -161,3 +161,16 @@ def test_version_joins_the_run_it_came_from(registry: Registry, bundle_path: Pat
     registry.register(bundle_path, name="other", run_id=run.info.run_id)
 
     assert client.get_model_version("other", "1").run_id == run.info.run_id
+
+
+def test_registry_in_another_place_has_its_versions(
+    registry: Registry, bundle_path: Path, mlflow_folder: Path, tmp_path: Path
+) -> None:
+    registry.register(bundle_path)
+    registry.promote("shop", "1")
+    moved = mlflow_folder.rename(tmp_path / "elsewhere")
+
+    found = Registry.connect(folder=moved).resolve("models:/shop@champion", cache=tmp_path / "cache")
+
+    assert found.path.is_relative_to(moved / "artifacts")
+    assert (found.path / "manifest.json").read_bytes() == (bundle_path / "manifest.json").read_bytes()
