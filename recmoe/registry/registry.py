@@ -239,11 +239,12 @@ class Registry:
     def _local_folder(self, written: Path) -> Path:
         """A folder of artifacts: where it was written, or beside the SQLite file, if that has moved with it."""
         database = self._store.database
-        if written.exists() or database is None or ARTIFACTS not in written.parts:
+        if written.exists() or database is None:
             return written
-        place = len(written.parts) - written.parts[::-1].index(ARTIFACTS)
-        moved = database.parent.joinpath(ARTIFACTS, *written.parts[place:])
-        return moved if moved.exists() else written
+        # A model's own files lie in a folder of that name too.
+        places = [place for place, part in enumerate(written.parts, start=1) if part == ARTIFACTS]
+        moved = (database.parent.joinpath(ARTIFACTS, *written.parts[place:]) for place in places)
+        return next((path for path in moved if (path / "MLmodel").exists()), written)
 
     def _location(self, version: ModelVersion) -> str:
         """Where the files of a version are."""

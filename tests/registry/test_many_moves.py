@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -90,7 +91,7 @@ def test_promotions_never_fill_the_log(registry: Registry) -> None:
 
 
 @pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The address of a PostgreSQL server that lives as long as the test."""
     pytest.importorskip("psycopg2")
     if not shutil.which("initdb") or not shutil.which("postgres"):
@@ -106,8 +107,9 @@ def postgres(tmp_path: Path) -> Iterator[str]:
         subprocess.run(["initdb", "-D", data, "-U", "ann", "-A", "trust"], check=True, capture_output=True, **user)
         command = f"postgres -D {data} -p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
         server = subprocess.Popen(command.split(), stderr=subprocess.DEVNULL, **user)
-        yield f"postgresql://ann:secret@127.0.0.1:{port}/postgres"
-        server.terminate()
+        yield f"postgresql+psycopg2://ann:secret@127.0.0.1:{port}/postgres"
+        # Terminated, it would wait for the connections that this process keeps.
+        server.send_signal(signal.SIGINT)
         server.wait(timeout=60)
 
 
@@ -121,7 +123,7 @@ def test_three_writers_lose_no_move_in_postgresql(postgres: str, tmp_path: Path)
     check_log(registry, num_moves=20)
     registry.promote("shop", "1", note="界" * 3000)
     assert "secret" not in registry.uri
-    with pytest.raises(RegistryError, match=r"postgresql://127\.0\.0\.1:\d+/postgres has no model sho"):
+    with pytest.raises(RegistryError, match=r"postgresql\+psycopg2://127\.0\.0\.1:\d+/postgres has no model sho"):
         registry.history("sho")
 
 
