@@ -56,7 +56,9 @@ def write_tune_page(
     shares = importances(records, base, space)
     names = space.names()
     scored = sorted((record for record in records if record.score is not None), key=lambda one: -(one.score or 0.0))
-    metrics = [name for name in main_metrics(name for record in scored for name in record.metrics) if name != score.metric]
+    metrics = [
+        name for name in main_metrics(name for record in scored for name in record.metrics) if name != score.metric
+    ]
     before = next((record.score for record in records if record.number == 0 and record.score is not None), None)
     environment = Environment(
         loader=PackageLoader("pipelines.tuning", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
