@@ -233,7 +233,7 @@ def score_bundle_path(
         layout=shop_encoder.layout,
         tasks=TaskSet(TypeAdapter(dict[str, TaskConfig]).validate_python(tasks)),
         config=ModelConfig.model_validate(SHOP_CONFIG["model"]),
-        tables=PlainTables(shop_encoder.layout, seed=3, init_std=1.0),
+        tables=lambda rows: PlainTables(rows, seed=3, init_std=1.0),
     ).eval()
     config = {**SHOP_CONFIG, "tasks": tasks, "ranking": {"scores": {"gain": "click * score"}}}
     return make_bundle(tmp_path_factory.mktemp("score") / "shop", config=config, model=model, report=None)
