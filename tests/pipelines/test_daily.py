@@ -197,13 +197,13 @@ def test_days_must_be_there_and_have_names_of_their_own(tmp_path: Path) -> None:
 def test_what_is_no_day_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_days(tmp_path, 2, rows=3)
     (tmp_path / "_SUCCESS").touch()
-    (tmp_path / "notes.txt").touch()
+    (tmp_path / "notes.md").touch()
 
     days = find_days([str(tmp_path / "*")])
 
     assert [day.name for day in days] == ["day=8", "day=9"]
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path / 'notes.txt'} is passed over: it is neither a folder nor a data file"
+        f"{tmp_path / 'notes.md'} is passed over: it is neither a folder nor a data file"
     ]
 
 
