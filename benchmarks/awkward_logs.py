@@ -57,7 +57,7 @@ class AwkwardLog:
         path = folder / f"{self.name}.parquet"
         pq.write_table(self.table, path)
         best = {"outcomes": self.outcomes, "best_auc": self.best_auc(), "best_auc_of_all_rows": self.best_auc(1.0)}
-        path.with_suffix(".json").write_text(json.dumps(best, indent=2) + "\n")
+        path.with_suffix(".json").write_text(json.dumps(best, indent=2) + "\n", encoding="utf-8")
         return path
 
 

@@ -51,7 +51,7 @@ def measure(folder: Path, *, num_rows: int, width: int, num_saves: int, is_async
     """Save a model of four tables again and again in a process of its own."""
     work = partial(_save, folder, num_rows, width, num_saves, is_async)
     run_processes(work, folder, world_size=1)
-    return Timing(**json.loads((folder / "timing.json").read_text()))
+    return Timing(**json.loads((folder / "timing.json").read_text(encoding="utf-8")))
 
 
 def _save(folder: Path, num_rows: int, width: int, num_saves: int, is_async: bool, rank: int, world_size: int) -> None:
@@ -92,7 +92,7 @@ def _save(folder: Path, num_rows: int, width: int, num_saves: int, is_async: boo
         step_beside_s=statistics.mean(beside) if beside else None,
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
-    (folder / "timing.json").write_text(json.dumps(asdict(timing)))
+    (folder / "timing.json").write_text(json.dumps(asdict(timing)), encoding="utf-8")
 
 
 def hash_rate() -> float:

@@ -29,14 +29,14 @@ def peer_python(name: str, venvs: Path) -> Path:
     python = folder / "bin" / "python"
     stamp = folder / ".installed"
     wanted = "\n".join((TORCH, *PEERS[name]))
-    if stamp.exists() and stamp.read_text() == wanted:
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return python
     stamp.unlink(missing_ok=True)
     _run([sys.executable, "-m", "venv", "--clear", str(folder)], name)
     pip = [str(python), "-m", "pip", "install", "-q", "--progress-bar", "off", "--disable-pip-version-check"]
     _run([*pip, TORCH], name)
     _run([*pip, *PEERS[name]], name)
-    stamp.write_text(wanted)
+    stamp.write_text(wanted, encoding="utf-8")
     return python
 
 

@@ -156,7 +156,7 @@ def write_log(folder: Path, *, num_rows: int = 2_000_000, seed: int = 0) -> dict
     truth = {f"{name}_rate": num_positive[name] / writer.num_rows["train"] for name in LABELS}
     truth |= _best_auc(tests)
     truth |= {"num_rows": num_rows, "seed": seed}
-    (folder / TRUTH).write_text(json.dumps(truth, indent=2) + "\n")
+    (folder / TRUTH).write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")
     return truth
 
 

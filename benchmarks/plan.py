@@ -167,7 +167,7 @@ def main() -> None:
     worst = max(results, key=lambda result: max(result.ratio, 1 / result.ratio))
     print(f"\nworst: {worst.case}, {worst.precision}, {worst.ratio:.2f} (wanted: within 30 %)")
     if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(result) for result in results], indent=2))
+        arguments.json.write_text(json.dumps([asdict(result) for result in results], indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":

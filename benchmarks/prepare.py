@@ -100,7 +100,7 @@ def write_log(folder: Path, num_bytes: int) -> tuple[Path, int, int]:
     }
     path = folder / "config.yaml"
     # JSON is YAML.
-    path.write_text(json.dumps(config, indent=1))
+    path.write_text(json.dumps(config, indent=1), encoding="utf-8")
     return path, total_rows, total_bytes
 
 
@@ -155,7 +155,7 @@ def _wake(workers: int) -> None:
 
 
 def _status_mb(field: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024 / MB
     raise AssertionError(field)
@@ -198,7 +198,7 @@ def _held_mb(pid: int) -> float:
         return 0.0
     for process in processes:
         try:
-            for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
+            for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="utf-8").splitlines():
                 if line.startswith("Pss:"):
                     total += int(line.split()[1]) * 1024
         except OSError:
@@ -225,11 +225,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not (folder / "small").exists():
             write_log(folder / "small", 60_000)
             _, num_rows, num_bytes = write_log(folder / "large", int(options.memory * options.times * MB))
-            (folder / "size.json").write_text(json.dumps({"rows": num_rows, "bytes": num_bytes}))
-        size = json.loads((folder / "size.json").read_text())
+            (folder / "size.json").write_text(json.dumps({"rows": num_rows, "bytes": num_bytes}), encoding="utf-8")
+        size = json.loads((folder / "size.json").read_text(encoding="utf-8"))
         found = compare(folder, size, memory_mb=options.memory, workers=options.workers)
     if options.json is not None:
-        options.json.write_text(json.dumps([vars(one) for one in found], indent=1))
+        options.json.write_text(json.dumps([vars(one) for one in found], indent=1), encoding="utf-8")
     fingerprints = {one.outcome for one in found if not one.outcome.startswith("out of memory")}
     is_within = all(one.peak_mb <= options.memory for one in found)
     print("same encoder in all" if len(fingerprints) == 1 else f"DIFFERENT encoders: {fingerprints}")

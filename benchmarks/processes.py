@@ -32,7 +32,7 @@ def run_measured(
     """
     helpers_bytes = 0
     started_s = time.monotonic()
-    with output.open("w") as file:
+    with output.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=env, start_new_session=True)
         try:
             while process.poll() is None:
@@ -47,7 +47,7 @@ def run_measured(
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if process.returncode:
-        lines = output.read_text(errors="replace").strip().splitlines()[-LAST_LINES:]
+        lines = output.read_text(errors="replace", encoding="utf-8").strip().splitlines()[-LAST_LINES:]
         raise TrainingError(f"{' '.join(command)} failed, see {output}: " + " / ".join(lines))
     return helpers_bytes / 2**30
 

@@ -63,7 +63,7 @@ class Results:
         if not path.exists():
             return cls(settings)
         try:
-            values = json.loads(path.read_text())
+            values = json.loads(path.read_text(encoding="utf-8"))
             found = cls(
                 values["settings"],
                 [Measurement(**one) for one in values["measurements"]],

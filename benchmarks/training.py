@@ -138,7 +138,7 @@ def _measure(options: Options, measurement: Measurement, python: Path) -> dict[s
         env=_environment(job.precision),
         timeout_s=options.timeout_s,
     )
-    values: dict[str, Any] = json.loads(result.read_text())
+    values: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     return values | {"helpers_gib": helpers_gib, "wall_s": time.perf_counter() - started_s}
 
 
@@ -170,7 +170,7 @@ def _job(options: Options, measurement: Measurement) -> Job:
 def _make_log(options: Options) -> None:
     truth = options.log / TRUTH
     if truth.exists():
-        found = json.loads(truth.read_text())
+        found = json.loads(truth.read_text(encoding="utf-8"))
         if (found["num_rows"], found["seed"]) != (options.num_rows, options.log_seed):
             raise ConfigError(
                 f"--log {options.log} holds {found['num_rows']:,} rows of seed {found['seed']}, not "
@@ -218,7 +218,7 @@ def _summary(values: dict[str, Any]) -> str:
 
 
 def _write(options: Options, results: Results) -> None:
-    (options.to / "training.md").write_text(markdown(results))
+    (options.to / "training.md").write_text(markdown(results), encoding="utf-8")
     draw(results, options.to / "training.png")
 
 

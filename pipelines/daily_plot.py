@@ -1,5 +1,7 @@
 """plot_days(): how yesterday's models did on the days that followed, as a picture."""
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -9,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from recmoe.evaluation.main_metrics import main_metrics
 from recmoe.evaluation.plots import BLUE, GREY, ORANGE, STYLE
 
 MAX_LABELS = 12
@@ -25,25 +28,20 @@ class PlottedDay(Protocol):
     @property
     def frozen(self) -> Mapping[str, float]: ...
     @property
+    def intervals(self) -> Mapping[str, tuple[float, float]]: ...
+    @property
     def ids(self) -> Mapping[str, Mapping[str, float]]: ...
 
 
-def main_metrics(days: Sequence[PlottedDay]) -> list[str]:
-    """Of each task in each of its spaces the metric that is shown first: AUC, else RMSE."""
-    return main_metrics_of([day.metrics for day in days])
-
-
-def main_metrics_of(measured: Sequence[Mapping[str, float]]) -> list[str]:
-    """The same, of values by metric."""
-    names = dict.fromkeys(name for values in measured for name in values)
-    aucs = [name for name in names if ".auc[" in name]
-    tasks = {name.split(".")[0] for name in aucs}
-    return aucs + [name for name in names if ".rmse[" in name and name.split(".")[0] not in tasks]
+def day_label(name: str) -> str:
+    """What a tick says: the date in a name, else what stands behind its ``day=``, else the name."""
+    date = re.search(r"\d{4}([-_]?)\d{2}\1\d{2}", name)
+    return date[0] if date else name.rpartition("=")[2]
 
 
 def plot_days(days: Sequence[PlottedDay], path: Path) -> None:
     """Write a PNG: a panel per main metric, and one for the tables of dynamic ids, over the days."""
-    metrics = main_metrics(days)
+    metrics = main_metrics(name for day in days for name in day.metrics)
     tables = list(dict.fromkeys(table for day in days for table in day.ids))
     num_panels = len(metrics) + bool(tables)
     if not num_panels:
@@ -56,7 +54,9 @@ def plot_days(days: Sequence[PlottedDay], path: Path) -> None:
         if tables:
             _plot_tables(panels[-1], days, tables)
         step = max(1, -(-len(days) // MAX_LABELS))
-        panels[-1].set_xticks(range(0, len(days), step), [day.day for day in days[::step]], rotation=30, ha="right")
+        panels[-1].set_xticks(
+            range(0, len(days), step), [day_label(day.day) for day in days[::step]], rotation=30, ha="right"
+        )
         figure.savefig(path, dpi=120)
 
 
@@ -68,6 +68,11 @@ def _plot_metric(axes: Axes, days: Sequence[PlottedDay], metric: str) -> None:
                   label="first day's model, frozen")  # fmt: skip
     axes.plot(numbers, [day.metrics.get(metric, nothing) for day in days], color=BLUE, marker="o", markersize=3,
               label="yesterday's model")  # fmt: skip
+    low, high = zip(*(day.intervals.get(metric, (nothing, nothing)) for day in days), strict=True)
+    if any(math.isfinite(value) for value in low):
+        axes.fill_between(numbers, low, high, color=BLUE, alpha=0.15, linewidth=0, label="95 % interval")
+        # A day between two without an interval has no area.
+        axes.vlines(numbers, low, high, color=BLUE, alpha=0.4, linewidth=1)
     axes.set_title(f"{metric} on rows not trained on yet", loc="left", fontsize=9)
     axes.legend(loc="best")
 

@@ -126,7 +126,7 @@ def _truth(target: Path) -> dict[str, Mapping[str, float]]:
     path = target / "truth.json"
     if not path.exists():
         return {}
-    truth: dict[str, Any] = json.loads(path.read_text())
+    truth: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     columns: dict[str, Mapping[str, float]] = truth.get("baselines") or {"best reachable": truth}
     return columns
 
@@ -174,7 +174,7 @@ def _architecture(base: ExperimentConfig, kind: str) -> list[str]:
 def _best(candidates: Sequence[Candidate]) -> RunResult:
     """The run with the best validation value; the test split has no say."""
     runs = [run for candidate in candidates for run in candidate.runs]
-    stopping = json.loads(runs[0].folder.config.read_text())["training"]["early_stopping"]["metric"]
+    stopping = json.loads(runs[0].folder.config.read_text(encoding="utf-8"))["training"]["early_stopping"]["metric"]
     sign = 1.0 if metric_best(stopping) == "highest" else -1.0
     return max(runs, key=lambda run: sign * run.folder.state["best_value"])
 

@@ -153,7 +153,7 @@ def check_shared(folder: RunFolder) -> None:
         return
     # An older run may have left a folder of this name on a disk that is not shared.
     mark, text = folder.root.resolve() / SEEN_FILE, uuid.uuid4().hex
-    mark.write_text(text)
+    mark.write_text(text, encoding="utf-8")
     try:
         asked = [
             ray.remote(num_cpus=0)(_reads)
@@ -173,4 +173,4 @@ def check_shared(folder: RunFolder) -> None:
 
 def _reads(mark: Path) -> tuple[str, str]:
     """This node's name, and what it reads."""
-    return socket.gethostname(), mark.read_text() if mark.exists() else ""
+    return socket.gethostname(), mark.read_text(encoding="utf-8") if mark.exists() else ""

@@ -110,7 +110,7 @@ class _Job:
         """Count a lost attempt, and give up where another one would not help."""
         # A mistake in data or config stays one however often the job is restarted.
         if self._failure.exists():
-            raise TrainingError(self._failure.read_text()) from None
+            raise TrainingError(self._failure.read_text(encoding="utf-8")) from None
         newest = next(iter(committed(self._folder.checkpoints)), None)
         self._num_failures = self._num_failures + 1 if newest == self._last_commit else 1
         self._last_commit = newest
@@ -175,7 +175,7 @@ def _work(settings: dict[str, Any]) -> None:
     from recmoe.training.runtime import start_runtime
 
     folder = RunFolder(Path(settings["folder"]))
-    config = experiment_from_json(folder.config.read_text())
+    config = experiment_from_json(folder.config.read_text(encoding="utf-8"))
     runtime = start_runtime(device=config.training.device, timeout_s=config.training.timeout_s)
     stop = StopSignal()
     threading.Thread(target=_follow, args=(folder.root / STOP_FILE, stop), daemon=True).start()

@@ -1,7 +1,9 @@
 """Multi-task ranking: mixture-of-experts models from click and conversion logs to a ranking API."""
 
 import importlib
+import logging
 import os
+import sys
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -12,6 +14,11 @@ __version__ = "0.1.0"
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "passive"
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if "torch" in sys.modules:
+        logging.getLogger(__name__).warning(
+            "torch was imported before recmoe: its threads wait busily, which makes training slow on a machine with "
+            "other work; import recmoe first, or set OMP_WAIT_POLICY=passive"
+        )
 
 # What is public is imported when it is first used: a server must not load what only training needs.
 if TYPE_CHECKING:

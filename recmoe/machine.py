@@ -60,7 +60,7 @@ class Machine:
     def read(cls, folder: Path) -> "Machine":
         """This machine, and the disk that holds a folder."""
         cpuinfo = Path("/proc/cpuinfo")
-        text = cpuinfo.read_text(errors="replace") if cpuinfo.exists() else ""
+        text = cpuinfo.read_text(errors="replace", encoding="utf-8") if cpuinfo.exists() else ""
         name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
         memory = psutil.virtual_memory()
         shared = Path("/dev/shm")
@@ -100,7 +100,7 @@ def instruction_sets(cpuinfo: str) -> tuple[str, ...]:
 
 def cgroup_limits(membership: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Limits:
     """The tightest limits of the control groups, versions 1 and 2, that this process is in."""
-    lines = membership.read_text().splitlines() if membership.exists() else []
+    lines = membership.read_text(encoding="utf-8").splitlines() if membership.exists() else []
     cores: list[float] = []
     memory: list[int] = []
     for line in lines:
@@ -129,4 +129,4 @@ def _memory_limits(group: Path) -> list[int]:
 
 
 def _text(path: Path) -> str | None:
-    return path.read_text().strip() if path.is_file() else None
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else None

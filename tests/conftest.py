@@ -195,16 +195,15 @@ def make_bundle(shop_log: pa.Table, shop_encoder: FeatureEncoder, shop_model: Mu
 
     def make(path: Path, **changes: Any) -> Path:
         rows = shop_log.slice(0, 40)
+        model = changes.get("model", shop_model)
         with torch.inference_mode():
-            predictions_NT = shop_model.predict(shop_encoder.encode(rows, with_labels=False)).numpy()
-        replay = Replay.capture(
-            rows, encoder=shop_encoder, task_names=shop_model.tasks.names, predictions_NT=predictions_NT
-        )
+            predictions_NT = model.predict(shop_encoder.encode(rows, with_labels=False)).numpy()
+        replay = Replay.capture(rows, encoder=shop_encoder, task_names=model.tasks.names, predictions_NT=predictions_NT)
         parts: dict[str, Any] = {
             "name": "shop",
             "config": SHOP_CONFIG,
             "encoder": shop_encoder,
-            "model": shop_model,
+            "model": model,
             "replay": replay,
             "report": Report(
                 rows=(MetricRow("cvr", "click", "auc", None, 0.75, None, None, 100, 50),),
@@ -222,6 +221,22 @@ def make_bundle(shop_log: pa.Table, shop_encoder: FeatureEncoder, shop_model: Mu
 def bundle_path(tmp_path_factory: pytest.TempPathFactory, make_bundle: BundleMaker) -> Path:
     """A bundle that no test changes."""
     return make_bundle(tmp_path_factory.mktemp("bundles") / "shop")
+
+
+@pytest.fixture(scope="session")
+def score_bundle_path(
+    tmp_path_factory: pytest.TempPathFactory, make_bundle: BundleMaker, shop_encoder: FeatureEncoder
+) -> Path:
+    """A bundle with a task that is named like its label, ``click``, and one that is called ``score``."""
+    tasks = {"click": {"kind": "binary", "label": "click"}, "score": {"kind": "binary", "label": "purchase"}}
+    model = build_model(
+        layout=shop_encoder.layout,
+        tasks=TaskSet(TypeAdapter(dict[str, TaskConfig]).validate_python(tasks)),
+        config=ModelConfig.model_validate(SHOP_CONFIG["model"]),
+        tables=lambda rows: PlainTables(rows, seed=3, init_std=1.0),
+    ).eval()
+    config = {**SHOP_CONFIG, "tasks": tasks, "ranking": {"scores": {"gain": "click * score"}}}
+    return make_bundle(tmp_path_factory.mktemp("score") / "shop", config=config, model=model, report=None)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ FILES = sorted(path for folder in ("recmoe", "serving", "pipelines") for path in
 
 
 def test_no_file_is_longer_than_three_hundred_lines() -> None:
-    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in FILES}
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
 
     too_long = {name: length for name, length in lengths.items() if length > MAX_FILE_LINES}
 
@@ -24,7 +24,7 @@ def test_no_function_is_longer_than_sixty_lines() -> None:
     too_long = [
         f"{path.relative_to(ROOT)}:{node.lineno} {node.name} has {length} lines"
         for path in FILES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (length := (node.end_lineno or node.lineno) - node.lineno + 1) > MAX_FUNCTION_LINES
     ]
@@ -50,7 +50,23 @@ def test_every_file_says_what_it_is() -> None:
     silent = [
         str(path.relative_to(ROOT))
         for path in FILES
-        if path.read_text().strip() and not ast.get_docstring(ast.parse(path.read_text()))
+        if path.read_text(encoding="utf-8").strip()
+        and not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     ]
 
     assert not silent
+
+
+def test_text_is_read_and_written_in_utf_8_whatever_the_locale_says() -> None:
+    text_modes = {"r", "w", "a", "x", "r+", "w+", "a+"}
+    silent = []
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or any(keyword.arg == "encoding" for keyword in node.keywords):
+                continue
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            modes = {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
+            if name in ("read_text", "write_text") or (name == "open" and modes & text_modes):
+                silent.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+
+    assert not silent, "give encoding: " + ", ".join(silent)

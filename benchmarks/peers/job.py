@@ -76,12 +76,12 @@ class Job:
 
     def save(self, path: Path) -> None:
         """Write it for the participant's process."""
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "Job":
         """Read what ``save`` wrote."""
-        values = _with_tuples(json.loads(path.read_text()))
+        values = _with_tuples(json.loads(path.read_text(encoding="utf-8")))
         return cls(**values | {"sizes": Sizes(**_with_tuples(values["sizes"]))})
 
     @classmethod
@@ -101,7 +101,7 @@ class Job:
 
     def answer(self, **values: Any) -> None:
         """Write what was found; the parent process reads it."""
-        Path(self.result).write_text(json.dumps(values, indent=2) + "\n")
+        Path(self.result).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 class EnoughError(Exception):

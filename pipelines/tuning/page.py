@@ -6,12 +6,12 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pipelines.daily_plot import main_metrics_of
 from pipelines.tuning.folder import TrialRecord, best_of
 from pipelines.tuning.importance import MIN_TRIALS, importances
 from pipelines.tuning.plots import history_plot, importance_plot, key_plot
 from pipelines.tuning.score import Score
 from pipelines.tuning.space import Space, show_value
+from recmoe.evaluation.main_metrics import main_metrics
 from recmoe.evaluation.page import data_uri
 from recmoe.experiment import ExperimentConfig
 from recmoe.runs.folder import write_atomically
@@ -56,7 +56,9 @@ def write_tune_page(
     shares = importances(records, base, space)
     names = space.names()
     scored = sorted((record for record in records if record.score is not None), key=lambda one: -(one.score or 0.0))
-    metrics = [name for name in main_metrics_of([record.metrics for record in scored]) if name != score.metric]
+    metrics = [
+        name for name in main_metrics(name for record in scored for name in record.metrics) if name != score.metric
+    ]
     before = next((record.score for record in records if record.number == 0 and record.score is not None), None)
     environment = Environment(
         loader=PackageLoader("pipelines.tuning", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True

@@ -6,13 +6,16 @@ Heavy packages are imported inside the commands: the help must come at once.
 """
 
 import errno
+import io
 import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
 import typer
 
+from recmoe import __version__
 from recmoe.cli.checkpoint import checkpoint_app
 from recmoe.cli.daily import daily
 from recmoe.cli.data import data_app
@@ -35,6 +38,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"recmoe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    del version
+
+
 app.command(epilog="Example: recmoe doctor --json")(doctor)
 app.add_typer(data_app)
 app.command(epilog="Example: recmoe init logs/*.csv --to data/shop")(init)
@@ -67,6 +87,10 @@ MENDABLE = {
 
 def main() -> None:
     """Run the command line and exit; errors that a user can mend come without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that knows fewer letters shows "?" for the others.
+            stream.reconfigure(errors="replace")
     try:
         with _warnings_shown():
             app()

@@ -10,7 +10,7 @@ import typer
 
 from recmoe.cli.options import Config, Json, Overrides, RegistryUri, WarmStartFrom, Workers
 from recmoe.cli.output import print_columns, print_json
-from recmoe.cli.runs import INTERRUPTED, worker_range
+from recmoe.cli.runs import INTERRUPTED, launch_of
 from recmoe.runs.source import RUNS
 
 if TYPE_CHECKING:
@@ -41,37 +41,38 @@ def daily(
 ) -> None:
     """Train day by day: measure yesterday's model on today's rows, then go on with them.
 
+    A day without rows, or with fewer than a step needs, is passed over.
+
     Days that are trained already are skipped, so the same command takes each new day as it comes, and goes on with
     the day in which it was stopped.
     """
     from pipelines.daily import find_days, train_daily
     from recmoe.errors import DataError
     from recmoe.experiment import load_experiment
-    from recmoe.runs.train import train_here
     from recmoe.runs.warm_start import find_warm_start
+    from recmoe.tracking.names import check_model_name
 
     if not days:
         raise DataError("no days are given; name them by --days 'log/day=*'")
     experiment = load_experiment(config, overrides or [])
     root = run_dir or RUNS / f"{experiment.name}-daily"
-    launch = train_here
-    if workers is not None:
-        from pipelines.train import train_on_ray
-
-        fewest, most = worker_range(workers)
-        launch = partial(train_on_ray, num_workers=most, min_workers=fewest)
+    if register is not None:
+        check_model_name(register)
+    launch, most = launch_of(workers)
     result = train_daily(
         experiment,
         find_days(days),
         root,
         launch=launch,
+        num_workers=most,
         warm_start=None if warm_start is None else find_warm_start(warm_start, registry_uri=registry),
         register=None if register is None else partial(_register, name=register, registry=registry),
         with_frozen=frozen,
         keep_days=keep_days,
     )
     if as_json:
-        print_json({"run_dir": root, "is_interrupted": result.is_interrupted, "days": list(map(asdict, result.days))})
+        values = {name: value for name, value in asdict(result).items() if name != "root"}
+        print_json({"run_dir": root, **values})
     else:
         _print_days(result)
     if result.is_interrupted:
@@ -90,9 +91,9 @@ def _register(folder: "RunFolder", *, name: str, registry: str | None) -> str:
 
 def _print_days(result: "DailyResult") -> None:
     """A line per day: what yesterday's model was worth on it, and what it did to the tables of dynamic ids."""
-    from pipelines.daily_plot import main_metrics
+    from recmoe.evaluation.main_metrics import main_metrics
 
-    metrics = main_metrics(result.days)
+    metrics = main_metrics(name for day in result.days for name in day.metrics)
     has_frozen = any(day.frozen for day in result.days)
     tables = list(dict.fromkeys(table for day in result.days for table in day.ids))
     headers = ["day", "rows"]
@@ -111,6 +112,8 @@ def _print_days(result: "DailyResult") -> None:
             cells += [update.get("unknown_share", float("nan"))]
         rows.append(cells)
     print_columns(headers, rows)
+    if result.days and not result.days[0].metrics and metrics:
+        print(f"–: no model before day {result.days[0].day} to measure on it")
     if result.days:
         print(f"\nwrote {result.root / 'daily.json'} and {result.root / 'daily.png'}")
         newest = result.days[-1]

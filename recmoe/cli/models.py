@@ -53,12 +53,17 @@ def promote(
 
 
 def rollback(
-    name: Name, alias: Alias = "champion", note: Note = "", registry: RegistryUri = None, as_json: Json = False
+    name: Name,
+    to: Annotated[str | None, typer.Option("--to", metavar="VERSION", help="An earlier version to go back to.")] = None,
+    alias: Alias = "champion",
+    note: Note = "",
+    registry: RegistryUri = None,
+    as_json: Json = False,
 ) -> None:
-    """Let an alias name the version that it named before."""
+    """Let an alias name the version that it named before, or an earlier one."""
     from recmoe.registry.registry import Registry
 
-    moved = Registry.connect(registry, folder=RUNS).rollback(name, alias=alias, note=note)
+    moved = Registry.connect(registry, folder=RUNS).rollback(name, to=to, alias=alias, note=note)
     _print_move(name, alias, moved, as_json=as_json)
 
 

@@ -1,6 +1,7 @@
 """What commands print: JSON for programs, aligned columns for people."""
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ def print_json(value: Any) -> None:
 
 
 def print_columns(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Rows under headers; numbers stand right, text left.
+    """Rows under headers; numbers stand right, text left, and a dash where there is no number.
 
     Example::
 
@@ -29,4 +30,6 @@ def print_columns(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None
 def _text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
+    if math.isnan(value):
+        return "–"
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"

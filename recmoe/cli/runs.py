@@ -29,6 +29,7 @@ from recmoe.runs.source import RUNS, load_ranker
 
 if TYPE_CHECKING:
     from recmoe.evaluation.report import Report
+    from recmoe.runs.train import Launch
 
 INTERRUPTED = 130
 """Exit code of a run that was told to stop, as of a process that SIGINT ended."""
@@ -54,6 +55,18 @@ def worker_range(text: str) -> tuple[int, int]:
     return fewest, most
 
 
+def launch_of(workers: str | None) -> tuple["Launch", int]:
+    """How the processes of a job are started, and how many there are at most."""
+    from recmoe.runs.train import train_here
+
+    if workers is None:
+        return train_here, 1
+    from pipelines.train import train_on_ray
+
+    fewest, most = worker_range(workers)
+    return partial(train_on_ray, num_workers=most, min_workers=fewest), most
+
+
 def train(
     config: Config,
     overrides: Overrides = None,
@@ -72,17 +85,12 @@ def train(
     """
     from recmoe.experiment import load_experiment
     from recmoe.runs.about import checkpoint_in_words
-    from recmoe.runs.train import train_here, train_run
+    from recmoe.runs.train import train_run
     from recmoe.runs.warm_start import find_warm_start
 
     experiment = load_experiment(config, overrides or [])
     root = run_dir or RUNS / experiment.name
-    launch = train_here
-    if workers is not None:
-        from pipelines.train import train_on_ray
-
-        fewest, most = worker_range(workers)
-        launch = partial(train_on_ray, num_workers=most, min_workers=fewest)
+    launch, _ = launch_of(workers)
     earlier = None if warm_start is None else find_warm_start(warm_start, registry_uri=registry)
     result = train_run(experiment, root, resume=resume, launch=launch, warm_start=earlier, is_strict=strict)
     state = result.folder.state
@@ -90,7 +98,8 @@ def train(
         values = result.report.values() if result.report else {}
         print_json({"run_dir": root, "is_interrupted": result.is_interrupted, "metrics": values,
                     "samples_per_s": result.samples_per_s, "bundle": result.folder.bundle,
-                    "skipped": state.get("skipped", {}), "wait_share": state.get("wait_share", 0.0),
+                    "tracking_page": state.get("tracking_page"), "skipped": state.get("skipped", {}),
+                    "wait_share": state.get("wait_share", 0.0),
                     "warm_start": result.folder.warm_start_report()})  # fmt: skip
     if result.is_interrupted:
         print(f"stopped at step {state['step']:,}; go on with --resume --run-dir {root}", file=sys.stderr)
@@ -104,6 +113,8 @@ def train(
         for split, told in state.get("skipped", {}).items():
             print(f"skipped  {split}: {told}")
         print(f"bundle   {result.folder.bundle}")
+        if page := state.get("tracking_page"):
+            print(f"curves   {page}")
         print(f"speed    {result.samples_per_s:,.0f} samples/s, waited for data {state.get('wait_share', 0.0):.1%}")
         print(f"next     recmoe register {root}, or recmoe serve {root}")
 
@@ -142,7 +153,7 @@ def evaluate(
         )
     values, page = evaluation.write(target)
     if as_json:
-        print(values.read_text())
+        print(values.read_text(encoding="utf-8"))
     else:
         _print_report(evaluation.report, slices=slices, is_long=show_all)
         print(f"\nwrote {values} and {page}")
@@ -153,13 +164,18 @@ def predict(
     data: Annotated[list[str], typer.Option(help="File, folder or glob of Parquet or CSV; repeatable.")],
     target: Annotated[Path, typer.Option("--to", help="Parquet file to write.", dir_okay=False)],
     keep: Annotated[
-        list[str] | None, typer.Option(help="Column to copy; repeatable. The group and item columns by default.")
+        list[str] | None,
+        typer.Option(
+            help="Column to copy; repeatable. The group and item columns by default. One that is named like a task, as "
+            "a label may be, is written as log_NAME."
+        ),
     ] = None,
     score: Score = None,
     registry: RegistryUri = None,
     as_json: Json = False,
 ) -> None:
     """Write a model's predictions for every row of a log."""
+    from recmoe.ranking.prediction_columns import score_column
     from recmoe.runs.predictions import write_predictions
 
     ranker = load_ranker(model, registry_uri=registry)
@@ -167,7 +183,8 @@ def predict(
     if as_json:
         print_json({"path": target, "num_rows": num_rows, "tasks": ranker.task_names})
     else:
-        print(f"wrote {num_rows:,} rows of {', '.join(ranker.task_names)} and score to {target}")
+        names = f"{', '.join(ranker.task_names)} and {score_column(ranker.task_names)}"
+        print(f"wrote {num_rows:,} rows of {names} to {target}")
 
 
 def export(
@@ -175,10 +192,15 @@ def export(
     target: Annotated[Path, typer.Option("--to", help="Folder to make.")],
     as_json: Json = False,
 ) -> None:
-    """Copy a run's bundle to where it is wanted, verify it and replay its requests."""
+    """Copy a run's bundle to where it is wanted, verify it and replay its requests.
+
+    A bundle that was removed from a finished run is made again first, from the best checkpoint.
+    """
     from recmoe.runs.export import export_run
     from recmoe.runs.folder import RunFolder
+    from recmoe.runs.train import remake_bundle
 
+    remake_bundle(RunFolder(run_dir))
     bundle = export_run(RunFolder(run_dir), target)
     if as_json:
         print_json({"path": target, "name": bundle.name, "digest": bundle.digest})

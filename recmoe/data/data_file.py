@@ -2,6 +2,7 @@
 
 # N rows
 
+import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -22,6 +23,8 @@ from recmoe.data.partitions import partition_values
 from recmoe.errors import DataError, SchemaError
 from recmoe.features.columns import shown_names
 
+END_BYTES = 65_536
+"""Bytes at each end of a file that tell it from others of its size."""
 UNREADABLE = (OSError, pa.ArrowException)
 """What pyarrow raises for files that are cut, corrupt or gone."""
 EXACT_FLOAT = 2**53
@@ -64,6 +67,13 @@ class DataFile:
     def groups(self) -> Iterator[int]:
         """Row groups that can be read."""
         return (group for group in range(len(self.group_rows)) if group not in self.bad_groups)
+
+    def ends(self) -> str:
+        """Hash of the first and last bytes; a Parquet file ends with its metadata."""
+        with self.path.open("rb") as file:
+            first = file.read(END_BYTES)
+            file.seek(max(0, self.num_bytes - END_BYTES))
+            return hashlib.sha256(first + file.read(END_BYTES)).hexdigest()
 
     def select(self, columns: Collection[str]) -> pa.Schema:
         """Some columns, in the order given.

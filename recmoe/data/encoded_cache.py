@@ -115,7 +115,7 @@ class EncodedCache:
             files = self._write_rows(part, stream, batches)
             manifest = {**self._about(stream), "files": files}
             with self._writing():
-                (part / MANIFEST).write_text(json.dumps(manifest, indent=2))
+                (part / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
                 os.replace(part, path)
         finally:
             shutil.rmtree(part, ignore_errors=True)
@@ -188,7 +188,7 @@ class _Writer:
 def _problem(path: Path, about: dict[str, Any], *, is_thorough: bool) -> str | None:
     """What is wrong with a split's folder, or None."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         files = manifest.pop("files")
         if manifest != about:
             return f"{MANIFEST} tells of other rows"

@@ -175,9 +175,9 @@ def write_synthetic(target: Path, *, num_rows: int = 300_000, seed: int = 0) -> 
                 split_start = split_end
             start = end
     truth = best_reachable(tests)
-    (target / "truth.json").write_text(json.dumps(truth, indent=2) + "\n")
+    (target / "truth.json").write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")
     config = target / "config.yaml"
-    config.write_text((resources.files("recmoe.data") / "synthetic.yaml").read_text())
+    config.write_text((resources.files("recmoe.data") / "synthetic.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     return SyntheticResult(config=config, num_rows=writer.num_rows, truth=truth)
 
 

@@ -79,14 +79,14 @@ class ModelBundle:
         manifest = Manifest.read(path)
         manifest.verify(path)
         try:
-            config = json.loads((path / "config.json").read_text())
+            config = json.loads((path / "config.json").read_text(encoding="utf-8"))
             sections = _ModelSections.model_validate(config)
         except (ValueError, ValidationError) as error:
             raise BundleError(f"{path / 'config.json'} does not fit this version of recmoe: {error}") from error
         try:
             encoder = FeatureEncoder.load(path / "encoder")
             report_path = path / "report.json"
-            report = Report.from_json(report_path.read_text()) if report_path.exists() else None
+            report = Report.from_json(report_path.read_text(encoding="utf-8")) if report_path.exists() else None
         except (DataError, SchemaError, EvaluationError) as error:
             raise BundleError(f"{path} does not fit this version of recmoe: {error}") from error
         if encoder.fingerprint != manifest.schema_fingerprint or encoder.schema != sections.inputs:
@@ -158,13 +158,13 @@ def write_bundle(
     if path.exists() and not (replace and (path / FILE_NAME).is_file()):
         raise BundleError(f"{path} exists already; choose another folder, or replace the bundle in it")
     with _new_folder(path) as folder:
-        (folder / "config.json").write_text(json.dumps(config, indent=2))
+        (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
         (folder / "encoder").mkdir()
         encoder.save(folder / "encoder")
         write_weights(model, folder, max_file_bytes=max_file_bytes)
         replay.save(folder)
         if report is not None:
-            (folder / "report.json").write_text(report.to_json())
+            (folder / "report.json").write_text(report.to_json(), encoding="utf-8")
         files = list_files(folder)
         manifest = Manifest(
             name=name,

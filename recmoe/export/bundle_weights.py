@@ -28,7 +28,7 @@ class BundleWeights:
         try:
             self.dense: Mapping[str, Tensor] = safetensors.torch.load_file(directory / DENSE)
             """Weights beside the tables, by their names in the model."""
-            self._index: Mapping[str, list[str]] = json.loads((directory / INDEX).read_text())
+            self._index: Mapping[str, list[str]] = json.loads((directory / INDEX).read_text(encoding="utf-8"))
         except (OSError, ValueError, SafetensorError) as error:
             raise BundleError(f"{directory}: its weights cannot be read: {error}; export the bundle again") from error
 

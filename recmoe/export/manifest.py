@@ -78,7 +78,7 @@ class Manifest:
     def write(self, directory: Path) -> None:
         """Write it into the folder of its bundle."""
         document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
-        with (directory / FILE_NAME).open("w") as file:
+        with (directory / FILE_NAME).open("w", encoding="utf-8") as file:
             json.dump(document, file, indent=2)
             file.flush()
             os.fsync(file.fileno())

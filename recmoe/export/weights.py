@@ -35,7 +35,7 @@ def write_weights(model: nn.Module, directory: Path, *, max_file_bytes: int) -> 
     folder = directory / "tables"
     folder.mkdir()
     index = {name: _write_table(tensor, folder, max_file_bytes) for name, tensor in tables.items()}
-    (directory / INDEX).write_text(json.dumps(index, indent=2))
+    (directory / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
 
 
 def read_weights(model: nn.Module, directory: Path) -> None:
@@ -46,7 +46,7 @@ def read_weights(model: nn.Module, directory: Path) -> None:
     """
     try:
         state = safetensors.torch.load_file(directory / DENSE)
-        index: Mapping[str, list[str]] = json.loads((directory / INDEX).read_text())
+        index: Mapping[str, list[str]] = json.loads((directory / INDEX).read_text(encoding="utf-8"))
         for name, files in index.items():
             pieces = [safetensors.torch.load_file(directory / "tables" / file)[ROWS] for file in files]
             state[name] = pieces[0] if len(pieces) == 1 else torch.cat(pieces)

@@ -167,7 +167,7 @@ class WarmStart:
         path = self.root / "config.json"
         return EarlierModel(
             source=self.source,
-            config=experiment_from_json(path.read_text(), source=str(path)),
+            config=experiment_from_json(path.read_text(encoding="utf-8"), source=str(path)),
             encoder=FeatureEncoder.load(self.root / "encoder"),
             weights=StoredBundle(self.root) if self.checkpoint is None else StoredCheckpoint(self.checkpoint),
         )

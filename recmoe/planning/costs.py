@@ -70,7 +70,7 @@ class MachineCosts(Config):
     def save(self, path: Path) -> None:
         """Write JSON, which ``load`` reads."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.model_dump_json(indent=2) + "\n")
+        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "MachineCosts":

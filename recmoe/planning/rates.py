@@ -52,7 +52,7 @@ class Rates(Config):
     def save(self, path: Path) -> None:
         """Write JSON, which ``load`` reads, as it does YAML written by hand."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.model_dump_json(indent=2) + "\n")
+        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "Rates":

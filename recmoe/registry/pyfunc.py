@@ -1,7 +1,7 @@
 """The MLflow flavour of a bundle: loaded by name of this module, without pickle, scored by the Ranker itself.
 
 ``mlflow.pyfunc.load_model("models:/NAME@champion").predict(df)`` takes rows with the raw columns of all
-sides and gives one column of predictions per task, and ``score``.
+sides and gives one column of predictions per task, and ``score`` (``ranking_score`` if a task is called that).
 """
 
 # N rows
@@ -16,7 +16,9 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType, Array, ColSpec
 
+from recmoe.errors import SchemaError
 from recmoe.features.schema import IdListFeature
+from recmoe.ranking.prediction_columns import score_column
 from recmoe.ranking.ranker import Ranker
 
 LOADER_MODULE = "recmoe.registry.pyfunc"
@@ -40,12 +42,30 @@ class BundleModel:
         Args:
             model_input: raw columns; None and NaN are missing values.
             params: ``score`` names a formula; the default one otherwise.
+
+        Raises:
+            SchemaError: a column is missing, named differently, or of another type; or there are no named columns.
         """
+        _check_columns(model_input, self.ranker)
         rows = pa.Table.from_pandas(model_input, preserve_index=False)
         predictions_NT = self.ranker.score(rows)
         frame = pd.DataFrame(predictions_NT, columns=list(self.ranker.task_names), index=model_input.index)
-        frame["score"] = self.ranker.combine(predictions_NT, score=(params or {}).get("score") or None)
+        frame[score_column(self.ranker.task_names)] = self.ranker.combine(
+            predictions_NT, score=(params or {}).get("score") or None
+        )
         return frame
+
+
+def _check_columns(model_input: Any, ranker: Ranker) -> None:
+    # MLflow drops columns that the signature does not have, and makes numbered ones of an array.
+    expected = list(dict.fromkeys(ranker.bundle.encoder.columns(with_labels=False)))
+    found = list(model_input.columns) if isinstance(model_input, pd.DataFrame) else []
+    missing = [name for name in expected if name not in found]
+    if missing:
+        raise SchemaError(
+            f"columns are missing: {', '.join(missing)}; give a DataFrame with the columns {', '.join(expected)}, "
+            f"named so (None where a value is not known), got {', '.join(map(str, found)) or 'none of them'}"
+        )
 
 
 def _load_pyfunc(path: str) -> BundleModel:
@@ -72,7 +92,7 @@ def signature(ranker: Ranker) -> ModelSignature:
     outputs = [ColSpec(DataType.float, task) for task in ranker.task_names]
     return ModelSignature(
         inputs=Schema(inputs),
-        outputs=Schema([*outputs, ColSpec(DataType.double, "score")]),
+        outputs=Schema([*outputs, ColSpec(DataType.double, score_column(ranker.task_names))]),
         params=ParamSchema([ParamSpec("score", DataType.string, "")]),
     )
 

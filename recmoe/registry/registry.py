@@ -1,14 +1,11 @@
 """Registry: versions of models in MLflow, aliases that name the one in use, and the log of their moves."""
 
-import getpass
 import hashlib
 import re
 import shutil
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 import mlflow
@@ -17,13 +14,18 @@ from mlflow.exceptions import MlflowException
 
 from recmoe.errors import RegistryError
 from recmoe.ranking.ranker import Ranker
+from recmoe.registry.moves import AliasMoves
 from recmoe.registry.promotions import Promotion, PromotionLog
 from recmoe.registry.pyfunc import bundle_folder
 from recmoe.registry.upload import facts, upload
-from recmoe.tracking.mlflow_store import MlflowStore, answering
+from recmoe.tracking.mlflow_store import ARTIFACTS, MlflowStore, answering
+from recmoe.tracking.names import check_alias, check_model_name
 
 CHAMPION = "champion"
 """The alias of the version in use."""
+
+_TOLD = 20
+"""Moves that a message lists, the newest ones."""
 
 _MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
@@ -60,7 +62,8 @@ class Registry:
 
     @property
     def uri(self) -> str:
-        return self._store.uri
+        """As messages show it: without user and password."""
+        return self._store.shown
 
     def register(
         self, bundle: Path, *, name: str | None = None, run_id: str | None = None, experiment: str = "recmoe"
@@ -73,11 +76,13 @@ class Registry:
 
         Raises:
             BundleError: it is damaged, or its scores differ.
-            RegistryError: the registry fails.
+            RegistryError: the name cannot be one of a model, or the registry fails.
         """
+        if name is not None:
+            check_model_name(name)
         ranker = Ranker.load(bundle)
-        name = name or ranker.info.name
-        with answering(self.uri):
+        name = check_model_name(name or ranker.info.name)
+        with answering(self._store.uri):
             run_id = run_id or self._registration_run(experiment, name)
             experiment_id = self._client.get_run(run_id).info.experiment_id
             logged = self._client.create_logged_model(experiment_id, name="bundle", source_run_id=run_id)
@@ -86,7 +91,7 @@ class Registry:
             if not self._client.search_registered_models(f"name='{name}'"):
                 self._client.create_registered_model(name)
             # A database would look a models:/ source up in MLflow's global store, not in this one.
-            is_served = urlsplit(self.uri).scheme in ("http", "https")
+            is_served = urlsplit(self._store.uri).scheme in ("http", "https")
             made = self._client.create_model_version(
                 name,
                 source=f"models:/{logged.model_id}" if is_served else logged.artifact_location,
@@ -111,26 +116,42 @@ class Registry:
         Raises:
             RegistryError: no such model or version, or the registry fails.
         """
+        moves = self._moves(name, alias)
         self._version(name, version)
-        return self._move(name, version, alias=alias, by=by, note=note, action="promote")
+        log = moves.log()
+        with answering(self._store.uri):
+            return moves.move(version, by=by, note=note, action="promote", log=log)
 
-    def rollback(self, name: str, *, alias: str = CHAMPION, by: str | None = None, note: str = "") -> Promotion:
+    def rollback(
+        self, name: str, *, to: str | None = None, alias: str = CHAMPION, by: str | None = None, note: str = ""
+    ) -> Promotion:
         """Let an alias name the version it named before the one in use; twice goes two back.
 
+        Args:
+            to: an earlier version to go back to; the one before by default.
+
         Raises:
-            RegistryError: there is none before it, or the registry fails.
+            RegistryError: there is none before it, it never was ``to``, or the registry fails.
         """
-        log = self._log(name, alias)
-        previous = log.previous(self._versions(name))
+        moves = self._moves(name, alias)
+        log = moves.log()
+        if to is not None:
+            self._version(name, to)
+            if to not in log.pile()[:-1]:
+                raise RegistryError(
+                    f"version {to} of model {name} is no earlier {alias}: {_told(log)}; promote it instead"
+                )
+        previous = to or log.previous(self._versions(name))
         if previous is None:
             raise RegistryError(
                 f"model {name} has no earlier {alias} to go back to: {_told(log)}; promote another version instead"
             )
-        return self._move(name, previous, alias=alias, by=by, note=note, action="rollback")
+        with answering(self._store.uri):
+            return moves.move(previous, by=by, note=note, action="rollback", log=log)
 
     def history(self, name: str, *, alias: str = CHAMPION) -> tuple[Promotion, ...]:
         """The moves of an alias, oldest first."""
-        return self._log(name, alias).entries
+        return self._moves(name, alias).log().entries
 
     def resolve(self, source: str, *, cache: Path) -> RegisteredBundle:
         """A bundle on this machine, from ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or a folder.
@@ -148,62 +169,29 @@ class Registry:
             raise RegistryError(f"{source}: expected models:/NAME@ALIAS, such as @{CHAMPION}, or models:/NAME/VERSION")
         name = match["name"]
         found = self._aliased(name, match["alias"]) if match["alias"] else self._version(name, match["version"])
-        with answering(self.uri):
+        with answering(self._store.uri):
             return RegisteredBundle(name=name, version=str(found.version), path=self._fetch(found, cache))
 
-    def _move(
-        self,
-        name: str,
-        version: str,
-        *,
-        alias: str,
-        by: str | None,
-        note: str,
-        action: Literal["promote", "rollback"],
-    ) -> Promotion:
-        log = self._log(name, alias)
-        pile = log.pile()
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        moved = Promotion(
-            version=version,
-            previous=pile[-1] if pile else None,
-            at=now,
-            by=by or getpass.getuser(),
-            action=action,
-            note=note,
-        )
-        facts = {"at": moved.at, "by": moved.by, "from": moved.previous or ""}
-        with answering(self.uri):
-            # The log first: an alias that moved without a trace could not be rolled back.
-            self._client.set_registered_model_tag(name, _log_tag(alias), log.add(moved).to_json())
-            self._client.set_registered_model_alias(name, alias, version)
-            for key, value in facts.items():
-                self._client.set_model_version_tag(name, version, f"recmoe.promoted_{key}", value)
-        return moved
+    def _moves(self, name: str, alias: str) -> AliasMoves:
+        check_alias(alias)
+        return AliasMoves(self._client, name=name, alias=alias, read=lambda: self._read_log(name, alias))
 
-    def _log(self, name: str, alias: str) -> PromotionLog:
-        """The log, with what was moved by other means added at its end."""
-        with answering(self.uri):
+    def _read_log(self, name: str, alias: str) -> tuple[PromotionLog, str | None]:
+        """The log of an alias as it is written, and the version that the alias names."""
+        with answering(self._store.uri):
             try:
                 model = self._client.get_registered_model(name)
             except MlflowException as error:
                 raise RegistryError(f"{self.uri} has no model {name}{self._names()}") from error
-        text = model.tags.get(_log_tag(alias))
-        log = PromotionLog.from_json(text) if text else PromotionLog()
         named = model.aliases.get(alias)
-        pile = log.pile()
-        if named is None or (pile and pile[-1] == str(named)):
-            return log
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        previous = pile[-1] if pile else None
-        return log.add(Promotion(version=str(named), previous=previous, at=now, by="unknown", action="found"))
+        return PromotionLog.from_tags(model.tags, alias), None if named is None else str(named)
 
     def _versions(self, name: str) -> list[str]:
-        with answering(self.uri):
+        with answering(self._store.uri):
             return [str(found.version) for found in self._client.search_model_versions(f"name='{name}'")]
 
     def _version(self, name: str, version: str) -> ModelVersion:
-        with answering(self.uri):
+        with answering(self._store.uri):
             try:
                 return self._client.get_model_version(name, version)
             except MlflowException as error:
@@ -212,7 +200,7 @@ class Registry:
                 raise RegistryError(f"{self.uri} has no version {version} of model {name}{there}") from error
 
     def _aliased(self, name: str, alias: str) -> ModelVersion:
-        with answering(self.uri):
+        with answering(self._store.uri):
             try:
                 return self._client.get_model_version_by_alias(name, alias)
             except MlflowException as error:
@@ -229,7 +217,7 @@ class Registry:
         location = self._location(version)
         parts = urlsplit(location)
         if parts.scheme in ("", "file"):
-            return bundle_folder(Path(unquote(parts.path)))
+            return bundle_folder(self._local_folder(Path(unquote(parts.path))))
         # Another registry may have another model of this name and version.
         place = hashlib.sha256(f"{self.uri} {location}".encode()).hexdigest()[:12]
         target = cache / version.name / f"{version.version}-{place}"
@@ -238,12 +226,25 @@ class Registry:
             temporary.mkdir(parents=True)
             try:
                 downloaded = mlflow.artifacts.download_artifacts(
-                    artifact_uri=location, dst_path=str(temporary), tracking_uri=self.uri, registry_uri=self.uri
+                    artifact_uri=location,
+                    dst_path=str(temporary),
+                    tracking_uri=self._store.uri,
+                    registry_uri=self._store.uri,
                 )
                 Path(downloaded).rename(target)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         return bundle_folder(target)
+
+    def _local_folder(self, written: Path) -> Path:
+        """A folder of artifacts: where it was written, or beside the SQLite file, if that has moved with it."""
+        database = self._store.database
+        if written.exists() or database is None:
+            return written
+        # A model's own files lie in a folder of that name too.
+        places = [place for place, part in enumerate(written.parts, start=1) if part == ARTIFACTS]
+        moved = (database.parent.joinpath(ARTIFACTS, *written.parts[place:]) for place in places)
+        return next((path for path in moved if (path / "MLmodel").exists()), written)
 
     def _location(self, version: ModelVersion) -> str:
         """Where the files of a version are."""
@@ -254,11 +255,8 @@ class Registry:
         return uri
 
 
-def _log_tag(alias: str) -> str:
-    return f"recmoe.promotions.{alias}"
-
-
 def _told(log: PromotionLog) -> str:
     if not log.entries:
         return "it was never promoted"
-    return ", ".join(f"{entry.action} {entry.version}" for entry in log.entries)
+    moves = [f"{entry.action} {entry.version}" for entry in log.entries]
+    return ", ".join([f"{len(moves) - _TOLD:,} moves", *moves[-_TOLD:]] if len(moves) > _TOLD else moves)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
+from recmoe.evaluation.main_metrics import main_metrics
 from recmoe.export.manifest import FILE_NAME as MANIFEST
 from recmoe.ranking.ranker import Ranker
 from recmoe.registry.pyfunc import LOADER_MODULE, bundle_folder, input_example, requirements, signature
@@ -47,6 +48,9 @@ def facts(ranker: Ranker) -> dict[str, str]:
         "recmoe.tasks": ",".join(bundle.tasks.names),
     }
     if bundle.report is not None:
-        for metric, value in bundle.report.values().items():
+        values = bundle.report.values()
+        # The report has all of them; a page with a hundred tags is not read.
+        for metric in main_metrics(values):
+            value = values[metric]
             tags[metric_name("recmoe.eval", metric).replace("/", ".")] = f"{value:.6g}"
     return tags

@@ -129,7 +129,7 @@ def set_beside(predictions: Predictions, folder: RunFolder, config: EvaluationCo
         return None
     scored = folder.root / SCORED
     try:
-        baselines = Baselines.from_json(json.loads(folder.baselines.read_text()))
+        baselines = Baselines.from_json(json.loads(folder.baselines.read_text(encoding="utf-8")))
         with np.load(scored, allow_pickle=False) as arrays:
             rows_N = arrays["rows"]
             values: dict[BaselineKind, NDArray[np.float64]] = {kind: arrays[kind] for kind in baselines.values}

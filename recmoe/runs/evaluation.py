@@ -35,7 +35,7 @@ class Evaluation:
         """``report.json`` and ``report.html`` in a folder, made if it is missing; their paths."""
         folder.mkdir(parents=True, exist_ok=True)
         values, page = folder / "report.json", folder / "report.html"
-        values.write_text(self.report.to_json())
+        values.write_text(self.report.to_json(), encoding="utf-8")
         write_report_page(
             self.report, self.scored.predictions, self.scored.usages, page, title=self.name, about=self.about
         )

@@ -7,6 +7,7 @@ from recmoe.errors import TrainingError
 from recmoe.export.bundle import ModelBundle
 from recmoe.export.manifest import Manifest
 from recmoe.runs.folder import RunFolder
+from recmoe.training.checkpoint_folder import committed
 
 
 def export_run(folder: RunFolder, target: Path) -> ModelBundle:
@@ -45,5 +46,23 @@ def run_bundle(folder: RunFolder) -> Path:
         raise TrainingError(f"{folder.root} holds no run; name the --run-dir of a training")
     if not folder.bundle.exists():
         status = folder.state.get("status", "not started")
+        if status == "finished":
+            raise TrainingError(
+                f"the bundle of the run in {folder.root} is gone; recmoe train --resume or recmoe export makes it "
+                "again from the best checkpoint"
+            )
         raise TrainingError(f"the run in {folder.root} is {status} and has no bundle yet; go on with --resume")
     return folder.bundle
+
+
+def check_remakeable(folder: RunFolder) -> None:
+    """Check that the bundle of a finished run can be made again.
+
+    Raises:
+        TrainingError: the checkpoints are gone too.
+    """
+    if not committed(folder.checkpoints):
+        raise TrainingError(
+            f"the bundle of the run in {folder.root} is gone, and so are the checkpoints that it could be made from; "
+            "put one of them back, or train again in another --run-dir"
+        )

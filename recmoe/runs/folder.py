@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recmoe.errors import TrainingError
+from recmoe.runs.claim import CLAIM_FILES, claimed
 from recmoe.training.checkpoint_folder import committed
 
 ENCODED = "encoded"
@@ -31,7 +32,8 @@ class RunFolder:
     cache/           CSV files as Parquet, encoded rows while the run needs them
     facts.json       where tasks begin, and the share of ids that are new in validation
     scratch/         ids that exceed the memory of preparation, while it lasts
-    state.json       status, tracking id, identity of the training files, best step
+    state.json       status, tracking id, identity of the files, best step
+    .owner.json      the process that works on it, while it does
     """
 
     def __init__(self, root: Path) -> None:
@@ -53,8 +55,25 @@ class RunFolder:
         self.scratch = root / "scratch"
         self._state = root / "state.json"
 
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the folder while this process works on the run.
+
+        Raises:
+            TrainingError: it holds something else than a run, or another process works on it.
+        """
+        self._check_ours()
+        with claimed(self.root):
+            yield
+
+    def _check_ours(self) -> None:
+        """TrainingError if the folder holds something that is no run."""
+        others = self.root.exists() and any(path.name not in CLAIM_FILES for path in self.root.iterdir())
+        if others and not self.config.exists():
+            raise TrainingError(f"{self.root} is not empty and holds no run; choose another --run-dir")
+
     def start(self, config: Mapping[str, Any], *, resume: bool) -> None:
-        """Claim the folder for a run, or check that it belongs to the same run.
+        """Make the folder that of a run, or check that it belongs to the same run.
 
         A run without a checkpoint has nothing to lose: resumed with another config, it starts anew with that.
         One that is only prepared need not be resumed, and what was learnt stays while its sections stay.
@@ -62,24 +81,35 @@ class RunFolder:
         Raises:
             TrainingError: it holds another run, or one and ``resume`` is off.
         """
+        self._check_ours()
         if not self.config.exists():
-            if self.root.exists() and any(self.root.iterdir()):
-                raise TrainingError(f"{self.root} is not empty and holds no run; choose another --run-dir")
             self.root.mkdir(parents=True, exist_ok=True)
             write_atomically(self.config, json.dumps(config, indent=2))
             return
         if not resume and self.state.get("status") not in ("preparing", "prepared"):
             raise TrainingError(f"{self.root} holds a run already; go on with --resume or choose another --run-dir")
         changed = sorted(_differences(_read(self.config), config))
-        if changed and not committed(self.checkpoints):
+        has_something_to_lose = committed(self.checkpoints) or self.state.get("status") == "finished"
+        if changed and not has_something_to_lose:
             if any(path.startswith(LEARNT_FROM) for path in changed):
                 shutil.rmtree(self.encoder, ignore_errors=True)
             write_atomically(self.config, json.dumps(config, indent=2))
-        elif changed:
+            return
+        moved = [path.removeprefix("data.") for path in changed if path in FILE_KEYS]
+        # Whether they are the same files elsewhere is seen when they are opened.
+        if moved != self.state.get("moved", []):
+            self.update_state(moved=moved)
+        changed = [path for path in changed if path not in FILE_KEYS]
+        if changed:
             raise TrainingError(
                 f"{self.root} was started with another config: {', '.join(changed)}; "
                 "resume with the same values, or start afresh in another --run-dir"
             )
+
+    def keep_config(self, config: Mapping[str, Any]) -> None:
+        """Write down the config of a run that goes on with its files in another place."""
+        write_atomically(self.config, json.dumps(config, indent=2))
+        self.update_state(moved=[])
 
     @property
     def state(self) -> dict[str, Any]:
@@ -98,14 +128,14 @@ class RunFolder:
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Append a line to the curves."""
-        with self.metrics.open("a") as file:
+        with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
     def forget_after(self, step: int) -> None:
         """Drop the curves of steps that a resumed run will do again, and a line that a killed run left half."""
         if not self.metrics.exists():
             return
-        text = self.metrics.read_text()
+        text = self.metrics.read_text(encoding="utf-8")
         whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
         kept = "".join(line for line in whole if json.loads(line)["step"] <= step)
         if kept != text:
@@ -128,6 +158,9 @@ FREE_KEYS = (
     "training.pipeline",
 )
 
+FILE_KEYS = ("data.train", "data.validation", "data.test")
+"""Files may lie elsewhere when a run goes on, if they are the same."""
+
 LEARNT_FROM = ("data.", "inputs.", "tasks.")
 """What vocabularies, statistics and the check of all rows depend on."""
 
@@ -149,7 +182,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values: Any = json.loads(path.read_text())
+        values: Any = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise ValueError("it holds no object")
     except ValueError as error:
@@ -163,7 +196,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a reader finds the old or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

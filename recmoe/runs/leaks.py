@@ -32,4 +32,4 @@ def warn_of_leaks(config: ExperimentConfig, folder: RunFolder, *, is_strict: boo
 
 def leak_warnings(folder: RunFolder) -> tuple[str, ...]:
     """What a run was warned of, for its report page."""
-    return tuple(json.loads(folder.leaks.read_text())["warnings"]) if folder.leaks.exists() else ()
+    return tuple(json.loads(folder.leaks.read_text(encoding="utf-8"))["warnings"]) if folder.leaks.exists() else ()

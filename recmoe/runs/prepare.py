@@ -27,17 +27,19 @@ def prepare_run(
         warm_start: an earlier model to go on from: its ids keep their rows, its numbers their statistics.
 
     Raises:
-        TrainingError: the folder belongs to another run, or the earlier model does not fit.
+        TrainingError: the folder belongs to another run, another process works on it, or the earlier model does not
+            fit.
         RecmoeError: what data and config have to object.
     """
     folder = RunFolder(root)
-    folder.start(dump_config(config), resume=resume)
-    if warm_start is not None:
-        remember_warm_start(folder, warm_start)
-    is_new = folder.state.get("status") in (None, "preparing", "prepared")
-    if is_new:
-        folder.update_state(status="preparing")
-    encoder = prepare(config, folder, reading, is_quiet=False)
-    if is_new:
-        folder.update_state(status="prepared")
-    return encoder
+    with folder.claimed():
+        folder.start(dump_config(config), resume=resume)
+        if warm_start is not None:
+            remember_warm_start(folder, warm_start)
+        is_new = folder.state.get("status") in (None, "preparing", "prepared")
+        if is_new:
+            folder.update_state(status="preparing")
+        encoder = prepare(config, folder, reading, is_quiet=False)
+        if is_new:
+            folder.update_state(status="prepared")
+        return encoder

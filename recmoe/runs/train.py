@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,21 +12,22 @@ from recmoe.data.loader import Split
 from recmoe.data.parquet import ParquetStream
 from recmoe.errors import DataError, RecmoeError, TrainingError
 from recmoe.evaluation.report import Report
-from recmoe.experiment import ExperimentConfig
+from recmoe.experiment import ExperimentConfig, experiment_from_json
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.growth.carry import check_widths
 from recmoe.growth.earlier import EarlierModel, WarmStart
 from recmoe.runs.baselines import keep_baselines
 from recmoe.runs.encoded import has_index, keep_splits
 from recmoe.runs.encoder import ReadHere, Reading
+from recmoe.runs.export import check_remakeable
 from recmoe.runs.facts import learn_facts
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.leaks import warn_of_leaks
+from recmoe.runs.record import id_metrics, record_files, record_results, run_facts, tracked
 from recmoe.runs.source import RUNS
 from recmoe.runs.splits import open_split
 from recmoe.runs.warm_start import remember_warm_start
 from recmoe.runs.worker import run_worker
-from recmoe.tracking.tracker import Tracker, metric_name
 from recmoe.training.checkpoint_folder import committed
 from recmoe.training.follow import CurveFollower
 from recmoe.training.runtime import start_runtime
@@ -66,8 +67,8 @@ def train_run(
 ) -> RunResult:
     """Train a config in a run folder, and leave report and bundle there.
 
-    A run that is over is left as it is. One that was interrupted goes on from its last committed
-    checkpoint, and under the same id where it is recorded.
+    A run that is over is left as it is, unless its bundle is gone: that is made again, from the best checkpoint. One
+    that was interrupted goes on from its last committed checkpoint, and under the same id where it is recorded.
 
     Args:
         launch: how the processes of the job are started.
@@ -77,34 +78,63 @@ def train_run(
 
     Raises:
         DataError: with ``is_strict``, features that may know the answer.
-        TrainingError: the folder belongs to another run, the job failed, or the earlier model does not fit.
-        RecmoeError: what data, config, device or store have to object.
+        TrainingError: the folder belongs to another run, another process works on it, the job failed, or the earlier
+            model does not fit.
+        RecmoeError: the data, config, device or store is not usable.
     """
     folder = RunFolder(root)
-    folder.start(dump_config(config), resume=resume)
-    if warm_start is not None:
-        remember_warm_start(folder, warm_start)
-    if folder.state.get("status") == "finished":
-        return _result(folder)
-    tracker = config.tracking.build(run_name=config.name, folder=RUNS, run_id=folder.state.get("tracking_run_id"))
-    folder.update_state(status="running", tracking_run_id=tracker.run_id)
+    with folder.claimed():
+        folder.start(dump_config(config), resume=resume)
+        if warm_start is not None:
+            remember_warm_start(folder, warm_start)
+        if folder.state.get("status") == "finished":
+            if folder.bundle.exists():
+                return _result(folder)
+            check_remakeable(folder)
+        return _train(config, folder, launch=launch, is_quiet=is_quiet, is_strict=is_strict)
+
+
+def remake_bundle(folder: RunFolder, *, launch: Launch = train_here) -> None:
+    """Make the bundle of a finished run again, if it is gone; leave any other folder as it is.
+
+    Raises:
+        TrainingError: the checkpoints are gone too, or another process works on the run.
+        RecmoeError: the data of the run is not there any more, or has changed.
+    """
+    if folder.state.get("status") == "finished" and not folder.bundle.exists():
+        config = experiment_from_json(folder.config.read_text(encoding="utf-8"))
+        train_run(config, folder.root, resume=True, launch=launch, is_quiet=True)
+
+
+def _train(
+    config: ExperimentConfig, folder: RunFolder, *, launch: Launch, is_quiet: bool, is_strict: bool
+) -> RunResult:
+    """Train in a folder that is claimed and has started."""
+    known_id = folder.state.get("tracking_run_id")
+    is_recorded = folder.state.get("status") == "finished"
+    tracker = config.tracking.build(run_name=folder.root.resolve().name, folder=RUNS, run_id=known_id)
+    folder.update_state(status="running", tracking_run_id=tracker.run_id, tracking_page=tracker.page)
     try:
+        tracker.set_tags(run_facts(config, folder))
         tracker.log_config(dump_config(config))
         encoder = prepare(config, folder, is_quiet=is_quiet)
         warn_of_leaks(config, folder, is_strict=is_strict)
         keep_baselines(config, folder, encoder, is_quiet=is_quiet)
-        tracker.log_metrics(_id_updates(folder), step=0)
+        if known_id is None:
+            record_files(config, folder, tracker)
+            tracker.log_metrics(id_metrics(folder), step=0)
         with CurveFollower(
             folder.metrics,
             num_steps=lambda: folder.state.get("num_steps"),
-            pass_on=lambda step, values: tracker.log_metrics(_tracked(values), step=step),
+            pass_on=lambda step, values: tracker.log_metrics(tracked(values), step=step),
             is_quiet=is_quiet,
         ):
             launch(config, folder)
         if folder.state["status"] == "interrupted":
             tracker.finish("killed")
             return _result(folder)
-        _record(folder, tracker)
+        if not is_recorded:
+            record_results(folder, tracker)
     except BaseException as error:
         with suppress(OSError):  # A full disk is the error to tell, not that its status could not be written.
             folder.update_state(status="failed")
@@ -135,11 +165,8 @@ def prepare(
     stream = open_split(config, folder, "train")
     known = folder.state.get("train_files")
     has_checkpoints = bool(committed(folder.checkpoints))
-    if has_checkpoints and known not in (None, stream.identity):
-        raise TrainingError(
-            f"{folder.root}: the training files have changed since the run started, and what it has still to read "
-            "is told by their rows; put them back as they were, or start afresh in another --run-dir"
-        )
+    if has_checkpoints:
+        _check_files(config, folder, stream)
     if folder.encoder.exists() and (has_checkpoints or known == stream.identity):
         try:
             encoder = FeatureEncoder.load(folder.encoder)
@@ -173,8 +200,46 @@ def prepare(
     folder.update_state(
         id_updates={table: asdict(ids.last) for table, ids in encoder.state.dynamic.items() if ids.last}
     )
-    folder.update_state(train_files=stream.identity)
+    folder.update_state(
+        train_files=stream.identity,
+        num_train_rows=stream.num_rows,
+        other_files={split: rows.identity for split, rows in splits.items()},
+    )
     return encoder
+
+
+def _check_files(config: ExperimentConfig, folder: RunFolder, stream: ParquetStream) -> None:
+    """Check that a run that has begun goes on with the files it began with, wherever they lie now.
+
+    Raises:
+        TrainingError: they are others.
+    """
+    state = folder.state
+    moved: list[Split] = state.get("moved", [])
+    known = state.get("train_files")
+    if known not in (None, stream.identity):
+        if "train" in moved:
+            raise TrainingError(_other_files(folder, "train", config.data.train))
+        raise TrainingError(
+            f"{folder.root}: the training files have changed since the run started, and what it has still to read "
+            "is told by their rows; put them back as they were, or start afresh in another --run-dir"
+        )
+    for split in moved:
+        if split != "train":
+            paths = getattr(config.data, split)
+            known = state.get("other_files", {}).get(split)
+            if not paths or open_split(config, folder, split).identity != known:
+                raise TrainingError(_other_files(folder, split, paths))
+    if moved:
+        folder.keep_config(dump_config(config))
+
+
+def _other_files(folder: RunFolder, split: Split, paths: Sequence[str]) -> str:
+    return (
+        f"{folder.root}: data.{split} names other files than those that the run began with; it goes on with the same "
+        f"files in another place, but not with {', '.join(paths) or 'none'}: name them, or start afresh in another "
+        "--run-dir"
+    )
 
 
 def _earlier(folder: RunFolder) -> EarlierModel | None:
@@ -207,49 +272,11 @@ def _skipped(splits: Mapping[Split, ParquetStream]) -> dict[str, str]:
     return told
 
 
-def _record(folder: RunFolder, tracker: Tracker) -> None:
-    """Report, page and plan go where the run is recorded."""
-    tracker.log_file(folder.plan)
-    tracker.log_file(folder.leaks)
-    if folder.report.exists():
-        report = Report.from_json(folder.report.read_text())
-        values = report.values()
-        tracked = {f"test/{name}": value for name, value in values.items()}
-        if report.baselines is not None:
-            tracked |= {
-                f"baseline/{kind}/{name}": one.value
-                for kind, estimates in report.baselines.values.items()
-                for name, one in estimates.items()
-                if one.value is not None
-            }
-            tracker.log_file(folder.baselines)
-        tracker.log_metrics(_tracked(tracked), step=folder.state["step"])
-        tracker.log_file(folder.report)
-        tracker.log_file(folder.page)
-    tracker.set_tags({"recmoe.bundle": str(folder.bundle.resolve())})
-
-
-def _id_updates(folder: RunFolder) -> dict[str, float]:
-    """How full the tables of dynamic ids are, and how much of the traffic they leave to row 0."""
-    names = ("rows_used", "admitted", "evicted", "waiting", "unknown_share")
-    updates: dict[str, dict[str, float]] = folder.state.get("id_updates", {})
-    return {metric_name("ids", f"{table}/{name}"): update[name] for table, update in updates.items() for name in names}
-
-
-def _tracked(values: Mapping[str, float]) -> dict[str, float]:
-    """Numbers of a report under names that MLflow allows."""
-    tracked = {}
-    for name, value in values.items():
-        prefix, _, rest = name.partition("/")
-        tracked[metric_name(prefix, rest) if "[" in rest else name] = value
-    return tracked
-
-
 def _result(folder: RunFolder) -> RunResult:
     state = folder.state
     report = None
     if state["status"] in ("trained", "finished") and folder.report.exists():
-        report = Report.from_json(folder.report.read_text())
+        report = Report.from_json(folder.report.read_text(encoding="utf-8"))
     return RunResult(
         folder=folder,
         is_interrupted=state["status"] == "interrupted",

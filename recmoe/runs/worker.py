@@ -225,7 +225,11 @@ class _Job:
             )
         copy_into(plain, self.ranker)
         if plain is not None:
-            report = Report.from_json(self.folder.report.read_text()) if self.folder.report.exists() else None
+            report = (
+                Report.from_json(self.folder.report.read_text(encoding="utf-8"))
+                if self.folder.report.exists()
+                else None
+            )
             write_bundle(
                 self.folder.bundle,
                 name=self.config.name,

@@ -1,5 +1,6 @@
 """MlflowStore: a tracking store and registry that has answered, and how it is reached."""
 
+import errno
 import logging
 import os
 import urllib.error
@@ -9,17 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-# MLflow reads this when it is imported.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from recmoe.errors import RegistryError
+from recmoe.tracking.names import without_password
 
 _SQLITE = "sqlite:///"
+ARTIFACTS = "artifacts"
+"""Folder of artifacts beside a SQLite file."""
 
 
 class MlflowStore:
@@ -33,6 +34,16 @@ class MlflowStore:
     def __init__(self, *, uri: str, client: MlflowClient) -> None:
         self.uri = uri
         self.client = client
+
+    @property
+    def shown(self) -> str:
+        """The URI as messages show it: without user and password."""
+        return without_password(self.uri)
+
+    @property
+    def database(self) -> Path | None:
+        """The SQLite file; None for a server or another database."""
+        return _sqlite_file(self.uri)
 
     @classmethod
     def connect(cls, uri: str | None, *, folder: Path, timeout_s: float = 10.0) -> "MlflowStore":
@@ -49,6 +60,8 @@ class MlflowStore:
         # Each logs a line at INFO for what is not news.
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        # It logs what it raises, statement and address included; ``answering`` says it in one line.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         if urlsplit(uri).scheme in ("http", "https"):
             _ask_server(uri, timeout_s)
             # MLflow's own defaults keep trying a server that went away for many minutes.
@@ -59,19 +72,31 @@ class MlflowStore:
             if database is None:
                 client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             else:
-                database.parent.mkdir(parents=True, exist_ok=True)
-                # Processes that create the same database at once all fail.
-                with FileLock(f"{database}.lock", timeout=60):
+                with _made_by_one(database):
                     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
                     client.search_experiments(max_results=1)
         return cls(uri=uri, client=client)
+
+    def page_of(self, run_id: str) -> str:
+        """Where a person sees a run among the others of its experiment.
+
+        Raises:
+            RegistryError: the store does not know the run, or fails.
+        """
+        with answering(self.uri):
+            experiment = self.client.get_run(run_id).info.experiment_id
+        # Without /runs the page opens MLflow's view of language models, which is empty here.
+        place = f"#/experiments/{experiment}/runs"
+        if urlsplit(self.uri).scheme in ("http", "https"):
+            return f"{self.shown.rstrip('/')}/{place}"
+        return f"mlflow ui --backend-store-uri {self.shown}, then http://127.0.0.1:5000/{place}"
 
     def experiment_id(self, name: str) -> str:
         """The id of an experiment, made if it is not there."""
         with answering(self.uri):
             database = _sqlite_file(self.uri)
             # Without a server MLflow would put artifacts into the working directory.
-            location = None if database is None else (database.parent / "artifacts").as_uri()
+            location = None if database is None else (database.parent / ARTIFACTS).as_uri()
             try:
                 found = self.client.get_experiment_by_name(name)
                 if found is not None:
@@ -91,8 +116,14 @@ def answering(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RegistryError(f"MLflow at {uri}: {reason}") from error
+        # What MLflow and SQLAlchemy say may hold the address, and a traceback would show it.
+        is_clean = without_password(str(error)) == str(error)
+        raise RegistryError(f"MLflow at {without_password(uri)}: {reason_of(error)}") from (error if is_clean else None)
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of an error, without passwords."""
+    return without_password((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def _ask_server(uri: str, timeout_s: float) -> None:
@@ -106,9 +137,28 @@ def _ask_server(uri: str, timeout_s: float) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise RegistryError(
-            f"MLflow at {uri} does not answer: {reason}; start it, "
+            f"MLflow at {without_password(uri)} does not answer: {without_password(str(reason))}; start it, "
             "set MLFLOW_TRACKING_URI (or tracking.uri) to one that runs, or unset it to use a local SQLite file"
         ) from error
+
+
+@contextmanager
+def _made_by_one(database: Path) -> Iterator[None]:
+    """Hold the lock of a SQLite file, as processes that create it at once would all fail.
+
+    One that is there in a place that cannot be written to is read without it.
+    """
+    database.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{database}.lock", timeout=60)
+    try:
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or not database.exists():
+            raise
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _sqlite_file(uri: str) -> Path | None:

@@ -3,18 +3,18 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.async_logging.run_operations import RunOperations
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from sqlalchemy.exc import SQLAlchemyError
 
-from recmoe.tracking.mlflow_store import MlflowStore, answering
+from recmoe.tracking.mlflow_store import MlflowStore, answering, reason_of
 from recmoe.tracking.tracker import Status, allowed_name
 
 _logger = logging.getLogger(__name__)
@@ -24,6 +24,8 @@ _PARAMS_PER_CALL = 100
 _METRICS_PER_CALL = 1000
 _MAX_PARAM_LENGTH = 6000
 _MAX_KEY_LENGTH = 250
+_MAX_DATASET_NAME = 500
+_MAX_DIGEST = 36
 
 _MAX_PENDING = 100
 """Calls that may wait to be written before logging waits for them."""
@@ -82,6 +84,11 @@ class MlflowTracker:
     def run_id(self) -> str:
         return self._run_id
 
+    @property
+    def page(self) -> str:
+        """The table of runs; for a database, the command that shows it comes first."""
+        return self._store.page_of(self._run_id)
+
     def log_config(self, config: Mapping[str, Any]) -> None:
         """Each value of the config as a parameter, and all of it as config.json."""
 
@@ -120,6 +127,18 @@ class MlflowTracker:
         """A text file as an artifact."""
         self._try(lambda: self._store.client.log_text(self._run_id, text, name))
 
+    def log_dataset(self, *, split: str, paths: Sequence[str], digest: str, num_rows: int) -> None:
+        """The rows of a split, in MLflow's column of data sets."""
+        dataset = Dataset(
+            name=Path(paths[0]).name[:_MAX_DATASET_NAME],
+            digest=digest[:_MAX_DIGEST],
+            source_type="local",
+            source=json.dumps({"paths": list(paths)})[:_MAX_PARAM_LENGTH],
+            profile=json.dumps({"num_rows": num_rows}),
+        )
+        tags = [InputTag("mlflow.data.context", split)]
+        self._try(lambda: self._store.client.log_inputs(self._run_id, [DatasetInput(dataset, tags)]))
+
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Facts to find the run by."""
         self._try(lambda: self._store.client.log_batch(self._run_id, tags=[RunTag(k, v) for k, v in tags.items()]))
@@ -142,11 +161,10 @@ class MlflowTracker:
             write()
         except (MlflowException, SQLAlchemyError, OSError) as error:
             if not self._has_warned:
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 _logger.warning(
                     "MLflow at %s failed: %s; the run goes on, and its folder still gets everything",
-                    self._store.uri,
-                    reason,
+                    self._store.shown,
+                    reason_of(error),
                 )
             self._has_warned = True
 

@@ -1,13 +1,14 @@
 """Tracker: what a run tells whoever records it; TrackingConfig says who that is."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pydantic import PositiveFloat
+from pydantic import PositiveFloat, field_serializer
 
 from recmoe.config import Config
+from recmoe.tracking.names import name_fault, without_password
 
 Status = Literal["finished", "failed", "killed"]
 
@@ -21,6 +22,11 @@ class Tracker(Protocol):
     @property
     def run_id(self) -> str | None:
         """Names the run to whoever goes on with it; None where nothing is recorded."""
+        ...
+
+    @property
+    def page(self) -> str | None:
+        """Where a person looks at the run; None where nothing is recorded."""
         ...
 
     def log_config(self, config: Mapping[str, Any]) -> None:
@@ -39,6 +45,10 @@ class Tracker(Protocol):
         """A text file of that name, such as ``plan.json``."""
         ...
 
+    def log_dataset(self, *, split: str, paths: Sequence[str], digest: str, num_rows: int) -> None:
+        """The rows of a split: where they lie, and what tells them from others."""
+        ...
+
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Facts to find the run by."""
         ...
@@ -52,6 +62,7 @@ class NullTracker:
     """Records nothing."""
 
     run_id: str | None = None
+    page: str | None = None
 
     def log_config(self, config: Mapping[str, Any]) -> None: ...
 
@@ -60,6 +71,8 @@ class NullTracker:
     def log_file(self, path: Path, *, folder: str | None = None) -> None: ...
 
     def log_text(self, text: str, *, name: str) -> None: ...
+
+    def log_dataset(self, *, split: str, paths: Sequence[str], digest: str, num_rows: int) -> None: ...
 
     def set_tags(self, tags: Mapping[str, str]) -> None: ...
 
@@ -79,6 +92,15 @@ class TrackingConfig(Config):
     """Record use of processors, memory, disk and network."""
     timeout_s: PositiveFloat = 10.0
     """Seconds a server may take to answer before the run is refused."""
+
+    @field_serializer("uri")
+    def _uri_without_password(self, uri: str | None) -> str | None:
+        # The config is written into run folders, bundles and MLflow, which others read.
+        return None if uri is None else without_password(uri)
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if fault := name_fault(self.experiment):
+            yield "experiment", f"{self.experiment!r} cannot be the name of an experiment: {fault}"
 
     def build(self, *, run_name: str, folder: Path, run_id: str | None = None, parent_id: str | None = None) -> Tracker:
         """Start a run, or go on with ``run_id``.

@@ -205,7 +205,7 @@ def load(
     set_dense_optimizer_state(optimizer, model, dense_optimizer)
     table_optimizer.after_load()
     if saved.about["world_size"] == world_size():
-        restore_rng(json.loads((directory / rng_file(rank())).read_text()))
+        restore_rng(json.loads((directory / rng_file(rank())).read_text(encoding="utf-8")))
     return saved.state
 
 
@@ -255,7 +255,7 @@ def _open(directory: Path, *, model: nn.Module, fingerprint: str, is_verified: b
     with StoredTensors(directory / TENSORS) as stored:
         tensors = stored.tensors
     check_shapes(tensors, directory, model=model)
-    return _Saved(about, json.loads((directory / STATE).read_text()), tensors)
+    return _Saved(about, json.loads((directory / STATE).read_text(encoding="utf-8")), tensors)
 
 
 def _fill(tensors: Mapping[str, Tensor], directory: Path) -> None:

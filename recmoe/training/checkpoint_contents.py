@@ -124,7 +124,7 @@ def read_contents(folder: Path) -> Contents:
     about = checkpoint_folder.read_manifest(folder)["about"]
     with StoredTensors(folder / TENSORS) as stored:
         tensors = tuple(_summary(stored, name) for name in stored.tensors)
-    return Contents(folder, about, json.loads((folder / STATE).read_text()), tensors)
+    return Contents(folder, about, json.loads((folder / STATE).read_text(encoding="utf-8")), tensors)
 
 
 def compare(first: Path, second: Path) -> tuple[int, list[TensorDifference]]:

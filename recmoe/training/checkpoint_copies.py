@@ -85,7 +85,7 @@ def reshard(checkpoint: Path, root: Path, *, num_workers: int, max_file_bytes: i
         small = [f"{TENSORS}/{INDEX}"]
         for path in sorted(checkpoint.glob("*.json")):
             if path.name != checkpoint_folder.MANIFEST:
-                write_synced(part / path.name, path.read_text())
+                write_synced(part / path.name, path.read_text(encoding="utf-8"))
                 small.append(path.name)
         for one in written:
             files |= {f"{TENSORS}/{name}": entry for name, entry in one.files.items()}

@@ -82,7 +82,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise CheckpointError(f"{folder} was never committed (no {MANIFEST}); use an older checkpoint, and remove it")
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         stored = manifest.pop("sha256")
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}; use an older checkpoint, and remove this one") from error
@@ -165,7 +165,7 @@ def _is_best(folder: Path) -> bool:
 
 def write_synced(path: Path, text: str) -> None:
     """Write a file and wait until the disk has it."""
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -51,7 +51,7 @@ class StoredTensors:
         self._folder = folder
         self._files: dict[str, IO[bytes]] = {}
         try:
-            index = json.loads((folder / INDEX).read_text())
+            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
             self.tensors = {name: _from_json(values) for name, values in index.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{folder / INDEX} cannot be read: {error}; use an older checkpoint") from error

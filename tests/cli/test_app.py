@@ -1,4 +1,5 @@
 import errno
+import os
 import subprocess
 import sys
 import time
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from recmoe import __version__
 from recmoe.cli import app, main
 from recmoe.cli.app import MENDABLE
 from recmoe.errors import DataError
@@ -120,3 +122,19 @@ def test_error_of_the_library_reaches_the_exit_code(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("recmoe.data.synthetic.write_synthetic", failing)
 
     assert run_main(monkeypatch, "data", "synthetic", "--to", "x") == 1
+
+
+def test_version_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code = run_main(monkeypatch, "--version")
+
+    assert code == 0
+    assert capsys.readouterr().out == f"recmoe {__version__}\n"
+
+
+def test_terminal_with_few_letters_shows_the_others_as_question_marks() -> None:
+    code = "import sys; from recmoe.cli import main; sys.argv = ['recmoe', 'data', '--help']; main()"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "ascii"}
+
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+
+    assert run.returncode == 0, run.stderr

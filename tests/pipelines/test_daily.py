@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from pipelines.daily import DailyResult, Day, find_days, train_daily
+from pipelines.daily_plot import day_label
 from recmoe.config import config_from_dict
 from recmoe.errors import DataError, TrainingError
 from recmoe.experiment import ExperimentConfig
 from recmoe.export.bundle import ModelBundle
+from recmoe.runs.claim import claimed
 from recmoe.runs.evaluation import evaluate_bundle
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.train import train_run
@@ -183,9 +185,87 @@ def test_day_before_those_that_are_trained_is_refused(daily: DailyResult, days: 
 
 
 def test_days_must_be_there_and_have_names_of_their_own(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no day matches .*nothing\*; give a glob of files or folders"):
-        find_days([str(tmp_path / "nothing*")])
+    (tmp_path / "_SUCCESS").touch()
+    with pytest.raises(DataError, match=r"no day matches .*; give a glob of files or folders"):
+        find_days([str(tmp_path / "nothing*"), str(tmp_path / "*")])
     for folder in ("a", "b"):
         write_days(tmp_path / folder, 1, rows=3)
     with pytest.raises(DataError, match=r"a/day=8\.parquet and .*b/day=8\.parquet are both day day=8; give each day"):
         find_days([str(tmp_path / "*" / "*.parquet")])
+
+
+def test_what_is_no_day_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_days(tmp_path, 2, rows=3)
+    (tmp_path / "_SUCCESS").touch()
+    (tmp_path / "notes.md").touch()
+
+    days = find_days([str(tmp_path / "*")])
+
+    assert [day.name for day in days] == ["day=8", "day=9"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'notes.md'} is passed over: it is neither a folder nor a data file"
+    ]
+
+
+def test_days_with_too_few_rows_are_passed_over_and_later_days_go_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for day, rows in ((1, 70), (2, 0), (3, 63), (5, 70), (6, 10)):
+        folder = tmp_path / "log" / f"day={day}"
+        folder.mkdir(parents=True)
+        (folder / "_SUCCESS").touch()
+        table = pa.table({"user": np.arange(rows), "item": ["i1"] * rows, "click": np.arange(rows) % 2})
+        pq.write_table(table, folder / "part.parquet")
+    (tmp_path / "log" / "day=4").mkdir()
+    (tmp_path / "log" / "day=7").mkdir()
+    (tmp_path / "log" / "day=7" / "part.csv").touch()
+    (tmp_path / "log" / "_SUCCESS").touch()
+    config = experiment(tmp_path, "training.epochs=1")
+
+    def run() -> DailyResult:
+        return train_daily(
+            config, find_days([str(tmp_path / "log" / "*")]), tmp_path / "daily", launch=launch, is_quiet=True
+        )
+
+    first = run()
+    with_rows = pa.table({"user": np.arange(70), "item": ["i1"] * 70, "click": np.arange(70) % 2})
+    for day in (3, 6):
+        pq.write_table(with_rows, tmp_path / "log" / f"day={day}" / "part.parquet")
+    second = run()
+
+    assert [day.day for day in first.days] == ["day=1", "day=5"]
+    assert first.passed_over == {
+        "day=2": "it has no rows",
+        "day=3": "it has 63 rows, fewer than the 64 of a step",
+        "day=4": "it has no rows",
+        "day=6": "it has 10 rows, fewer than the 64 of a step",
+        "day=7": "it has no rows",
+    }
+    assert "day day=3 is passed over: it has 63 rows, fewer than the 64 of a step" in caplog.messages
+    # A day that filled up late is trained on only while no later one is.
+    assert [day.day for day in second.days] == ["day=1", "day=5", "day=6"]
+
+
+def test_days_are_worked_on_by_one_process(daily: DailyResult, days: list[Day]) -> None:
+    with claimed(daily.root), pytest.raises(TrainingError, match=r"shelf: process \d+ on host .* works on it since"):
+        train_daily(experiment(days[0].path), days, daily.root, launch=launch, is_quiet=True)
+
+
+def test_intervals_are_kept_and_drawn(days: list[Day], tmp_path: Path) -> None:
+    config = experiment(days[0].path, "evaluation.num_resamples=20", "training.epochs=1", "training.max_steps=5")
+
+    result = train_daily(config, days[:2], tmp_path, launch=launch, is_quiet=True)
+    again = train_daily(config, days[:2], tmp_path, launch=launch, is_quiet=True)
+
+    low, high = result.days[1].intervals["ctr.auc[all]"]
+    assert low <= result.days[1].metrics["ctr.auc[all]"] <= high
+    assert again.days == result.days
+    assert (tmp_path / "daily.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [("day=8", "8"), ("day=2026-11-01", "2026-11-01"), ("shop_20261101_v2", "20261101"), ("monday", "monday")],
+)
+def test_tick_says_the_day(name: str, label: str) -> None:
+    assert day_label(name) == label

@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from recmoe.errors import SchemaError
 from recmoe.export.bundle import ModelBundle
 from recmoe.ranking import Ranker
 from recmoe.registry.registry import Registry
@@ -72,3 +73,36 @@ def test_columns_may_be_of_other_types_and_partly_missing(champion: mlflow.pyfun
     predictions = champion.predict(frame)
 
     assert np.isfinite(predictions.to_numpy()).all()
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pd.DataFrame({"user": ["u1"], "item": [101]}),
+        pd.DataFrame({"user_id": ["u1"], "item_id": [101]}),
+        np.zeros((3, 7)),
+    ],
+)
+def test_columns_that_are_not_the_models_are_an_error_that_names_them(
+    champion: mlflow.pyfunc.PyFuncModel, rows: object
+) -> None:
+    with pytest.raises(
+        SchemaError,
+        match=r"columns are missing: .*tags, age, hour, .*; give a DataFrame with the columns user_id, tags, age, "
+        r"hour, item_id, words, price, named so",
+    ):
+        champion.predict(rows)
+
+
+def test_task_called_score_keeps_its_prediction(
+    registry: Registry, score_bundle_path: Path, shop_log: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.register(score_bundle_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.uri)
+
+    model = mlflow.pyfunc.load_model("models:/shop/1")
+    predictions = model.predict(shop_log.to_pandas())
+
+    assert list(predictions.columns) == ["click", "score", "ranking_score"]
+    assert model.metadata.signature.outputs.input_names() == ["click", "score", "ranking_score"]
+    np.testing.assert_allclose(predictions["ranking_score"], predictions["click"] * predictions["score"], rtol=1e-5)

@@ -76,6 +76,45 @@ def test_alias_moved_by_other_means_can_be_rolled_back(registry: Registry, bundl
     assert [entry.action for entry in registry.history("shop")] == ["promote", "found", "rollback"]
 
 
+def test_rollback_goes_to_an_earlier_champion_that_is_named(registry: Registry, bundle_path: Path) -> None:
+    for version in ("1", "2", "3"):
+        registry.register(bundle_path)
+        registry.promote("shop", version)
+
+    moved = registry.rollback("shop", to="1")
+
+    assert (moved.previous, moved.version) == ("3", "1")
+    with pytest.raises(RegistryError, match=r"version 3 of model shop is no earlier champion: promote 1, .*promote it"):
+        registry.rollback("shop", to="3")
+    with pytest.raises(RegistryError, match="has no version 9 of model shop"):
+        registry.rollback("shop", to="9")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a/b", r"'a/b' cannot be the name of a registered model: a name holds none of / : @ .*, found '/'"),
+        ("it's", "found"),
+        ("two\nlines", "found"),
+        (" ", "a name is not blank"),
+        ("x" * 251, "it has 251 characters; a name may have 250"),
+    ],
+)
+def test_name_that_no_registry_takes_is_refused_before_anything_is_uploaded(
+    registry: Registry, bundle_path: Path, name: str, message: str
+) -> None:
+    with pytest.raises(RegistryError, match=message):
+        registry.register(bundle_path, name=name)
+
+    assert registry._client.search_experiments(filter_string="name = 'recmoe'") == []
+
+
+@pytest.mark.parametrize("alias", ["latest", "v3", "the best", "", "a" * 201])
+def test_alias_that_no_registry_takes_is_refused(registry: Registry, alias: str) -> None:
+    with pytest.raises(RegistryError, match=r"cannot be an alias: an alias has 1 to 200 letters, digits, _ and -"):
+        registry.promote("shop", "1", alias=alias)
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -122,3 +161,16 @@ def test_version_joins_the_run_it_came_from(registry: Registry, bundle_path: Pat
     registry.register(bundle_path, name="other", run_id=run.info.run_id)
 
     assert client.get_model_version("other", "1").run_id == run.info.run_id
+
+
+def test_registry_in_another_place_has_its_versions(
+    registry: Registry, bundle_path: Path, mlflow_folder: Path, tmp_path: Path
+) -> None:
+    registry.register(bundle_path)
+    registry.promote("shop", "1")
+    moved = mlflow_folder.rename(tmp_path / "elsewhere")
+
+    found = Registry.connect(folder=moved).resolve("models:/shop@champion", cache=tmp_path / "cache")
+
+    assert found.path.is_relative_to(moved / "artifacts")
+    assert (found.path / "manifest.json").read_bytes() == (bundle_path / "manifest.json").read_bytes()

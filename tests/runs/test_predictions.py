@@ -42,11 +42,25 @@ def test_kept_columns_replace_the_usual_ones(ranker: Ranker, log: str, tmp_path:
     np.testing.assert_allclose(written["score"].to_numpy(), expected, rtol=1e-5)
 
 
+def test_label_is_kept_beside_the_task_of_its_name_and_a_task_may_be_called_score(
+    score_bundle_path: Path, shop_log: pa.Table, log: str, tmp_path: Path
+) -> None:
+    ranker = Ranker.load(score_bundle_path)
+
+    write_predictions(ranker, [log], tmp_path / "p.parquet", keep=["click", "purchase"])
+
+    written = pq.read_table(tmp_path / "p.parquet")
+    assert written.column_names == ["log_click", "purchase", "click", "score", "ranking_score"]
+    assert written["log_click"].to_pylist() == shop_log["click"].to_pylist()
+    predictions_NT = ranker.score(shop_log)
+    np.testing.assert_allclose(written["score"].to_numpy(), predictions_NT[:, 1], atol=1e-6)
+    np.testing.assert_allclose(written["ranking_score"].to_numpy(), predictions_NT.prod(axis=1), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "keep", "score", "error", "message"),
     [
         ("p.csv", [], None, DataError, r"written as Parquet; name the file .*p\.parquet"),
-        ("p.parquet", ["score"], None, DataError, "column score cannot be kept"),
         ("p.parquet", ["pric"], None, SchemaError, "pric"),
         ("p.parquet", [], "gain", RequestError, "gain"),
     ],

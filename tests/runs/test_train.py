@@ -163,7 +163,7 @@ def test_run_is_recorded_under_one_id_whatever_stops_it(
         "training.early_stopping={metric: 'ctr.auc[all]'}",
         "training.evaluate_every=10",
     )
-    root = mlflow_folder / "shop"
+    root = mlflow_folder / "first"
     client = MlflowStore.connect(None, folder=mlflow_folder).client
 
     train(config, root, event=sigterm_at(10))
@@ -174,9 +174,15 @@ def test_run_is_recorded_under_one_id_whatever_stops_it(
     run = client.get_run(first_id)
     assert result.folder.state["tracking_run_id"] == first_id
     assert (first_status, run.info.status) == ("KILLED", "FINISHED")
-    assert run.info.run_name == "shop"
+    assert run.info.run_name == "first"
     assert run.data.params["model.architecture.num_experts"] == "3"
     assert run.data.params["training.batch_size"] == "8"
+    assert run.data.tags["recmoe.architecture"] == "mmoe"
+    assert run.data.tags["recmoe.seed"] == "3"
+    assert run.data.tags["recmoe.folder"] == run.data.tags["mlflow.source.name"] == str(root)
+    dataset = run.inputs.dataset_inputs[0].dataset
+    assert (dataset.name, json.loads(dataset.profile)) == ("train.parquet", {"num_rows": 200})
+    assert result.folder.state["tracking_page"].endswith(f"127.0.0.1:5000/#/experiments/{run.info.experiment_id}/runs")
     assert run.data.tags["recmoe.bundle"] == str(result.folder.bundle)
     assert {"train/ctr/loss", "train/samples_per_s", "train/lr", "val/ctr/auc.all", "val/cvr/auc.click"} <= set(
         run.data.metrics

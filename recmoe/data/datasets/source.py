@@ -53,5 +53,7 @@ def place_config(name: str, target: Path) -> Path:
     """Copy the template ``<name>.yaml`` beside the splits; returns the config's path."""
     target.mkdir(parents=True, exist_ok=True)
     path = target / "config.yaml"
-    path.write_text((resources.files("recmoe.data.datasets") / f"{name}.yaml").read_text())
+    path.write_text(
+        (resources.files("recmoe.data.datasets") / f"{name}.yaml").read_text(encoding="utf-8"), encoding="utf-8"
+    )
     return path

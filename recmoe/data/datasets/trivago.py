@@ -48,7 +48,7 @@ def import_trivago(source: Path, target: Path, seed: int) -> Path:  # noqa: ARG0
     tables = _split(rows, session_start_I)
     write_splits(target, tables)
     truth = {"baselines": _baselines(tables["test"])}
-    (target / "truth.json").write_text(json.dumps(truth, indent=2) + "\n")
+    (target / "truth.json").write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")
     return place_config("trivago", target)
 
 
