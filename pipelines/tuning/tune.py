@@ -86,9 +86,8 @@ def tune(
     tracking = None
     if len(folder.records()) < num_trials:
         first = trial_config(config, {}, folder.work.resolve())
-        folder.check_rows(
-            [open_split(first, RunFolder(folder.work), split).identity for split in ("train", "validation")]
-        )
+        rows = [open_split(first, RunFolder(folder.work), split).identity for split in ("train", "validation")]
+        folder.check_rows(rows)
         prepared(first, folder.work.resolve(), is_quiet=is_quiet)
         tracking = TuneTracking.start(config, folder)
         driver = TrialDriver(config, searched, folder, tracking, num_trials=num_trials, is_quiet=is_quiet)

@@ -64,12 +64,14 @@ def write_report_page(
     *,
     title: str = "Evaluation",
     about: Mapping[str, str] | None = None,
+    warnings: Sequence[str] = (),
 ) -> None:
     """Write the page; an existing file is replaced.
 
     Args:
         report: from ``evaluate`` on the same predictions.
         about: where the numbers come from, such as {"architecture": "mmoe"}.
+        warnings: what the run was warned of, beside tasks that are worse than a baseline.
         gate_uses: how the gates of each level used the experts, over the same rows; none for a model without gates.
     """
     environment = Environment(
@@ -85,6 +87,7 @@ def write_report_page(
     text = environment.get_template("page.html").render(
         title=title,
         about=about or {},
+        warnings=warnings,
         report=report,
         baselines=report.baselines or Baselines(),
         beside=_beside(report),

@@ -1,8 +1,8 @@
 """The recipe of a first model: sizes, rates and steps chosen from what the log holds.
 
 Found on small logs with rare outcomes, where a first model is easily worse than logistic regression. The linear part
-learns five times as fast as the vectors, both by Adagrad per weight, so that a rare outcome moves its weights as much as
-a frequent one; ``eps`` keeps ids that were seen once or twice near zero.
+learns five times as fast as the vectors, both by Adagrad per weight, so that a rare outcome moves its weights as much
+as a frequent one; ``eps`` keeps ids that were seen once or twice near zero.
 """
 
 FEW_ROWS = 200_000
@@ -48,7 +48,7 @@ def model_lines(num_train: int) -> list[str]:
     hidden = "[256, 128]" if is_large else "[64, 32]"
     dropout = "0.0" if is_large else "0.1"
     return [
-        "# Other kinds: shared_bottom, cgc, ple, … A new kind starts from its own defaults, experts of [256, 128]: give",
+        "# Other kinds: shared_bottom, cgc, ple, … A new kind starts from its own defaults, experts [256, 128]: give",
         "# expert_hidden with it (shared_bottom and single_task: hidden). Larger experts pay off with more rows.",
         "model:",
         f"  architecture: {{kind: mmoe, num_experts: {8 if is_large else 4}, expert_hidden: {hidden}, "

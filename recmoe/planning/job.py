@@ -143,20 +143,19 @@ def plan_job(
     Raises:
         ShardingError: a placement that the device cannot do, or tables that do not fit, with what would help.
     """
-    batch_size = config.training.batch_size
     tasks = config.task_set()
-    inputs, layout = layout, model_layout(layout, tasks=tasks, config=config.model)
-    shards = place_tables(
-        layout, config=config.tables, topology=topology, batch_size=batch_size, ids_per_row=ids_per_row
-    )
     work = step_work(
-        inputs,
+        layout,
         tasks=tasks,
         model=config.model,
         optimizer=config.tables.optimizer,
-        batch_size=batch_size,
+        batch_size=config.training.batch_size,
         ids_per_row=ids_per_row,
         zipf=zipf,
+    )
+    layout = model_layout(layout, tasks=tasks, config=config.model)
+    shards = place_tables(
+        layout, config=config.tables, topology=topology, batch_size=work.batch_size, ids_per_row=ids_per_row
     )
     loads = shard_loads(
         shards,
@@ -168,8 +167,8 @@ def plan_job(
     )
     ranks = RankLoads(loads, topology.world_size)
     found = None if costs is None else estimate(work, ranks, topology=topology, costs=costs)
-    step_s = found.step_s if found else None
-    warnings = balance_warnings(ranks, memory_bytes=topology.memory_gb * GB, costs=costs, step_s=step_s)
+    step_s, memory_bytes = found.step_s if found else None, topology.memory_gb * GB
+    warnings = balance_warnings(ranks, memory_bytes=memory_bytes, costs=costs, step_s=step_s)
     return JobPlan(
         topology=topology,
         backend=config.tables.resolved_backend(),

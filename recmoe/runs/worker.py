@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -16,17 +15,13 @@ from recmoe.embeddings.logical import copy_into, dense_parameters, dense_state, 
 from recmoe.embeddings.placement import place
 from recmoe.embeddings.tables import PlainTables
 from recmoe.evaluation.evaluate import EvaluationConfig, evaluate
-from recmoe.evaluation.metrics import metric_best
 from recmoe.evaluation.page import write_report_page
 from recmoe.evaluation.predict import Scored, predict_rows
-from recmoe.evaluation.predictions import Predictions
 from recmoe.evaluation.report import Report
-from recmoe.evaluation.skill import SCORE, skill
 from recmoe.experiment import ExperimentConfig
 from recmoe.export.bundle import write_bundle
 from recmoe.export.replay import Replay
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.features.transforms import Floats
 from recmoe.growth.carry import carry_over
 from recmoe.growth.dense_names import name_dense
 from recmoe.growth.earlier import WarmStart
@@ -35,10 +30,13 @@ from recmoe.runs.about import about_run
 from recmoe.runs.baselines import set_beside
 from recmoe.runs.facts import RunFacts
 from recmoe.runs.folder import RunFolder, write_atomically
+from recmoe.runs.leaks import leak_warnings
 from recmoe.runs.splits import Splits
+from recmoe.runs.training_model import build_training_model
+from recmoe.runs.validation import Validator
 from recmoe.training.checkpoint import CheckpointStore, load_weights
 from recmoe.training.checkpoint_folder import committed, step_folder
-from recmoe.training.loop import Trainer, TrainResult, Validation
+from recmoe.training.loop import Trainer, TrainResult
 from recmoe.training.position import Position
 from recmoe.training.precision import resolve_precision
 from recmoe.training.runtime import Runtime
@@ -95,9 +93,11 @@ class _Job:
         self.encoder = FeatureEncoder.load(folder.encoder)
         self.tasks = config.task_set()
         self.splits = Splits(config, folder, encoder=self.encoder, runtime=runtime)
-        self.placed = place(
-            self._training_model(), config=config.tables, device=runtime.device, find_unused_parameters=False
+        model = build_training_model(
+            config, encoder=self.encoder, tasks=self.tasks, facts=RunFacts.read(folder), rank=runtime.rank
         )
+        self.placed = place(model, config=config.tables, device=runtime.device, find_unused_parameters=False)
+        self.validator = Validator(config, self.tasks, lambda quick: self._score("validation", quick).predictions)
         self.dense_optimizer = config.training.dense_optimizer.build(
             parameter for _, parameter in dense_parameters(self.placed.model)
         )
@@ -112,32 +112,6 @@ class _Job:
         )
         if runtime.is_main:
             write_atomically(folder.plan, json.dumps(self.placed.plan, indent=2))
-
-    def _training_model(self) -> TrainingModel:
-        # The same initial weights in every process: the dense part is replicated.
-        torch.manual_seed(self.config.seed)
-        ranker = build_model(
-            layout=self.encoder.layout,
-            tasks=self.tasks,
-            config=self.config.model,
-            tables=lambda layout: self.config.tables.build(layout=layout, seed=self.config.seed),
-        )
-        facts = RunFacts.read(self.folder)
-        ranker.begin(facts.starts)
-        weighting = self.config.model.weighting.build(
-            weights=[self.tasks.weights[name] for name in self.tasks.names],
-            outputs=[self.tasks.kinds[name] for name in self.tasks.names],
-        )
-        # Dropout draws other numbers in every process.
-        torch.manual_seed(self.config.seed + 1 + self.runtime.rank)
-        return TrainingModel(
-            ranker=ranker,
-            weighting=weighting,
-            balance=self.config.model.balance,
-            unknown_shares=self.config.model.unknown_shares(
-                [key.name for key in self.encoder.layout.sparse], facts.unknown_shares
-            ),
-        )
 
     @property
     def ranker(self) -> MultiTaskRanker:
@@ -171,7 +145,7 @@ class _Job:
                 stream=stream,
                 loader=self.splits.loader("train", batch_size=training.batch_size),
                 validate=self._validate,
-                validation=self._validation(),
+                validation=self.validator.stopping,
                 save=self._save,
                 log=self._log,
                 config=training,
@@ -205,6 +179,7 @@ class _Job:
                 self.folder.page,
                 title=f"{self.config.name}: test split",
                 about=about_run(self.config, self.folder),
+                warnings=leak_warnings(self.folder),
             )
 
     def write_bundle(self) -> None:
@@ -282,39 +257,13 @@ class _Job:
             num_steps += (training.epochs - position.cursor.epoch - 1) * stream.num_steps(stream.start(), **world)
         return num_steps if training.max_steps is None else min(num_steps, training.max_steps)
 
-    def _validation(self) -> Validation | None:
-        stopping = self.config.training.early_stopping
-        if stopping is None:
-            return None
-        return Validation(
-            metric=stopping.metric,
-            is_higher_better=stopping.metric == SCORE or metric_best(stopping.metric) == "highest",
-            min_delta=stopping.min_delta,
-            patience=stopping.patience,
-        )
-
     def _validate(self, position: Position) -> float | None:
         """The stopping metric; None without a validation split or without early stopping."""
         if not self.config.data.validation:
             return None
-        # Intervals and slices are for the final report; here they would only cost time.
-        quick = self.config.evaluation.model_copy(update={"num_resamples": 0, "slices": ()})
-        predictions = self._score("validation", quick).predictions
-        report = evaluate(predictions, config=quick)
-        score = self._mean_skill(predictions)
-        values = {f"val/{name}": value for name, value in report.values().items()}
-        self._log(position.step, values if math.isnan(score) else values | {f"val/{SCORE}": score})
-        stopping = self.config.training.early_stopping
-        if stopping is None:
-            return None
-        return score if stopping.metric == SCORE else report.value(stopping.metric)
-
-    def _mean_skill(self, predictions: Predictions) -> float:
-        def on_scale(task: str, values_N: Floats) -> Floats:
-            scaled_N: Floats = self.tasks.on_scale(task, torch.from_numpy(values_N)).numpy()
-            return scaled_N
-
-        return skill(predictions, weights=self.tasks.weights, on_scale=on_scale).score
+        values, stopping = self.validator.values()
+        self._log(position.step, values)
+        return stopping
 
     def _score(self, split: Split, config: EvaluationConfig) -> Scored:
         loader = self.splits.loader(split, batch_size=self.config.training.evaluation_batch_size)

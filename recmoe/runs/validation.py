@@ -1,0 +1,62 @@
+"""Validator: the validation split scored during a run, for its curves and for early stopping."""
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from recmoe.evaluation.evaluate import EvaluationConfig, evaluate
+from recmoe.evaluation.metrics import metric_best
+from recmoe.evaluation.predictions import Predictions
+from recmoe.evaluation.skill import SCORE, skill
+from recmoe.experiment import ExperimentConfig
+from recmoe.features.transforms import Floats
+from recmoe.tasks.funnel import TaskSet
+from recmoe.training.loop import Validation
+
+
+class Validator:
+    """What a validation says.
+
+    Args:
+        score: scores the validation split; collective.
+    """
+
+    def __init__(
+        self, config: ExperimentConfig, tasks: TaskSet, score: Callable[[EvaluationConfig], Predictions]
+    ) -> None:
+        self._config = config
+        self._tasks = tasks
+        self._score = score
+
+    @property
+    def stopping(self) -> Validation | None:
+        """The metric that decides when to stop."""
+        stopping = self._config.training.early_stopping
+        if stopping is None:
+            return None
+        return Validation(
+            metric=stopping.metric,
+            is_higher_better=stopping.metric == SCORE or metric_best(stopping.metric) == "highest",
+            min_delta=stopping.min_delta,
+            patience=stopping.patience,
+        )
+
+    def values(self) -> tuple[dict[str, float], float | None]:
+        """Every metric for the curves, and the stopping metric, NaN where it is not defined, None without one."""
+        # Intervals and slices are for the final report; here they would only cost time.
+        quick = self._config.evaluation.model_copy(update={"num_resamples": 0, "slices": ()})
+        predictions = self._score(quick)
+        report = evaluate(predictions, config=quick)
+        values = {f"val/{name}": value for name, value in report.values().items()}
+        score = skill(predictions, weights=self._tasks.weights, on_scale=self._on_scale).score
+        if not math.isnan(score):
+            values[f"val/{SCORE}"] = score
+        stopping = self._config.training.early_stopping
+        if stopping is None:
+            return values, None
+        return values, score if stopping.metric == SCORE else report.value(stopping.metric)
+
+    def _on_scale(self, task: str, values_N: Floats) -> Floats:
+        scaled_N: Floats = self._tasks.on_scale(task, torch.from_numpy(values_N)).numpy()
+        return scaled_N
