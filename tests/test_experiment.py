@@ -47,7 +47,7 @@ def test_sections_that_fit_have_no_problems() -> None:
         ),
         (
             "training.early_stopping={metric: '#'}",
-            r"no such metric: #\. There are: ctr\.auc\[all\], ",
+            r"no such metric: #\. There are: score, ctr\.auc\[all\], ",
         ),
         (
             "training.early_stopping={metric: 'ctr.calibration[all]'}",

@@ -40,7 +40,7 @@ def test_inspect_shows_tables_slots_and_position(run_dir: Path) -> None:
     contents = json.loads(invoke("inspect", run_dir / "checkpoints" / "step-00000025", "--json").stdout)
 
     assert "step 25, epoch 1 with 0 of its rows to go" in text
-    assert any(line.split()[:3] == ["user_id", "21", "4"] for line in text.splitlines())
+    assert any(line.split()[:3] == ["user_id", "21", "8"] for line in text.splitlines())
     assert any(line.split()[:3] == ["user_id/sum", "21", "1"] for line in text.splitlines())
     assert "dense weights: " in text
     assert contents["state"]["step"] == 25

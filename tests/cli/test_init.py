@@ -39,7 +39,7 @@ def test_init_with_a_target_writes_splits_and_config(log: Path, tmp_path: Path) 
     output = invoke("init", str(tmp_path / "log.csv"), "--to", str(tmp_path / "shop"))
 
     assert f"recmoe train {tmp_path}/shop/config.yaml --run-dir runs/shop" in output
-    assert invoke("data", "check", str(tmp_path / "shop/config.yaml")).endswith("encoded\n")
+    assert invoke("data", "check", str(tmp_path / "shop/config.yaml")).splitlines()[-1].startswith("every row can be read and encoded")
 
 
 def test_options_of_init_reach_the_config(log: Path, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_warnings_of_data_check_are_shown(tmp_path: Path) -> None:
 
     output = invoke("init", str(tmp_path / "log.parquet"), "--to", str(tmp_path / "shop"))
 
-    assert "warning: validation: 100% of the ids of item_id are missing or were not seen in training" in output
+    assert ": 100% of the ids of item_id are missing or were not seen in training" in output
 
 
 def test_log_of_odd_names_and_values_goes_the_whole_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,8 +63,9 @@ def test_a_cluster_is_planned_from_a_file_and_row_counts(config: Path) -> None:
         config, "--topology", CONFIGS / "topologies/128x80gb.yaml", *ROWS, "--width", 64, "--ids-per-row", "tags=20"
     )
 
-    assert "item   10,000,000,001     64  row_wise  0-127    2,560.0000" in text
-    assert "3,072.00 GB of weights on 128 cuda workers (16 × 8)" in text
+    # Rows of 64 floats and four of the linear part.
+    assert "item   10,000,000,001     68  row_wise  0-127    2,720.0000" in text
+    assert "3,264.00 GB of weights on 128 cuda workers (16 × 8)" in text
     assert "step of 1,024 rows per worker" in text
     assert "warning: vocabulary: 10,000,000,001 ids of item take" in text
     assert "assumed  ids: one per row and feature (tags 20), popular as Zipf(1.1)" in text
