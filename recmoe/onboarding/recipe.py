@@ -5,7 +5,7 @@ learns five times as fast as the vectors, both by Adagrad per weight, so that a 
 as a frequent one; ``eps`` keeps ids that were seen once or twice near zero.
 """
 
-FEW_ROWS = 200_000
+FEW_ROWS = 500_000
 MANY_ROWS = 2_000_000
 MANY_VALUES = 1_000_000
 STEPS_PER_EPOCH = 60

@@ -39,7 +39,7 @@ class ConstantSchedule(Config):
 
     kind: Literal["constant"] = "constant"
     warmup_steps: NonNegativeInt = 0
-    """Steps of linear rise from zero, a fifth of the run at most."""
+    """Steps of linear rise from zero, half of the run at most."""
 
     def factor(self, step: int, num_steps: int) -> float:
         """Share of the full rate at a step, counted from 0."""
@@ -51,7 +51,7 @@ class CosineSchedule(Config):
 
     kind: Literal["cosine"] = "cosine"
     warmup_steps: NonNegativeInt = 0
-    """Steps of linear rise from zero, a fifth of the run at most."""
+    """Steps of linear rise from zero, half of the run at most."""
     final: NonNegativeFloat = 0.0
     """Share of the full rate that it reaches with the end of the run."""
 
@@ -69,7 +69,7 @@ class LinearSchedule(Config):
 
     kind: Literal["linear"] = "linear"
     warmup_steps: NonNegativeInt = 0
-    """Steps of linear rise from zero, a fifth of the run at most."""
+    """Steps of linear rise from zero, half of the run at most."""
     final: NonNegativeFloat = 0.0
     """Share of the full rate that it reaches with the end of the run."""
 
@@ -86,8 +86,8 @@ ScheduleConfig = Annotated[ConstantSchedule | CosineSchedule | LinearSchedule, F
 
 
 def _cut(warmup_steps: int, num_steps: int) -> int:
-    """A warm-up that leaves most of a short run to its full rate."""
-    return min(warmup_steps, num_steps // 5)
+    """A warm-up that leaves half of a short run to the full rate."""
+    return min(warmup_steps, num_steps // 2)
 
 
 def _warmup(step: int, warmup_steps: int) -> float:

@@ -214,8 +214,6 @@ def test_run_out_of_patience_stays_so_when_resumed(make_job: JobMaker) -> None:
         (True, 0.59, 0.5, False),
         (False, 0.39, 0.5, True),
         (False, 0.41, 0.5, False),
-        (True, math.nan, None, False),
-        (False, math.nan, 0.5, False),
     ],
 )
 def test_better_is_better_by_min_delta(
@@ -224,6 +222,18 @@ def test_better_is_better_by_min_delta(
     validation = Validation(metric="x", is_higher_better=is_higher_better, min_delta=0.1, patience=1)
 
     assert validation.is_better(value, best) is is_better
+
+
+def test_undefined_metric_decides_nothing_and_is_warned_of(
+    make_job: JobMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = make_job(epochs=5, validation=HIGHER, values=[0.5, math.nan, math.nan, math.nan, 0.9])
+
+    result = job.train()
+
+    assert result.position.cursor.epoch == 5
+    assert (result.position.best_value, result.position.num_worse) == (0.9, 0)
+    assert sum("is not defined on the validation split" in record.message for record in caplog.records) == 3
 
 
 def test_request_to_stop_is_granted_with_a_checkpoint(make_job: JobMaker) -> None:

@@ -12,9 +12,9 @@ def factors(schedule: dict[str, object], *, num_steps: int) -> list[float]:
 
 
 def test_rate_rises_to_the_full_one_in_equal_steps() -> None:
-    expected = [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    expected = [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0]
 
-    assert factors({"kind": "constant", "warmup_steps": 3}, num_steps=5) == expected
+    assert factors({"kind": "constant", "warmup_steps": 3}, num_steps=6) == expected
     assert ConstantSchedule().factor(0, 5) == 1.0
 
 
@@ -29,6 +29,14 @@ def test_cosine_schedule_is_half_way_down_in_the_middle() -> None:
 
     # cos 45° = 0.7071: 0.5 + 0.25 * 1.7071 after a quarter.
     assert found == pytest.approx([1 / 3, 2 / 3, 1.0, 0.926777, 0.75, 0.573223, 0.5], abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["constant", "cosine", "linear"])
+def test_warmup_takes_half_of_a_short_run_at_most(kind: str) -> None:
+    found = factors({"kind": kind, "warmup_steps": 55}, num_steps=20)
+
+    assert found[:10] == pytest.approx([step / 11 for step in range(1, 11)])
+    assert found[10] == 1.0
 
 
 @pytest.mark.parametrize("kind", ["constant", "cosine", "linear"])
