@@ -101,7 +101,7 @@ def stepper_of(runtime: Runtime, config: TrainingConfig) -> Stepper:
     return make_stepper(
         placed.model,
         losses=losses,
-        prepare=lambda batch: batch,
+        prepare=lambda batch, _: batch,
         update=update,
         pipelining=config.pipeline,
         device=runtime.device,

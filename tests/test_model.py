@@ -11,6 +11,7 @@ from recmoe.features.schema import FeatureSchema
 from recmoe.model import InputLayer, ModelConfig, MultiTaskRanker, TrainingModel, build_model, input_order
 from recmoe.moe.architectures import ArchitectureConfig
 from recmoe.moe.balance import importance_loss
+from recmoe.moe.linear import SidedInput
 from recmoe.tasks.binary import BinaryTaskConfig
 from recmoe.tasks.funnel import TaskSet
 from recmoe.tasks.weighting import FixedWeightingConfig
@@ -109,13 +110,14 @@ def test_sided_input_is_the_input_cut_after_the_shared_columns() -> None:
     encoder = encoder_of({"price": {**numeric, "side": "item"}, "age": {**numeric, "side": "user"}})
     layer = input_layer(encoder)
 
-    x_BD = layer(encoder.encode(LOG, with_labels=False))
+    x_BD = layer(encoder.encode(LOG, with_labels=False)).x
     sided = layer.sided(
         encoder.encode(LOG, sides=SHARED_SIDES, with_labels=False),
         encoder.encode(LOG, sides=OWN_SIDES, with_labels=False),
         torch.arange(4),
-    )
+    ).x
 
+    assert isinstance(sided, SidedInput)
     # Each side: a bucket's embedding of 2, a value, a vector of 2.
     assert sided.shared_RS.shape == sided.own_CI.shape == (4, 5)
     torch.testing.assert_close(torch.cat([sided.shared_RS, sided.own_CI], dim=1), x_BD)
@@ -130,8 +132,9 @@ def test_a_model_of_one_side_leaves_the_other_half_empty(side: str) -> None:
         encoder.encode(LOG, sides=SHARED_SIDES, with_labels=False),
         encoder.encode(LOG, sides=OWN_SIDES, with_labels=False),
         torch.arange(4),
-    )
+    ).x
 
+    assert isinstance(sided, SidedInput)
     assert (sided.shared_RS.shape[1], sided.own_CI.shape[1]) == ((2, 0) if side == "user" else (0, 2))
 
 
@@ -144,6 +147,7 @@ def test_training_loss_is_the_weighted_sum_of_the_losses_and_the_balance(
     loss, losses_T = TrainingModel(ranker=shop_model, weighting=weighting)(batch)
     balanced, _ = TrainingModel(ranker=shop_model, weighting=weighting, balance=0.5)(batch)
 
+    # Probabilities alone: each loss is measured in nats.
     expected = losses_T[0] + 2 * losses_T[1] + 3 * losses_T[2]
     torch.testing.assert_close(loss.detach(), expected)
     penalty = importance_loss(shop_model(batch).gate_uses)
@@ -157,11 +161,37 @@ def test_hidden_ids_are_read_as_row_zero(
     weighting = FixedWeightingConfig().build(weights=[1.0] * 3, outputs=["binary"] * 3)
     batch = shop_encoder.encode(shop_log)
 
-    hiding = TrainingModel(ranker=shop_model, weighting=weighting, unknown_share=1.0 - 1e-9).prepare(batch)
-    open_ = TrainingModel(ranker=shop_model, weighting=weighting).prepare(batch)
+    shares = [1.0 if key.name == "item_id" else 0.0 for key in shop_encoder.layout.sparse]
+    hiding = TrainingModel(ranker=shop_model, weighting=weighting, unknown_shares=shares).prepare(batch, 0)
+    open_ = TrainingModel(ranker=shop_model, weighting=weighting).prepare(batch, 0)
 
-    assert hiding.values.count_nonzero() == 0
+    counts = batch.lengths_KB.sum(dim=1).tolist()
+    for share, hidden, ids in zip(shares, hiding.values.split(counts), batch.values.split(counts), strict=True):
+        assert torch.equal(hidden, torch.zeros_like(ids) if share else ids)
     assert open_ is batch
+
+
+def test_hidden_ids_depend_on_seed_and_step_alone(
+    shop_encoder: FeatureEncoder, shop_model: MultiTaskRanker, shop_log: pa.Table
+) -> None:
+    weighting = FixedWeightingConfig().build(weights=[1.0] * 3, outputs=["binary"] * 3)
+    batch = shop_encoder.encode(shop_log)
+    shares = [0.3] * len(shop_encoder.layout.sparse)
+
+    def hidden(seed: int, step: int) -> torch.Tensor:
+        model = TrainingModel(ranker=shop_model, weighting=weighting, unknown_shares=shares, seed=seed)
+        return model.prepare(batch, step).values
+
+    before = torch.random.get_rng_state()
+    first = hidden(1, 5)
+
+    # A batch that a pipeline has taken ahead is hidden the same when a resumed run takes it again.
+    assert torch.equal(hidden(1, 5), first)
+    assert not torch.equal(hidden(1, 6), first)
+    assert not torch.equal(hidden(2, 5), first)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    was_known = batch.values > 0
+    assert 0.25 < float((first[was_known] == 0).float().mean()) < 0.35
 
 
 def test_logits_are_float32_under_autocast(shop_encoder: FeatureEncoder, shop_log: pa.Table) -> None:

@@ -14,21 +14,20 @@ ROWS_PER_BLOCK = 65_536
 
 def fill_initial(target_RC: Tensor, *, spec: TableSpec, seed: int, std: float, row: int = 0, column: int = 0) -> None:
     """Fill a table, or the part of it that begins at (row, column): vectors from N(0, std²), the linear part with 0."""
-    vector_width = spec.width - spec.num_linear
     last_row, last_column = row + target_RC.shape[0], column + target_RC.shape[1]
-    target_RC[:, max(0, vector_width - column) :] = 0.0
-    if column >= vector_width:
+    target_RC[:, max(0, spec.vector_width - column) :] = 0.0
+    if column >= spec.vector_width:
         return
-    blocks = _blocks(seed=seed, table=spec.name, num_rows=spec.num_rows, width=vector_width, first=row, last=last_row)
-    for start, block_NW in blocks:
+    for start, block_NW in _blocks(spec, seed=seed, first=row, last=last_row):
         top, bottom = max(row, start), min(last_row, start + block_NW.shape[0])
         part = block_NW[top - start : bottom - start, column:last_column]
         target_RC[top - row : bottom - row, : part.shape[1]].copy_(part.mul(std))
 
 
-def _blocks(*, seed: int, table: str, num_rows: int, width: int, first: int, last: int) -> Iterator[tuple[int, Tensor]]:
-    """The blocks that hold rows first … last - 1, each with its first row."""
+def _blocks(spec: TableSpec, *, seed: int, first: int, last: int) -> Iterator[tuple[int, Tensor]]:
+    """The blocks of vectors that hold rows first … last - 1, each with its first row."""
     for start in range(first // ROWS_PER_BLOCK * ROWS_PER_BLOCK, last, ROWS_PER_BLOCK):
-        digest = hashlib.sha256(f"{seed}/{table}/{start}".encode()).digest()
+        digest = hashlib.sha256(f"{seed}/{spec.name}/{start}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-        yield start, torch.randn(min(ROWS_PER_BLOCK, num_rows - start), width, generator=generator)
+        num_rows = min(ROWS_PER_BLOCK, spec.num_rows - start)
+        yield start, torch.randn(num_rows, spec.vector_width, generator=generator)

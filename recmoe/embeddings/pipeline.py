@@ -4,7 +4,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,13 @@ class _Entry(nn.Module):
         return self.bags(item.jagged)
 
 
+class _Taken(NamedTuple):
+    """A batch before its step."""
+
+    batch: Batch
+    prepared: Batch
+
+
 class SparsePipeline:
     """Steps a sharded model, always with the ids of the batch after this one on their way.
 
@@ -74,7 +81,7 @@ class SparsePipeline:
     Args:
         model: sharded.
         forward: from a batch through the model to the loss and losses_T.
-        prepare: what happens to a batch before its ids are sent.
+        prepare: what happens to the batch of a step before its ids are sent.
         optimizer: called before the forward and after the backward pass.
         device: the model's.
     """
@@ -84,7 +91,7 @@ class SparsePipeline:
         model: nn.Module,
         *,
         forward: Callable[[Batch], tuple[Tensor, Tensor]],
-        prepare: Callable[[Batch], Batch],
+        prepare: Callable[[Batch, int], Batch],
         optimizer: PipelineOptimizer,
         device: torch.device,
     ) -> None:
@@ -96,12 +103,14 @@ class SparsePipeline:
         self._pipeline: Any = TrainPipelineSparseDist(
             _Entry(tables.bags), optimizer, device, custom_model_fwd=lambda item: forward(item.batch)
         )
-        self._taken: deque[Batch] = deque()
+        self._taken: deque[_Taken] = deque()
+        self._step = 0
         self._source: Iterator[Batch] | None = None
         self._items: Iterator[_Item] = iter(())
 
-    def step(self, batches: Iterator[Batch]) -> Tensor:
+    def step(self, batches: Iterator[Batch], step: int) -> Tensor:
         """Step the next batch; its losses_T. The two after it are taken, too."""
+        self._step = step
         if self._source is not batches:
             self._source, self._items = batches, self._feed(batches)
         losses_T: Tensor = self._pipeline.progress(self._items)
@@ -110,11 +119,12 @@ class SparsePipeline:
 
     def _feed(self, batches: Iterator[Batch]) -> Iterator[_Item]:
         """The batches that were taken before a pause, then new ones."""
-        for batch in tuple(self._taken):
-            yield self._item(batch)
+        for taken in tuple(self._taken):
+            yield self._item(taken.prepared)
         for batch in batches:
-            self._taken.append(self._prepare(batch))
-            yield self._item(self._taken[-1])
+            prepared = self._prepare(batch, self._step + len(self._taken))
+            self._taken.append(_Taken(batch, prepared))
+            yield self._item(prepared)
 
     def _item(self, batch: Batch) -> _Item:
         return _Item(batch, self._tables.jagged(batch), self._tables)
@@ -137,7 +147,7 @@ class SparsePipeline:
         self._pipeline.reset()
 
     def drop(self) -> list[Batch]:
-        """Forget the batches that were taken and not stepped, and hand them out."""
-        taken = list(self._taken)
+        """Forget the batches that were taken and not stepped, and hand them out as they were taken."""
+        taken = [taken.batch for taken in self._taken]
         self._taken.clear()
         return taken

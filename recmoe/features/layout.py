@@ -22,11 +22,17 @@ class TableSpec:
     num_rows: int
     """Rows, the unknown one included."""
     width: int
+    """Floats of a row, those of the linear part included."""
     pooling: Literal["sum", "mean"]
     keys: tuple[str, ...]
     """The sparse keys that look rows up here."""
     num_linear: int = 0
     """Last floats of a row that are not part of its vector: weights of the linear part, one per tower, then padding."""
+
+    @property
+    def vector_width(self) -> int:
+        """Floats of a row's vector."""
+        return self.width - self.num_linear
 
 
 @dataclass(frozen=True)

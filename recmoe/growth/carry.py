@@ -14,10 +14,14 @@ from recmoe.embeddings.logical import dense_parameters, dense_state, find_tables
 from recmoe.embeddings.placement import PlacedModel
 from recmoe.errors import TrainingError
 from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.layout import TableSpec
 from recmoe.features.row_moves import row_sources
 from recmoe.growth.dense_names import Labels, NamedTensor, input_labels
 from recmoe.growth.earlier import EarlierModel
 from recmoe.growth.move_rows import move_rows
+from recmoe.model import LinearWideConfig
+from recmoe.model.wide import WideConfig
+from recmoe.tasks.funnel import TaskSet
 from recmoe.training.dense_optimizer_state import set_dense_optimizer_state
 
 
@@ -46,7 +50,7 @@ class CarryReport:
     dropped_tables: list[str] = field(default_factory=list)
     features_kept: list[str] = field(default_factory=list)
     features_new: list[str] = field(default_factory=list)
-    """Their input columns begin with weights of zero: they change nothing until they have learnt."""
+    """Their input columns begin with weights of zero: they change nothing until they have learned."""
     features_dropped: list[str] = field(default_factory=list)
     dense_kept: list[str] = field(default_factory=list)
     """Dense weights that go on whole."""
@@ -72,6 +76,17 @@ def check_widths(earlier: EarlierModel, encoder: FeatureEncoder) -> None:
             )
 
 
+def check_rate(earlier: EarlierModel, wide: WideConfig) -> None:
+    """TrainingError for a linear part with another rate than the earlier model's."""
+    before = earlier.config.model.wide
+    if isinstance(wide, LinearWideConfig) and isinstance(before, LinearWideConfig) and wide.rate != before.rate:
+        raise TrainingError(
+            f"model.wide.rate is {before.rate:g} in {earlier.source} and {wide.rate:g} here, and the weights of the "
+            "linear part, which go on, mean something else under another rate; set it to the old one, or begin "
+            "without a warm start"
+        )
+
+
 def carry_over(
     earlier: EarlierModel,
     *,
@@ -79,23 +94,24 @@ def carry_over(
     named: dict[str, NamedTensor],
     dense_optimizer: torch.optim.Optimizer,
     encoder: FeatureEncoder,
+    tasks: TaskSet,
 ) -> CarryReport:
-    """Fill a fresh model with what an earlier one has learnt. Every process fills what it holds.
+    """Fill a fresh model with what an earlier one has learned. Every process fills what it holds.
 
-    Rows go with their ids (``row_sources``); dense weights with their names and, axis by axis, with what each index
+    Rows go with their ids (``row_sources``), vectors as they are and weights of the linear part with their tasks; dense weights with their names and, axis by axis, with what each index
     stands for: features, experts, tasks. Input columns without an earlier counterpart get weights of zero, so that
-    a new feature changes no prediction before it has learnt; all else that is new keeps its initial values. The
+    a new feature changes no prediction before it has learned; all else that is new keeps its initial values. The
     state of the optimizers goes the same ways, where it was stored and the kind of optimizer is the same.
 
     Args:
         placed: the new model at its initial values, plain or sharded.
         named: the meaning of its dense weights.
         dense_optimizer: has not stepped.
-        encoder: of the new model.
+        encoder, tasks: of the new model.
     """
     check_widths(earlier, encoder)
     report = CarryReport(source=earlier.source)
-    _carry_tables(earlier, placed, encoder, report)
+    _carry_tables(earlier, placed, encoder, tasks, report)
     _carry_dense(earlier, placed.model, named, dense_optimizer, report)
     old, new = (list(dict.fromkeys(input_labels(e))) for e in (earlier.encoder, encoder))
     report.features_kept = _features(label for label in new if label in old)
@@ -108,25 +124,30 @@ def _features(labels: Any) -> list[str]:
     return list(dict.fromkeys(feature for feature, _, _ in labels))
 
 
-def _carry_tables(earlier: EarlierModel, placed: PlacedModel, encoder: FeatureEncoder, report: CarryReport) -> None:
-    weights = find_tables(placed.model)[1].table_weights()
+def _carry_tables(
+    earlier: EarlierModel, placed: PlacedModel, encoder: FeatureEncoder, tasks: TaskSet, report: CarryReport
+) -> None:
+    tables = find_tables(placed.model)[1]
+    weights = tables.table_weights()
+    towers = (earlier.config.task_set().tower_names, tasks.tower_names)
     state = placed.table_optimizer.state()
     has_optimizer = earlier.weights.table_optimizer == placed.table_optimizer.rule.kind
-    before = {spec.name: spec.num_rows for spec in earlier.encoder.layout.tables}
-    for spec in encoder.layout.tables:
+    before = {spec.name: spec for spec in earlier.layout.tables}
+    for spec in tables.layout.tables:
         sources = row_sources(spec.name, old=earlier.encoder, new=encoder)
         kept = int((sources >= 0).sum())
         if spec.name in before:
             sources_V = torch.from_numpy(sources)
-            move_rows(weights[spec.name], earlier.weights.table(spec.name), sources_V)
+            columns = _column_sources(before[spec.name], spec, towers)
+            move_rows(weights[spec.name], earlier.weights.table(spec.name), sources_V, columns=columns)
             slots = placed.table_optimizer.rule.slots(spec.num_rows, spec.width)
             # Of a table that other processes hold there is no state here.
             for slot, live in state.get(spec.name, {}).items() if has_optimizer else ():
                 # A slot that is not of the rows, such as a count of steps, has one place for all.
                 num_places = slots[slot][0]
                 goes = sources_V if num_places == spec.num_rows else torch.zeros(num_places, dtype=torch.int64)
-                move_rows(live, earlier.weights.table(spec.name, slot), goes)
-        is_used = np.zeros(before.get(spec.name, 0), np.bool_)
+                move_rows(live, earlier.weights.table(spec.name, slot), goes, columns=columns)
+        is_used = np.zeros(before[spec.name].num_rows if spec.name in before else 0, np.bool_)
         is_used[sources[sources >= 0]] = True
         report.tables[spec.name] = TableCarry(
             rows=spec.num_rows,
@@ -138,6 +159,17 @@ def _carry_tables(earlier: EarlierModel, placed: PlacedModel, encoder: FeatureEn
     if has_optimizer:
         placed.table_optimizer.after_load()
     report.dropped_tables = [name for name in before if name not in report.tables]
+
+
+def _column_sources(old: TableSpec, new: TableSpec, towers: tuple[Sequence[str], Sequence[str]]) -> list[int]:
+    """Per float of a row, the float it goes on from, -1 for none: vectors by place, weights of towers by name."""
+    assert old.vector_width == new.vector_width, "check_widths comes first"
+    vector = list(range(new.vector_width))
+    if not (old.num_linear and new.num_linear):
+        return vector + [-1] * new.num_linear
+    place = {tower: old.vector_width + index for index, tower in enumerate(towers[0])}
+    padding = [-1] * (new.num_linear - len(towers[1]))
+    return [*vector, *(place.get(tower, -1) for tower in towers[1]), *padding]
 
 
 def _carry_dense(

@@ -55,16 +55,21 @@ def name_dense(
         architecture: what its architecture was built from.
         encoder: what its inputs are made by.
     """
+    towers = ranker.tasks.tower_names
     columns = _column_labels(encoder)
     parts = [
         *_vector_parts(encoder),
-        *((f"towers.{i}.", f"towers[{task}].", None) for i, task in enumerate(ranker.tasks.tower_names)),
+        *((f"towers.{i}.", f"towers[{task}].", None) for i, task in enumerate(towers)),
         *_expert_parts(ranker),
     ]
-    inputs = _input_axes(architecture, width=encoder.layout.width, task_names=ranker.tasks.tower_names)
+    inputs = _input_axes(architecture, width=encoder.layout.width, task_names=towers)
+    by_tower = {"start_T": (towers,), "unit_T": (towers,), **_wide_axes(encoder, towers)}
     named = {}
     for name, shape in shapes.items():
         inner = name.removeprefix(RANKER)
+        if inner in by_tower:
+            named[name] = NamedTensor(inner, by_tower[inner])
+            continue
         logical, first = inner, None
         for prefix, stands_for, labels in parts:
             if inner.startswith(prefix):
@@ -110,6 +115,18 @@ def _number_meaning(encoder: FeatureEncoder, column: DenseColumn) -> Hashable:
     numbers = encoder.state.numbers[column.feature]
     scale = (numbers.mean, numbers.std if feature.zscore else None) if column.form == "value" else numbers.edges
     return (column.form, feature.zscore, feature.missing, feature.clip, feature.log1p, scale)
+
+
+def _wide_axes(encoder: FeatureEncoder, towers: Labels) -> dict[str, tuple[Labels, ...]]:
+    """Towers and numbers, by weight of the linear part. A new number's weights begin at 0, as all of them do."""
+    numbers: dict[bool, list[Hashable]] = {True: [], False: []}
+    for column in encoder.layout.dense:
+        if column.form == "value":
+            numbers[column.side in SHARED_SIDES].append((column.name, _number_meaning(encoder, column)))
+    return {
+        "input_layer.wide.shared": (towers, tuple(numbers[True])),
+        "input_layer.wide.own": (towers, tuple(numbers[False])),
+    }
 
 
 def _vector_parts(encoder: FeatureEncoder) -> list[tuple[str, str, Labels | None]]:

@@ -16,8 +16,9 @@ from recmoe.experiment import ExperimentConfig, experiment_from_json
 from recmoe.export.bundle_weights import BundleWeights
 from recmoe.export.manifest import Manifest
 from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.layout import InputLayout
 from recmoe.growth.dense_names import RANKER, NamedTensor, name_dense
-from recmoe.model import build_model
+from recmoe.model import build_model, model_layout
 from recmoe.training.checkpoint_folder import read_manifest, verify
 from recmoe.training.pieces import Box, Piece
 from recmoe.training.snapshot import TENSORS
@@ -129,6 +130,11 @@ class EarlierModel:
     def close(self) -> None:
         """Close the files of its weights."""
         self.weights.close()
+
+    @property
+    def layout(self) -> InputLayout:
+        """Of its tables."""
+        return model_layout(self.encoder.layout, tasks=self.config.task_set(), config=self.config.model)
 
     def named_dense(self) -> dict[str, NamedTensor]:
         """What its dense weights stand for, by their names in its training model."""

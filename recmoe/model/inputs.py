@@ -54,39 +54,45 @@ class InputLayer(nn.Module):
         """The inputs of rows that hold all sides."""
         part = self.parts["all"]
         pooled = part.split(self.tables(batch))
-        pieces = self._pieces(part, pooled, batch, shared=True) + self._pieces(part, pooled, batch, shared=False)
-        wide_BT = None
-        if self.wide is not None:
-            wide_BT = self._wide(part, pooled, batch, shared=True) + self._wide(part, pooled, batch, shared=False)
-        return Inputs(torch.cat(pieces, dim=1), wide_BT)
+        shared = self._half(part, pooled, batch, shared=True)
+        own = self._half(part, pooled, batch, shared=False)
+        wide_BT = None if shared.wide_BT is None or own.wide_BT is None else shared.wide_BT + own.wide_BT
+        return Inputs(torch.cat([*shared.pieces, *own.pieces], dim=1), wide_BT)
 
     def sided(self, shared: Batch, own: Batch, request_C: Tensor) -> Inputs:
         """The same inputs from one row per request and one row per candidate."""
-        halves, wides = [], []
+        halves = []
         for name, batch in (("shared", shared), ("own", own)):
-            part, is_shared = self.parts[name], name == "shared"
+            part = self.parts[name]
             pooled = part.split(self.tables(batch, part.layout.sparse))
-            pieces = self._pieces(part, pooled, batch, shared=is_shared)
-            halves.append(torch.cat(pieces, dim=1) if pieces else batch.dense_BF[:, :0])
-            if self.wide is not None:
-                wides.append(self._wide(part, pooled, batch, shared=is_shared))
-        x = SidedInput(shared_RS=halves[0], own_CI=halves[1], request_C=request_C)
-        return Inputs(x, wides[0].index_select(0, request_C) + wides[1] if wides else None)
+            halves.append(self._half(part, pooled, batch, shared=name == "shared"))
+        of_request, of_candidate = (
+            torch.cat(half.pieces, dim=1) if half.pieces else batch.dense_BF[:, :0]
+            for half, batch in zip(halves, (shared, own), strict=True)
+        )
+        wide_CT = halves[1].wide_BT
+        if wide_CT is not None and halves[0].wide_BT is not None:
+            wide_CT = halves[0].wide_BT.index_select(0, request_C) + wide_CT
+        return Inputs(SidedInput(shared_RS=of_request, own_CI=of_candidate, request_C=request_C), wide_CT)
 
-    def _pieces(self, part: "_Part", pooled: "_Pooled", batch: Batch, *, shared: bool) -> list[Tensor]:
+    def _half(self, part: "_Part", pooled: "_Pooled", batch: Batch, *, shared: bool) -> "_Half":
         """Pooled vectors, plain numbers and learned vectors of the shared or the own columns."""
+        numbers_BF = _take(batch.dense_BF, part.values[shared])
         pieces = list(pooled.vectors[shared])
         if part.values[shared]:
-            pieces.append(batch.dense_BF[:, part.values[shared]])
+            pieces.append(numbers_BF)
         if part.positions[shared]:
             vectors = self.shared_vectors if shared else self.own_vectors
-            pieces += vectors(batch.dense_BF[:, part.positions[shared]])
-        return pieces
+            pieces += vectors(_take(batch.dense_BF, part.positions[shared]))
+        wide_BT = None if self.wide is None else self.wide(pooled.linear[shared], numbers_BF, shared=shared)
+        return _Half(pieces, wide_BT)
 
-    def _wide(self, part: "_Part", pooled: "_Pooled", batch: Batch, *, shared: bool) -> Tensor:
-        assert self.wide is not None
-        wide_BT: Tensor = self.wide(pooled.linear[shared], batch.dense_BF[:, part.values[shared]], shared=shared)
-        return wide_BT
+
+class _Half(NamedTuple):
+    """What user and context, or the item, contribute."""
+
+    pieces: list[Tensor]
+    wide_BT: Tensor | None
 
 
 class _Pooled(NamedTuple):
@@ -97,21 +103,24 @@ class _Pooled(NamedTuple):
 
 
 class _Part:
-    """Where the columns of one side stand in a batch of some layout."""
+    """Where the columns of one side stand in a batch of some layout; by whether they are shared."""
 
     def __init__(self, layout: InputLayout) -> None:
         self.layout = layout
-        self.values: dict[bool, list[int]] = {True: [], False: []}
-        self.positions: dict[bool, list[int]] = {True: [], False: []}
+        self.values: dict[bool, list[slice]] = {True: [], False: []}
+        self.positions: dict[bool, list[slice]] = {True: [], False: []}
         # Vectors that touch are one piece; weights of the linear part stand between those of different keys.
         self._pieces: list[tuple[int, bool, bool]] = []
         for key in layout.sparse:
-            self._append(key.vector_width, is_linear=False, is_shared=key.side in SHARED_SIDES)
+            is_shared = key.side in SHARED_SIDES
+            self._append(key.vector_width, is_linear=False, is_shared=is_shared)
             if key.num_linear:
-                self._append(key.num_linear, is_linear=True, is_shared=key.side in SHARED_SIDES)
+                self._append(key.num_linear, is_linear=True, is_shared=is_shared)
         for index, column in enumerate(layout.dense):
             place = self.values if column.form == "value" else self.positions
-            place[column.side in SHARED_SIDES].append(index)
+            slices = place[column.side in SHARED_SIDES]
+            first = slices.pop().start if slices and slices[-1].stop == index else index
+            slices.append(slice(first, index + 1))
 
     def _append(self, width: int, *, is_linear: bool, is_shared: bool) -> None:
         if self._pieces and not is_linear and self._pieces[-1][1:] == (False, is_shared):
@@ -128,6 +137,12 @@ class _Part:
         for piece, (_, is_linear, is_shared) in zip(pieces, self._pieces, strict=True):
             (pooled.linear if is_linear else pooled.vectors)[is_shared].append(piece)
         return pooled
+
+
+def _take(dense_BF: Tensor, columns: list[slice]) -> Tensor:
+    """Some columns: slices, for an index would have to be copied to the device for every batch."""
+    pieces = [dense_BF[:, piece] for piece in columns]
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1) if pieces else dense_BF[:, :0]
 
 
 def input_order(layout: InputLayout) -> list[SparseKey | DenseColumn]:

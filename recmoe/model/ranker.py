@@ -2,6 +2,7 @@
 
 # B rows, R requests, C candidates, D input width, H representation width, T tasks, T' towers, L label columns
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -43,7 +44,10 @@ class MultiTaskRanker(nn.Module):
     """
 
     start_T: Tensor
+    """Per tower."""
     unit_T: Tensor
+    """Per tower; 1 where it predicts a probability."""
+    _loss_towers_T: Tensor
 
     def __init__(
         self, *, input_layer: InputLayer, architecture: nn.Module, towers: Sequence[nn.Module], tasks: TaskSet
@@ -55,6 +59,7 @@ class MultiTaskRanker(nn.Module):
         self.tasks = tasks
         self.register_buffer("start_T", torch.zeros(len(self.towers)))
         self.register_buffer("unit_T", torch.ones(len(self.towers)))
+        self.register_buffer("_loss_towers_T", torch.tensor(tasks.loss_towers), persistent=False)
 
     @torch.no_grad()
     def begin(self, starts: Sequence[TaskStart]) -> None:
@@ -101,8 +106,7 @@ class MultiTaskRanker(nn.Module):
 
         A squared error of seconds would otherwise drown cross-entropies.
         """
-        units = [1.0 if tower is None else self.unit_T[tower].square() for tower in self.tasks.regression_towers]
-        return torch.stack([torch.as_tensor(unit, device=self.unit_T.device) for unit in units])
+        return self.unit_T.index_select(0, self._loss_towers_T).square()
 
 
 class TrainingModel(nn.Module):
@@ -113,6 +117,7 @@ class TrainingModel(nn.Module):
         weighting: losses_T → one loss; may learn its weights.
         balance: factor of the balance loss.
         unknown_shares: per sparse key, the probability with which an id is read as row 0 while training.
+        seed: of the draws by which ids are hidden; another one in every process.
     """
 
     unknown_shares_K: Tensor
@@ -124,22 +129,28 @@ class TrainingModel(nn.Module):
         weighting: nn.Module,
         balance: float = 0.0,
         unknown_shares: Sequence[float] = (),
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.ranker = ranker
         self.weighting = weighting
         self.balance = balance
-        self.register_buffer("unknown_shares_K", torch.tensor(unknown_shares), persistent=False)
+        self._seed = seed
         self._hides_ids = any(unknown_shares)
+        self.register_buffer("unknown_shares_K", torch.tensor(unknown_shares), persistent=False)
 
-    def prepare(self, batch: Batch) -> Batch:
-        """What a training step reads: the batch, with a share of its ids unknown."""
+    def prepare(self, batch: Batch, step: int) -> Batch:
+        """What a training step reads: the batch, with a share of its ids unknown.
+
+        Which ones depends on seed and step alone: a batch that is taken ahead, and taken again by a run that resumes,
+        is the same batch.
+        """
         if not self._hides_ids:
             return batch
-        num_ids = batch.values.shape[0]
+        num_ids, device = batch.values.shape[0], batch.values.device
         shares_N = self.unknown_shares_K.repeat_interleave(batch.lengths_KB.sum(dim=1), output_size=num_ids)
-        is_hidden = torch.rand(num_ids, device=batch.values.device) < shares_N
-        return replace(batch, values=batch.values.masked_fill(is_hidden, 0))
+        draws_N = torch.rand(num_ids, device=device, generator=_generator(self._seed, step, device))
+        return replace(batch, values=batch.values.masked_fill(draws_N < shares_N, 0))
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss to minimise, and losses_T as they are before weighting."""
@@ -150,6 +161,12 @@ class TrainingModel(nn.Module):
         if self.balance > 0:
             loss = loss + self.balance * importance_loss(output.gate_uses)
         return loss, losses_T.detach()
+
+
+def _generator(seed: int, step: int, device: torch.device) -> torch.Generator:
+    # Generators of seeds that follow each other draw alike; those of hashes do not.
+    digest = hashlib.sha256(f"{seed} {step}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def model_layout(layout: InputLayout, *, tasks: TaskSet, config: ModelConfig) -> InputLayout:

@@ -3,7 +3,7 @@
 Wide & Deep: Cheng et al., DLRS 2016, https://arxiv.org/abs/1606.07792, section 3.1.
 """
 
-# B rows, K sparse keys, F numbers, T' towers
+# B rows, L linear floats of a table's row, F numbers, T' towers
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -20,7 +20,9 @@ from recmoe.features.layout import InputLayout
 class Wide(nn.Module):
     """Adds to every logit one weight per id of the row, and one per number::
 
-        wide[b, t] = rate · (Σ_k  linear[id of k in b, t]  +  Σ_f  w[f, t] · number[b, f])
+        wide[b, t] = rate · (Σ_k  linear[id of k in b, t]  +  Σ_f  w[t, f] · number[b, f])
+
+    Of a list of ids, the weights are pooled as its vectors are: summed, or averaged.
 
     The weights of an id are the last floats of its row in the table, so that one look-up brings both them and its
     vector, and they are sharded, stored and warm-started with it. They start at 0. ``rate`` makes them learn faster
@@ -32,17 +34,20 @@ class Wide(nn.Module):
         rate: factor of the whole part.
     """
 
+    shared: nn.Parameter | None
+    """w of the numbers of user and context, [T', F]; None where there are none."""
+    own: nn.Parameter | None
+    """w of the item's numbers."""
+
     def __init__(self, *, num_outputs: int, num_shared: int, num_own: int, rate: float) -> None:
         super().__init__()
         self.num_outputs = num_outputs
         self.rate = rate
-        self._has_numbers = {True: num_shared > 0, False: num_own > 0}
-        for name, num_numbers in (("shared", num_shared), ("own", num_own)):
-            zeros = torch.zeros(num_outputs, num_numbers)
-            self.register_parameter(name, nn.Parameter(zeros) if num_numbers else None)
+        self.shared = nn.Parameter(torch.zeros(num_outputs, num_shared)) if num_shared else None
+        self.own = nn.Parameter(torch.zeros(num_outputs, num_own)) if num_own else None
 
     def forward(self, weights: Sequence[Tensor], numbers_BF: Tensor, *, shared: bool) -> Tensor:
-        """wide_BT' of one half of the features.
+        """wide_BT' of one half of the features, in float32.
 
         Args:
             weights: per key of the half, what was looked up and pooled: [B, at least T'].
@@ -50,7 +55,7 @@ class Wide(nn.Module):
             shared: whether the half is that of user and context.
         """
         terms = [weights_BL[:, : self.num_outputs] for weights_BL in weights]
-        matrix_TF = self.get_parameter("shared" if shared else "own") if self._has_numbers[shared] else None
+        matrix_TF = self.shared if shared else self.own
         if matrix_TF is not None:
             # What reaches a logit is computed in float32, as the logits are.
             with torch.autocast(numbers_BF.device.type, enabled=False):

@@ -14,13 +14,14 @@ from recmoe.embeddings.numeric_vectors import NumericVectors
 from recmoe.embeddings.sparse_optimizer import SparseOptimizerConfig
 from recmoe.features.layout import InputLayout, TableSpec
 from recmoe.model import ModelConfig, build_model
+from recmoe.model.wide import Wide
 from recmoe.moe.expert_layer import ExpertLayer
 from recmoe.moe.experts import Experts
 from recmoe.moe.gates import TopKGate
 from recmoe.planning.zipf import expected_distinct
 from recmoe.tasks.funnel import TaskSet
 
-Part = Literal["experts", "gates", "mixing", "towers", "vectors"]
+Part = Literal["experts", "gates", "mixing", "towers", "vectors", "wide"]
 FLOAT_BYTES, ID_BYTES, LENGTH_BYTES = 4, 8, 4
 ADAM_PASSES = 7
 """Floats moved per dense parameter: gradient, weight and two moments read, weight and moments written."""
@@ -61,6 +62,7 @@ class TableWork:
     num_vectors: int
     """Pooled vectors: rows of the batch times keys."""
     width: int
+    """Floats of a row, those of the linear part included."""
     state_width: float
     """Floats of optimizer state per row."""
 
@@ -115,9 +117,9 @@ class Work:
 
     @property
     def flops_by_part(self) -> dict[Part, float]:
-        """Operations of experts, gates, mixing, towers and numeric vectors."""
+        """Operations of experts, gates, mixing, towers, numeric vectors and the linear part's numbers."""
         parts: dict[Part, float] = {"experts": 0.0, "gates": 0.0, "mixing": self.mixing_flops}
-        parts |= {"towers": 0.0, "vectors": 0.0}
+        parts |= {"towers": 0.0, "vectors": 0.0, "wide": 0.0}
         for product in self.products:
             parts[product.part] += product.flops
         return parts
@@ -161,7 +163,7 @@ def step_work(
     """Count one step of a config; no table is allocated.
 
     Args:
-        layout: tables and columns.
+        layout: of the encoder; the rows of the tables have the floats of the linear part beside them.
         optimizer: what happens to the touched rows of tables.
         batch_size: rows per step and rank.
         ids_per_row: by sparse key, ids of a row on average; 1 by default.
@@ -178,6 +180,9 @@ def step_work(
             products += _expert_products(module, [float(batch_size)] * module.num_experts)
         elif isinstance(module, NumericVectors):
             products += [_linear_product("vectors", linear, batch_size, passes=2) for linear in _linears(module)]
+        elif isinstance(module, Wide):
+            # Numbers are data: nothing before them learns.
+            products += [Product("wide", 1, batch_size, w.shape[1], w.shape[0], passes=2) for w in module.parameters()]
     products += [_linear_product("towers", linear, batch_size) for linear in _linears(ranker.towers)]
     num_mixed = sum(
         float(batch_size * _num_used(gate, len(seen)) * layer.out_features)

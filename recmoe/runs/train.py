@@ -14,7 +14,7 @@ from recmoe.errors import DataError, RecmoeError, TrainingError
 from recmoe.evaluation.report import Report
 from recmoe.experiment import ExperimentConfig, experiment_from_json
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.growth.carry import check_widths
+from recmoe.growth.carry import check_rate, check_widths
 from recmoe.growth.earlier import EarlierModel, WarmStart
 from recmoe.runs.baselines import keep_baselines
 from recmoe.runs.encoded import has_index, keep_splits
@@ -189,6 +189,7 @@ def prepare(
     encoder = by.learn(config, stream, scratch=folder.scratch, base=base)
     if earlier is not None:
         check_widths(earlier, encoder)
+        check_rate(earlier, config.model.wide)
     # Others leave the splits to the run itself: it may be far away when training begins.
     if reading is not None or not keep_splits(config, folder, splits, encoder, is_quiet=is_quiet):
         for split, rows in splits.items():

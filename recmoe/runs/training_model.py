@@ -35,4 +35,5 @@ def build_training_model(
         weighting=weighting,
         balance=config.model.balance,
         unknown_shares=config.model.unknown_shares([key.name for key in encoder.layout.sparse], facts.unknown_shares),
+        seed=config.seed + rank,
     )

@@ -243,6 +243,7 @@ class _Job:
                 named=named,
                 dense_optimizer=self.dense_optimizer,
                 encoder=self.encoder,
+                tasks=self.tasks,
             )
         if self.runtime.is_main:
             write_atomically(self.folder.warm_start, json.dumps(report.to_json(), indent=2))

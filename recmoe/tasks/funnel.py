@@ -41,8 +41,8 @@ class TaskSet:
     """By task: whether it predicts a probability (binary) or a value (regression)."""
     weights: dict[str, float]
     """By task: the factor of its loss."""
-    regression_towers: tuple[int | None, ...]
-    """By task, in order: the tower of a regression, None for a task that predicts a probability."""
+    loss_towers: tuple[int, ...]
+    """By task, in order: the tower whose unit its error is measured in; of a product, that of its first step."""
     label_columns: tuple[LabelColumn, ...]
     """L columns of labels_BL that ``targets`` reads, in order."""
 
@@ -61,9 +61,7 @@ class TaskSet:
         self._label_columns = [[index[label] for label in step_labels(tasks, name)] for name in self.names]
         self._towers = [[towers[step] for step in steps_of(tasks, name)] for name in self.names]
         self._places = [self.names.index(name) for name in self.tower_names]
-        self.regression_towers = tuple(
-            towers[name] if self.kinds[name] == "regression" else None for name in self.names
-        )
+        self.loss_towers = tuple(of_task[0] for of_task in self._towers)
 
     def targets(self, labels_BL: Tensor) -> tuple[Tensor, Tensor]:
         """What each task learns from a batch.

@@ -130,8 +130,8 @@ class Trainer:
     runtime: Runtime
     task_names: Sequence[str]
     stop: StopSignal = field(default_factory=StopSignal)
-    prepare: Callable[[Batch], Batch] = lambda batch: batch
-    """What happens to a batch before its ids are looked up."""
+    prepare: Callable[[Batch, int], Batch] = lambda batch, _: batch
+    """What happens to the batch of a step before its ids are looked up."""
     _begin: Position = field(init=False, repr=False)
     """Where this process began."""
     _stepper: Stepper = field(init=False, repr=False)

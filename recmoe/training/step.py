@@ -26,6 +26,8 @@ _logger = logging.getLogger(__name__)
 Pipelining = Literal["auto", "on", "off"]
 Losses = Callable[[Batch], tuple[Tensor, Tensor]]
 """From a batch to the loss to minimise, and losses_T."""
+Prepare = Callable[[Batch, int], Batch]
+"""From a batch and its step to what the model reads; the same for the same."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +85,14 @@ class Stepper(Protocol):
 class PlainStepper:
     """Forward, backward, update; then the next batch."""
 
-    def __init__(self, *, losses: Losses, update: Update) -> None:
+    def __init__(self, *, losses: Losses, prepare: Prepare, update: Update) -> None:
         self._losses = losses
+        self._prepare = prepare
         self._update = update
 
     def step(self, batches: Iterator[Batch], *, step: int, num_steps: int) -> Tensor:
         """Step the next batch; losses_T before the step."""
-        batch = next(batches)
+        batch = self._prepare(next(batches), step)
         self._update.set_rates(step, num_steps)
         self._update.zero_grad()
         loss, losses_T = self._losses(batch)
@@ -111,9 +114,9 @@ class PipelinedStepper:
     inside the step as ever, only with more work around it: then the loop goes on plainly, and says so.
     """
 
-    def __init__(self, *, pipeline: "SparsePipeline", losses: Losses, update: Update) -> None:
+    def __init__(self, *, pipeline: "SparsePipeline", losses: Losses, prepare: Prepare, update: Update) -> None:
         self._pipeline: SparsePipeline | None = pipeline
-        self._plain = PlainStepper(losses=losses, update=update)
+        self._plain = PlainStepper(losses=losses, prepare=prepare, update=update)
         self._update = update
         self._is_checked = False
         self._taken: Iterator[Batch] = iter(())
@@ -123,7 +126,7 @@ class PipelinedStepper:
         if self._pipeline is None:
             return self._plain.step(chain(self._taken, batches), step=step, num_steps=num_steps)
         self._update.set_rates(step, num_steps)
-        losses_T = self._pipeline.step(batches)
+        losses_T = self._pipeline.step(batches, step)
         if not self._is_checked:
             self._check(self._pipeline)
         return losses_T
@@ -155,7 +158,7 @@ def make_stepper(
     model: nn.Module,
     *,
     losses: Losses,
-    prepare: Callable[[Batch], Batch],
+    prepare: Prepare,
     update: Update,
     pipelining: Pipelining,
     device: torch.device,
@@ -164,7 +167,7 @@ def make_stepper(
 
     Args:
         losses: forward through the model.
-        prepare: what happens to a batch before its ids are looked up.
+        prepare: what happens to the batch of a step before its ids are looked up.
         pipelining: ``auto`` is on for sharded tables on a GPU.
 
     Raises:
@@ -177,8 +180,8 @@ def make_stepper(
             "use auto or off, or tables.backend: torchrec"
         )
     if pipelining == "off" or not is_sharded or (pipelining == "auto" and device.type != "cuda"):
-        return PlainStepper(losses=lambda batch: losses(prepare(batch)), update=update)
+        return PlainStepper(losses=losses, prepare=prepare, update=update)
     from recmoe.embeddings.pipeline import SparsePipeline
 
     pipeline = SparsePipeline(model, forward=losses, prepare=prepare, optimizer=update, device=device)
-    return PipelinedStepper(pipeline=pipeline, losses=losses, update=update)
+    return PipelinedStepper(pipeline=pipeline, losses=losses, prepare=prepare, update=update)

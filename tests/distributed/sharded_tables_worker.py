@@ -102,7 +102,7 @@ class Run:
         stepper = make_stepper(
             self.placed.model,
             losses=self._losses,
-            prepare=lambda batch: batch,
+            prepare=lambda batch, _: batch,
             update=update,
             pipelining=pipelining,
             device=torch.device("cpu"),

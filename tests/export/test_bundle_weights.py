@@ -13,8 +13,8 @@ from recmoe.export.bundle_weights import BundleWeights
 
 
 def test_files_of_a_table_follow_each_other(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
-    # Rows of four floats: three rows a file.
-    path = make_bundle(tmp_path / "small", max_file_bytes=3 * 4 * 4)
+    # Rows of eight floats, four of them the linear part's: three rows a file.
+    path = make_bundle(tmp_path / "small", max_file_bytes=3 * 8 * 4)
 
     files = list(BundleWeights(path).files("item_id"))
 

@@ -51,8 +51,8 @@ def test_manifest_that_cannot_be_read_is_damaged(folder: Path, text: str) -> Non
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 2}, r"is of format recmoe-bundle version 2, this recmoe reads recmoe-bundle version 1"),
-        ({"format": "other"}, r"is of format other version 1"),
+        ({"format_version": 1}, r"is of format recmoe-bundle version 1, this recmoe reads recmoe-bundle version 2"),
+        ({"format": "other"}, r"is of format other version 2"),
         ({"extra": 1}, r"is damaged: .*extra"),
         ({"files": {"a": {"size": 1}}}, "is damaged: .*sha256"),
         ({"tasks": 3}, "is damaged"),

@@ -13,6 +13,7 @@ from recmoe.embeddings.initial import fill_initial
 from recmoe.experiment import ExperimentConfig
 from recmoe.export.bundle import ModelBundle
 from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.layout import TableSpec
 from recmoe.features.row_moves import row_sources
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.train import RunResult
@@ -53,12 +54,16 @@ def test_row_of_a_new_owner_is_reset(
     assert update["evicted"] == update["admitted"] > 3
     assert int((sources < 0).sum()) == update["admitted"]
     before, after = (committed(RunFolder(tmp_path / day).checkpoints)[0] for day in ("monday", "tuesday"))
-    initial = torch.empty(21, 4)
-    fill_initial(initial, seed=3, table="item_id", num_rows=21, width=4, std=0.01)
+    # Vectors of 4, and two towers' weights of the linear part with their padding, which begin at 0.
+    initial = torch.empty(21, 8)
+    fill_initial(initial, spec=TableSpec("item_id", 21, 8, "sum", ("item_id",), 4), seed=3, std=0.01)
+    assert (initial[:, 4:] == 0).all()
     weights = stored_tensor(after, "tables/item_id")
-    assert torch.equal(weights[sources < 0], initial[sources < 0])
+    # What begins at 0 has moved by the rate.
+    assert (weights - initial)[sources < 0].abs().max() < 1e-25
     assert torch.equal(weights[sources >= 0], stored_tensor(before, "tables/item_id")[sources[sources >= 0]])
     assert not torch.equal(weights[sources >= 0], initial[sources >= 0])
+    assert weights[sources >= 0, 4:6].count_nonzero() > 0
     # What the one step has added to the sums is the same for rows that were reset and rows that were not.
     sums, then = (
         stored_tensor(after, "table_optimizer/item_id/sum"),

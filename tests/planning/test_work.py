@@ -44,8 +44,10 @@ def test_shared_bottom_is_counted_as_by_hand(layout_of: LayoutMaker, two_tasks: 
         "mixing": 0,
         "towers": 60 * 2 * (3 * 2 + 2 * 1),
         "vectors": 0,
+        # The number's weight of each tower; nothing learns before it, so there are 2 passes.
+        "wide": 40 * 1 * 2,
     }
-    assert made.num_dense_parameters == (9 * 3 + 3) + 2 * ((3 * 2 + 2) + (2 + 1))
+    assert made.num_dense_parameters == (9 * 3 + 3) + 2 * ((3 * 2 + 2) + (2 + 1)) + 2
     assert made.optimizer_bytes == 7 * 4 * made.num_dense_parameters
 
 
@@ -57,7 +59,8 @@ def test_mmoe_and_ple_of_the_benchmark_need_what_was_counted(layout_of: LayoutMa
 
     # 429 inputs, 8 experts [256, 128], two gates of 8, two towers [64].
     products = 8 * (429 * 256 + 256 * 128) + 2 * 429 * 8 + 2 * (128 * 64 + 64)
-    assert mmoe.flops - mmoe.mixing_flops == 6 * 4096 * products
+    linear_part = 4 * 4096 * 13 * 2
+    assert mmoe.flops - mmoe.mixing_flops == 6 * 4096 * products + linear_part
     assert mmoe.flops == pytest.approx(28.6e9, rel=0.005)
     assert ple.flops == pytest.approx(31.3e9, rel=0.005)
 
@@ -113,15 +116,21 @@ def test_bytes_of_a_table_follow_ids_rows_and_state(layout_of: LayoutMaker, two_
 
     assert (one.num_ids, many.num_ids, one.num_vectors, many.num_vectors) == (10, 200, 10, 10)
     assert one.num_distinct < 10 < many.num_distinct < 200
-    # 4 floats per row: read for every id, written for every vector.
-    assert (one.lookup_bytes, many.lookup_bytes) == (16 * (10 + 10), 16 * (200 + 10))
-    assert one.update_bytes == pytest.approx(16 * 10 + 2 * (16 + 4) * one.num_distinct)
-    assert (one.id_bytes, many.id_bytes, one.pooled_bytes) == (8 * 10 + 4 * 10, 8 * 200 + 4 * 10, 16 * 10)
+    # 8 floats per row, 4 of a vector and 4 for two towers' weights: read for every id, written for every vector.
+    assert (one.lookup_bytes, many.lookup_bytes) == (32 * (10 + 10), 32 * (200 + 10))
+    assert one.update_bytes == pytest.approx(32 * 10 + 2 * (32 + 4) * one.num_distinct)
+    assert (one.id_bytes, many.id_bytes, one.pooled_bytes) == (8 * 10 + 4 * 10, 8 * 200 + 4 * 10, 32 * 10)
     assert [table(rule).tables[0].state_width for rule in (RowwiseAdagradConfig(), AdagradConfig(), SGDConfig())] == [
         1,
-        4,
+        8,
         0,
     ]
+
+
+def test_without_a_linear_part_rows_are_vectors_alone(layout_of: LayoutMaker, two_tasks: TaskSet) -> None:
+    made = work(layout_of(5, num_numbers=1), two_tasks, 10, wide={"kind": "none"})
+
+    assert (made.tables[0].width, made.flops_by_part["wide"]) == (4, 0)
 
 
 def test_counting_leaves_the_random_numbers_alone(layout_of: LayoutMaker, two_tasks: TaskSet) -> None:

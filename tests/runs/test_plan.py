@@ -63,8 +63,8 @@ def test_plain_tables_stay_whole(tmp_path: Path) -> None:
         ("user", 4, "whole"),
         ("item", 3, "whole"),
     ]
-    # Rows of 8 floats.
-    assert found.num_bytes == (4 + 3) * 8 * 4
+    # Rows of 12 floats: 8 of a vector, and the tower's weight of the linear part, padded to 4.
+    assert found.num_bytes == (4 + 3) * 12 * 4
     # 16 inputs to 2 units with bias, 2 units to 1 logit with bias; weight, gradient and two moments of each.
     assert found.work.num_dense_parameters == 16 * 2 + 2 + 2 + 1
     assert found.dense_bytes == 16 * (16 * 2 + 2 + 2 + 1)
@@ -77,7 +77,7 @@ def test_sharded_tables_go_to_the_workers_without_starting_them(tmp_path: Path) 
     assert {row["sharding"] for row in found.tables} == {"table_wise"}
     assert sorted(rank for row in found.tables for rank in row["ranks"]) == [0, 1]
     # One float of state per row.
-    assert sorted((found.ranks.weight_bytes_R + found.ranks.state_bytes_R).tolist()) == [3 * 36, 4 * 36]
+    assert sorted((found.ranks.weight_bytes_R + found.ranks.state_bytes_R).tolist()) == [3 * 52, 4 * 52]
 
 
 def test_placement_of_no_table_is_an_error(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -44,17 +45,18 @@ class Model(nn.Module):
 
 
 class Job:
-    """A model, its stepper, and what it has prepared."""
+    """A model, its stepper, and what it has prepared: a fifth of the ids is hidden, others at every step."""
 
     def __init__(self, pipelining: Pipelining) -> None:
         start_runtime(device="cpu")
         self.placed = place(Model(CONFIG.build(layout=LAYOUT, seed=1)), config=CONFIG, device=CPU)
-        self.num_prepared = 0
+        self.prepared: list[int] = []
+        """Steps for which a batch was."""
         self.stepper = stepper_of(self.placed, pipelining, self.prepare)
 
-    def prepare(self, batch: Batch) -> Batch:
-        self.num_prepared += 1
-        return batch
+    def prepare(self, batch: Batch, step: int) -> Batch:
+        self.prepared.append(step)
+        return replace(batch, values=batch.values.masked_fill(batch.values % 5 == step % 5, 0))
 
     def losses(self, batches: Iterator[Batch], first: int, last: int) -> list[float]:
         return [float(self.stepper.step(batches, step=step, num_steps=8)) for step in range(first, last)]
@@ -76,7 +78,7 @@ def stepper_of(placed: PlacedModel, pipelining: Pipelining, prepare: object = No
     return make_stepper(
         placed.model,
         losses=placed.model,
-        prepare=prepare if callable(prepare) else lambda batch: batch,
+        prepare=prepare if callable(prepare) else lambda batch, _: batch,
         update=update,
         pipelining=pipelining,
         device=CPU,
@@ -107,7 +109,7 @@ def test_pipelined_steps_equal_plain_ones_over_pauses_and_epochs() -> None:
         losses[name] += job.losses(second, 5, 8)
 
     assert losses["pipelined"] == losses["plain"]
-    assert pipelined.num_prepared == plain.num_prepared == 8
+    assert pipelined.prepared == plain.prepared == list(range(8))
     expected = plain.weights()
     assert all(torch.equal(weight, expected[name]) for name, weight in pipelined.weights().items())
 
@@ -119,7 +121,7 @@ def test_batches_taken_ahead_are_dropped_at_a_stop() -> None:
     job.losses(batches, 0, 2)
     job.stepper.stop()
 
-    assert job.num_prepared == 4
+    assert job.prepared == [0, 1, 2, 3]
     assert len(list(batches)) == 4
     with torch.no_grad():
         assert float(job.placed.model(next(batches_of(0, 1)))[0]) > 0
