@@ -50,6 +50,7 @@ TASKS = {
 MODEL = {
     "architecture": {"kind": "mmoe", "num_experts": 8, "expert_hidden": [256, 128]},
     "towers": {"hidden": [64]},
+    "wide": {"kind": "none"},
 }
 
 

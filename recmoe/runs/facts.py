@@ -1,18 +1,17 @@
 """RunFacts: what a run knows of its rows before the first step; learned once, by one process, for all workers."""
 
-# T' towers
-
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import torch
 
 from recmoe.data.order import Interval
 from recmoe.data.parquet import ParquetStream
 from recmoe.experiment import ExperimentConfig
 from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.schema import IdListFeature
 from recmoe.runs.encoder import CHUNK_ROWS
 from recmoe.runs.folder import RunFolder, write_atomically
 from recmoe.tasks.start import LabelSums, TaskStart
@@ -30,7 +29,7 @@ class RunFacts:
     starts: tuple[TaskStart, ...]
     """One per tower, from the training split."""
     unknown_shares: dict[str, float]
-    """By sparse key, the share of the validation split's ids that training has not seen; empty without one."""
+    """By key of an id, the share of the validation split's ids that training has not seen; empty without one."""
 
     def write(self, folder: RunFolder) -> None:
         """Keep them in the run folder."""
@@ -65,20 +64,24 @@ def learn_facts(
 
 
 def _unknown_shares(encoder: FeatureEncoder, stream: ParquetStream) -> dict[str, float]:
-    keys = [key.name for key in encoder.layout.sparse]
-    num_ids_K = np.zeros(len(keys))
-    num_unknown_K = np.zeros(len(keys))
+    """Missing values do not count, and buckets of numbers are never unknown."""
+    num_ids: Counter[str] = Counter()
+    num_unknown: Counter[str] = Counter()
     for block in stream.blocks_in_file_order(
         _spread(stream.num_rows, MAX_UNKNOWN_ROWS),
         batch_size=CHUNK_ROWS,
         columns=list(encoder.columns(with_labels=False)),
     ):
         batch = encoder.encode(block.table, with_labels=False)
-        counts = batch.lengths_KB.sum(dim=1).tolist()
-        for place, values in enumerate(torch.split(batch.values, counts)):
-            num_ids_K[place] += len(values)
-            num_unknown_K[place] += int((values == 0).sum())
-    return dict(zip(keys, (num_unknown_K / np.maximum(num_ids_K, 1)).tolist(), strict=True))
+        counts = encoder.unknown_counts(block.table, batch)
+        for key, num_values in zip(encoder.layout.sparse, batch.lengths_KB.sum(dim=1).tolist(), strict=True):
+            if key.feature in counts:
+                unknown, missing = counts[key.feature]
+                # A missing list has no ids; a missing id has a row.
+                is_list = isinstance(encoder.schema.features[key.feature], IdListFeature)
+                num_ids[key.name] += num_values if is_list else num_values - missing
+                num_unknown[key.name] += unknown
+    return {key: num_unknown[key] / max(num, 1) for key, num in num_ids.items()}
 
 
 def _spread(num_rows: int, most: int) -> Sequence[Interval]:
