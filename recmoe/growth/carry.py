@@ -98,10 +98,11 @@ def carry_over(
 ) -> CarryReport:
     """Fill a fresh model with what an earlier one has learned. Every process fills what it holds.
 
-    Rows go with their ids (``row_sources``), vectors as they are and weights of the linear part with their tasks; dense weights with their names and, axis by axis, with what each index
-    stands for: features, experts, tasks. Input columns without an earlier counterpart get weights of zero, so that
-    a new feature changes no prediction before it has learned; all else that is new keeps its initial values. The
-    state of the optimizers goes the same ways, where it was stored and the kind of optimizer is the same.
+    Rows go with their ids (``row_sources``): vectors as they are, weights of the linear part with their towers. Dense
+    weights go with their names and, axis by axis, with what each index stands for: features, experts, tasks. Input
+    columns without an earlier counterpart get weights of zero, so that a new feature changes no prediction before it
+    has learned; all else that is new keeps its initial values. The state of the optimizers goes the same ways, where
+    it was stored and the kind of optimizer is the same.
 
     Args:
         placed: the new model at its initial values, plain or sharded.

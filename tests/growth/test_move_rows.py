@@ -31,6 +31,17 @@ def test_rows_go_where_they_are_wanted_however_they_are_stored(
     assert (live[1] == -1).all()
 
 
+@pytest.mark.parametrize("stored", [boxes(), boxes(2)], ids=["whole", "two"])
+def test_columns_go_where_they_are_wanted(stored: list[Piece]) -> None:
+    live = torch.full((3, 5), -1.0)
+
+    move_rows(live, stored, torch.tensor([3, -1, 0]), columns=[0, 1, 3, -1, 2])
+
+    assert torch.equal(live[[0, 2]][:, [0, 1, 2, 4]], STORED_VD[[3, 0]][:, [0, 1, 3, 2]])
+    assert (live[1] == -1).all()
+    assert (live[:, 3] == -1).all()
+
+
 def test_state_of_one_float_per_row_moves_alike() -> None:
     live = torch.zeros(3)
     stored = [Piece("t", (3,), (0,), torch.tensor([1.0, 2.0])), Piece("t", (3,), (2,), torch.tensor([3.0]))]

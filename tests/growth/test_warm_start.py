@@ -128,6 +128,9 @@ def test_features_that_are_gone_leave_the_others_their_weights(
     old, new = (ModelBundle.load(run / "bundle").model for run in (earlier_run, tmp_path / "run"))
     # x_BD: user_id, tags, age's bucket; age, hour; age's vector | words, item_id; price; price's vector.
     kept = [*range(13), *range(14, 22), *range(26, 31)]
+    # The linear part knows age and hour on the one side, the price on the other; hour is gone.
+    numbers = [model.input_layer.wide.get_parameter("shared") for model in (old, new)]
+    assert torch.equal(numbers[1], numbers[0][:, :1])
     gates = [model.state_dict()["architecture.layer.gates.0.weight_VD"] for model in (old, new)]
     assert torch.equal(gates[1], gates[0][:, kept])
 
