@@ -61,6 +61,12 @@ class TablesConfig(Config):
                 yield f"sharding.{table}", "the plain back end keeps every table whole; drop it, or use torchrec"
         if self.backend == "plain" and self.dedup_ids:
             yield "dedup_ids", "the plain back end sends no ids; drop it, or use torchrec"
+        if self.backend != "plain" and self.dedup_ids and self.optimizer.kind == "adagrad":
+            yield (
+                "dedup_ids",
+                "torchrec's adagrad takes no ids that were made distinct; drop it, or use tables.optimizer.kind: "
+                "rowwise_adagrad",
+            )
         if self.backend == "plain" and not self.communication.is_plain:
             yield "communication", "the plain back end has no workers that talk; drop it, or use torchrec"
 

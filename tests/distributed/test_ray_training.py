@@ -20,6 +20,7 @@ from recmoe.errors import TrainingError
 from recmoe.experiment import ExperimentConfig, load_experiment
 from recmoe.export.bundle import ModelBundle
 from recmoe.runs.evaluation import evaluate_bundle
+from recmoe.runs.facts import RunFacts
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.train import Launch, RunResult, train_run
 
@@ -119,8 +120,12 @@ def test_two_workers_take_equal_steps_and_score_every_test_row_once(unbroken: Ru
     test = pq.read_table(log.parent / "test.parquet")
     state = unbroken.folder.state
 
-    again = evaluate_bundle(ModelBundle.load(unbroken.folder.bundle), cache_dir=unbroken.folder.cache).report
+    bundle = ModelBundle.load(unbroken.folder.bundle)
+    again = evaluate_bundle(bundle, cache_dir=unbroken.folder.cache).report
 
+    # What one process has found out is where the model of both has begun.
+    starts = RunFacts.read(unbroken.folder).starts
+    assert bundle.model.start_T.tolist() == pytest.approx([start.logit for start in starts], rel=1e-6)
     assert (state["status"], state["world_size"], state["step"], state["num_steps"]) == (
         "finished",
         NUM_WORKERS,

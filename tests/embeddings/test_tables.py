@@ -147,6 +147,11 @@ def test_what_a_cpu_cannot_do_is_told_before_launch(
             "int8 needs the groups of a row together; use table_wise, or tables.communication.forward: fp16",
         ),
         ({"backend": "plain", "dedup_ids": True}, "dedup_ids", "the plain back end sends no ids"),
+        (
+            {"dedup_ids": True, "optimizer": {"kind": "adagrad"}},
+            "dedup_ids",
+            "torchrec's adagrad takes no ids that were made distinct; drop it, or use tables.optimizer.kind: rowwise",
+        ),
         ({"backend": "plain", "communication": {"forward": "fp16"}}, "communication", "has no workers that talk"),
     ],
 )
