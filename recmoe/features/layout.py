@@ -60,7 +60,7 @@ class DenseColumn:
 
     A ``value`` enters the model as it is. A ``position`` is the index of the value's bucket
     plus the fraction of the bucket it has crossed, in [0, num_buckets]; the model turns it
-    into a learnt vector of ``width`` (piecewise-linear encoding).
+    into a learned vector of ``width`` (piecewise-linear encoding).
     """
 
     name: str

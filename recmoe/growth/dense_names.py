@@ -130,7 +130,7 @@ def _wide_axes(encoder: FeatureEncoder, towers: Labels) -> dict[str, tuple[Label
 
 
 def _vector_parts(encoder: FeatureEncoder) -> list[tuple[str, str, Labels | None]]:
-    """Linear maps of learnt vectors, which are numbered per side, by feature; the label holds the bucket edges."""
+    """Linear maps of learned vectors, which are numbered per side, by feature; the label holds the bucket edges."""
     parts: list[tuple[str, str, Labels | None]] = []
     counts = {True: 0, False: 0}
     for column in encoder.layout.dense:

@@ -14,8 +14,8 @@ def build_training_model(
 ) -> TrainingModel:
     """The model that a run trains, at its start: every task predicts its base rate.
 
-    Seeds torch's generator: equal weights in every process, for the dense part is replicated; then, for dropout and
-    hidden ids, another sequence in each.
+    Seeds torch's generator: equal weights in every process, for the dense part is replicated; then, for dropout,
+    another sequence in each. Ids are hidden by draws of their own, which are other ones in each process, too.
     """
     torch.manual_seed(config.seed)
     ranker = build_model(

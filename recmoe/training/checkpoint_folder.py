@@ -13,7 +13,7 @@ from typing import Any
 from recmoe.errors import CheckpointError
 
 MANIFEST = "manifest.json"
-FORMAT = 2
+FORMAT = 3
 LOG = logging.getLogger(__name__)
 
 

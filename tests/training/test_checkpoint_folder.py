@@ -108,7 +108,7 @@ def test_manifest_of_another_format_is_refused(tmp_path: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps({**body, "sha256": digest}))
 
     with pytest.raises(
-        CheckpointError, match="step-00000001 has format 1, this version reads 2; end the run with the version"
+        CheckpointError, match="step-00000001 has format 1, this version reads 3; end the run with the version"
     ):
         read_manifest(folder)
 
