@@ -14,8 +14,6 @@ MANY_UNKNOWN = 0.2
 """Share of unknown ids in validation or test from which it matters what row 0 has learned."""
 MIN_UNKNOWN = 100
 """Rows with an unknown id below which their labels are not compared."""
-LARGE_SCALE = 10.0
-"""Times the loss of all 0/1 tasks together from which a regression crowds them out."""
 
 
 def check_warnings(config: ExperimentConfig, checks: Mapping[Split, SplitCheck]) -> Iterator[str]:
@@ -23,7 +21,6 @@ def check_warnings(config: ExperimentConfig, checks: Mapping[Split, SplitCheck])
     for split, check in checks.items():
         yield from _split_warnings(config, split, check)
     yield from _unknown_warnings(config, checks)
-    yield from _scale_warnings(config, checks["train"])
     if "validation" not in checks:
         yield "there is no validation split: no early stopping, the last checkpoint is the result"
     if "test" not in checks:
@@ -123,37 +120,6 @@ def _largest_difference(
             words = f"{name} {other.mean:.3f} in training, {count.mean:.3f} there"
             found = abs(count.mean - other.mean) / error, words
     return None if found is None else found[1]
-
-
-def _scale_warnings(config: ExperimentConfig, train: SplitCheck) -> Iterator[str]:
-    """Regressions whose loss is a multiple of all others', as the best constant prediction has it."""
-    if config.model.weighting.kind != "fixed":
-        return
-    entropy = sum(
-        config.tasks[name].weight * count.num_rows / train.num_rows * _entropy(count.mean)
-        for name, count in train.tasks.items()
-        if config.tasks[name].output == "binary" and count.num_rows
-    )
-    for name, scale in train.scales.items():
-        task = config.tasks[name]
-        assert isinstance(task, RegressionTaskConfig)
-        deviation = math.sqrt(scale.variance)
-        loss = scale.variance
-        if task.loss == "huber" and deviation > task.huber_delta:
-            loss = task.huber_delta * (deviation - task.huber_delta / 2)
-        share = scale.num_rows / max(train.num_rows, 1)
-        if entropy and task.weight * share * loss > LARGE_SCALE * entropy:
-            first = "" if task.transform == "log1p" else "set transform: log1p, or "
-            yield (
-                f"train: the labels of regression {name} spread by {deviation:,.3g} (transform {task.transform}): its "
-                f"loss is {task.weight * share * loss / entropy:,.0f} times that of all 0/1 tasks together, and "
-                f"what tasks share will serve it alone; {first}lower tasks.{name}.weight ({task.weight:g}) to about "
-                f"{entropy / (share * loss):.1g}"
-            )
-
-
-def _entropy(mean: float) -> float:
-    return 0.0 if mean in (0.0, 1.0) else -mean * math.log(mean) - (1 - mean) * math.log(1 - mean)
 
 
 def _step_warnings(config: ExperimentConfig, num_rows: int) -> Iterator[str]:

@@ -42,21 +42,6 @@ class TaskCount:
 
 
 @dataclass
-class Scale:
-    """How far the labels of a regression spread, on the scale of its loss."""
-
-    num_rows: int = 0
-    total: float = 0.0
-    squares: float = 0.0
-
-    @property
-    def variance(self) -> float:
-        """Squared error of the best constant prediction."""
-        mean = self.total / max(self.num_rows, 1)
-        return max(self.squares / max(self.num_rows, 1) - mean**2, 0.0)
-
-
-@dataclass
 class SplitCheck:
     """What one split holds."""
 
@@ -73,8 +58,6 @@ class SplitCheck:
     """By feature with one id per row: the tasks of the rows whose id looks up row 0."""
     num_outside: dict[str, int] = field(default_factory=dict)
     """By task with a space: rows whose label is above 0 although the space is not 1."""
-    scales: dict[str, Scale] = field(default_factory=dict)
-    """By regression."""
     num_without_group: int = 0
     """Rows that belong to no list, where the schema names a group."""
 
@@ -115,7 +98,6 @@ def count_split(config: ExperimentConfig, stream: ParquetStream, encoder: Featur
             if key.feature in check.tasks_of_unknown:
                 is_unknown_B1 = (values == 0)[:, None]
                 _add(check.tasks_of_unknown[key.feature], labels_BT, weights_BT * is_unknown_B1)
-        _add_scales(check, config, tasks, labels_BT, weights_BT)
         _add_outside(check, config, tasks, batch)
     if config.inputs.group is not None:
         check.num_without_group = _num_missing(stream, config.inputs.group)
@@ -126,21 +108,6 @@ def _add(counts: Mapping[str, TaskCount], labels_BT: Tensor, weights_BT: Tensor)
     for column, count in enumerate(counts.values()):
         count.num_rows += int(weights_BT[:, column].sum())
         count.total += float((labels_BT[:, column] * weights_BT[:, column]).sum(dtype=torch.float64))
-
-
-def _add_scales(
-    check: SplitCheck, config: ExperimentConfig, tasks: TaskSet, labels_BT: Tensor, weights_BT: Tensor
-) -> None:
-    for column, name in enumerate(tasks.names):
-        task = config.tasks[name]
-        if isinstance(task, RegressionTaskConfig):
-            label_n = labels_BT[weights_BT[:, column] > 0, column].double()
-            if task.transform == "log1p":
-                label_n = torch.sign(label_n) * torch.log1p(label_n.abs())
-            scale = check.scales.setdefault(name, Scale())
-            scale.num_rows += len(label_n)
-            scale.total += float(label_n.sum())
-            scale.squares += float((label_n**2).sum())
 
 
 def _add_outside(check: SplitCheck, config: ExperimentConfig, tasks: TaskSet, batch: Batch) -> None:
