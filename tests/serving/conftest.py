@@ -86,7 +86,7 @@ def ids_bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         layout=encoder.layout,
         tasks=tasks,
         config=ModelConfig.model_validate(CONFIG["model"]),
-        tables=PlainTables(encoder.layout, seed=3, init_std=1.0),
+        tables=lambda layout: PlainTables(layout, seed=3, init_std=1.0),
     ).eval()
     with torch.inference_mode():
         predictions_NT = model.predict(encoder.encode(log, with_labels=False)).numpy()
