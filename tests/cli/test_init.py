@@ -39,7 +39,11 @@ def test_init_with_a_target_writes_splits_and_config(log: Path, tmp_path: Path) 
     output = invoke("init", str(tmp_path / "log.csv"), "--to", str(tmp_path / "shop"))
 
     assert f"recmoe train {tmp_path}/shop/config.yaml --run-dir runs/shop" in output
-    assert invoke("data", "check", str(tmp_path / "shop/config.yaml")).splitlines()[-1].startswith("every row can be read and encoded")
+    assert (
+        invoke("data", "check", str(tmp_path / "shop/config.yaml"))
+        .splitlines()[-1]
+        .startswith("every row can be read and encoded")
+    )
 
 
 def test_options_of_init_reach_the_config(log: Path, tmp_path: Path) -> None:
