@@ -106,6 +106,7 @@ def run_trial(settings: dict[str, Any]) -> None:
         ready = prepared(config, tuning.work)
         folder.start(dump_config(config), resume=False)
         shutil.copytree(ready.encoder, folder.encoder)
+        shutil.copy(ready.facts, folder.facts)
         runtime = start_runtime(device=config.training.device, timeout_s=config.training.timeout_s)
         torch.set_num_threads(settings["num_threads"])
         run_worker(config, folder, runtime=runtime, stop=StopSignal(), is_trial=True)
