@@ -32,7 +32,7 @@ def init(
         list[str],
         typer.Argument(
             metavar="FILES... [KEY=VALUE...]",
-            help="Parquet and CSV files, folders or globs; keys such as data.on_error=skip say how to read them.",
+            help="Parquet, CSV, JSON lines; folders, globs. Keys such as data.on_error=skip say how to read them.",
         ),
     ],
     target: Annotated[

@@ -77,7 +77,9 @@ class LogProfile:
         """Whether rows of one group nearly always have the same value, as far as the sample tells."""
         if column == group:
             return True
-        groups, values = codes(self.sample[group]), codes(self.sample[column])
+        # Rows without a group are not one group.
+        rows = self.sample.select([group, column]).filter(self.sample[group].is_valid())
+        groups, values = codes(rows[group]), codes(rows[column])
         _, first, place = np.unique(groups, return_index=True, return_inverse=True)
         is_repeat = np.ones(groups.size, dtype=bool)
         is_repeat[first] = False

@@ -174,3 +174,11 @@ def test_only_the_written_files_are_there(plain_log: MakeLog, start: Start, tmp_
     start(plain_log())
 
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["log.parquet", "out"]
+
+
+def test_rows_without_a_list_do_not_move_what_is_the_same_within_lists(plain_log: MakeLog, start: Start) -> None:
+    requests = [number if number % 2 else None for number in plain_log()["request_id"].to_pylist()]
+
+    starter = start(plain_log(request_id=pa.array(requests, pa.int64())))
+
+    assert {feature.column: feature.side for feature in starter.roles.features}["device"] == "context"
