@@ -30,7 +30,7 @@ training:
   device: cpu
   precision: fp32
   dense_optimizer: {kind: adamw, lr: 0.01}
-  early_stopping: {metric: "ctr.auc[all]", patience: 3}
+  early_stopping: {metric: score, patience: 3}
 evaluation: {num_resamples: 0}
 tracking: {kind: none}
 """

@@ -39,10 +39,10 @@ def test_metric_that_is_never_defined_fails_the_trial_in_words(shelf: Path, tmp_
     folder.start(config, {}, resume=False)
     settings = {"root": str(folder.root), "number": 0, "values": "{}", "num_threads": 1}
 
-    with pytest.raises(TrainingError, match=r"ctr\.auc\[all\] is not defined on the validation split"):
+    with pytest.raises(TrainingError, match=r"score is not defined on the validation split"):
         run_trial(settings)
 
-    assert "ctr.auc[all] is not defined" in (folder.trial(0) / "failure.txt").read_text()
+    assert "score is not defined" in (folder.trial(0) / "failure.txt").read_text()
 
 
 def test_values_that_do_not_fit_together_fail_the_trial(base: ExperimentConfig, tmp_path: Path) -> None:

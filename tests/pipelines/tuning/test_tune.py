@@ -72,9 +72,9 @@ def test_search_starts_with_the_config_and_finds_the_rate_that_learns(found: Tun
     assert best is not None
     assert (first.number, first.values["tables.optimizer.lr"], first.status) == (0, 0.00001, "finished")
     assert first.score is not None
-    assert first.score < 0.65
+    assert first.score < 0.01
     assert best.score is not None
-    assert best.score > 0.75
+    assert best.score > 0.05
     assert best.values["tables.optimizer.lr"] in (0.3, 0.5)
 
 
@@ -83,9 +83,15 @@ def test_trial_is_a_training_run_without_report_and_bundle(found: TuneResult) ->
 
     curves = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
-    validations = [line["val/ctr.auc[all]"] for line in curves if "val/ctr.auc[all]" in line]
+    validations = [line["val/score"] for line in curves if "val/score" in line]
     assert validations == next(record.curve for record in found.records if record.number == 0)
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "metrics.jsonl", "plan.json", "state.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
+        "facts.json",
+        "metrics.jsonl",
+        "plan.json",
+        "state.json",
+    ]
 
 
 def test_best_config_is_the_config_with_what_the_best_trial_changed(found: TuneResult, shelf: Path) -> None:
@@ -111,7 +117,7 @@ def test_trial_that_fails_is_kept_and_others_go_on(
     result = tune(
         shelf,
         tmp_path / "search",
-        overrides=[f"tracking={{kind: mlflow, uri: '{store}', system_metrics: false}}"],
+        overrides=[f"tracking={{kind: mlflow, uri: '{store}', system_metrics: false}}", "training.clip_norm=null"],
         space=tmp_path / "space.yaml",
         num_trials=3,
         is_quiet=True,
@@ -131,7 +137,7 @@ def test_trial_that_fails_is_kept_and_others_go_on(
     assert {path.path for path in client.list_artifacts(whole.info.run_id)} >= {"best.yaml", "tune.html"}
     first = next(run for run in trials if run.data.tags["mlflow.runName"] == "trial 0")
     assert first.data.params["tables.optimizer.lr"] == "1e-05"
-    curve = client.get_metric_history(first.info.run_id, "val/ctr/auc.all")
+    curve = client.get_metric_history(first.info.run_id, "val/score")
     assert [point.value for point in curve] == next(r.curve for r in result.records if r.number == 0)
 
 
@@ -139,7 +145,13 @@ def test_config_that_cannot_be_trained_ends_the_search(shelf: Path, space: Path,
     del session
 
     with pytest.raises(TrainingError, match=r"the config as it stands cannot be trained, so no other .* not finite"):
-        tune(shelf, tmp_path / "search", overrides=["training.dense_optimizer.lr=1e30"], space=space, is_quiet=True)
+        tune(
+            shelf,
+            tmp_path / "search",
+            overrides=["training.dense_optimizer.lr=1e30", "training.clip_norm=null"],
+            space=space,
+            is_quiet=True,
+        )
 
 
 def test_ctrl_c_keeps_what_is_over_and_time_cuts_what_is_running(
