@@ -170,7 +170,7 @@ def test_folder_that_a_node_does_not_see_is_refused(
     cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     (tmp_path / "run").mkdir()
-    monkeypatch.setattr(Path, "write_text", lambda path, _, encoding: path.touch())
+    monkeypatch.setattr(Path, "write_text", lambda path, _, **_as: path.touch())
     message = r"/run: .+ of the cluster does not see this folder; put --run-dir where all nodes see it"
 
     with ray_session(num_workers=2), pytest.raises(TrainingError, match=message):
