@@ -58,7 +58,8 @@ def _binary(log: LogProfile, label: LabelRole, name: str, steps: list[str]) -> T
     column = log.columns[label.column]
     num_positive = column.num_positive if label.num_positive is None else label.num_positive
     parent = log.columns[label.space].num_positive if label.space else column.num_rows - column.num_nulls
-    where = f"of the rows with {label.space}" if label.space else "of all rows"
+    where = "of all rows" if not column.num_nulls else f"of the rows that have a {label.column}"
+    where = f"of the rows with {label.space}" if label.space else where
     is_rare = num_positive < RARE_RATE * max(column.num_rows - column.num_nulls, 1)
     parts = [f"{num_positive / max(parent, 1):.2%} {where}"]
     parts += [f"rare: {num_positive:,} in all"] if is_rare else []

@@ -30,7 +30,7 @@ def starter_yaml(log: LogProfile, roles: Roles, num_rows: Mapping[Split, int], *
         "",
         *_inputs(log, roles, num_train),
         "",
-        "# What is predicted. `space: click` means: learned and measured only where click is 1; `positive` says which",
+        "# What is predicted. `space: NAME` means: learned and measured only where NAME is 1; `positive` says which",
         "# values of the column count as 1.",
         "tasks:",
         *aligned([(f"  {quoted(task.name)}: {task.text}", task.note) for task in tasks]),
