@@ -2,12 +2,15 @@
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from recmoe.cli.options import Config, Json, Overrides, Strict
 from recmoe.cli.output import print_columns, print_json
 
 if TYPE_CHECKING:
+    from recmoe.evaluation.baselines import Baselines
     from recmoe.onboarding.leaks import LeakReport
     from recmoe.runs.check import DataCheck
 
@@ -15,14 +18,22 @@ SHOWN_FEATURES = 20
 SHOWN_TASKS = 3
 
 
-def check(config: Config, overrides: Overrides = None, strict: Strict = False, as_json: Json = False) -> None:
+def check(
+    config: Config,
+    overrides: Overrides = None,
+    strict: Strict = False,
+    with_baselines: Annotated[
+        bool, typer.Option("--baselines", help="Train simple models too, and warn of tasks that they do not predict.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Read every row as training would: columns, labels, unknown ids, features that know the answer."""
     from recmoe.experiment import load_experiment
     from recmoe.runs.check import check_data
 
     experiment = load_experiment(config, overrides or [])
     with tempfile.TemporaryDirectory(prefix="recmoe-") as folder:
-        found = check_data(experiment, cache_dir=Path(folder))
+        found = check_data(experiment, cache_dir=Path(folder), with_baselines=with_baselines)
     if as_json:
         print_json(found.to_json())
     else:
@@ -50,11 +61,27 @@ def _print_check(found: "DataCheck") -> None:
         print_columns(["ids missing or unknown, share", *found.splits], shares)
         print()
     _print_alone(found.leaks)
+    if found.baselines is not None:
+        _print_baselines(found.baselines)
     for leak in found.leaks.allowed:
         print(f"allowed: {leak.feature}: {leak.words}")
     for warning in (*found.leaks.warnings, *found.warnings):
         print(f"warning: {warning}")
     print(found.verdict)
+
+
+def _print_baselines(baselines: "Baselines") -> None:
+    """AUC, or RMSE, of the simple models on the test split."""
+    from recmoe.evaluation.baselines import TITLES, in_words
+
+    kinds = list(baselines.values)
+    names = [name for name in baselines.values[kinds[0]] if ".auc[" in name or ".rmse[" in name] if kinds else []
+    rows = [(name, *(in_words(baselines.values[kind][name]) for kind in kinds)) for name in names]
+    if rows:
+        print_columns(["test split", *(TITLES[kind] for kind in kinds)], rows)
+        print()
+    for kind, reason in baselines.missing.items():
+        print(f"without {TITLES[kind]}: {reason}")
 
 
 def _print_alone(leaks: "LeakReport") -> None:

@@ -5,9 +5,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from recmoe.evaluation.baselines import Baselines
 from recmoe.experiment import ExperimentConfig
 from recmoe.onboarding.leaks import LeakReport, find_leaks
-from recmoe.runs.check_warnings import check_warnings
+from recmoe.runs.baselines import learn_baselines
+from recmoe.runs.check_warnings import chance_warnings, check_warnings
 from recmoe.runs.encoder import learn_encoder
 from recmoe.runs.split_check import SPLITS, Split, SplitCheck, count_split
 
@@ -21,6 +23,8 @@ class DataCheck:
     leaks: LeakReport
     warnings: tuple[str, ...]
     """What may be meant, and often is a mistake; ``leaks`` has its own."""
+    baselines: Baselines | None = None
+    """What simple models reach on the test split, where they were asked for."""
 
     @property
     def verdict(self) -> str:
@@ -33,11 +37,12 @@ class DataCheck:
         return {**asdict(self), "leaks": self.leaks.to_json(), "verdict": self.verdict}
 
 
-def check_data(config: ExperimentConfig, *, cache_dir: Path) -> DataCheck:
+def check_data(config: ExperimentConfig, *, cache_dir: Path, with_baselines: bool = False) -> DataCheck:
     """Learn the encoder from the training split, encode every row of every split, and look for leaks.
 
     Args:
         cache_dir: where CSV files are converted, unless the config says otherwise.
+        with_baselines: whether to train simple models, and to warn of tasks that they do not predict.
 
     Raises:
         DataError, SchemaError: what training would stop at, with file, column and row.
@@ -52,4 +57,9 @@ def check_data(config: ExperimentConfig, *, cache_dir: Path) -> DataCheck:
     checks = {split: count_split(config, stream, encoder, tasks) for split, stream in streams.items()}
     table_rows = {table.name: table.num_rows for table in encoder.layout.tables}
     leaks = find_leaks(config, streams["train"])
-    return DataCheck(checks, table_rows, leaks, tuple(check_warnings(config, checks)))
+    warnings = list(check_warnings(config, checks))
+    baselines = None
+    if with_baselines and "test" in streams:
+        baselines, _, _ = learn_baselines(config, streams, encoder)
+        warnings += chance_warnings(baselines, tasks)
+    return DataCheck(checks, table_rows, leaks, tuple(warnings), baselines)

@@ -3,9 +3,12 @@
 import math
 from collections.abc import Iterator, Mapping
 
+from recmoe.evaluation.baselines import Baselines, in_words, title
+from recmoe.evaluation.report import metric_name
 from recmoe.experiment import ExperimentConfig
 from recmoe.features.schema import IdFeature, VocabularyConfig
 from recmoe.runs.split_check import Split, SplitCheck, TaskCount
+from recmoe.tasks.funnel import TaskSet
 from recmoe.tasks.regression import RegressionTaskConfig
 
 MOST = 0.5
@@ -49,6 +52,20 @@ def _split_warnings(config: ExperimentConfig, split: Split, check: SplitCheck) -
             f"{split}: {check.num_without_group:,} of {check.num_rows:,} rows have no {config.inputs.group} "
             "(inputs.group): they belong to no list, and say nothing in metrics per list"
         )
+
+
+def chance_warnings(baselines: Baselines, tasks: TaskSet) -> Iterator[str]:
+    """Binary tasks that no simple model predicts better than a constant would."""
+    for name in tasks.names:
+        auc = metric_name(name, "auc", tasks.spaces[name])
+        found = {kind: values[auc] for kind, values in baselines.values.items() if auc in values}
+        known = {kind: one for kind, one in found.items() if one.low is not None}
+        if known and all(one.low is not None and one.low <= 0.5 for one in known.values()):
+            reached = ", ".join(f"{title(kind, 'auc')} {in_words(one)}" for kind, one in known.items())
+            yield (
+                f"{name}: no simple model is better than chance on the test split (AUC: {reached}); its label may not "
+                "depend on these features, or has too few positives to tell"
+            )
 
 
 def _unknown_warnings(config: ExperimentConfig, checks: Mapping[Split, SplitCheck]) -> Iterator[str]:

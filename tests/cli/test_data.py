@@ -104,3 +104,12 @@ def test_check_stops_at_a_conversion_without_its_click(log: Path, tmp_path: Path
 def test_override_that_does_not_fit_is_a_config_error(log: Path) -> None:
     with pytest.raises(ConfigError, match=r"command line  training\.epochz: unknown key, did you mean epochs\?"):
         invoke("data", "check", str(log / "config.yaml"), "training.epochz=1")
+
+
+def test_check_shows_what_simple_models_reach(log: Path) -> None:
+    pytest.importorskip("lightgbm")
+
+    shown = invoke("data", "check", str(log / "config.yaml"), "--baselines", "evaluation.num_resamples=20")
+
+    assert re.search(r"test split +logistic regression +boosted trees", shown)
+    assert re.search(r"ctr\.auc\[all\] +0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] +0\.\d{3}", shown)

@@ -166,3 +166,36 @@ def test_verdict_counts_the_warnings(tmp_path: Path) -> None:
 
     assert found.verdict == "every row can be read and encoded; no warnings"
     assert found.to_json()["verdict"] == found.verdict
+
+
+def test_task_that_no_simple_model_predicts_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("lightgbm")
+    random = np.random.default_rng(0)
+
+    def split(num_rows: int) -> dict[str, list[object]]:
+        user = random.choice(["a", "b"], num_rows)
+        return {
+            "user": user.tolist(),
+            "price": random.random(num_rows).tolist(),
+            "click": (random.random(num_rows) < np.where(user == "a", 0.9, 0.1)).astype(int).tolist(),
+            "amount": [None] * num_rows,
+            "luck": random.integers(0, 2, num_rows).tolist(),
+        }
+
+    made = config(tmp_path, train=split(600), validation=split(300), test=split(300))
+    tasks = config_from_dict(
+        ExperimentConfig,
+        {
+            **made.model_dump(mode="json"),
+            "tasks": {"ctr": {"kind": "binary", "label": "click"}, "lucky": {"kind": "binary", "label": "luck"}},
+        },
+    )
+
+    found = check_data(tasks, cache_dir=tmp_path, with_baselines=True)
+
+    assert found.baselines is not None
+    assert set(found.baselines.values) == {"logistic_regression", "boosted_trees"}
+    hopeless = [warning for warning in found.warnings if "no simple model is better than chance" in warning]
+    assert len(hopeless) == 1
+    assert hopeless[0].startswith("lucky: no simple model is better than chance on the test split (AUC: logistic reg")
+    assert check_data(tasks, cache_dir=tmp_path).baselines is None
