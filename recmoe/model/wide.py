@@ -69,7 +69,7 @@ class LinearWideConfig(Config):
     """A weight per id and number for every tower: what logistic regression would learn, beside the experts."""
 
     kind: Literal["linear"] = "linear"
-    rate: PositiveFloat = 5.0
+    rate: PositiveFloat = 1.0
     """How much faster than the vectors of their ids the weights learn."""
 
     def rows(self, layout: InputLayout, *, num_outputs: int) -> InputLayout:

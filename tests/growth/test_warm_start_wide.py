@@ -155,7 +155,7 @@ def test_other_rate_is_refused_before_launch(
     config = make_experiment(tmp_path, "model.wide={kind: linear, rate: 2}")
     start = find_warm_start(str(earlier_run))
 
-    with pytest.raises(TrainingError, match=r"model\.wide\.rate is 5 in .*run and 2 here, .*set it to the old one, or"):
+    with pytest.raises(TrainingError, match=r"model\.wide\.rate is 1 in .*run and 2 here, .*set it to the old one, or"):
         train(config, tmp_path / "run", warm_start=start)
 
     assert not RunFolder(tmp_path / "run").encoder.exists()

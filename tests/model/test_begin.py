@@ -51,7 +51,11 @@ def fresh(rows: pa.Table) -> tuple[FeatureEncoder, TrainingModel]:
     encoder = FeatureEncoder.fit(SCHEMA, [rows], TASKS.label_columns)
     torch.manual_seed(1)
     config = ModelConfig.model_validate(
-        {"architecture": {"kind": "mmoe", "num_experts": 2, "expert_hidden": [6]}, "towers": {"hidden": [4]}}
+        {
+            "architecture": {"kind": "mmoe", "num_experts": 2, "expert_hidden": [6]},
+            "towers": {"hidden": [4]},
+            "wide": {"kind": "linear", "rate": 5},
+        }
     )
     ranker = build_model(layout=encoder.layout, tasks=TASKS, config=config, tables=PlainTables)
     ranker.begin(TASKS.starts(TASKS.label_sums(encoder.encode_labels(rows))))
