@@ -55,7 +55,7 @@ def model_lines(num_train: int) -> list[str]:
         f"  architecture: {{kind: mmoe, num_experts: {8 if is_large else 4}, expert_hidden: {hidden}, "
         f"dropout: {dropout}}}",
         f"  towers: {{hidden: [{64 if is_large else 32}], dropout: 0.0}}",
-        "  wide: {kind: linear, rate: 5}    # A weight per id and number beside the experts, as in logistic regression.",
+        "  wide: {kind: linear, rate: 5}    # A weight per id and number beside the experts: logistic regression.",
         "  unknown_share: auto              # Ids hidden while training: as many as are new in validation.",
     ]
 
