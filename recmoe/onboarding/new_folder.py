@@ -2,8 +2,8 @@
 
 import fcntl
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,15 +27,19 @@ def new_folder(target: Path) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{target.name}.unfinished-"
     _remove_leftovers(parent, prefix)
-    folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
-    lock = os.open(folder, os.O_RDONLY)
+    # Named before it is made: a signal may end the process right after that.
+    folder = parent / f"{prefix}{secrets.token_hex(8)}"
+    lock: int | None = None
     try:
+        folder.mkdir(mode=0o700)
+        lock = os.open(folder, os.O_RDONLY)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield folder
         _move(folder, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
 
 
 def _remove_leftovers(parent: Path, prefix: str) -> None:
