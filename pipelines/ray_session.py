@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psutil
 
@@ -40,14 +41,15 @@ def ray_session(*, num_workers: int) -> Iterator[None]:
 def _connect(num_workers: int) -> None:
     import ray
 
-    settings = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**settings)
         return
-    num_cpus = max(num_workers + 1, psutil.cpu_count() or 1)
+    # "local": another run on this machine has a Ray of its own, which must not be joined.
+    settings |= {"address": "local", "num_cpus": max(num_workers + 1, psutil.cpu_count() or 1)}
     try:
-        ray.init(num_cpus=num_cpus, include_dashboard=False, **settings)
+        ray.init(include_dashboard=False, **settings)
     except Exception:
         # On a busy machine Ray sometimes outruns its own start limit; the second start finds warm files.
         ray.shutdown()
-        ray.init(num_cpus=num_cpus, include_dashboard=False, **settings)
+        ray.init(include_dashboard=False, **settings)
