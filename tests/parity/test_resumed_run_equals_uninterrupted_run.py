@@ -30,6 +30,7 @@ OVERRIDES = (
     "model.architecture.dropout=0.2",
     "model.towers.dropout=0.2",
     "model.weighting={kind: uncertainty}",
+    "model.wide={kind: linear, rate: 5}",
 )
 SPEEDS = ("train/samples_per_s", "train/data_wait_share")
 
