@@ -141,7 +141,7 @@ def test_day_without_a_number_keeps_what_was_known() -> None:
     assert new.state.numbers == old.state.numbers
 
 
-def test_number_that_was_never_there_is_learnt_on_the_first_day_that_has_one() -> None:
+def test_number_that_was_never_there_is_learned_on_the_first_day_that_has_one() -> None:
     empty: dict[str, object] = {"price": pa.array([None, None], pa.float64())}
     old = fitted(empty, price=NumericFeature())
 
