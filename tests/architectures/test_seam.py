@@ -42,15 +42,9 @@ def test_list_of_parts_that_no_one_names_is_an_error() -> None:
     ("stored", "current"),
     [
         ("towers.0.layers.0.bias", "model.towers.0.layers.0.bias"),
-        (
-            "dense/ranker.architecture.layer.gates.0.weight_VD",
-            "dense/ranker.model.architecture.layer.gates.0.weight_VD",
-        ),
-        (
-            "dense_optimizer/ranker.towers.0.layers.0.bias/step",
-            "dense_optimizer/ranker.model.towers.0.layers.0.bias/step",
-        ),
-        ("dense/ranker.model.towers.0.layers.0.bias", "dense/ranker.model.towers.0.layers.0.bias"),
+        ("dense/ranker.architecture.layer.gates.0.w", "dense/ranker.model.architecture.layer.gates.0.w"),
+        ("dense_optimizer/ranker.towers.0.bias/step", "dense_optimizer/ranker.model.towers.0.bias/step"),
+        ("dense/ranker.model.towers.0.bias", "dense/ranker.model.towers.0.bias"),
         ("input_layer.wide.own", "input_layer.wide.own"),
         ("tables/towers", "tables/towers"),
     ],
