@@ -141,7 +141,10 @@ def reason_of(error: Exception) -> str:
 def _ask_server(uri: str, timeout_s: float) -> None:
     """RegistryError if nobody answers at an address."""
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=timeout_s):
+        parts = urlsplit(uri)
+        # urllib would take user and password for a part of the host's name.
+        address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=timeout_s):
             return
     except urllib.error.HTTPError:
         # Somebody is there; a proxy in front may refuse this path.
