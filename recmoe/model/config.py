@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat
 
 from recmoe.architectures import ArchitectureConfig, MMoEConfig
+from recmoe.balancing.weightings import FixedWeightingConfig, WeightingConfig
 from recmoe.config import Config
 from recmoe.model.wide import LinearWideConfig, WideConfig
 from recmoe.tasks.tower import TowerConfig
-from recmoe.tasks.weighting import FixedWeightingConfig, WeightingConfig
 
 DEFAULT_UNKNOWN_SHARE = 0.01
 """Share of the ids that are hidden where nothing is known of new ones."""
