@@ -1,6 +1,7 @@
 from itertools import permutations
 
 import numpy as np
+import pytest
 import torch
 from pydantic import TypeAdapter
 from torch import Tensor
@@ -165,10 +166,31 @@ def test_aligned_mtl_adds_up_gradients_made_orthogonal() -> None:
     torch.testing.assert_close(found_S, (singular.min() * left @ right).sum(dim=0))
 
 
-def test_tasks_that_are_not_in_conflict_are_left_alone_by_rules_against_conflict() -> None:
+@pytest.mark.parametrize("kind", ["pcgrad", "upgrad"])
+def test_tasks_that_are_not_in_conflict_are_left_alone_by_rules_against_conflict(kind: str) -> None:
     grad_TS = torch.tensor([[1.0, 0.0, 0.2], [0.3, 2.0, 0.0]], dtype=torch.float64)
 
-    torch.testing.assert_close(weights("pcgrad", grad_TS), torch.ones(2, dtype=torch.float64))
+    torch.testing.assert_close(weights(kind, grad_TS), torch.ones(2, dtype=torch.float64))
+
+
+def test_upgrad_adds_up_gradients_projected_onto_what_harms_no_task() -> None:
+    grad_TS = in_conflict(3)
+
+    found_S = weights("upgrad", grad_TS) @ grad_TS
+
+    projections = []
+    for task in range(3):
+        # Where the multipliers of the conditions "harms no task" settle is the projection.
+        multipliers_T = torch.zeros(3, dtype=torch.float64)
+        for _ in range(5_000):
+            harm_T = grad_TS @ (grad_TS[task] + multipliers_T @ grad_TS)
+            multipliers_T = (multipliers_T - harm_T / grad_TS.square().sum()).clamp_min(0.0)
+        projections.append(grad_TS[task] + multipliers_T @ grad_TS)
+        assert (grad_TS @ projections[-1] > -1e-3).all()
+    torch.testing.assert_close(found_S, torch.stack(projections).sum(dim=0), atol=5e-3, rtol=0)
+    assert (grad_TS @ found_S > -1e-2).all()
+    # The sum would harm the first task.
+    assert (grad_TS[0] @ grad_TS.sum(dim=0)) < 0
 
 
 def test_conflict_without_a_way_out_cancels_out_in_nash_mtl() -> None:

@@ -12,6 +12,7 @@ from recmoe.balancing.rules.nash_mtl import NashMTLConfig
 from recmoe.balancing.rules.none import NoBalancingConfig
 from recmoe.balancing.rules.pcgrad import PCGradConfig
 from recmoe.balancing.rules.sum import SumConfig
+from recmoe.balancing.rules.upgrad import UPGradConfig
 
 BalancingConfig = Annotated[
     NoBalancingConfig
@@ -21,7 +22,8 @@ BalancingConfig = Annotated[
     | MGDAConfig
     | NashMTLConfig
     | IMTLGConfig
-    | AlignedMTLConfig,
+    | AlignedMTLConfig
+    | UPGradConfig,
     Field(discriminator="kind"),
 ]
 
@@ -35,4 +37,5 @@ __all__ = [
     "NoBalancingConfig",
     "PCGradConfig",
     "SumConfig",
+    "UPGradConfig",
 ]
