@@ -93,6 +93,11 @@ class Fork(nn.Module):
         return values | {f"train/{name}/gradient_weight": weight for name, weight in weights if weight == weight}
 
 
+def forked(shared: Tensor, num_tasks: int, fork: Fork | None) -> list[Tensor]:
+    """A tensor once per task: itself, or with a fork a copy."""
+    return [shared] * num_tasks if fork is None else [copy for (copy,) in fork([shared])]
+
+
 def weigh(rule: Rule, gram_TT: Tensor) -> Tensor:
     """weights_T by a rule, which reads the Gram matrix of the tasks that have a gradient, scaled, in float64."""
     # Rules solve small problems step by step, which a GPU would be asked to do one number at a time.

@@ -7,7 +7,7 @@ read once, so here it is stretches of so many steps.
 # T tasks
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
@@ -23,6 +23,7 @@ from recmoe.tasks.task import TaskOutput
 class DWAWeightingConfig(Config):
     """More weight for tasks whose loss falls slowly (Liu et al. 2019), times the ``weight`` of the task."""
 
+    reads_gradients: ClassVar[bool] = False
     kind: Literal["dwa"] = "dwa"
     steps: PositiveInt = 100
     """Steps over which a loss is averaged, and that weights hold."""

@@ -6,7 +6,7 @@ Liu et al., NeurIPS 2023, https://arxiv.org/abs/2306.03792, algorithm 1 with the
 # T tasks
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
@@ -25,6 +25,7 @@ FIRST_DECAY, SECOND_DECAY, EPS = 0.9, 0.999, 1e-8
 class FAMOWeightingConfig(Config):
     """Weights under which all losses fall at one rate (Liu et al. 2023), times the ``weight`` of the task."""
 
+    reads_gradients: ClassVar[bool] = False
     kind: Literal["famo"] = "famo"
     lr: PositiveFloat = 0.025
     """Learning rate of the logits behind the weights."""

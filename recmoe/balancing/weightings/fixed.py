@@ -3,7 +3,7 @@
 # T tasks
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from recmoe.tasks.task import TaskOutput
 class FixedWeightingConfig(Config):
     """Each task's loss times the ``weight`` of the task."""
 
+    reads_gradients: ClassVar[bool] = False
     kind: Literal["fixed"] = "fixed"
 
     def build(

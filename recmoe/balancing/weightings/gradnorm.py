@@ -7,7 +7,7 @@ the weights of the last shared layer; here they are those of what it hands to th
 # T tasks
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
@@ -26,6 +26,7 @@ LEAST_WEIGHT = 1e-3
 class GradNormWeightingConfig(Config):
     """Weights under which all tasks learn at one rate (Chen et al. 2018), times the ``weight`` of the task."""
 
+    reads_gradients: ClassVar[bool] = True
     kind: Literal["gradnorm"] = "gradnorm"
     alpha: NonNegativeFloat = 1.5
     """How strongly tasks that lag behind are pulled; 0 makes all gradients equally long."""

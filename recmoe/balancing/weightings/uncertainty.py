@@ -6,7 +6,7 @@ Kendall et al., CVPR 2018, https://arxiv.org/abs/1705.07115, equations 7 and 10.
 # T tasks
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from recmoe.tasks.task import TaskOutput
 class UncertaintyWeightingConfig(Config):
     """Weights learned from each task's noise (Kendall et al. 2018), times the ``weight`` of the task."""
 
+    reads_gradients: ClassVar[bool] = False
     kind: Literal["uncertainty"] = "uncertainty"
 
     def build(
