@@ -26,7 +26,6 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from benchmarks.tables import LOG_ROWS, WIDTH, layout_of, zipf_batches
-from recmoe.balancing.weightings import FixedWeightingConfig
 from recmoe.embeddings.logical import dense_parameters
 from recmoe.embeddings.placement import place
 from recmoe.embeddings.tables import TablesConfig

@@ -59,12 +59,12 @@ class ModelConfig(Config):
             )
         if len(tasks.tower_names) < 2:
             yield "balancing.kind", "there is one task, whose gradients meet no others; drop it"
-        products = [name for name in tasks.names if name not in tasks.tower_names]
+        products = ", ".join(name for name in tasks.names if name not in tasks.tower_names)
         if self.weighting.reads_gradients and products:
             yield (
                 "weighting.kind",
-                f"{self.weighting.kind} reads the gradient of each task by itself, and {', '.join(products)} has none, as "
-                "a product of others; choose another",
+                f"{self.weighting.kind} reads the gradient of each task by itself, and {products} has none, as a "
+                "product of others; choose another",
             )
 
     def unknown_shares(self, keys: Sequence[str], measured: Mapping[str, float]) -> list[float]:
