@@ -108,6 +108,16 @@ def test_sparse_gate_computes_the_experts_that_some_gate_chose(layout_of: Layout
     assert sparse.num_dense_parameters == dense.num_dense_parameters
 
 
+def test_products_of_the_gradients_that_a_rule_reads_are_counted(layout_of: LayoutMaker, two_tasks: TaskSet) -> None:
+    architecture = {"kind": "shared_bottom", "hidden": [3]}
+
+    plain = work(layout_of(5), two_tasks, 1024, architecture=architecture)
+    balanced = work(layout_of(5), two_tasks, 1024, architecture=architecture, balancing={"kind": "upgrad"})
+
+    # Each of two gradients of 1024 rows of 3 numbers, with each.
+    assert balanced.flops - plain.flops == pytest.approx(2 * 2 * 2 * 1024 * 3)
+
+
 def test_bytes_of_a_table_follow_ids_rows_and_state(layout_of: LayoutMaker, two_tasks: TaskSet) -> None:
     def table(optimizer: RowwiseAdagradConfig | AdagradConfig | SGDConfig, ids_per_row: float = 1.0) -> Work:
         return step_work(
