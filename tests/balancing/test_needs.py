@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from recmoe.balancing.rules.mgda import MGDAConfig
+from recmoe.balancing.rules.imtl_g import IMTLGConfig
 from recmoe.errors import StackError
 
 
@@ -10,6 +10,6 @@ def test_missing_package_is_named_with_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "torchjd.aggregation", None)
 
     with pytest.raises(
-        StackError, match=r"^model\.balancing: mgda needs torchjd \(.*\); pip install 'recmoe\[balancing\]'$"
+        StackError, match=r"^model\.balancing: imtl_g needs torchjd \(.*\); pip install 'recmoe\[balancing\]'$"
     ):
-        MGDAConfig().build(num_tasks=2)
+        IMTLGConfig().build(num_tasks=2)

@@ -110,13 +110,28 @@ def test_mgda_finds_the_shortest_weighted_mean() -> None:
     np.testing.assert_allclose(found_T.numpy(), 3 * best, atol=0.02)
 
 
+def test_mgda_is_where_the_papers_steps_lead_to() -> None:
+    gram_TT = in_conflict(3) @ in_conflict(3).t()
+
+    found_T = weights("mgda", in_conflict(3))
+
+    w = torch.full((3,), 1 / 3, dtype=torch.float64)
+    for _ in range(5_000):
+        # Frank and Wolfe's steps towards the task that the mean helps least, with the paper's line search.
+        toward = torch.eye(3, dtype=torch.float64)[(gram_TT @ w).argmin()]
+        change = toward - w
+        length = (-(change @ gram_TT @ w) / (change @ gram_TT @ change).clamp_min(1e-12)).clamp(0.0, 1.0)
+        w = w + length * change
+    torch.testing.assert_close(found_T, 3 * w, atol=1e-3, rtol=0)
+
+
 def test_mgda_of_two_tasks_is_the_foot_of_the_perpendicular() -> None:
     grad_TS = torch.tensor([[1.0, 0.0], [-1.0, 2.0]], dtype=torch.float64)
 
     found_T = weights("mgda", grad_TS)
 
     # (0.75, 0.25) · gradients = (0.5, 0.5), which is at right angles to the line between them.
-    torch.testing.assert_close(found_T, 2 * torch.tensor([0.75, 0.25], dtype=torch.float64), atol=1e-3, rtol=0)
+    torch.testing.assert_close(found_T, 2 * torch.tensor([0.75, 0.25], dtype=torch.float64), atol=1e-5, rtol=0)
 
 
 def test_cagrad_finds_the_best_direction_for_the_task_that_gains_least() -> None:
