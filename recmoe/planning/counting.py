@@ -65,7 +65,9 @@ class PooledVectors(nn.Module):
         return torch.randn(batch.num_rows, width, device=batch.dense_BF.device, requires_grad=True)
 
 
-def count_step(make: Callable[[], TrainingModel], *, num_labels: int, batch_size: int) -> StepCounts:
+def count_step(
+    make: Callable[[], TrainingModel], *, ids_per_row: Mapping[str, float], num_labels: int, batch_size: int
+) -> StepCounts:
     """Count a step of a model on ``PooledVectors``.
 
     On the meta device, where nothing is computed. A model whose shapes hang on values, such as one that computes only
@@ -73,14 +75,15 @@ def count_step(make: Callable[[], TrainingModel], *, num_labels: int, batch_size
 
     Args:
         make: builds the model, on the default device.
+        ids_per_row: by sparse key; 1 by default.
         num_labels: L.
     """
     try:
-        return _count(make, num_labels, batch_size, "meta")
+        return _count(make, ids_per_row, num_labels, batch_size, "meta")
     except (NotImplementedError, RuntimeError):
         # What is wrong with the model itself is raised again here.
         num_rows = min(batch_size, SAMPLE_ROWS)
-        counts = _count(make, num_labels, num_rows, "cpu")
+        counts = _count(make, ids_per_row, num_labels, num_rows, "cpu")
     scale = batch_size / num_rows
     return replace(
         counts,
@@ -92,12 +95,14 @@ def count_step(make: Callable[[], TrainingModel], *, num_labels: int, batch_size
     )
 
 
-def _count(make: Callable[[], TrainingModel], num_labels: int, num_rows: int, device: str) -> StepCounts:
+def _count(
+    make: Callable[[], TrainingModel], ids_per_row: Mapping[str, float], num_labels: int, num_rows: int, device: str
+) -> StepCounts:
     # The caller's random numbers stay as they were, and two counts of a sample are one.
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(0)
         model = make()
-        batch = _batch(model.ranker.input_layer.layout, num_labels, num_rows)
+        batch = _batch(model.ranker.input_layer.layout, ids_per_row, num_labels, num_rows)
         with FlopCounterMode(display=False) as counter:
             with _Flow(counter.flop_registry) as flow:
                 loss, _ = model(batch)
@@ -113,12 +118,13 @@ def _count(make: Callable[[], TrainingModel], num_labels: int, num_rows: int, de
     )
 
 
-def _batch(layout: InputLayout, num_labels: int, num_rows: int) -> Batch:
-    """Random rows with one id per key."""
+def _batch(layout: InputLayout, ids_per_row: Mapping[str, float], num_labels: int, num_rows: int) -> Batch:
+    """Random rows, each with as many ids of a key as the others."""
+    counts = [round(ids_per_row.get(key.name, 1.0)) for key in layout.sparse]
     return Batch(
         dense_BF=torch.randn(num_rows, len(layout.dense)),
-        lengths_KB=torch.ones(len(layout.sparse), num_rows, dtype=torch.int32),
-        values=torch.zeros(len(layout.sparse) * num_rows, dtype=torch.int64),
+        lengths_KB=torch.tensor(counts, dtype=torch.int32)[:, None].repeat(1, num_rows),
+        values=torch.zeros(num_rows * sum(counts), dtype=torch.int64),
         labels_BL=torch.zeros(num_rows, num_labels),
     )
 

@@ -124,7 +124,9 @@ def step_work(
 
     return Work(
         batch_size=batch_size,
-        counts=count_step(make, num_labels=len(tasks.label_columns), batch_size=batch_size),
+        counts=count_step(
+            make, ids_per_row=ids_per_row or {}, num_labels=len(tasks.label_columns), batch_size=batch_size
+        ),
         tables=tuple(
             _table_work(spec, batch_size, ids_per_row=ids_per_row or {}, optimizer=optimizer, zipf=zipf)
             for spec in model_layout(layout, tasks=tasks, config=model).tables

@@ -44,7 +44,7 @@ def test_what_a_model_does_that_no_one_foresaw_is_counted(layout_of: LayoutMaker
         return model
 
     plain, attentive = (
-        count_step(build, num_labels=2, batch_size=10)
+        count_step(build, ids_per_row={}, num_labels=2, batch_size=10)
         for build in (lambda: make(layout_of(5), two_tasks), make_attentive)
     )
 
@@ -62,4 +62,4 @@ def test_what_is_wrong_with_a_model_is_said_as_in_a_real_step(layout_of: LayoutM
         return model
 
     with pytest.raises(RuntimeError, match="mat1 and mat2 shapes cannot be multiplied"):
-        count_step(make_wrong, num_labels=2, batch_size=10)
+        count_step(make_wrong, ids_per_row={}, num_labels=2, batch_size=10)

@@ -17,7 +17,6 @@ from recmoe.balancing.fork import Fork
 from recmoe.balancing.weightings.weighting import weight_curves
 from recmoe.balancing.workers import mean_over_workers
 from recmoe.config import Config
-from recmoe.tasks.task import TaskOutput
 
 
 class DWAWeightingConfig(Config):
@@ -30,9 +29,7 @@ class DWAWeightingConfig(Config):
     temperature: PositiveFloat = 2.0
     """Divides the ratios of losses: the higher, the more even the weights."""
 
-    def build(
-        self, *, weights: Sequence[float], outputs: Sequence[TaskOutput], fork: Fork | None = None
-    ) -> "DWAWeighting":
+    def build(self, *, weights: Sequence[float], outputs: Sequence[str], fork: Fork | None = None) -> "DWAWeighting":
         """The sum for tasks with these weights."""
         del outputs, fork
         return DWAWeighting(weights=weights, steps=self.steps, temperature=self.temperature)

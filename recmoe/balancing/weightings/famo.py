@@ -16,7 +16,6 @@ from recmoe.balancing.fork import Fork
 from recmoe.balancing.weightings.weighting import weight_curves
 from recmoe.balancing.workers import mean_over_workers
 from recmoe.config import Config
-from recmoe.tasks.task import TaskOutput
 
 FIRST_DECAY, SECOND_DECAY, EPS = 0.9, 0.999, 1e-8
 """Adam's own."""
@@ -32,9 +31,7 @@ class FAMOWeightingConfig(Config):
     weight_decay: NonNegativeFloat = 1e-3
     """Pulls the logits towards zero, where all tasks weigh the same."""
 
-    def build(
-        self, *, weights: Sequence[float], outputs: Sequence[TaskOutput], fork: Fork | None = None
-    ) -> "FAMOWeighting":
+    def build(self, *, weights: Sequence[float], outputs: Sequence[str], fork: Fork | None = None) -> "FAMOWeighting":
         """The sum for tasks with these weights."""
         del outputs, fork
         return FAMOWeighting(weights=weights, lr=self.lr, weight_decay=self.weight_decay)

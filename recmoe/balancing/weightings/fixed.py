@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from recmoe.balancing.fork import Fork
 from recmoe.config import Config
-from recmoe.tasks.task import TaskOutput
 
 
 class FixedWeightingConfig(Config):
@@ -19,9 +18,7 @@ class FixedWeightingConfig(Config):
     reads_gradients: ClassVar[bool] = False
     kind: Literal["fixed"] = "fixed"
 
-    def build(
-        self, *, weights: Sequence[float], outputs: Sequence[TaskOutput], fork: Fork | None = None
-    ) -> "FixedWeighting":
+    def build(self, *, weights: Sequence[float], outputs: Sequence[str], fork: Fork | None = None) -> "FixedWeighting":
         """The sum for tasks with these weights."""
         del outputs, fork
         return FixedWeighting(weights=weights)

@@ -17,7 +17,6 @@ from recmoe.balancing.fork import Fork
 from recmoe.balancing.weightings.weighting import weight_curves
 from recmoe.balancing.workers import mean_over_workers
 from recmoe.config import Config
-from recmoe.tasks.task import TaskOutput
 
 LEAST_WEIGHT = 1e-3
 """Below it a task would hardly come back."""
@@ -34,7 +33,7 @@ class GradNormWeightingConfig(Config):
     """Learning rate of the weights."""
 
     def build(
-        self, *, weights: Sequence[float], outputs: Sequence[TaskOutput], fork: Fork | None = None
+        self, *, weights: Sequence[float], outputs: Sequence[str], fork: Fork | None = None
     ) -> "GradNormWeighting":
         """The sum for tasks with these weights, which reads the gradients at a fork."""
         del outputs

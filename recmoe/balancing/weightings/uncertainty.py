@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from recmoe.balancing.fork import Fork
 from recmoe.balancing.weightings.weighting import weight_curves
 from recmoe.config import Config
-from recmoe.tasks.task import TaskOutput
 
 
 class UncertaintyWeightingConfig(Config):
@@ -24,7 +23,7 @@ class UncertaintyWeightingConfig(Config):
     kind: Literal["uncertainty"] = "uncertainty"
 
     def build(
-        self, *, weights: Sequence[float], outputs: Sequence[TaskOutput], fork: Fork | None = None
+        self, *, weights: Sequence[float], outputs: Sequence[str], fork: Fork | None = None
     ) -> "UncertaintyWeighting":
         """The learned sum for tasks with these weights and outputs."""
         del fork
@@ -39,13 +38,13 @@ class UncertaintyWeighting(nn.Module):
 
     Args:
         weights: w_t, factors from the config; a task with weight 0 takes no part.
-        outputs: what each task predicts, which decides its form of the likelihood.
+        outputs: what each task predicts, which decides the form of its likelihood: ``regression`` has a squared error.
     """
 
     weights_T: Tensor
     factors_T: Tensor
 
-    def __init__(self, *, weights: Sequence[float], outputs: Sequence[TaskOutput]) -> None:
+    def __init__(self, *, weights: Sequence[float], outputs: Sequence[str]) -> None:
         super().__init__()
         factors = [0.5 if output == "regression" else 1.0 for output in outputs]
         self.register_buffer("weights_T", torch.tensor(weights, dtype=torch.float32), persistent=False)
