@@ -93,7 +93,8 @@ def _checked(config: Path) -> tuple[str, ...]:
     from recmoe.runs.check import check_data
 
     with tempfile.TemporaryDirectory(prefix="recmoe-") as folder:
-        return check_data(load_experiment(config), cache_dir=Path(folder)).warnings
+        found = check_data(load_experiment(config), cache_dir=Path(folder))
+    return (*found.leaks.warnings, *found.warnings)
 
 
 def _parsed_shares(text: str) -> tuple[float, float, float]:
