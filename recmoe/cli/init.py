@@ -77,7 +77,7 @@ def init(
         print(starter.text)
         return
     print_columns(["split", "rows"], list(starter.num_rows.items()))
-    for warning in (*(f"left out: {reason}" for reason in starter.skipped), *warnings):
+    for warning in (*starter.warnings, *warnings):
         print(f"warning: {warning}")
     print(f"\nwrote {starter.path}: read it, then")
     print(f"      recmoe train {starter.path} --run-dir runs/{starter.path.resolve().parent.name}")

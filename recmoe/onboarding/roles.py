@@ -48,6 +48,8 @@ class Roles:
     features: list[FeatureRole] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     """Columns the model does not read, with the reason."""
+    doubtful: list[str] = field(default_factory=list)
+    """Those of them that may be outcomes, or features: the user has to say."""
     time: str | None = None
     group: str | None = None
     """Rows of one list, or of one user where the log has no lists."""

@@ -47,6 +47,12 @@ class StarterConfig:
     skipped: tuple[str, ...] = ()
     """What of the log could not be read and was left out."""
 
+    @property
+    def warnings(self) -> list[str]:
+        """What of the log was left out and may be needed."""
+        doubtful = [f"{shown(name)}: {self.roles.left_out[name]}" for name in self.roles.doubtful]
+        return [f"left out: {reason}" for reason in (*self.skipped, *doubtful)]
+
 
 def starter_config(
     files: Sequence[Path],
