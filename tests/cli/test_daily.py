@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from recmoe.cli import app
+from recmoe.errors import DataError
 
 TIMEOUT_S = 300
 CONFIG = """
@@ -77,6 +78,20 @@ def test_days_are_trained_registered_and_gone_on_from(tmp_path: Path) -> None:
     assert "went on from models:/shelf/3" in warm
     assert "dense weights: " in warm
     assert "optimizer state: no" in warm
+
+
+def test_days_that_the_shell_has_found_are_days(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    days = [tmp_path / "a/day=1", tmp_path / "b/day=1"]
+    for day in days:
+        day.mkdir(parents=True)
+
+    with pytest.raises(DataError, match=f"^{days[0]} and {days[1]} are both day day=1; give each day one name$"):
+        CliRunner().invoke(
+            app,
+            ["daily", str(tmp_path / "config.yaml"), "--days", *map(str, days), "training.batch_size=8"],
+            catch_exceptions=False,
+        )
 
 
 def test_daily_without_days_says_how_to_name_them(tmp_path: Path) -> None:
