@@ -55,9 +55,15 @@ def init(
     leave_out: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN", help="A column the model must not read; may be repeated.")
     ] = None,
+    group: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Names the list that a row was shown in, such as a request.")
+    ] = None,
+    item: Annotated[str | None, typer.Option(metavar="COLUMN", help="Names the candidate of a row.")] = None,
+    user: Annotated[str | None, typer.Option(metavar="COLUMN", help="Names the user of a row.")] = None,
     seed: Seed = 0,
 ) -> None:
     """Look at anybody's log, and write splits and a commented config that trains as it stands."""
+    from recmoe.onboarding.roles import Owners
     from recmoe.onboarding.starter import starter_config
 
     warnings: list[str] = []
@@ -71,6 +77,7 @@ def init(
             shares=_parsed_shares(shares),
             labels=label or [],
             leave_out=leave_out or [],
+            owners=Owners(group=group, item=item, user=user),
             verify=lambda config: warnings.extend(_checked(config)),
         )
     if starter.path is None:

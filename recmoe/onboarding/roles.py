@@ -40,6 +40,19 @@ class FeatureRole:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Owners:
+    """The columns that name the list, the candidate and the user of a row, as far as the user says which they are."""
+
+    group: str | None = None
+    item: str | None = None
+    user: str | None = None
+
+
+FOUND = Owners()
+"""Those that are found by their names and values."""
+
+
 @dataclass
 class Roles:
     """What every column of the log is taken for."""

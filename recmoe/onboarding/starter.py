@@ -18,7 +18,7 @@ from recmoe.onboarding.event_log import event_log_advice
 from recmoe.onboarding.guess_roles import guess_roles
 from recmoe.onboarding.new_folder import new_folder
 from recmoe.onboarding.profile import CHUNK_ROWS, LogProfile, profile_log
-from recmoe.onboarding.roles import Roles
+from recmoe.onboarding.roles import FOUND, Owners, Roles
 from recmoe.onboarding.split_rule import DEFAULT_SHARES, Shares, SplitBy, SplitRule, split_rule
 from recmoe.onboarding.starter_yaml import starter_yaml
 from recmoe.onboarding.values import is_number, numbers
@@ -64,6 +64,7 @@ def starter_config(
     shares: Shares = DEFAULT_SHARES,
     labels: Sequence[str] = (),
     leave_out: Sequence[str] = (),
+    owners: Owners = FOUND,
     verify: Callable[[Path], None] | None = None,
 ) -> StarterConfig:
     """Look at a log, split it and write a commented ``config.yaml`` beside the splits.
@@ -80,6 +81,7 @@ def starter_config(
         shares: of the rows, for training, validation and test.
         labels: outcomes beside those that are found: a column, ``income=high``, ``rating>=4``.
         leave_out: columns that are neither features nor labels.
+        owners: the columns that name list, item and user of a row; those that are found by default.
         verify: is called with the config before it gets its place; what it raises keeps it from there.
 
     Raises:
@@ -98,7 +100,7 @@ def starter_config(
             folder,
             name=name,
             split=lambda log, roles: split_rule(log, roles, by=split_by, shares=shares, seed=seed),
-            guess=lambda log: guess_roles(log, labels=labels, leave_out=leave_out),
+            guess=lambda log: guess_roles(log, labels=labels, leave_out=leave_out, owners=owners),
         )
         if folder is not None and verify is not None:
             try:

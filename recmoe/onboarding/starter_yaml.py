@@ -62,13 +62,17 @@ def _inputs(log: LogProfile, roles: Roles, num_train: int) -> list[str]:
         what = "one list" if roles.is_group_a_list else "one user: the log has no lists"
         lines.append(f"  group: {quoted(roles.group)}    # Rows of {what}; for NDCG, MRR and AUC per group.")
     else:
-        lines.append(
-            "  # group: the column that joins the rows of one list, for NDCG, MRR and AUC per list; none was found."
-        )
+        lines += [
+            "  # group: the column that joins the rows of one list, for NDCG, MRR and AUC per list; none was found. If",
+            "  # there is one, write `group: COLUMN` and take it out of the features, or give init --group COLUMN.",
+        ]
     if roles.item is not None:
         lines.append(f"  item: {quoted(roles.item)}    # Names a candidate in requests and responses.")
     else:
-        lines.append("  # item: the column that names a candidate in requests and responses; none was found.")
+        lines += [
+            "  # item: the column that names a candidate in requests and responses; none was found. If there is one,",
+            "  # write `item: COLUMN`, or give init --item COLUMN.",
+        ]
     lines.append("  # side: a ranking request carries user and context once, item for each candidate.")
     lines.append("  features:")
     names = _feature_names(roles)
