@@ -174,7 +174,10 @@ def _starter(
         skipped = (*stream.skipped, *_skipped_rows(stream.num_skipped_rows))
     _leave_out_unknown(roles, num_known)
     _check(log, roles)
-    text = starter_yaml(log, roles, num_rows, split_note=split_note, name=name)
+    reading = data.model_dump(
+        mode="json", exclude_unset=True, exclude_none=True, exclude={"train", "validation", "test"}
+    )
+    text = starter_yaml(log, roles, num_rows, split_note=split_note, name=name, reading=reading)
     if folder is not None:
         (folder / "config.yaml").write_text(text, encoding="utf-8")
     return StarterConfig(text, None, num_rows, roles, skipped)
