@@ -132,10 +132,13 @@ def test_state_and_property_beside_the_asked_outcome_are_features(unnamed: pa.Ta
         ({"labels": ["paid>=much"]}, "--label paid>=much: much is no number to compare with"),
         ({"labels": ["paid=much"]}, "--label paid=much: much is no number; it holds .* different values"),
         ({"leave_out": ["town"]}, "--leave-out town: the log has no such column, there are age"),
+        ({"leave_out": ["aus land"]}, r"--leave-out aus land: the log has no such column, did you mean 'aus\\nland'\?"),
     ],
 )
 def test_what_cannot_be_done_is_named(
     survey: pa.Table, start: Start, options: dict[str, list[str]], message: str
 ) -> None:
+    survey = survey.append_column("aus\nland", survey["paid"])
+
     with pytest.raises(DataError, match=message):
         start(survey, **options)
