@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from recmoe.evaluation.baselines import TITLES, Baselines, Comparison, in_words
+from recmoe.evaluation.baselines import TITLES, Baselines, Comparison, heading, in_words
 from recmoe.evaluation.metrics import METRIC_KINDS
 from recmoe.evaluation.metrics.metric import FloatArray
 from recmoe.evaluation.plots import (
@@ -77,7 +77,7 @@ def write_report_page(
     environment = Environment(
         loader=PackageLoader("recmoe.evaluation", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.globals |= {"cells": baseline_cells, "titles": TITLES}
+    environment.globals |= {"cells": baseline_cells, "titles": TITLES, "heading": heading}
     environment.filters |= {
         "in_words": in_words,
         "number": format_number,
