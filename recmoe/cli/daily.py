@@ -114,7 +114,7 @@ def _print_days(result: "DailyResult") -> None:
         rows.append(cells)
     print_columns(headers, rows)
     if result.days and not result.days[0].metrics and metrics:
-        print(f"–: no model before day {result.days[0].day} to measure on it")
+        print(f"–: no model before {result.days[0].day} to measure on it")
     if result.days:
         print(f"\nwrote {result.root / 'daily.json'} and {result.root / 'daily.png'}")
         newest = result.days[-1]
