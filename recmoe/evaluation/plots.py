@@ -117,7 +117,11 @@ def reliability_plot(scores_N: FloatArray, labels_N: FloatArray, *, is_binary: b
             _plain_log_ticks(axes.xaxis, low, high)
             _plain_log_ticks(axes.yaxis, low, high)
         axes.set(xlim=(low, high), ylim=(low, high), xlabel="mean prediction", ylabel="mean label")
-        axes.legend(loc="best")
+        if is_binary:
+            axes.legend(loc="best")
+        else:
+            # What is best does not see the intervals, which are long here.
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
 
     # Values may have long tick labels; the rates of a binary label fit the fixed margins.
     return draw_svg(draw, size=None if is_binary else PLOT_SIZE)
