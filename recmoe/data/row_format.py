@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from recmoe.features.batch import Batch
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.features.schema import IdListFeature
 
 Ints = NDArray[np.int64]
 Records = NDArray[Any]
@@ -56,7 +55,7 @@ class RowFormat:
         list_types: list[np.dtype[Any]] = []
         for key in layout.sparse:
             is_wide = table_rows[key.table] > MAX_INT32
-            if isinstance(encoder.schema.features[key.feature], IdListFeature):
+            if key.is_list:
                 parts.append("list")
                 list_types.append(np.dtype("<i8" if is_wide else "<i4"))
             else:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from recmoe.evaluation.baselines import Baselines, in_words, title
 from recmoe.evaluation.report import metric_name
 from recmoe.experiment import ExperimentConfig
-from recmoe.features.schema import IdFeature, VocabularyConfig
 from recmoe.runs.split_check import Split, SplitCheck, TaskCount
 from recmoe.tasks.funnel import TaskSet
 from recmoe.tasks.regression import RegressionTaskConfig
@@ -112,11 +111,9 @@ def _row_zero_words(config: ExperimentConfig, split: Split, key: str, checks: Ma
 
 
 def _min_count_advice(config: ExperimentConfig, feature: str) -> str:
-    declared = config.inputs.features[feature]
-    encoding = declared.encoding if isinstance(declared, IdFeature) else None
-    if not isinstance(encoding, VocabularyConfig) or encoding.min_count == 1:
-        return ""
-    return f"lower inputs.features.{feature}.encoding.min_count ({encoding.min_count}) to 1, and "
+    (use,) = config.inputs.features[feature].tables(feature, width=config.inputs.width)
+    advice = use.encoding.fewer_unknown(f"inputs.features.{feature}.encoding")
+    return f"{advice}, and " if advice else ""
 
 
 def _largest_difference(
