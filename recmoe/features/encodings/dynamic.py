@@ -58,11 +58,11 @@ class DynamicConfig(Config):
         return learned
 
     def grow(self, earlier: RowLookup | None) -> "DynamicGrowth":
-        if isinstance(earlier, DynamicIds):
-            return DynamicGrowth(self, earlier)
-        if earlier is not None:
-            return DynamicGrowth(self, DynamicIds.holding(*earlier.holders(), self))
-        return DynamicGrowth(self, DynamicIds.empty(self.capacity))
+        if earlier is None:
+            earlier = DynamicIds.empty(self.capacity)
+        if not isinstance(earlier, DynamicIds):
+            earlier = DynamicIds.holding(*earlier.holders(), self)
+        return DynamicGrowth(self, earlier)
 
     def fewer_unknown(self, path: str) -> str:
         return ""
@@ -282,12 +282,7 @@ class DynamicIds:
 
 
 class DynamicGrowth:
-    """Ids that come and go, at their next update.
-
-    Args:
-        config: capacity and rules.
-        before: the ids before the update.
-    """
+    """Ids that come and go, at their next update: what they were before, and the rules."""
 
     def __init__(self, config: DynamicConfig, before: DynamicIds) -> None:
         self._config = config
