@@ -27,11 +27,11 @@ LAYERS = (
     ("training",),
     ("evaluation",),
     ("model",),
-    ("data", "embeddings", "moe", "tasks", "tracking"),
+    ("data", "embeddings", "moe", "sequence", "tasks", "tracking"),
     ("features",),
     ("config", "config_source", "config_yaml", "errors", "machine", "stack"),
 )
-SIBLINGS = {"data", "embeddings", "moe", "tasks", "tracking"}
+SIBLINGS = {"data", "embeddings", "moe", "sequence", "tasks", "tracking"}
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
 DOORS = {
