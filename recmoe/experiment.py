@@ -68,7 +68,7 @@ class ExperimentConfig(Config):
     def _leaks(self) -> Iterator[tuple[str, str]]:
         """Labels among the features: the model would read the answer."""
         labels = {label.column for label in label_columns(self.tasks)}
-        for name, column in self.inputs.columns():
+        for name, column in self.inputs.raw_columns():
             if column.name in labels:
                 yield f"inputs.features.{name}", f"column {column.name} is a label; a feature must not be one"
         for name in self.data.allow_leaks:

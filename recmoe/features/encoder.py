@@ -19,7 +19,7 @@ from recmoe.features.encodings.lookup import RowLookup
 from recmoe.features.fit import fit_state
 from recmoe.features.id_keys import keys
 from recmoe.features.input_layout import build_layout
-from recmoe.features.kinds.parts import Floats32, Ints, joined
+from recmoe.features.kinds.parts import EncodedPart, Floats32, Ints, joined
 from recmoe.features.label_values import encode_labels
 from recmoe.features.labels import LabelColumn
 from recmoe.features.layout import ALL_SIDES, InputLayout, Side
@@ -98,7 +98,7 @@ class FeatureEncoder:
 
     def columns(self, *, sides: Collection[Side] = ALL_SIDES, with_labels: bool = True) -> tuple[str, ...]:
         """The raw columns that ``encode`` needs: of features, and of group and labels if labels are asked for."""
-        names = [column.name for name, column in self.schema.columns() if self.schema.features[name].side in sides]
+        names = [column.name for name, column in self.schema.raw_columns() if self.schema.features[name].side in sides]
         if with_labels:
             if self.schema.group is not None:
                 names.append(self.schema.group)
@@ -112,7 +112,7 @@ class FeatureEncoder:
         a value in training is of strings or floats, as its feature needs.
         """
         fields: dict[str, pa.DataType] = {}
-        for name, column in self.schema.columns():
+        for name, column in self.schema.raw_columns():
             if self.schema.features[name].side in sides:
                 kind = self.state.columns.field(column.name).type
                 fields[column.name] = column.type_of_nulls if _holds_nothing(kind) else kind
@@ -157,6 +157,7 @@ class FeatureEncoder:
             values=torch.from_numpy(values),
             labels_BL=encode_labels(table, self.labels if with_labels else ()),
             groups_B=self._groups(table, is_required=with_labels),
+            ages=_ages(parts, layout),
         )
 
     def encode_labels(self, table: pa.Table) -> Tensor:
@@ -192,6 +193,12 @@ class FeatureEncoder:
         for feature, of_keys in num_at_zero.items():
             counts.update(self._readers[feature].unknown_counts(table, of_keys))
         return counts
+
+
+def _ages(parts: Sequence[EncodedPart], layout: InputLayout) -> Tensor | None:
+    ages = {name: ages_N for part in parts for name, ages_N in part.ages.items()}
+    found = [ages[sequence.name] for sequence in layout.sequences if sequence.has_ages]
+    return torch.from_numpy(np.concatenate(found)) if found else None
 
 
 def _holds_nothing(kind: pa.DataType) -> bool:

@@ -62,7 +62,7 @@ class Learner:
         return tuple(dict.fromkeys([*self._typed_columns(), *(label.column for label in self._labels)]))
 
     def _typed_columns(self) -> list[str]:
-        columns = [column.name for _, column in self._schema.columns()]
+        columns = [column.name for _, column in self._schema.raw_columns()]
         return columns + [column for column in (self._schema.group, self._schema.item) if column is not None]
 
     def add(self, table: pa.Table, *, first_row: int) -> None:
@@ -83,7 +83,7 @@ class Learner:
         self.num_rows += table.num_rows
 
     def _learn_types(self, table: pa.Table, first_row: int) -> None:
-        columns = {column.name: column.read(table, feature=name) for name, column in self._schema.columns()}
+        columns = {column.name: column.read(table, feature=name) for name, column in self._schema.raw_columns()}
         for column, role in ((self._schema.group, "group"), (self._schema.item, "item")):
             if column is not None:
                 columns[column] = id_column_of(table, column, needed_by=f"the schema, as its {role}")
@@ -94,7 +94,7 @@ class Learner:
                 self._has_fractions[name] = found or self._has_fractions.get(name, False)
 
     def _id_columns(self) -> set[str]:
-        columns = {column.name for _, column in self._schema.columns() if column.is_id}
+        columns = {column.name for _, column in self._schema.raw_columns() if column.is_id}
         return columns | {column for column in (self._schema.group, self._schema.item) if column is not None}
 
     def _type(self, column: str) -> pa.DataType:

@@ -40,4 +40,5 @@ def build_layout(
         ),
         sparse=tuple(chain.from_iterable(keys.values())),
         dense=tuple(chain.from_iterable(part.dense for part in parts)),
+        sequences=tuple(chain.from_iterable(part.sequences for part in parts)),
     )

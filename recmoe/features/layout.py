@@ -8,6 +8,8 @@ from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from recmoe.sequence import HistoryEncoderConfig
+
 Side = Literal["user", "context", "item"]
 SHARED_SIDES: tuple[Side, ...] = ("user", "context")
 ALL_SIDES: tuple[Side, ...] = ("user", "context", "item")
@@ -76,6 +78,8 @@ class SequenceSpec:
     """Entries of a row at most."""
     has_ages: bool
     """Whether ``Batch.ages`` holds a number for each of its entries."""
+    encoder: HistoryEncoderConfig
+    """What makes one vector of its entries."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from recmoe.errors import SchemaError
 from recmoe.features.columns import find_column, is_list_type
 from recmoe.features.id_keys import is_id_type, is_text_type
 from recmoe.features.null_marks import holds_marks_only
+from recmoe.features.times import is_time_type
 from recmoe.features.transforms import is_number_type
 
 
@@ -17,10 +18,10 @@ class RawColumn:
     """What a feature reads from the log, and what it expects there."""
 
     name: str
-    holds: Literal["id", "ids", "number"]
-    """One id a row, a list of ids, or one number."""
+    holds: Literal["id", "ids", "number", "time", "times"]
+    """One id a row, a list of ids, one number, one time, or a list of times."""
     separator: str | None = None
-    """Between the ids of a list that is one string."""
+    """Between the elements of a list that is one string."""
     max_length: int | None = None
     """Ids of a list that are read, the last ones; all by default."""
 
@@ -32,14 +33,15 @@ class RawColumn:
     @property
     def is_list(self) -> bool:
         """Whether its values are lists, not texts that hold several ids."""
-        return self.holds == "ids" and self.separator is None
+        return self.holds in ("ids", "times") and self.separator is None
 
     @property
     def type_of_nulls(self) -> pa.DataType:
         """The type of a column that held no value in training."""
-        if self.holds == "number":
+        if self.holds in ("number", "time"):
             return pa.float64()
-        return pa.list_(pa.string()) if self.is_list else pa.string()
+        element = pa.string() if self.is_id else pa.float64()
+        return pa.list_(element) if self.is_list else element if self.holds == "id" else pa.string()
 
     def read(self, table: pa.Table, *, feature: str) -> pa.ChunkedArray:
         """The column; SchemaError if it is missing or of a type that the feature cannot read.
@@ -65,8 +67,10 @@ class RawColumn:
                 return None
             hint = "declare it as kind: id_list" if is_list_type(kind) else "make a column of strings or integers of it"
             return f"expected one id per row, found {kind}; {hint}"
-        if self.holds == "ids":
+        if self.holds in ("ids", "times"):
             return self._list_problem(kind)
+        if self.holds == "time":
+            return None if is_time_type(kind) else f"expected a time, found {kind}; give numbers or timestamps"
         if is_number_type(kind):
             return None
         return f"expected a number, found {kind}; convert the column, or declare it as kind: id"
@@ -74,6 +78,12 @@ class RawColumn:
     def _list_problem(self, kind: pa.DataType) -> str | None:
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
+        if self.holds == "times":
+            if pa.types.is_null(kind) or (is_list_type(kind) and is_time_type(kind.value_type)):
+                return None
+            if is_text_type(kind) and self.separator is not None:
+                return None
+            return f"expected a list of times, found {kind}; give lists of numbers or timestamps"
         if pa.types.is_null(kind) or (is_list_type(kind) and is_id_type(kind.value_type)):
             return None
         if is_text_type(kind):

@@ -1,13 +1,18 @@
 """FeatureSchema: which columns of a log are features, of which kind, on which side."""
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from pydantic import NonNegativeInt, PositiveInt
 
 from recmoe.config import Config
+from recmoe.features.encodings import VocabularyConfig
 from recmoe.features.kinds import FeatureConfig
 from recmoe.features.kinds.parts import IdTable, TableUse
 from recmoe.features.raw_column import RawColumn
+
+T = TypeVar("T")
 
 
 class FeatureSchema(Config):
@@ -24,20 +29,22 @@ class FeatureSchema(Config):
     seed: NonNegativeInt = 0
     """Seed of the hash of ids."""
 
-    def columns(self) -> Iterator[tuple[str, RawColumn]]:
+    def raw_columns(self) -> Iterator[tuple[str, RawColumn]]:
         """The columns that features read, each with the feature's name."""
         for name, feature in self.features.items():
-            for column in feature.columns(name):
+            for column in feature.raw_columns(name):
                 yield name, column
 
     def tables(self) -> dict[str, IdTable]:
         """The tables of ids, in the order in which features first name them."""
-        tables: dict[str, IdTable] = {}
-        for uses in self._uses().values():
-            poolings = [use.pooling for _, use in uses if use.pooling is not None]
-            first = uses[0][1]
-            tables[first.table] = IdTable(first.encoding, first.width, poolings[0] if poolings else "sum")
-        return tables
+        return {
+            table: IdTable(
+                encoding=_first([use.encoding for _, use in uses]) or VocabularyConfig(),
+                width=_first([use.width for _, use in uses]) or self.width,
+                pooling=_first([use.pooling for _, use in uses]) or "sum",
+            )
+            for table, uses in self._uses().items()
+        }
 
     def _uses(self) -> dict[str, list[tuple[str, TableUse]]]:
         """By table, the features that look it up, and how."""
@@ -51,16 +58,35 @@ class FeatureSchema(Config):
         """What does not fit together, as (key path, message)."""
         if not self.features:
             yield "features", "at least one feature is needed"
-        tables = self.tables()
-        for table, uses in self._uses().items():
-            owner, first = uses[0]
+        tables = self._uses()
+        for table, uses in tables.items():
+            yield from _sharing_problems(table, uses)
             for name, use in uses:
-                path = f"features.{name}"
-                if "#" in table:
-                    yield f"{path}.table", f"table {table} may not contain #, which marks the buckets of numbers"
-                if use.encoding != first.encoding:
-                    yield f"{path}.encoding", f"shares table {table} with {owner}, so its encoding must be the same"
-                if use.width != first.width:
-                    yield f"{path}.width", f"shares table {table} with {owner}, so its width must be the same"
-                if use.pooling not in (None, tables[table].pooling):
-                    yield f"{path}.pooling", f"shares table {table}, so its pooling must be the same as the others'"
+                path = f"features.{name}.{use.key}table"
+                if "#" in table and use.origin == "named":
+                    yield path, f"table {table} may not contain #, which marks the buckets of numbers"
+                if use.origin == "borrowed" and all(other.origin == "borrowed" for _, other in uses):
+                    owned = [other for other, of in tables.items() if any(one.origin == "named" for _, one in of)]
+                    near = difflib.get_close_matches(table, owned, n=1)
+                    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(owned) or 'none'}"
+                    yield path, f"no other feature looks up a table {table}; {hint}"
+
+
+def _sharing_problems(table: str, uses: Sequence[tuple[str, TableUse]]) -> Iterator[tuple[str, str]]:
+    """Where features that share a table do not agree."""
+    encoding = _first([(name, use.encoding) for name, use in uses if use.encoding is not None])
+    width = _first([(name, use.width) for name, use in uses if use.width is not None])
+    pooling = _first([use.pooling for _, use in uses])
+    for name, use in uses:
+        path = f"features.{name}.{use.key}"
+        if encoding is not None and use.encoding not in (None, encoding[1]):
+            yield f"{path}encoding", f"shares table {table} with {encoding[0]}, so its encoding must be the same"
+        if width is not None and use.width not in (None, width[1]):
+            yield f"{path}width", f"shares table {table} with {width[0]}, so its width must be the same"
+        if use.pooling not in (None, pooling):
+            yield f"{path}pooling", f"shares table {table}, so its pooling must be the same as the others'"
+
+
+def _first(values: Iterable[T | None]) -> T | None:
+    """The first that is not None."""
+    return next((value for value in values if value is not None), None)

@@ -61,7 +61,7 @@ def column_values(table: pa.Table, name: str, feature: FeatureConfig) -> ColumnV
     Raises:
         SchemaError: the column is missing or of a type that the feature cannot read.
     """
-    column = feature.columns(name)[0]
+    column = feature.raw_columns(name)[0]
     values = column.read(table, feature=name)
     if column.holds == "number":
         return _of_numbers(as_floats(values))

@@ -66,7 +66,7 @@ def ids_per_row(schema: FeatureSchema, given: Mapping[str, float]) -> dict[str, 
     Raises:
         SchemaError: ``given`` names what is no list.
     """
-    lists = list(dict.fromkeys(name for name, column in schema.columns() if column.holds == "ids"))
+    lists = list(dict.fromkeys(name for name, column in schema.raw_columns() if column.holds == "ids"))
     for name in given:
         if name not in lists:
             raise SchemaError(

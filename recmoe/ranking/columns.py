@@ -181,7 +181,7 @@ def _columns_of_side(schema: FeatureSchema, arrow: pa.Schema, side: Side) -> dic
     types: dict[str, pa.DataType] = {}
     ids: set[str] = set()
     separators: dict[str, str | None] = {}
-    for name, column in schema.columns():
+    for name, column in schema.raw_columns():
         if schema.features[name].side != side:
             continue
         types[column.name] = arrow.field(column.name).type

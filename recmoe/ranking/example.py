@@ -19,7 +19,7 @@ def requests_of_rows(schema: FeatureSchema, rows: pa.Table) -> Iterator[dict[str
         rows: flat rows with the columns of all sides.
     """
     columns: dict[Side, list[str]] = {"user": [], "context": [], "item": []}
-    for name, column in schema.columns():
+    for name, column in schema.raw_columns():
         of_side = columns[schema.features[name].side]
         if column.name not in of_side:
             of_side.append(column.name)

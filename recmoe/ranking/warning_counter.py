@@ -57,7 +57,7 @@ class WarningCounter:
         for name, feature in self._features.items():
             if (feature.side in SHARED_SIDES) != is_shared:
                 continue
-            column = table.column(feature.columns(name)[0].name)
+            column = table.column(feature.raw_columns(name)[0].name)
             is_null_B = column.is_null().to_numpy()
             nulls[name] = is_null_B
             if column.null_count:

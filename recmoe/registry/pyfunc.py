@@ -81,7 +81,9 @@ def bundle_folder(model_folder: Path) -> Path:
 def signature(ranker: Ranker) -> ModelSignature:
     """Columns in and out. Ids are of any type, for the encoder takes 7 and "7" for the same id."""
     encoder = ranker.bundle.encoder
-    types = {column.name: Array(AnyType()) if column.is_list else AnyType() for _, column in encoder.schema.columns()}
+    types = {
+        column.name: Array(AnyType()) if column.is_list else AnyType() for _, column in encoder.schema.raw_columns()
+    }
     inputs = [ColSpec(type_, name, required=False) for name, type_ in types.items()]
     outputs = [ColSpec(DataType.float, task) for task in ranker.task_names]
     return ModelSignature(

@@ -112,7 +112,7 @@ def _row_zero_words(config: ExperimentConfig, split: Split, key: str, checks: Ma
 
 def _min_count_advice(config: ExperimentConfig, feature: str) -> str:
     (use,) = config.inputs.features[feature].tables(feature, width=config.inputs.width)
-    advice = use.encoding.fewer_unknown(f"inputs.features.{feature}.encoding")
+    advice = use.encoding.fewer_unknown(f"inputs.features.{feature}.encoding") if use.encoding else ""
     return f"{advice}, and " if advice else ""
 
 

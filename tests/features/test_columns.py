@@ -17,7 +17,7 @@ def test_missing_column_is_named_with_what_needs_it_and_what_is_there() -> None:
         SchemaError,
         match=r"column 'price' is missing, needed by feature 'cost'; did you mean 'prize'\? found: prize, shop",
     ):
-        NumericFeature(column="price").columns("cost")[0].read(table, feature="cost")
+        NumericFeature(column="price").raw_columns("cost")[0].read(table, feature="cost")
 
 
 def test_missing_column_of_an_empty_table_is_named() -> None:
@@ -47,7 +47,7 @@ def test_wrong_type_is_named_with_what_was_expected(feature: FeatureConfig, valu
     table = pa.table({"x": values})
 
     with pytest.raises(SchemaError, match=rf"column 'x' of feature 'x': {problem}"):
-        feature.columns("x")[0].read(table, feature="x")
+        feature.raw_columns("x")[0].read(table, feature="x")
 
 
 def test_group_must_be_an_id() -> None:
@@ -57,7 +57,7 @@ def test_group_must_be_an_id() -> None:
 
 @pytest.mark.parametrize("feature", [IdFeature(), IdListFeature(), NumericFeature()])
 def test_column_of_nulls_fits_every_feature(feature: FeatureConfig) -> None:
-    assert feature.columns("x")[0].read(pa.table({"x": pa.nulls(2)}), feature="x").null_count == 2
+    assert feature.raw_columns("x")[0].read(pa.table({"x": pa.nulls(2)}), feature="x").null_count == 2
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_name_that_is_no_text_is_missing() -> None:
 def test_text_of_nothing_but_marks_for_null_is_a_column_without_numbers() -> None:
     table = pa.table({"x": ["NA", None, "?"], "y": ["NA", None, "7 CHF"]})
 
-    assert NumericFeature().columns("x")[0].read(table, feature="x").null_count == 3
-    assert IdFeature().columns("x")[0].read(table, feature="x").to_pylist() == ["NA", None, "?"]
+    assert NumericFeature().raw_columns("x")[0].read(table, feature="x").null_count == 3
+    assert IdFeature().raw_columns("x")[0].read(table, feature="x").to_pylist() == ["NA", None, "?"]
     with pytest.raises(SchemaError, match="column 'y' of feature 'y': expected a number, found string"):
-        NumericFeature().columns("y")[0].read(table, feature="y")
+        NumericFeature().raw_columns("y")[0].read(table, feature="y")

@@ -12,8 +12,9 @@ from recmoe.features.kinds.feature import Feature
 from recmoe.features.kinds.id import IdFeature
 from recmoe.features.kinds.id_list import IdListFeature
 from recmoe.features.kinds.numeric import GivenBuckets, NumericFeature, QuantileBuckets
+from recmoe.features.kinds.sequence import SequenceColumn, SequenceFeature
 
-FeatureConfig = Annotated[IdFeature | IdListFeature | NumericFeature, Field(discriminator="kind")]
+FeatureConfig = Annotated[IdFeature | IdListFeature | NumericFeature | SequenceFeature, Field(discriminator="kind")]
 
 __all__ = [
     "Feature",
@@ -23,4 +24,6 @@ __all__ = [
     "IdListFeature",
     "NumericFeature",
     "QuantileBuckets",
+    "SequenceColumn",
+    "SequenceFeature",
 ]

@@ -22,7 +22,7 @@ class Feature(Protocol):
         """Whom it describes."""
         ...
 
-    def columns(self, name: str) -> tuple[RawColumn, ...]:
+    def raw_columns(self, name: str) -> tuple[RawColumn, ...]:
         """The columns of the log that it reads; the first one stands for it where one must."""
         ...
 

@@ -38,7 +38,7 @@ class IdFeature(Config):
     missing: str | int | None = None
     """Id that stands for null; row 0 by default."""
 
-    def columns(self, name: str) -> tuple[RawColumn, ...]:
+    def raw_columns(self, name: str) -> tuple[RawColumn, ...]:
         return (RawColumn(self.column or name, "id"),)
 
     def tables(self, name: str, *, width: int) -> tuple[TableUse, ...]:
@@ -66,7 +66,7 @@ class IdFeature(Config):
         numbers: NumericStatistics | None,
     ) -> "IdReader":
         return IdReader(
-            name=name, column=self.columns(name)[0], lookup=lookups[self.table or name], missing=self.missing
+            name=name, column=self.raw_columns(name)[0], lookup=lookups[self.table or name], missing=self.missing
         )
 
     def number_learner(self, name: str) -> None:
@@ -84,7 +84,7 @@ class IdFeature(Config):
         table = self.table or name
         if table not in ids.totals:
             return
-        for chunk in id_column(self.columns(name)[0].read(rows, feature=name)):
+        for chunk in id_column(self.raw_columns(name)[0].read(rows, feature=name)):
             ids.add(table, chunk)
             if self.missing is not None:
                 ids.add_repeated(table, self.missing, int(chunk.is_missing.sum()))
@@ -93,7 +93,7 @@ class IdFeature(Config):
         return False
 
     def read_raw(self, rows: pa.Table, name: str) -> RawPart:
-        return RawPart(ids={name: id_keys_of(self.columns(name)[0].read(rows, feature=name))})
+        return RawPart(ids={name: id_keys_of(self.raw_columns(name)[0].read(rows, feature=name))})
 
     def planned_numbers(self) -> None:
         return None

@@ -54,7 +54,7 @@ class IdListFeature(Config):
         if self.separator == "":
             yield "separator", "a separator needs a character; columns that hold lists need no separator"
 
-    def columns(self, name: str) -> tuple[RawColumn, ...]:
+    def raw_columns(self, name: str) -> tuple[RawColumn, ...]:
         return (RawColumn(self.column or name, "ids", separator=self.separator, max_length=self.max_length),)
 
     def tables(self, name: str, *, width: int) -> tuple[TableUse, ...]:
@@ -81,7 +81,7 @@ class IdListFeature(Config):
         lookups: Mapping[str, RowLookup],
         numbers: NumericStatistics | None,
     ) -> "IdListReader":
-        return IdListReader(name=name, column=self.columns(name)[0], lookup=lookups[self.table or name])
+        return IdListReader(name=name, column=self.raw_columns(name)[0], lookup=lookups[self.table or name])
 
     def number_learner(self, name: str) -> None:
         return None
@@ -97,14 +97,14 @@ class IdListFeature(Config):
     ) -> None:
         table = self.table or name
         if table in ids.totals:
-            for chunk, _ in lists_of(rows, name, self.columns(name)[0]):
+            for chunk, _ in lists_of(rows, name, self.raw_columns(name)[0]):
                 ids.add(table, chunk)
 
     def keeps_statistics(self, before: object) -> bool:
         return False
 
     def read_raw(self, rows: pa.Table, name: str) -> RawPart:
-        (column,) = self.columns(name)
+        (column,) = self.raw_columns(name)
         return RawPart(lists={name: list_keys_of(column, column.read(rows, feature=name))})
 
     def planned_numbers(self) -> None:

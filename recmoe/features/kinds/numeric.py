@@ -90,7 +90,7 @@ class NumericFeature(Config):
         """Whether one of its forms has buckets."""
         return "bucket" in self.forms or "vector" in self.forms
 
-    def columns(self, name: str) -> tuple[RawColumn, ...]:
+    def raw_columns(self, name: str) -> tuple[RawColumn, ...]:
         return (RawColumn(self.column or name, "number"),)
 
     def tables(self, name: str, *, width: int) -> tuple[()]:
@@ -137,7 +137,7 @@ class NumericFeature(Config):
             boundaries = np.asarray(self.buckets.boundaries)
             given = (signed_log1p(boundaries) if self.log1p else boundaries).tolist()
         return NumberLearner(
-            self.columns(name)[0].where(name),
+            self.raw_columns(name)[0].where(name),
             num_buckets=self.buckets.count if self.needs_edges else None,
             cuts=given,
         )
@@ -224,7 +224,7 @@ def read_number(table: pa.Table, name: str, feature: NumericFeature) -> Floats:
 
 def read_and_count(table: pa.Table, name: str, feature: NumericFeature) -> tuple[Floats, int]:
     """See ``read_number``; and how many numbers are missing because they are too large."""
-    x_B = clip(fill(as_floats(feature.columns(name)[0].read(table, feature=name)), feature.missing), feature.clip)
+    x_B = clip(fill(as_floats(feature.raw_columns(name)[0].read(table, feature=name)), feature.missing), feature.clip)
     x_B = signed_log1p(x_B) if feature.log1p else x_B
     is_too_large_B = np.abs(x_B) > LARGEST
     num_too_large = int(is_too_large_B.sum())

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recmoe.features.encodings import EncodingConfig
-from recmoe.features.layout import DenseColumn, SparseKey
+from recmoe.features.layout import DenseColumn, SequenceSpec, SparseKey
 
 Ints = NDArray[np.int64]
 Floats32 = NDArray[np.float32]
@@ -26,11 +26,17 @@ class TableUse:
     """How a feature looks ids up in one table; features that share it must agree."""
 
     table: str
-    encoding: EncodingConfig
-    width: int
-    """Floats per row."""
+    encoding: EncodingConfig | None
+    """None to take that of the other features."""
+    width: int | None
+    """Floats per row; None to take those of the other features."""
     pooling: Pooling | None = None
-    """None for one id a row, which pools to itself either way."""
+    """None where nothing is pooled: one id a row, which is itself either way, or a sequence."""
+    key: str = ""
+    """The part of the feature's section that says so, with a dot at the end."""
+    origin: Literal["named", "own", "borrowed"] = "named"
+    """Whether the table is named as one that this feature may own, is named after the feature, or must be another
+    feature's."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class LayoutPart:
     dense: tuple[DenseColumn, ...] = ()
     num_rows: Mapping[str, int] = field(default_factory=dict)
     """By table that holds no ids: its rows, row 0 included."""
+    sequences: tuple[SequenceSpec, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,8 @@ class EncodedPart:
     """By sparse key: rows of its table, and how many each row has; None where each has one."""
     dense: Mapping[str, Floats32] = field(default_factory=dict)
     """By dense column."""
+    ages: Mapping[str, Floats32] = field(default_factory=dict)
+    """By sequence that has times, an age per entry."""
 
 
 @dataclass(frozen=True)
