@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recmoe.errors import RequestError
+from recmoe.features.columns import is_list_type
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import ALL_SIDES, Side
 from recmoe.features.schema import FeatureSchema
@@ -192,12 +193,18 @@ def _columns_of_side(schema: FeatureSchema, arrow: pa.Schema, side: Side) -> dic
     if side == "item" and schema.item is not None:
         types.setdefault(schema.item, arrow.field(schema.item).type)
         ids.add(schema.item)
-    # A number that was whole in every training row may have a fraction in a request; an id may not.
     return {
         name: RequestColumn(
-            pa.float64() if pa.types.is_integer(type_) and name not in ids else type_,
+            type_ if name in ids else _with_fractions(type_),
             is_id=name in ids,
             separator=separators.get(name),
         )
         for name, type_ in types.items()
     }
+
+
+def _with_fractions(kind: pa.DataType) -> pa.DataType:
+    """A number that was whole in every training row may have a fraction in a request; an id may not."""
+    if is_list_type(kind):
+        return pa.list_(_with_fractions(kind.value_type))
+    return pa.float64() if pa.types.is_integer(kind) else kind

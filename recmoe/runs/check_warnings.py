@@ -70,8 +70,9 @@ def chance_warnings(baselines: Baselines, tasks: TaskSet) -> Iterator[str]:
 def _unknown_warnings(config: ExperimentConfig, checks: Mapping[Split, SplitCheck]) -> Iterator[str]:
     """Ids that training does not know: one warning per key, of the last split that has many."""
     train = checks["train"]
+    numbers = _number_keys(config)
     for key, known_share in train.unknown_shares.items():
-        is_number = key not in config.inputs.features
+        is_number = key in numbers
         if known_share > MOST and not is_number:
             yield _plain_unknown("train", key, known_share)
         for split in ("test", "validation"):
@@ -83,6 +84,16 @@ def _unknown_warnings(config: ExperimentConfig, checks: Mapping[Split, SplitChec
             if words is not None:
                 yield words
                 break
+
+
+def _number_keys(config: ExperimentConfig) -> set[str]:
+    """Keys of buckets, whose row 0 is "missing"."""
+    return {
+        key
+        for name, feature in config.inputs.features.items()
+        if not feature.tables(name, width=config.inputs.width)
+        for key in feature.planned_ids(name, per_row=None)
+    }
 
 
 def _plain_unknown(split: Split, key: str, share: float) -> str:
