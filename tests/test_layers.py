@@ -27,11 +27,12 @@ LAYERS = (
     ("training",),
     ("evaluation",),
     ("model",),
-    ("data", "embeddings", "moe", "sequence", "tasks", "tracking"),
+    ("data", "embeddings", "moe", "tasks", "tracking"),
     ("features",),
+    ("sequence",),
     ("config", "config_source", "config_yaml", "errors", "machine", "stack"),
 )
-SIBLINGS = {"data", "embeddings", "moe", "sequence", "tasks", "tracking"}
+SIBLINGS = {"data", "embeddings", "moe", "tasks", "tracking"}
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
 DOORS = {

@@ -4,9 +4,11 @@ The boundary between features and model: the encoder fills a ``Batch`` in this o
 model reads it in this order, and the fingerprint of both travels in checkpoints and bundles.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Hashable
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from recmoe.sequence import HistoryEncoderConfig
 
 Side = Literal["user", "context", "item"]
 SHARED_SIDES: tuple[Side, ...] = ("user", "context")
@@ -76,6 +78,8 @@ class SequenceSpec:
     """Entries of a row at most."""
     has_ages: bool
     """Whether ``Batch.ages`` holds a number for each of its entries."""
+    encoder: HistoryEncoderConfig
+    """What makes one vector of its entries."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ class DenseColumn:
     form: Literal["value", "position"]
     num_buckets: int = 0
     width: int = 1
+    meaning: Hashable = field(default=None, compare=False, repr=False)
+    """All that decides which float a raw value becomes: learned weights fit another column of the same meaning."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.features.layout import SHARED_SIDES, DenseColumn, SparseKey
-from recmoe.features.schema import NumericFeature
+from recmoe.features.layout import SHARED_SIDES, SparseKey
 from recmoe.model import MultiTaskRanker, input_order
 from recmoe.moe.architectures import ArchitectureConfig
 from recmoe.moe.architectures.cgc import SHARED
@@ -96,10 +95,9 @@ def input_labels(encoder: FeatureEncoder) -> list[tuple[str, Hashable, int]]:
         meaning: Hashable
         if isinstance(part, SparseKey):
             pooling = next(spec.pooling for spec in encoder.layout.tables if spec.name == part.table)
-            is_list = encoder.schema.features[part.feature].kind == "id_list"
-            meaning = (part.name, part.table, pooling if is_list else None)
+            meaning = (part.name, part.table, pooling if part.is_list else None)
         else:
-            meaning = (part.name, _number_meaning(encoder, part))
+            meaning = (part.name, part.meaning)
         blocks.append((part.feature, meaning, part.width))
     return blocks
 
@@ -108,21 +106,12 @@ def _column_labels(encoder: FeatureEncoder) -> Labels:
     return tuple((meaning, index) for _, meaning, width in input_labels(encoder) for index in range(width))
 
 
-def _number_meaning(encoder: FeatureEncoder, column: DenseColumn) -> Hashable:
-    """All that decides which float a number becomes."""
-    feature = encoder.schema.features[column.feature]
-    assert isinstance(feature, NumericFeature)
-    numbers = encoder.state.numbers[column.feature]
-    scale = (numbers.mean, numbers.std if feature.zscore else None) if column.form == "value" else numbers.edges
-    return (column.form, feature.zscore, feature.missing, feature.clip, feature.log1p, scale)
-
-
 def _wide_axes(encoder: FeatureEncoder, towers: Labels) -> dict[str, tuple[Labels, ...]]:
     """Towers and numbers, by weight of the linear part. A new number's weights begin at 0, as all of them do."""
     numbers: dict[bool, list[Hashable]] = {True: [], False: []}
     for column in encoder.layout.dense:
         if column.form == "value":
-            numbers[column.side in SHARED_SIDES].append((column.name, _number_meaning(encoder, column)))
+            numbers[column.side in SHARED_SIDES].append((column.name, column.meaning))
     return {
         "input_layer.wide.shared": (towers, tuple(numbers[True])),
         "input_layer.wide.own": (towers, tuple(numbers[False])),
@@ -137,7 +126,7 @@ def _vector_parts(encoder: FeatureEncoder) -> list[tuple[str, str, Labels | None
         if column.form == "position":
             is_shared = column.side in SHARED_SIDES
             module = "shared_vectors" if is_shared else "own_vectors"
-            meaning = (_number_meaning(encoder, column),)
+            meaning = (column.meaning,)
             parts.append((f"input_layer.{module}.maps.{counts[is_shared]}.", f"vectors[{column.feature}].", meaning))
             counts[is_shared] += 1
     return parts

@@ -15,8 +15,9 @@ from recmoe.data.loader import BatchLoader, DataConfig
 from recmoe.data.parquet import ParquetStream
 from recmoe.errors import DataError, SchemaError
 from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.kinds import IdFeature, NumericFeature
 from recmoe.features.labels import LabelColumn
-from recmoe.features.schema import FeatureSchema, IdFeature, NumericFeature
+from recmoe.features.schema import FeatureSchema
 
 WriteRows = Callable[..., Path]
 

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from recmoe.features.schema import IdFeature, IdListFeature, NumericFeature
+from recmoe.features.kinds import IdFeature, IdListFeature, NumericFeature
 from recmoe.onboarding.alone import TaskRows, alone, auc, auc_error
 from recmoe.onboarding.column_values import column_values
 

@@ -12,7 +12,7 @@ import pytest
 from recmoe.errors import DataError
 from recmoe.experiment import ExperimentConfig, load_experiment
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.features.schema import IdFeature, IdListFeature, NumericFeature
+from recmoe.features.kinds import IdFeature, IdListFeature, NumericFeature
 from recmoe.onboarding.starter import StarterConfig, starter_config
 from recmoe.tasks.spaces import label_columns
 
