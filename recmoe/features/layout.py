@@ -115,6 +115,11 @@ class InputLayout:
         """The keys that are pooled to one vector per row: all but those of sequences."""
         return tuple(key for key in self.sparse if not key.is_sequence)
 
+    @property
+    def sequence_tables(self) -> frozenset[str]:
+        """The tables of which a sequence reads single rows."""
+        return frozenset(key.table for key in self.sparse if key.is_sequence)
+
     def select(self, sides: Collection[Side]) -> "InputLayout":
         """The same layout with the columns of some sides only; all tables stay."""
         return InputLayout(
@@ -132,12 +137,19 @@ class InputLayout:
     def with_linear(self, num_outputs: int) -> "InputLayout":
         """The same layout with rows that end in ``num_outputs`` weights of a linear part.
 
-        They are padded to a multiple of four floats, which the kernels of sharded tables need.
+        They are padded to a multiple of four floats, which the kernels of sharded tables need. Tables that only
+        sequences read have none.
         """
         num_linear = -(-num_outputs // 4) * 4
-        return InputLayout(
-            tables=tuple(replace(t, width=t.width + num_linear, num_linear=num_linear) for t in self.tables),
-            sparse=tuple(replace(k, width=k.width + num_linear, num_linear=num_linear) for k in self.sparse),
-            dense=self.dense,
-            sequences=self.sequences,
+        widened = {key.table for key in self.pooled}
+        return replace(
+            self,
+            tables=tuple(
+                replace(t, width=t.width + num_linear, num_linear=num_linear) if t.name in widened else t
+                for t in self.tables
+            ),
+            sparse=tuple(
+                replace(k, width=k.width + num_linear, num_linear=num_linear) if k.table in widened else k
+                for k in self.sparse
+            ),
         )
