@@ -54,7 +54,7 @@ def test_ages_that_are_encoded_differently_are_named() -> None:
     batch = encoder.encode(rows, with_labels=False)
 
     replay.check_features(batch, encoder.layout)
-    with pytest.raises(BundleError, match="replay: feature history is encoded differently than in .*: other ages"):
+    with pytest.raises(BundleError, match=r"replay: feature history is encoded differently than in .*: other ages"):
         changed(replay, "ages", replay.encoded["ages"] + 1).check_features(batch, encoder.layout)
 
 

