@@ -91,7 +91,7 @@ def id_list_column(
         ids b d    lengths [1, 0, 1]
     """
     for chunk in column.chunks:
-        ids, lengths_B = _list_chunk(chunk, separator)
+        ids, lengths_B = _list_chunk(chunk, separator, null_if_blank=keep_missing)
         is_missing = ids.is_missing
         if is_missing.any() and not keep_missing:
             rows_n = np.repeat(np.arange(len(lengths_B)), lengths_B)
@@ -110,20 +110,24 @@ def is_among_last(lengths_B: NDArray[np.int64], count: int) -> NDArray[np.bool_]
     return is_last
 
 
-def _list_chunk(chunk: pa.Array, separator: str | None) -> tuple[IdValues, NDArray[np.int64]]:
+def _list_chunk(chunk: pa.Array, separator: str | None, *, null_if_blank: bool) -> tuple[IdValues, NDArray[np.int64]]:
     if pa.types.is_null(chunk.type):
         return id_values(pa.nulls(0)), np.zeros(len(chunk), np.int64)
     if pa.types.is_dictionary(chunk.type):
         chunk = chunk.dictionary_decode()
     is_text = is_text_type(chunk.type)
     if is_text:
-        text = chunk.cast(pa.large_string())
-        is_empty = pc.equal(pc.utf8_trim_whitespace(text), "")
-        chunk = pc.split_pattern(pc.if_else(is_empty, pa.scalar(None, text.type), text), separator)
+        text = null_where_blank(chunk) if null_if_blank else chunk.cast(pa.large_string())
+        chunk = pc.split_pattern(text, separator)
     # flatten() honours slices and skips what a null list hides, .values does neither.
     ids = id_values(chunk.flatten())
     lengths_B = pc.if_else(chunk.is_valid(), pc.list_value_length(chunk), 0).cast(pa.int64()).to_numpy()
     if is_text:
-        parts = pc.utf8_trim_whitespace(ids.distinct)
-        ids = IdValues(distinct=pc.if_else(pc.equal(parts, ""), pa.scalar(None, parts.type), parts), places=ids.places)
+        ids = IdValues(distinct=null_where_blank(ids.distinct), places=ids.places)
     return ids, lengths_B
+
+
+def null_where_blank(text: pa.Array) -> pa.Array:
+    """Texts without the blanks around them, null where nothing is left."""
+    text = pc.utf8_trim_whitespace(text.cast(pa.large_string()))
+    return pc.if_else(pc.equal(text, ""), pa.scalar(None, text.type), text)

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recmoe.errors import DataError
+from recmoe.features.arrow_ids import null_where_blank
 from recmoe.features.id_keys import is_text_type
 from recmoe.features.transforms import Floats, as_floats, is_number_type
 
@@ -53,8 +54,7 @@ def time_list_column(
         if pa.types.is_dictionary(chunk.type):
             chunk = chunk.dictionary_decode()
         if is_text_type(chunk.type):
-            text = pc.utf8_trim_whitespace(chunk.cast(pa.large_string()))
-            chunk = pc.split_pattern(pc.if_else(pc.equal(text, ""), pa.scalar(None, text.type), text), separator)
+            chunk = pc.split_pattern(null_where_blank(chunk), separator)
         lengths_B = pc.if_else(chunk.is_valid(), pc.list_value_length(chunk), 0).cast(pa.int64()).to_numpy()
         values = chunk.flatten()
         if is_text_type(values.type):
@@ -65,8 +65,7 @@ def time_list_column(
 
 def _numbers(parts: pa.Array, lengths_B: NDArray[np.int64], *, where: str, first_row: int) -> pa.Array:
     """Texts as numbers, null where one is empty."""
-    parts = pc.utf8_trim_whitespace(parts)
-    parts = pc.if_else(pc.equal(parts, ""), pa.scalar(None, parts.type), parts)
+    parts = null_where_blank(parts)
     is_wrong_N = pc.invert(pc.match_substring_regex(parts, NUMBER)).fill_null(False).to_numpy(zero_copy_only=False)
     if is_wrong_N.any():
         place = int(is_wrong_N.argmax())

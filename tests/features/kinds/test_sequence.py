@@ -162,7 +162,8 @@ def test_column_of_a_wrong_type_is_named(columns: dict[str, Any], message: str) 
 
 def test_lists_may_be_texts_with_separators() -> None:
     lists = log(at=[[1, 2, 3, 4.5], None, [7, 8]])
-    texts = log(seen=["a|b|c|a", None, "c|"], shops=["1|2|1|2", " ", "3|3"], at=["1|2| 3|4.5", "", "7|8"])
+    shops = pa.array(["1|2|1|2", " ", "3|3"]).dictionary_encode()
+    texts = log(seen=["a|b|c|a", None, "c|"], shops=shops, at=["1|2| 3|4.5", "", "7|8"])
 
     of_lists = history_of(FeatureEncoder.fit(schema_of(time="at"), [lists]), lists)
     of_texts = history_of(FeatureEncoder.fit(schema_of(time="at", separator="|"), [texts]), texts)
