@@ -109,8 +109,8 @@ class SequenceRows:
                 row = int(is_wrong_B.argmax())
                 raise DataError(
                     f"columns of feature {self._name!r} hold lists of unequal lengths in row {first_row + row}: "
-                    f"{expected_B[row]} in {first!r}, {lengths_B[row]} in {name!r}; mend the log: entry i of each "
-                    "column must belong to the same event"
+                    f"{expected_B[row]} in {first!r}, {lengths_B[row]} in {name!r}; make them alike: entry i of each "
+                    "column belongs to one event"
                 )
         return expected_B
 
