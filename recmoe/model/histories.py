@@ -32,8 +32,8 @@ class HistoryColumns:
     """The sequence's own keys."""
     query: tuple[SparseKey | None, ...]
     """Beside each, the candidate's key in the same table."""
-    own_width: int
-    """Floats of the candidate's part of the input, what histories add left out."""
+    own: InputLayout
+    """The candidate's part of the input, which is the query where the tables have nothing in common."""
 
     @property
     def feature(self) -> str:
@@ -66,18 +66,19 @@ class HistoryColumns:
     @property
     def meaning(self) -> Hashable:
         """All that decides what the encoder's weights read: they fit another sequence of the same meaning alone."""
+        own = [key.name for key in self.own.pooled] + [column.name for column in self.own.dense]
         return (
             self.spec.encoder,
             self.spec.has_ages,
             tuple((key.name, key.table, key.vector_width) for key in self.entries),
-            tuple(key and key.name for key in self.query),
+            tuple(own) if self.is_query_whole else tuple(key and key.name for key in self.query),
         )
 
     def build(self) -> nn.Module:
         """The encoder."""
         encoder: nn.Module = self.spec.encoder.build(
             in_features=self.entry_width,
-            query_features=self.own_width if self.is_query_whole else self.entry_width,
+            query_features=self.own.width if self.is_query_whole else self.entry_width,
             max_length=self.spec.max_length,
             has_ages=self.spec.has_ages,
         )
@@ -96,7 +97,7 @@ def history_columns(layout: InputLayout, *, reads_candidate: bool) -> list[Histo
             spec=spec,
             entries=tuple(keys[key] for key in spec.keys),
             query=tuple(of_table.get(keys[key].table) for key in spec.keys),
-            own_width=own.width,
+            own=own,
         )
         for spec in layout.sequences
         if spec.encoder.reads_candidate == reads_candidate
