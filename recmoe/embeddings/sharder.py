@@ -23,10 +23,12 @@ class _BagSharder(EmbeddingBagCollectionSharder):
         return kinds
 
 
-def make_sharders(config: TablesConfig, layout: InputLayout) -> list[Any]:
+def make_sharders(config: TablesConfig, layout: InputLayout, *, device_type: str) -> list[Any]:
     """The sharders of pooled and of unpooled tables, with the codecs by which their shards talk."""
     codecs = make_codecs(config.communication, layout)
+    # fbgemm makes the ids of unpooled tables distinct on GPUs alone; on CPUs they travel as they are.
+    dedup_ids = config.dedup_ids and device_type == "cuda"
     return [
         _BagSharder(qcomm_codecs_registry=codecs),
-        EmbeddingCollectionSharder(qcomm_codecs_registry=codecs, use_index_dedup=config.dedup_ids),
+        EmbeddingCollectionSharder(qcomm_codecs_registry=codecs, use_index_dedup=dedup_ids),
     ]

@@ -83,7 +83,7 @@ def make_plan(
                 ),
                 debug=False,
             )
-            return planner.plan(model, make_sharders(config, tables.layout))
+            return planner.plan(model, make_sharders(config, tables.layout, device_type=device.type))
     except PlannerError as error:
         num_bytes = sum(spec.num_rows * spec.width * 4 for spec in tables.layout.tables)
         largest = max(tables.layout.tables, key=lambda spec: spec.num_rows * spec.width)
@@ -117,7 +117,7 @@ def shard(
             model,
             device=device,
             plan=plan,
-            sharders=make_sharders(config, tables.layout),
+            sharders=make_sharders(config, tables.layout, device_type=device.type),
             data_parallel_wrapper=DefaultDataParallelWrapper(
                 static_graph=False, find_unused_parameters=find_unused_parameters
             ),

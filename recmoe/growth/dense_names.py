@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from recmoe.embeddings.tables import member_name
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import SHARED_SIDES, SparseKey
-from recmoe.model import MultiTaskRanker, input_order
+from recmoe.model import MultiTaskRanker, input_order, input_width
+from recmoe.model.histories import HistoryColumns
 from recmoe.moe.architectures import ArchitectureConfig
 from recmoe.moe.architectures.cgc import SHARED
 from recmoe.moe.expert_layer import ExpertLayer
@@ -58,10 +60,11 @@ def name_dense(
     columns = _column_labels(encoder)
     parts = [
         *_vector_parts(encoder),
+        *_history_parts(encoder),
         *((f"towers.{i}.", f"towers[{task}].", None) for i, task in enumerate(towers)),
         *_expert_parts(ranker),
     ]
-    inputs = _input_axes(architecture, width=encoder.layout.width, task_names=towers)
+    inputs = _input_axes(architecture, width=input_width(encoder.layout), task_names=towers)
     by_tower = {"start_T": (towers,), "unit_T": (towers,), **_wide_axes(encoder, towers)}
     named = {}
     for name, shape in shapes.items():
@@ -81,8 +84,8 @@ def name_dense(
         axis = inputs.get(inner)
         if axis is not None:
             axes[axis] = columns
-        if re.match(r"vectors\[", logical):
-            # Other bucket edges are other inputs: nothing of such a vector goes on.
+        if re.match(r"(vectors|histories)\[", logical):
+            # Other bucket edges or columns of a history are other inputs: nothing of such a module goes on.
             axes[-1] = tuple((first, index) for index in range(shape[-1]))
         named[name] = NamedTensor(logical, tuple(axes), axis)
     return named
@@ -130,6 +133,15 @@ def _vector_parts(encoder: FeatureEncoder) -> list[tuple[str, str, Labels | None
             parts.append((f"input_layer.{module}.maps.{counts[is_shared]}.", f"vectors[{column.feature}].", meaning))
             counts[is_shared] += 1
     return parts
+
+
+def _history_parts(encoder: FeatureEncoder) -> list[tuple[str, str, Labels | None]]:
+    """Encoders of histories by feature; the label holds all that they read."""
+    return [
+        (f"input_layer.histories.encoders.{member_name(part.name)}.", f"histories[{part.name}].", (part.meaning,))
+        for part in input_order(encoder.layout)
+        if isinstance(part, HistoryColumns)
+    ]
 
 
 def _expert_parts(ranker: MultiTaskRanker) -> list[tuple[str, str, Labels | None]]:

@@ -2,17 +2,20 @@
 
 # B rows, R requests, C candidates, D input width, P sum of the widths of some keys, T' towers
 
-from itertools import chain
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from recmoe.embeddings.numeric_vectors import NumericVectors
+from recmoe.embeddings.tables import LookedUp, Tables
 from recmoe.features.batch import Batch
 from recmoe.features.layout import OWN_SIDES, SHARED_SIDES, DenseColumn, InputLayout, SparseKey
+from recmoe.model.histories import Histories, HistoryColumns, history_columns
 from recmoe.model.wide import Wide
 from recmoe.moe.linear import SidedInput
+from recmoe.sequence import EncodedHistory
 
 
 class Inputs(NamedTuple):
@@ -49,23 +52,35 @@ class InputLayer(nn.Module):
         vectors = [c for c in layout.dense if c.form == "position"]
         self.shared_vectors = NumericVectors([c for c in vectors if c.side in SHARED_SIDES])
         self.own_vectors = NumericVectors([c for c in vectors if c.side == "item"])
+        self.histories = Histories(layout)
 
     def forward(self, batch: Batch) -> Inputs:
         """The inputs of rows that hold all sides."""
         part = self.parts["all"]
-        pooled = part.split(self.tables(batch))
+        found = self._look_up(batch)
+        pooled = part.split(found.pooled_BP)
         shared = self._half(part, pooled, batch, shared=True)
         own = self._half(part, pooled, batch, shared=False)
+        encoded = self.histories.encode(batch, part.layout, found.entries)
+        own_pieces = [*own.pieces, *self.histories.own_pieces(encoded, own.pieces, None)]
         wide_BT = None if shared.wide_BT is None or own.wide_BT is None else shared.wide_BT + own.wide_BT
-        return Inputs(torch.cat([*shared.pieces, *own.pieces], dim=1), wide_BT)
+        x_BD = torch.cat([*shared.pieces, *self.histories.shared_pieces(encoded), *own_pieces], dim=1)
+        return Inputs(x_BD, wide_BT)
 
     def sided(self, shared: Batch, own: Batch, request_C: Tensor) -> Inputs:
-        """The same inputs from one row per request and one row per candidate."""
+        """The same inputs from one row per request and one row per candidate; histories are encoded per request."""
         halves = []
+        encoded: dict[str, EncodedHistory] = {}
         for name, batch in (("shared", shared), ("own", own)):
             part = self.parts[name]
-            pooled = part.split(self.tables(batch, part.layout.sparse))
-            halves.append(self._half(part, pooled, batch, shared=name == "shared"))
+            found = self._look_up(batch, part.layout.sparse)
+            half = self._half(part, part.split(found.pooled_BP), batch, shared=name == "shared")
+            if name == "shared":
+                encoded = self.histories.encode(batch, part.layout, found.entries)
+                half.pieces.extend(self.histories.shared_pieces(encoded))
+            else:
+                half.pieces.extend(self.histories.own_pieces(encoded, half.pieces, request_C))
+            halves.append(half)
         of_request, of_candidate = (
             torch.cat(half.pieces, dim=1) if half.pieces else batch.dense_BF[:, :0]
             for half, batch in zip(halves, (shared, own), strict=True)
@@ -74,6 +89,10 @@ class InputLayer(nn.Module):
         if wide_CT is not None and halves[0].wide_BT is not None:
             wide_CT = halves[0].wide_BT.index_select(0, request_C) + wide_CT
         return Inputs(SidedInput(shared_RS=of_request, own_CI=of_candidate, request_C=request_C), wide_CT)
+
+    def _look_up(self, batch: Batch, keys: Sequence[SparseKey] | None = None) -> LookedUp:
+        assert isinstance(self.tables, Tables)
+        return self.tables.look_up(batch, keys)
 
     def _half(self, part: "_Part", pooled: "_Pooled", batch: Batch, *, shared: bool) -> "_Half":
         """Pooled vectors, plain numbers and learned vectors of the shared or the own columns."""
@@ -111,7 +130,7 @@ class _Part:
         self.positions: dict[bool, list[slice]] = {True: [], False: []}
         # Vectors that touch are one piece; weights of the linear part stand between those of different keys.
         self._pieces: list[tuple[int, bool, bool]] = []
-        for key in layout.sparse:
+        for key in layout.pooled:
             is_shared = key.side in SHARED_SIDES
             self._append(key.vector_width, is_linear=False, is_shared=is_shared)
             if key.num_linear:
@@ -145,16 +164,20 @@ def _take(dense_BF: Tensor, columns: list[slice]) -> Tensor:
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1) if pieces else dense_BF[:, :0]
 
 
-def input_order(layout: InputLayout) -> list[SparseKey | DenseColumn]:
-    """What the columns of x_BD are: shared before own; in each half ids, then numbers, then learned vectors."""
-    halves = (layout.select(SHARED_SIDES), layout.select(OWN_SIDES))
-    return list(chain.from_iterable(_half_order(half) for half in halves))
+def input_order(layout: InputLayout) -> list[SparseKey | DenseColumn | HistoryColumns]:
+    """What the columns of x_BD are: shared before own; in each half ids, numbers, learned vectors, then histories."""
+    order: list[SparseKey | DenseColumn | HistoryColumns] = []
+    for half, reads_candidate in ((layout.select(SHARED_SIDES), False), (layout.select(OWN_SIDES), True)):
+        values = [column for column in half.dense if column.form == "value"]
+        positions = [column for column in half.dense if column.form == "position"]
+        order += [*half.pooled, *values, *positions, *history_columns(layout, reads_candidate=reads_candidate)]
+    return order
 
 
-def _half_order(half: InputLayout) -> list[SparseKey | DenseColumn]:
-    values = [column for column in half.dense if column.form == "value"]
-    positions = [column for column in half.dense if column.form == "position"]
-    return [*half.sparse, *values, *positions]
+def input_width(layout: InputLayout) -> int:
+    """Floats of x_BD."""
+    histories = (part for part in input_order(layout) if isinstance(part, HistoryColumns))
+    return layout.width + sum(part.width for part in histories)
 
 
 def num_values(layout: InputLayout, *, shared: bool) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from recmoe.features.batch import Batch
 from recmoe.features.layout import InputLayout
 from recmoe.model.config import ModelConfig
-from recmoe.model.inputs import InputLayer, Inputs, num_values
+from recmoe.model.inputs import InputLayer, Inputs, input_width, num_values
 from recmoe.moe.balance import importance_loss
 from recmoe.moe.expert_layer import GateUse
 from recmoe.tasks.funnel import TaskSet
@@ -185,7 +185,7 @@ def build_model(
     """
     layout = model_layout(layout, tasks=tasks, config=config)
     made = tables(layout)
-    architecture = config.architecture.build(in_features=layout.width, task_names=tasks.tower_names)
+    architecture = config.architecture.build(in_features=input_width(layout), task_names=tasks.tower_names)
     towers = [config.towers.build(in_features=architecture.out_features) for _ in tasks.tower_names]
     wide = config.wide.build(
         num_outputs=len(towers),

@@ -2,7 +2,7 @@
 
 # R requests, L entries of a history, C candidates, D width of an entry
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -14,6 +14,11 @@ class MeanHistoryConfig(Config):
     """The mean of the entries."""
 
     kind: Literal["mean"] = "mean"
+    reads_candidate: ClassVar[bool] = False
+
+    def width_of(self, in_features: int) -> int:
+        """Floats of the vector that becomes of entries of such a width."""
+        return in_features
 
     def build(self, *, in_features: int, query_features: int, max_length: int, has_ages: bool) -> "PooledHistory":
         """The encoder of histories of such a width."""
@@ -25,6 +30,11 @@ class SumHistoryConfig(Config):
     """The sum of the entries: long histories weigh more."""
 
     kind: Literal["sum"] = "sum"
+    reads_candidate: ClassVar[bool] = False
+
+    def width_of(self, in_features: int) -> int:
+        """Floats of the vector that becomes of entries of such a width."""
+        return in_features
 
     def build(self, *, in_features: int, query_features: int, max_length: int, has_ages: bool) -> "PooledHistory":
         """The encoder of histories of such a width."""

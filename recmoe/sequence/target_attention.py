@@ -7,7 +7,7 @@ DIN: Zhou et al., KDD 2018, https://arxiv.org/abs/1706.06978, equation 3 and sec
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveInt
@@ -22,10 +22,15 @@ class TargetAttentionConfig(Config):
     """A sum of the entries, each weighted by what it has to do with the candidate."""
 
     kind: Literal["target_attention"] = "target_attention"
+    reads_candidate: ClassVar[bool] = True
     hidden: tuple[PositiveInt, ...] = Field(default=(36,), min_length=1)
     """Widths of the hidden layers that turn candidate and entry into a weight."""
     softmax: bool = False
     """Whether weights are shares of one; the paper's are not, so that a long history of interest weighs more."""
+
+    def width_of(self, in_features: int) -> int:
+        """Floats of the vector that becomes of entries of such a width."""
+        return in_features
 
     def build(self, *, in_features: int, query_features: int, max_length: int, has_ages: bool) -> "TargetAttention":
         """The encoder of histories of such a width, for candidates of such a width."""

@@ -9,7 +9,7 @@ al., ICML 2024, https://arxiv.org/abs/2402.17152, section 3.
 # N heads, K width of a head
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveInt
@@ -25,6 +25,7 @@ class TransformerConfig(Config):
     """Entries read those before them, and the candidate reads what they have made of it."""
 
     kind: Literal["transformer"] = "transformer"
+    reads_candidate: ClassVar[bool] = True
     width: PositiveInt = 32
     """Floats of a state."""
     heads: PositiveInt = 2
@@ -38,6 +39,11 @@ class TransformerConfig(Config):
         """What does not fit together, as (key path, message)."""
         if self.width % self.heads:
             yield "heads", f"a width of {self.width} does not fall into {self.heads} heads of equal width"
+
+    def width_of(self, in_features: int) -> int:
+        """Floats of the vector that becomes of entries of such a width."""
+        del in_features
+        return self.width
 
     def build(self, *, in_features: int, query_features: int, max_length: int, has_ages: bool) -> "HistoryTransformer":
         """The encoder of histories of such a width and length, for candidates of such a width."""

@@ -22,6 +22,7 @@ from recmoe.embeddings.tables import TablesConfig
 from recmoe.errors import RecmoeError
 from recmoe.features.batch import Batch
 from recmoe.features.layout import InputLayout, SequenceSpec, SparseKey, TableSpec
+from recmoe.sequence import MeanHistoryConfig
 from recmoe.training.checkpoint import CheckpointStore
 from recmoe.training.optimizers import ConstantSchedule
 from recmoe.training.step import Pipelining, Update, make_stepper
@@ -54,7 +55,11 @@ HISTORY = InputLayout(
         replace(LAYOUT.sparse[3], is_list=True),
     ),
     dense=(),
-    sequences=(SequenceSpec("history", "user", ("history#tags", "history#type"), 3, has_ages=False),),
+    sequences=(
+        SequenceSpec(
+            "history", "user", ("history#tags", "history#type"), 3, has_ages=False, encoder=MeanHistoryConfig()
+        ),
+    ),
 )
 """The same keys, and a history over two of their tables."""
 ROWS = 16

@@ -5,6 +5,7 @@ import torch
 
 from recmoe.features.batch import Batch
 from recmoe.features.layout import InputLayout, SequenceSpec, SparseKey, TableSpec
+from recmoe.sequence import MeanHistoryConfig
 from recmoe.training.runtime import start_runtime
 
 
@@ -64,8 +65,10 @@ def history_layout() -> InputLayout:
         ),
         dense=(),
         sequences=(
-            SequenceSpec("history", "user", ("history#item", "history#act.ion"), 5, has_ages=False),
-            SequenceSpec("seen", "item", ("seen#item",), 5, has_ages=False),
+            SequenceSpec(
+                "history", "user", ("history#item", "history#act.ion"), 5, has_ages=False, encoder=MeanHistoryConfig()
+            ),
+            SequenceSpec("seen", "item", ("seen#item",), 5, has_ages=False, encoder=MeanHistoryConfig()),
         ),
     )
 

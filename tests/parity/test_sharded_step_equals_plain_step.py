@@ -13,6 +13,7 @@ from recmoe.embeddings.sharding_config import SHARDS_SEQUENCES
 from recmoe.embeddings.tables import TablesConfig
 from recmoe.features.batch import Batch
 from recmoe.features.layout import InputLayout, SequenceSpec, SparseKey, TableSpec
+from recmoe.sequence import MeanHistoryConfig
 from recmoe.training.runtime import start_runtime
 
 LAYOUT = InputLayout(
@@ -34,7 +35,7 @@ HISTORY = replace(
         SparseKey("history#shop", "history", "user", "shop", 8, is_list=True, is_sequence=True),
         LAYOUT.sparse[2],
     ),
-    sequences=(SequenceSpec("history", "user", ("history#shop",), 3, has_ages=False),),
+    sequences=(SequenceSpec("history", "user", ("history#shop",), 3, has_ages=False, encoder=MeanHistoryConfig()),),
 )
 """The same, with a history of shops: their table gives a vector per id."""
 
