@@ -74,7 +74,7 @@ class InputLayer(nn.Module):
         own = self._half(part, pooled, batch, shared=False)
         encoded = self.histories.encode(batch, part.layout, found.entries)
         shared.pieces.extend(self.histories.shared_pieces(encoded))
-        own.pieces.extend(self.histories.own_pieces(encoded, own.pieces, None))
+        own.pieces.extend(self._read_histories(encoded, own, batch, None))
         wide_BT = None if shared.wide_BT is None or own.wide_BT is None else shared.wide_BT + own.wide_BT
         return RowInputs(self._inputs(torch.cat([*shared.pieces, *own.pieces], dim=1)), wide_BT)
 
@@ -90,7 +90,7 @@ class InputLayer(nn.Module):
                 encoded = self.histories.encode(batch, part.layout, found.entries)
                 half.pieces.extend(self.histories.shared_pieces(encoded))
             else:
-                half.pieces.extend(self.histories.own_pieces(encoded, half.pieces, request_C))
+                half.pieces.extend(self._read_histories(encoded, half, batch, request_C))
             halves.append(half)
         of_request, of_candidate = (
             torch.cat(half.pieces, dim=1) if half.pieces else batch.dense_BF[:, :0]
@@ -105,6 +105,12 @@ class InputLayer(nn.Module):
     def _look_up(self, batch: Batch, keys: Sequence[SparseKey] | None = None) -> LookedUp:
         assert isinstance(self.tables, Tables)
         return self.tables.look_up(batch, keys)
+
+    def _read_histories(
+        self, encoded: Mapping[str, EncodedHistory], own: "_Half", batch: Batch, request_C: Tensor | None
+    ) -> list[Tensor]:
+        """What the candidates of a batch read; there may be no piece of their own, and still so many of them."""
+        return self.histories.own_pieces(encoded, [batch.dense_BF[:, :0], *own.pieces], request_C)
 
     def _inputs(self, x: Tensor | SidedInput) -> Inputs:
         groups: Groups = {name: group.of(x) for name, group in self.groups.items()}

@@ -113,6 +113,26 @@ def test_a_candidate_without_a_table_of_the_history_is_the_query_as_a_whole() ->
     assert (x[:, 8:] != dearer_x[:, 8:]).any(dim=1).tolist() == [True, False, True, True]
 
 
+@pytest.mark.parametrize("kind", ["target_attention", "transformer"])
+def test_candidates_without_features_read_the_entries_alone(kind: str) -> None:
+    shared = {name: FEATURES[name] for name in ("user", "age")}
+    history = {**FEATURES["history"], "columns": {"item": {"column": "seen"}}, "encoder": {"kind": kind}}
+    schema = FeatureSchema.model_validate({"width": 2, "features": {**shared, "history": history}})
+    encoder = FeatureEncoder.fit(schema, [LOG])
+    layer = input_layer(encoder)
+
+    whole = layer(encoder.encode(LOG, with_labels=False)).inputs.x
+    sided = layer.sided(
+        encoder.encode(LOG, sides=SHARED_SIDES, with_labels=False),
+        encoder.encode(LOG, sides=OWN_SIDES, with_labels=False),
+        torch.arange(4),
+    ).inputs.x
+
+    assert isinstance(sided, SidedInput)
+    assert whole[:, 3:].any(dim=1).tolist() == [True, False, True, True]
+    torch.testing.assert_close(sided.concatenated(), whole)
+
+
 @pytest.mark.parametrize("rows", [[0, 1, 2], [3], [1]], ids=["three requests", "one request", "one without history"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_sided_input_equals_the_whole_one(kind: str, rows: list[int]) -> None:
