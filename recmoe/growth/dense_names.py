@@ -1,26 +1,20 @@
 """name_dense(): what every index of every dense weight stands for, so that weights of two models can be compared."""
 
-import re
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
 
+from recmoe.architectures.seam import Parts
+from recmoe.axes import Labels, describe
 from recmoe.embeddings.tables import member_name
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import SHARED_SIDES, SparseKey
-from recmoe.model import MultiTaskRanker, input_order, input_width
+from recmoe.model import ModelConfig, MultiTaskRanker, input_order, model_parts
 from recmoe.model.histories import HistoryColumns
-from recmoe.moe.architectures import ArchitectureConfig
-from recmoe.moe.architectures.cgc import SHARED
-from recmoe.moe.expert_layer import ExpertLayer
-from recmoe.moe.experts import Experts
 
 RANKER = "ranker."
 """Names of the ranker's weights inside the training model begin so."""
-
-Labels = tuple[Hashable, ...]
 
 
 @dataclass(frozen=True)
@@ -29,7 +23,7 @@ class NamedTensor:
 
     Example: the gate of ctr over three experts, with two input columns::
 
-        name    architecture.layer.gates[ctr].weight_VD
+        name    model.architecture.layer.gates[ctr].weight_VD
         labels  (("ctr.0", "ctr.1", "shared.0"), ((("price", …), 0), (("age", …), 0)))
         inputs  1
     """
@@ -45,7 +39,7 @@ def name_dense(
     shapes: Mapping[str, Sequence[int]],
     *,
     ranker: MultiTaskRanker,
-    architecture: ArchitectureConfig,
+    config: ModelConfig,
     encoder: FeatureEncoder,
 ) -> dict[str, NamedTensor]:
     """The meaning of the dense weights of a training model, by their names in it.
@@ -53,41 +47,25 @@ def name_dense(
     Args:
         shapes: of the weights; names as in ``logical.dense_state`` of the training model.
         ranker: the model inside, on any device, the meta device too.
-        architecture: what its architecture was built from.
+        config: what it was built from.
         encoder: what its inputs are made by.
     """
     towers = ranker.tasks.tower_names
-    columns = _column_labels(encoder)
-    parts = [
-        *_vector_parts(encoder),
-        *_history_parts(encoder),
-        *((f"towers.{i}.", f"towers[{task}].", None) for i, task in enumerate(towers)),
-        *_expert_parts(ranker),
-    ]
-    inputs = _input_axes(architecture, width=input_width(encoder.layout), task_names=towers)
-    by_tower = {"start_T": (towers,), "unit_T": (towers,), **_wide_axes(encoder, towers)}
+    known = {
+        **{"start_T": NamedTensor("start_T", (towers,)), "unit_T": NamedTensor("unit_T", (towers,))},
+        **{name: NamedTensor(name, axes) for name, axes in _wide_axes(encoder, towers).items()},
+        **_named_vectors(encoder, ranker),
+        **_named_histories(encoder, ranker),
+        **_named_model(ranker, config, encoder),
+    }
     named = {}
     for name, shape in shapes.items():
         inner = name.removeprefix(RANKER)
-        if inner in by_tower:
-            named[name] = NamedTensor(inner, by_tower[inner])
-            continue
-        logical, first = inner, None
-        for prefix, stands_for, labels in parts:
-            if inner.startswith(prefix):
-                logical, first = stands_for + inner.removeprefix(prefix), labels
         if inner.startswith("weighting."):
-            first = ranker.tasks.names
-        axes: list[Labels | None] = [None] * len(shape)
-        if first is not None and shape and len(first) == shape[0]:
-            axes[0] = first
-        axis = inputs.get(inner)
-        if axis is not None:
-            axes[axis] = columns
-        if re.match(r"(vectors|histories)\[", logical):
-            # Other bucket edges or columns of a history are other inputs: nothing of such a module goes on.
-            axes[-1] = tuple((first, index) for index in range(shape[-1]))
-        named[name] = NamedTensor(logical, tuple(axes), axis)
+            first = ranker.tasks.names if shape and len(ranker.tasks.names) == shape[0] else None
+            named[name] = NamedTensor(inner, (first, *[None] * (len(shape) - 1)) if shape else ())
+        else:
+            named[name] = known[inner]
     return named
 
 
@@ -105,8 +83,14 @@ def input_labels(encoder: FeatureEncoder) -> list[tuple[str, Hashable, int]]:
     return blocks
 
 
-def _column_labels(encoder: FeatureEncoder) -> Labels:
-    return tuple((meaning, index) for _, meaning, width in input_labels(encoder) for index in range(width))
+def _column_labels(encoder: FeatureEncoder, features: Collection[str] | None = None) -> Labels:
+    """Of the columns of x_BD, or of a group of features."""
+    return tuple(
+        (meaning, index)
+        for feature, meaning, width in input_labels(encoder)
+        if features is None or feature in features
+        for index in range(width)
+    )
 
 
 def _wide_axes(encoder: FeatureEncoder, towers: Labels) -> dict[str, tuple[Labels, ...]]:
@@ -121,57 +105,75 @@ def _wide_axes(encoder: FeatureEncoder, towers: Labels) -> dict[str, tuple[Label
     }
 
 
-def _vector_parts(encoder: FeatureEncoder) -> list[tuple[str, str, Labels | None]]:
+def _named_vectors(encoder: FeatureEncoder, ranker: MultiTaskRanker) -> dict[str, NamedTensor]:
     """Linear maps of learned vectors, which are numbered per side, by feature; the label holds the bucket edges."""
-    parts: list[tuple[str, str, Labels | None]] = []
+    named: dict[str, NamedTensor] = {}
     counts = {True: 0, False: 0}
+    state = ranker.input_layer.state_dict()
     for column in encoder.layout.dense:
-        if column.form == "position":
-            is_shared = column.side in SHARED_SIDES
-            module = "shared_vectors" if is_shared else "own_vectors"
-            meaning = (column.meaning,)
-            parts.append((f"input_layer.{module}.maps.{counts[is_shared]}.", f"vectors[{column.feature}].", meaning))
-            counts[is_shared] += 1
-    return parts
+        if column.form != "position":
+            continue
+        is_shared = column.side in SHARED_SIDES
+        module = "shared_vectors" if is_shared else "own_vectors"
+        meaning = column.meaning
+        for weight in ("weight", "bias"):
+            name = f"{module}.maps.{counts[is_shared]}.{weight}"
+            # Other bucket edges are other inputs: nothing of such a vector goes on.
+            axes = _all_or_nothing(state[name].shape, meaning)
+            named[f"input_layer.{name}"] = NamedTensor(f"vectors[{column.feature}].{weight}", axes)
+        counts[is_shared] += 1
+    return named
 
 
-def _history_parts(encoder: FeatureEncoder) -> list[tuple[str, str, Labels | None]]:
-    """Encoders of histories by feature; the label holds all that they read."""
-    return [
-        (f"input_layer.histories.encoders.{member_name(part.name)}.", f"histories[{part.name}].", (part.meaning,))
-        for part in input_order(encoder.layout)
-        if isinstance(part, HistoryColumns)
-    ]
+def _named_histories(encoder: FeatureEncoder, ranker: MultiTaskRanker) -> dict[str, NamedTensor]:
+    """Encoders of histories by feature; nothing of one goes on that reads other columns, or reads them otherwise."""
+    named: dict[str, NamedTensor] = {}
+    for part in input_order(encoder.layout):
+        if isinstance(part, HistoryColumns):
+            module = member_name(part.name)
+            for name, weight in ranker.input_layer.histories.encoders[module].state_dict().items():
+                axes = _all_or_nothing(weight.shape, part.meaning)
+                path = f"input_layer.histories.encoders.{module}.{name}"
+                named[path] = NamedTensor(f"histories[{part.name}].{name}", axes)
+    return named
 
 
-def _expert_parts(ranker: MultiTaskRanker) -> list[tuple[str, str, Labels | None]]:
-    """Experts and gates by the names of their tasks."""
-    tasks = ranker.tasks.tower_names
-    experts: Labels = getattr(ranker.architecture, "expert_names", tasks)
-    parts: list[tuple[str, str, Labels | None]] = []
-    for path, module in ranker.architecture.named_modules(prefix="architecture"):
-        if isinstance(module, Experts):
-            parts.append((f"{path}.", f"{path}.", experts))
-        if isinstance(module, ExpertLayer):
-            # An architecture that does not name its tasks has one gate for all of them.
-            owners = (*getattr(ranker.architecture, "task_names", ()), SHARED)
-            for gate, seen in enumerate(module.seen):
-                names = tuple(experts[expert] for expert in seen)
-                parts.append((f"{path}.gates.{gate}.", f"{path}.gates[{owners[gate]}].", names))
-    return parts
+def _all_or_nothing(shape: Sequence[int], meaning: Hashable) -> tuple[Labels | None, ...]:
+    """Axes of a weight that another fits only where it means the same."""
+    return (*[None] * (len(shape) - 1), tuple((meaning, index) for index in range(shape[-1])))
 
 
-def _input_axes(architecture: ArchitectureConfig, *, width: int, task_names: Sequence[str]) -> dict[str, int]:
-    """By weight: the axis of the input columns, found by building the architecture for one column more."""
+def _named_model(ranker: MultiTaskRanker, config: ModelConfig, encoder: FeatureEncoder) -> dict[str, NamedTensor]:
+    """What the model says of its weights, and which of their axes are columns of its input."""
+    parts = model_parts(ranker.input_layer.layout, tasks=ranker.tasks, config=config)
+    columns: dict[str, Labels] = {
+        "all": _column_labels(encoder),
+        **{name: _column_labels(encoder, features) for name, features in config.groups.items()},
+    }
+    read = {name: _axes_of_inputs(config, parts, name) for name in parts.widths}
+    named = {}
+    for name, described in describe(ranker.model).items():
+        axes, inputs = list(described.axes), None
+        for group, found in read.items():
+            for axis in found.get(name, ()):
+                assert axes[axis] is None, f"{name} reads {group} along an axis that stands for something else"
+                axes[axis], inputs = columns.get(group), axis
+        named[f"model.{name}"] = NamedTensor(f"model.{described.name}", tuple(axes), inputs)
+    return named
 
-    def shapes(in_features: int) -> dict[str, torch.Size]:
-        with torch.device("meta"):
-            built: nn.Module = architecture.build(in_features=in_features, task_names=task_names)
-        return {f"architecture.{name}": tensor.shape for name, tensor in built.state_dict().items()}
 
-    narrow, wide = shapes(width), shapes(width + 1)
+def _axes_of_inputs(config: ModelConfig, parts: Parts, group: str) -> dict[str, list[int]]:
+    """By weight: the axes of a group's columns, found by building the model for one column more."""
+
+    def shapes(more: int) -> dict[str, torch.Size]:
+        widths = {**parts.widths, group: parts.widths[group] + more}
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            model = config.architecture.assemble(replace(parts, widths=widths))
+        return {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+    narrow, wide = shapes(0), shapes(1)
     return {
-        name: next(axis for axis, size in enumerate(shape) if size != wide[name][axis])
+        name: [axis for axis, size in enumerate(shape) if size != wide[name][axis]]
         for name, shape in narrow.items()
         if shape != wide[name]
     }

@@ -20,7 +20,8 @@ class HistoryColumns:
     """The input columns that an encoder makes of one sequence.
 
     A candidate's query stands beside the entries: in the place of every column of the sequence, the candidate's vector
-    in the same table, or zeros where it has none. Where it has none at all, the query is its whole own part.
+    in the same table, or zeros where it has none. Where it has none at all, the query is its whole own part; a model
+    without features of candidates reads the entries alone.
 
     Example: an encoder with columns item, action; a candidate with features item and category::
 
@@ -61,7 +62,7 @@ class HistoryColumns:
     @property
     def is_query_whole(self) -> bool:
         """Whether the query is the candidate's whole own part."""
-        return not any(self.query)
+        return not any(self.query) and self.own.width > 0
 
     @property
     def meaning(self) -> Hashable:
@@ -148,7 +149,7 @@ class Histories(nn.Module):
         """One [C, H] block per history that candidates read.
 
         Args:
-            own: pieces of the candidates' own part: the vectors of their keys in front.
+            own: pieces of the candidates' own part, one at least: the vectors of their keys in front.
             request_C: the request of each candidate; without it, candidate c is of row c.
         """
         if not self.own:

@@ -2,27 +2,29 @@
 
 # B rows, R requests, C candidates, D input width, P sum of the widths of some keys, T' towers
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from recmoe.architectures.seam import Inputs
 from recmoe.embeddings.numeric_vectors import NumericVectors
 from recmoe.embeddings.tables import LookedUp, Tables
 from recmoe.features.batch import Batch
-from recmoe.features.layout import OWN_SIDES, SHARED_SIDES, DenseColumn, InputLayout, SparseKey
+from recmoe.features.layout import OWN_SIDES, SHARED_SIDES, DenseColumn, InputLayout, Side, SparseKey
 from recmoe.model.histories import Histories, HistoryColumns, history_columns
 from recmoe.model.wide import Wide
-from recmoe.moe.linear import SidedInput
+from recmoe.moe.linear import Groups, SidedInput
 from recmoe.sequence import EncodedHistory
 
 
-class Inputs(NamedTuple):
+class RowInputs(NamedTuple):
     """What the input layer hands on."""
 
-    x: Tensor | SidedInput
-    """x_BD, which experts and gates read."""
+    inputs: Inputs
+    """What the model reads."""
     wide_BT: Tensor | None
     """What the linear part adds to the logits; None without one."""
 
@@ -37,9 +39,17 @@ class InputLayer(nn.Module):
         layout: of the model, with the weights of the linear part at the end of the rows where it has one.
         tables: over the same layout.
         wide: the linear part.
+        groups: features by the name of a group that the model may read.
     """
 
-    def __init__(self, *, layout: InputLayout, tables: nn.Module, wide: Wide | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        layout: InputLayout,
+        tables: nn.Module,
+        wide: Wide | None = None,
+        groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
         super().__init__()
         self.layout = layout
         self.tables = tables
@@ -53,8 +63,9 @@ class InputLayer(nn.Module):
         self.shared_vectors = NumericVectors([c for c in vectors if c.side in SHARED_SIDES])
         self.own_vectors = NumericVectors([c for c in vectors if c.side == "item"])
         self.histories = Histories(layout)
+        self.groups = {name: _Group(layout, features) for name, features in groups.items()}
 
-    def forward(self, batch: Batch) -> Inputs:
+    def forward(self, batch: Batch) -> RowInputs:
         """The inputs of rows that hold all sides."""
         part = self.parts["all"]
         found = self._look_up(batch)
@@ -62,13 +73,13 @@ class InputLayer(nn.Module):
         shared = self._half(part, pooled, batch, shared=True)
         own = self._half(part, pooled, batch, shared=False)
         encoded = self.histories.encode(batch, part.layout, found.entries)
-        own_pieces = [*own.pieces, *self.histories.own_pieces(encoded, own.pieces, None)]
+        shared.pieces.extend(self.histories.shared_pieces(encoded))
+        own.pieces.extend(self._read_histories(encoded, own, batch, None))
         wide_BT = None if shared.wide_BT is None or own.wide_BT is None else shared.wide_BT + own.wide_BT
-        x_BD = torch.cat([*shared.pieces, *self.histories.shared_pieces(encoded), *own_pieces], dim=1)
-        return Inputs(x_BD, wide_BT)
+        return RowInputs(self._inputs(torch.cat([*shared.pieces, *own.pieces], dim=1)), wide_BT)
 
-    def sided(self, shared: Batch, own: Batch, request_C: Tensor) -> Inputs:
-        """The same inputs from one row per request and one row per candidate; histories are encoded per request."""
+    def sided(self, shared: Batch, own: Batch, request_C: Tensor) -> RowInputs:
+        """The same inputs from one row per request and one row per candidate; a history is encoded once per request."""
         halves = []
         encoded: dict[str, EncodedHistory] = {}
         for name, batch in (("shared", shared), ("own", own)):
@@ -79,7 +90,7 @@ class InputLayer(nn.Module):
                 encoded = self.histories.encode(batch, part.layout, found.entries)
                 half.pieces.extend(self.histories.shared_pieces(encoded))
             else:
-                half.pieces.extend(self.histories.own_pieces(encoded, half.pieces, request_C))
+                half.pieces.extend(self._read_histories(encoded, half, batch, request_C))
             halves.append(half)
         of_request, of_candidate = (
             torch.cat(half.pieces, dim=1) if half.pieces else batch.dense_BF[:, :0]
@@ -88,11 +99,22 @@ class InputLayer(nn.Module):
         wide_CT = halves[1].wide_BT
         if wide_CT is not None and halves[0].wide_BT is not None:
             wide_CT = halves[0].wide_BT.index_select(0, request_C) + wide_CT
-        return Inputs(SidedInput(shared_RS=of_request, own_CI=of_candidate, request_C=request_C), wide_CT)
+        x = SidedInput(shared_RS=of_request, own_CI=of_candidate, request_C=request_C)
+        return RowInputs(self._inputs(x), wide_CT)
 
     def _look_up(self, batch: Batch, keys: Sequence[SparseKey] | None = None) -> LookedUp:
         assert isinstance(self.tables, Tables)
         return self.tables.look_up(batch, keys)
+
+    def _read_histories(
+        self, encoded: Mapping[str, EncodedHistory], own: "_Half", batch: Batch, request_C: Tensor | None
+    ) -> list[Tensor]:
+        """What the candidates of a batch read; there may be no piece of their own, and still so many of them."""
+        return self.histories.own_pieces(encoded, [batch.dense_BF[:, :0], *own.pieces], request_C)
+
+    def _inputs(self, x: Tensor | SidedInput) -> Inputs:
+        groups: Groups = {name: group.of(x) for name, group in self.groups.items()}
+        return Inputs(x, groups)
 
     def _half(self, part: "_Part", pooled: "_Pooled", batch: Batch, *, shared: bool) -> "_Half":
         """Pooled vectors, plain numbers and learned vectors of the shared or the own columns."""
@@ -105,6 +127,35 @@ class InputLayer(nn.Module):
             pieces += vectors(_take(batch.dense_BF, part.positions[shared]))
         wide_BT = None if self.wide is None else self.wide(pooled.linear[shared], numbers_BF, shared=shared)
         return _Half(pieces, wide_BT)
+
+
+class _Group:
+    """Where the features of a group stand in x_BD, by whether they are shared."""
+
+    def __init__(self, layout: InputLayout, features: Sequence[str]) -> None:
+        self.slices: dict[bool, list[slice]] = {True: [], False: []}
+        self.width = 0
+        for is_shared, sides in ((True, SHARED_SIDES), (False, OWN_SIDES)):
+            start = 0
+            for part in _half_order(layout, sides):
+                width = part.vector_width if isinstance(part, SparseKey) else part.width
+                if part.feature in features:
+                    self.slices[is_shared].append(slice(start, start + width))
+                    self.width += width
+                start += width
+            if is_shared:
+                self.num_shared = start
+
+    def of(self, x: Tensor | SidedInput) -> Tensor | SidedInput:
+        """The columns of the group."""
+        if isinstance(x, Tensor):
+            halves_BD = x[:, : self.num_shared], x[:, self.num_shared :]
+            return torch.cat([_take(halves_BD[0], self.slices[True]), _take(halves_BD[1], self.slices[False])], dim=1)
+        return SidedInput(
+            shared_RS=_take(x.shared_RS, self.slices[True]),
+            own_CI=_take(x.own_CI, self.slices[False]),
+            request_C=x.request_C,
+        )
 
 
 class _Half(NamedTuple):
@@ -164,20 +215,28 @@ def _take(dense_BF: Tensor, columns: list[slice]) -> Tensor:
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1) if pieces else dense_BF[:, :0]
 
 
-def input_order(layout: InputLayout) -> list[SparseKey | DenseColumn | HistoryColumns]:
+InputPart = SparseKey | DenseColumn | HistoryColumns
+"""What a block of columns of x_BD is made of."""
+
+
+def input_order(layout: InputLayout) -> list[InputPart]:
     """What the columns of x_BD are: shared before own; in each half ids, numbers, learned vectors, then histories."""
-    order: list[SparseKey | DenseColumn | HistoryColumns] = []
-    for half, reads_candidate in ((layout.select(SHARED_SIDES), False), (layout.select(OWN_SIDES), True)):
-        values = [column for column in half.dense if column.form == "value"]
-        positions = [column for column in half.dense if column.form == "position"]
-        order += [*half.pooled, *values, *positions, *history_columns(layout, reads_candidate=reads_candidate)]
-    return order
+    return [*_half_order(layout, SHARED_SIDES), *_half_order(layout, OWN_SIDES)]
 
 
-def input_width(layout: InputLayout) -> int:
-    """Floats of x_BD."""
-    histories = (part for part in input_order(layout) if isinstance(part, HistoryColumns))
-    return layout.width + sum(part.width for part in histories)
+def _half_order(layout: InputLayout, sides: Collection[Side]) -> list[InputPart]:
+    half = layout.select(sides)
+    values = [column for column in half.dense if column.form == "value"]
+    positions = [column for column in half.dense if column.form == "position"]
+    # What a candidate reads of a history is the candidate's own, whosever the history is.
+    histories = history_columns(layout, reads_candidate="item" in sides)
+    return [*half.pooled, *values, *positions, *histories]
+
+
+def input_widths(layout: InputLayout, groups: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Floats of each group of features; ``all`` is D."""
+    every = [part.feature for part in input_order(layout)]
+    return {name: _Group(layout, features).width for name, features in {"all": every, **groups}.items()}
 
 
 def num_values(layout: InputLayout, *, shared: bool) -> int:

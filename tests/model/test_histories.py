@@ -10,8 +10,9 @@ from recmoe.embeddings.tables import PlainTables
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import OWN_SIDES, SHARED_SIDES
 from recmoe.features.schema import FeatureSchema
-from recmoe.model import InputLayer, ModelConfig, build_model, input_order, input_width, model_layout
+from recmoe.model import InputLayer, ModelConfig, build_model, input_order, model_layout
 from recmoe.model.histories import history_columns
+from recmoe.model.inputs import input_widths
 from recmoe.moe.linear import SidedInput
 from recmoe.sequence import HistoryEncoderConfig
 from recmoe.tasks.binary import BinaryTaskConfig
@@ -56,7 +57,7 @@ def test_a_mean_of_a_history_stands_at_the_end_of_the_shared_half() -> None:
     encoder = encoder_of()
     layer = input_layer(encoder)
 
-    x_BD = layer(encoder.encode(LOG, with_labels=False)).x
+    x_BD = layer(encoder.encode(LOG, with_labels=False)).inputs.x
 
     tables = layer.tables
     assert isinstance(tables, PlainTables)
@@ -70,8 +71,8 @@ def test_a_mean_of_a_history_stands_at_the_end_of_the_shared_half() -> None:
         torch.testing.assert_close(x_BD[row, 3:7], expected)
     assert not x_BD[1, 3:7].any()
     assert [part.name for part in input_order(encoder.layout)] == ["user", "age", "history", "words", "item", "price"]
-    assert x_BD.shape == (4, input_width(encoder.layout))
-    assert input_width(encoder.layout) == (2 + 1 + 4) + (2 + 2 + 1)
+    assert x_BD.shape == (4, input_widths(encoder.layout, {})["all"])
+    assert input_widths(encoder.layout, {})["all"] == (2 + 1 + 4) + (2 + 2 + 1)
 
 
 @pytest.mark.parametrize(("kind", "width"), [("target_attention", 4), ("transformer", 32)])
@@ -79,10 +80,10 @@ def test_what_a_candidate_reads_stands_at_the_end_of_its_own_half(kind: str, wid
     encoder = encoder_of(kind=kind)
     layer = input_layer(encoder)
 
-    x_BD = layer(encoder.encode(LOG, with_labels=False)).x
+    x_BD = layer(encoder.encode(LOG, with_labels=False)).inputs.x
 
     assert [part.name for part in input_order(encoder.layout)] == ["user", "age", "words", "item", "price", "history"]
-    assert x_BD.shape == (4, input_width(encoder.layout)) == (4, 3 + 5 + width)
+    assert x_BD.shape == (4, input_widths(encoder.layout, {})["all"]) == (4, 3 + 5 + width)
     assert x_BD[:, 8:].any(dim=1).tolist() == [True, False, True, True]
 
 
@@ -92,7 +93,7 @@ def test_the_query_is_the_candidates_own_id_in_the_table_of_the_history() -> Non
     other = LOG.set_column(LOG.column_names.index("item"), "item", pa.array(["z", "z", "y", "z"]))
     words = LOG.set_column(LOG.column_names.index("words"), "words", pa.array([["z"], [], ["y"], ["x"]]))
 
-    x, other_x, words_x = (layer(encoder.encode(log, with_labels=False)).x for log in (LOG, other, words))
+    x, other_x, words_x = (layer(encoder.encode(log, with_labels=False)).inputs.x for log in (LOG, other, words))
 
     (part,) = history_columns(encoder.layout, reads_candidate=True)
     assert [key and key.name for key in part.query] == ["item", None]
@@ -105,11 +106,31 @@ def test_a_candidate_without_a_table_of_the_history_is_the_query_as_a_whole() ->
     layer = input_layer(encoder)
     dearer = LOG.set_column(LOG.column_names.index("price"), "price", pa.array([2.0, 3.0, 4.0, 1.0]))
 
-    x, dearer_x = (layer(encoder.encode(log, with_labels=False)).x for log in (LOG, dearer))
+    x, dearer_x = (layer(encoder.encode(log, with_labels=False)).inputs.x for log in (LOG, dearer))
 
     (part,) = history_columns(encoder.layout, reads_candidate=True)
     assert part.is_query_whole
     assert (x[:, 8:] != dearer_x[:, 8:]).any(dim=1).tolist() == [True, False, True, True]
+
+
+@pytest.mark.parametrize("kind", ["target_attention", "transformer"])
+def test_candidates_without_features_read_the_entries_alone(kind: str) -> None:
+    shared = {name: FEATURES[name] for name in ("user", "age")}
+    history = {**FEATURES["history"], "columns": {"item": {"column": "seen"}}, "encoder": {"kind": kind}}
+    schema = FeatureSchema.model_validate({"width": 2, "features": {**shared, "history": history}})
+    encoder = FeatureEncoder.fit(schema, [LOG])
+    layer = input_layer(encoder)
+
+    whole = layer(encoder.encode(LOG, with_labels=False)).inputs.x
+    sided = layer.sided(
+        encoder.encode(LOG, sides=SHARED_SIDES, with_labels=False),
+        encoder.encode(LOG, sides=OWN_SIDES, with_labels=False),
+        torch.arange(4),
+    ).inputs.x
+
+    assert isinstance(sided, SidedInput)
+    assert whole[:, 3:].any(dim=1).tolist() == [True, False, True, True]
+    torch.testing.assert_close(sided.concatenated(), whole)
 
 
 @pytest.mark.parametrize("rows", [[0, 1, 2], [3], [1]], ids=["three requests", "one request", "one without history"])
@@ -125,12 +146,12 @@ def test_sided_input_equals_the_whole_one(kind: str, rows: list[int]) -> None:
     for name in ("user", "age", "seen", "done", "seen_at"):
         joined[name] = shared_rows[name].take(pa.array(request_C.tolist()))
 
-    whole = layer(encoder.encode(pa.table(joined), with_labels=False)).x
+    whole = layer(encoder.encode(pa.table(joined), with_labels=False)).inputs.x
     sided = layer.sided(
         encoder.encode(shared_rows, sides=SHARED_SIDES, with_labels=False),
         encoder.encode(own_rows, sides=OWN_SIDES, with_labels=False),
         request_C,
-    ).x
+    ).inputs.x
 
     assert isinstance(sided, SidedInput)
     torch.testing.assert_close(sided.concatenated(), whole, rtol=0, atol=1e-5)
@@ -189,7 +210,7 @@ def test_every_weight_and_every_touched_row_gets_a_gradient(kind: str) -> None:
     for parameter in layer.histories.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
 
-    layer(encoder.encode(LOG, with_labels=False)).x.square().sum().backward()
+    layer(encoder.encode(LOG, with_labels=False)).inputs.x.square().sum().backward()
 
     without = [name for name, p in layer.named_parameters() if p.grad is None or not p.grad.to_dense().any()]
     assert without == []
@@ -204,7 +225,7 @@ def test_a_batch_without_any_history_trains(kind: str) -> None:
     log = log.append_column("seen", empty).append_column("done", empty)
     log = log.append_column("seen_at", pa.array([[]] * 4, pa.list_(pa.float64())))
 
-    x_BD = layer(encoder.encode(log, with_labels=False)).x
+    x_BD = layer(encoder.encode(log, with_labels=False)).inputs.x
     x_BD.square().sum().backward()
 
     assert x_BD.isfinite().all()

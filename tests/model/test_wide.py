@@ -131,11 +131,10 @@ def test_logit_is_tower_and_linear_part_in_units_from_the_start() -> None:
 
     logits_BT = ranker(batch).logits_BT
 
-    inputs = ranker.input_layer(batch)
-    representations, _ = ranker.architecture(inputs.x)
-    towers_BT = torch.stack([tower(h) for tower, h in zip(ranker.towers, representations, strict=True)], dim=1)
-    assert inputs.wide_BT is not None
-    expected = torch.tensor([-2.0, 0.5, 7.0]) + torch.tensor([1.0, 1.0, 10.0]) * (towers_BT + inputs.wide_BT)
+    rows = ranker.input_layer(batch)
+    model_BT = ranker.model(rows.inputs).logits_BT
+    assert rows.wide_BT is not None
+    expected = torch.tensor([-2.0, 0.5, 7.0]) + torch.tensor([1.0, 1.0, 10.0]) * (model_BT + rows.wide_BT)
     torch.testing.assert_close(logits_BT, expected)
 
 
