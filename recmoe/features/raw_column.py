@@ -23,7 +23,9 @@ class RawColumn:
     separator: str | None = None
     """Between the elements of a list that is one string."""
     max_length: int | None = None
-    """Ids of a list that are read, the last ones; all by default."""
+    """Elements of a list that are read, the last ones; all by default."""
+    no_list_hint: str = "declare it as kind: id"
+    """What to do about a column that holds no lists of ids where it should."""
 
     @property
     def is_id(self) -> bool:
@@ -89,5 +91,5 @@ class RawColumn:
         if is_text_type(kind):
             if self.separator is not None:
                 return None
-            return f"expected a list of ids, found {kind}; give the separator of its parts, or declare it as kind: id"
-        return f"expected a list of ids, found {kind}; declare it as kind: id"
+            return f"expected a list of ids, found {kind}; give the separator of its parts, or {self.no_list_hint}"
+        return f"expected a list of ids, found {kind}; {self.no_list_hint}"

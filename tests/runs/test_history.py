@@ -16,6 +16,7 @@ from recmoe.ranking.example import requests_of_rows
 from recmoe.registry.pyfunc import BundleModel, signature
 from recmoe.runs.predictions import write_predictions
 from recmoe.runs.train import RunResult
+from serving.docs_page import example_request
 
 OVERRIDES = (
     "inputs.features.history={kind: sequence, time: seen_at, now: clock, max_length: 4, columns: "
@@ -130,6 +131,15 @@ def test_unknown_items_of_a_history_are_warned_of(ranker: Ranker) -> None:
     response = ranker.rank(RankRequest.parse({"user": user, "candidates": [{"item_id": 101}]}))
 
     assert [(one.code, one.count) for one in response.warnings if one.feature == "history"] == [("unknown", 2)]
+
+
+def test_example_of_the_servers_page_has_an_aligned_history(ranker: Ranker) -> None:
+    request = example_request(ranker)
+
+    response = ranker.rank(RankRequest.parse(request))
+
+    assert [len(request["user"][name]) for name in ("seen", "seen_words", "seen_at")] == [1, 1, 1]
+    assert len(response.items) == 1
 
 
 def test_history_that_is_not_aligned_is_the_requests_fault(ranker: Ranker) -> None:

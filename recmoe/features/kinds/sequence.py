@@ -75,7 +75,13 @@ class SequenceFeature(Config):
 
     def raw_columns(self, name: str) -> tuple[RawColumn, ...]:
         columns = [
-            RawColumn(column.column, "ids", separator=self.separator, max_length=self.max_length)
+            RawColumn(
+                column.column,
+                "ids",
+                separator=self.separator,
+                max_length=self.max_length,
+                no_list_hint="make a list of it for every row",
+            )
             for column in self.columns.values()
         ]
         if self.time is not None:

@@ -141,7 +141,7 @@ def test_lists_longer_than_what_is_kept_must_be_aligned_too() -> None:
     ("columns", "message"),
     [
         ({"seen": ["a", "b", "c"]}, r"column 'seen' of feature 'history': expected a list of ids, found string; give"),
-        ({"seen": [1, 2, 3]}, r"column 'seen' of feature 'history': expected a list of ids, found int64"),
+        ({"seen": [1, 2, 3]}, r"column 'seen' of feature 'history': expected a list of ids, found int64; make a list"),
         (
             {"at": ["1", "2", "3"]},
             r"column 'at' of .*: expected a list of times, found string; give lists of",
