@@ -185,6 +185,8 @@ class _Padding:
         self._num_rows = len(lengths_B)
         # On a GPU the longest of a batch is not asked for: the answer would have to be waited for.
         longest = int(lengths_B.max()) if self._num_rows and device.type == "cpu" else max_length
+        # With no entry at all some weights would get no gradient, which other workers wait for.
+        longest = max(longest, 1)
         self._length = longest
         self.mask_BL = torch.arange(longest, device=device) < lengths_B[:, None]
         ends_B = lengths_B.to(torch.int64).cumsum(0)

@@ -2,7 +2,6 @@
 
 # R requests, L entries of a history, C candidates, D width of an entry, Q width of a query, H width of the result
 
-from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -41,11 +40,25 @@ class HistoryEncoder(Protocol):
     """H."""
     reads_candidate: bool
     """Whether the vector depends on the candidate; where not, ``attend`` takes no query."""
-    encode: Callable[[Tensor, Tensor, Tensor | None], EncodedHistory]
-    """(history_RLD, mask_RL, ages_RL): once per request. Entries stand in the order of time, the newest last, without
-    gaps; ages say how long before the request each was, in the unit of the log, None where that is not known."""
-    attend: Callable[[EncodedHistory, Tensor | None, Tensor | None], Tensor]
-    """(encoded, query_CQ, request_C) → vector_CH in float32; without request_C, candidate c is of request c."""
+
+    def encode(self, history_RLD: Tensor, mask_RL: Tensor, ages_RL: Tensor | None = None) -> EncodedHistory:
+        """What is computed once per request.
+
+        Args:
+            history_RLD: entries in the order of time, the newest last, without gaps; room for one at least.
+            mask_RL: bool, which entries there are.
+            ages_RL: how long before the request each was, in the unit of the log; None where that is not known.
+        """
+        ...
+
+    def attend(self, encoded: EncodedHistory, query_CQ: Tensor | None, request_C: Tensor | None) -> Tensor:
+        """vector_CH, in float32.
+
+        Args:
+            query_CQ: the candidates; None where they are not read.
+            request_C: int64, the request of each candidate; without it, candidate c is of request c.
+        """
+        ...
 
 
 def without_padding(history_RLD: Tensor, mask_RL: Tensor) -> Tensor:

@@ -98,18 +98,18 @@ def test_an_empty_history_is_zero(config: HistoryEncoderConfig) -> None:
 
 
 @every_encoder
-@pytest.mark.parametrize("room", [0, 1, LENGTH])
+@pytest.mark.parametrize("room", [1, LENGTH])
 def test_empty_histories_alone_give_zeros_and_finite_gradients(config: HistoryEncoderConfig, room: int) -> None:
     encoder = encoder_of(config)
     history_RLD, mask_RL, ages_RL = (part[:, :room] for part in histories([0, 0]))
 
     vector_RH = vectors(encoder, (history_RLD.requires_grad_(), mask_RL, ages_RL), queries(2))
-    gradients = torch.autograd.grad(
-        vector_RH.sum(), [history_RLD, *encoder.parameters()], allow_unused=True, materialize_grads=True
-    )
+    vector_RH.sum().backward()
 
     assert not vector_RH.any()
-    assert all(not gradient.any() for gradient in gradients)
+    # A weight without a gradient would stop the workers of a job that has several.
+    gradients = [history_RLD.grad, *(parameter.grad for parameter in encoder.parameters())]
+    assert all(gradient is not None and not gradient.any() for gradient in gradients)
 
 
 @every_encoder
