@@ -111,7 +111,7 @@ class Batch:
         )
 
     def record_stream(self, stream: torch.Stream) -> None:
-        """Keep the memory until a stream of the GPU, to which the batch was handed, has done with it."""
+        """Keeps the memory alive until the GPU stream that uses the batch has finished."""
         for tensor in (self.dense_BF, self.lengths_KB, self.values, self.labels_BL, self.groups_B, self.ages):
             if tensor is not None:
                 tensor.record_stream(stream)

@@ -42,14 +42,14 @@ class FeatureEncoder:
     Args:
         schema: the features.
         labels: label columns, in the order of ``labels_BL``.
-        state: what ``fit`` has learnt.
+        state: what ``fit`` has learned.
     """
 
     def __init__(self, schema: FeatureSchema, labels: Sequence[LabelColumn], state: EncoderState) -> None:
         self.schema = schema
         self.labels = tuple(labels)
         self.state = state
-        """What was learnt."""
+        """What was learned."""
         self.lookups: dict[str, RowLookup] = {
             table: spec.encoding.build(learned=state.learned(table), seed=schema.seed)
             for table, spec in schema.tables().items()
@@ -84,7 +84,7 @@ class FeatureEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of schema, labels and what was learnt: equal fingerprints encode every row alike."""
+        """sha256 of schema, labels and what was learned: equal fingerprints encode every row alike."""
         return fingerprint(self.labels, self.state)
 
     def save(self, directory: Path) -> None:

@@ -19,7 +19,7 @@ from recmoe.features.schema import FeatureSchema
 
 
 class Learner:
-    """Vocabularies, statistics and column types, learnt from some rows of the training data.
+    """Vocabularies, statistics and column types, learned from some rows of the training data.
 
     Learners of parts, merged in any order, are the learner of the whole, bit for bit: counts are integers,
     samples go by the number of a row, and moments are added up by pieces of the data that depend on nothing
@@ -129,7 +129,7 @@ class Learner:
         Args:
             candidates: by table, the ids that may get a row (``Known.candidates``); by default they are found here.
             base: what an earlier model knew, and this one goes on with: ids keep their rows and new ones follow them,
-                numbers keep their statistics and bucket edges. What ``base`` lacks is learnt.
+                numbers keep their statistics and bucket edges. What ``base`` lacks is learned.
 
         Raises:
             DataError: there are no rows.

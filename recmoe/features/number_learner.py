@@ -12,7 +12,7 @@ from recmoe.features.transforms import Floats
 _logger = logging.getLogger(__name__)
 
 PIECE_ROWS = 1 << 20
-"""Rows whose moments are added up together; whoever reads a part of the data reads whole pieces."""
+"""Rows whose moments are added up together; a process that reads a part of the data reads whole pieces."""
 
 
 class NumberLearner:

@@ -1,14 +1,14 @@
 """FeatureSchema: which columns of a log are features, of which kind, on which side."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from pydantic import NonNegativeInt, PositiveInt
 
 from recmoe.config import Config
 from recmoe.features.encodings import VocabularyConfig
-from recmoe.features.kinds import FeatureConfig
+from recmoe.features.kinds import Feature, FeatureConfig
 from recmoe.features.kinds.parts import IdTable, TableUse
 from recmoe.features.raw_column import RawColumn
 
@@ -31,7 +31,9 @@ class FeatureSchema(Config):
 
     def raw_columns(self) -> Iterator[tuple[str, RawColumn]]:
         """The columns that features read, each with the feature's name."""
-        for name, feature in self.features.items():
+        # Typed as the protocol, by which the type checker holds every kind to it.
+        features: Mapping[str, Feature] = self.features
+        for name, feature in features.items():
             for column in feature.raw_columns(name):
                 yield name, column
 

@@ -46,7 +46,7 @@ def planned_layout(schema: FeatureSchema, rows: Mapping[str, int]) -> InputLayou
 
 
 def with_rows(layout: InputLayout, rows: Mapping[str, int]) -> InputLayout:
-    """A learnt layout with the row counts of some tables replaced; row 0 comes on top."""
+    """A learned layout with the row counts of some tables replaced; row 0 comes on top."""
     return replace(
         layout,
         tables=tuple(

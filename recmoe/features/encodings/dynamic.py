@@ -1,7 +1,7 @@
 """DynamicIds: a fixed number of rows for ids that come and go; every id has a row of its own or none.
 
 Ids are admitted and evicted at updates, between which nothing moves: training on any number of processes, evaluation
-and serving look an id up in the same map, and the table keeps its shape for ever.
+and serving look an id up in the same map, and the table always keeps its shape.
 """
 
 # n ids that are known, m ids of an update, c candidates for a row
@@ -30,7 +30,7 @@ CUT_AT = 1 << 20
 class DynamicConfig(Config):
     """Ids that come and go: a fixed number of rows, each of which belongs to one id; any other id is row 0.
 
-    Rows change their owners when the encoder is learnt and when it grows (``--warm-start``, ``recmoe daily``), never
+    Rows change their owners when the encoder is learned and when it grows (``--warm-start``, ``recmoe daily``), never
     in between.
     """
 
@@ -39,7 +39,7 @@ class DynamicConfig(Config):
 
     kind: Literal["dynamic"] = "dynamic"
     capacity: PositiveInt = 100_000
-    """Rows beside row 0, for ever."""
+    """Rows beside row 0; their number never changes."""
     admit_after: PositiveInt = 2
     """Occurrences an id needs to get a row, over however many updates."""
     evict: Literal["least_frequent", "least_recent"] = "least_frequent"

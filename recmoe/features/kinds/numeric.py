@@ -63,7 +63,7 @@ class NumericFeature(Config):
     zscore: bool = True
     """Subtract the training mean, divide by the training standard deviation."""
     forms: tuple[Literal["value", "bucket", "vector"], ...] = ("value",)
-    """As the number itself, the id of its bucket, a learnt vector (piecewise-linear encoding), or several."""
+    """As the number itself, the id of its bucket, a learned vector (piecewise-linear encoding), or several."""
     buckets: BucketsConfig = QuantileBuckets()
     """Boundaries for the forms ``bucket`` and ``vector``."""
     width: PositiveInt | None = None

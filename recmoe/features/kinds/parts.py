@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recmoe.features.encodings import EncodingConfig
+from recmoe.features.encodings import Encoding, EncodingConfig
 from recmoe.features.layout import DenseColumn, SequenceSpec, SparseKey
 
 Ints = NDArray[np.int64]
@@ -43,7 +43,7 @@ class TableUse:
 class IdTable:
     """One table of ids as all its features together see it."""
 
-    encoding: EncodingConfig
+    encoding: Encoding
     width: int
     pooling: Pooling
 
