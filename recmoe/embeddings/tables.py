@@ -149,14 +149,19 @@ class LookedUp(NamedTuple):
 
 
 @runtime_checkable
-class Tables(Protocol):
+class LooksUp(Protocol):
+    """What gives a model the vectors of the ids of a batch."""
+
+    def look_up(self, batch: Batch, keys: Sequence[SparseKey] | None = None) -> LookedUp:
+        """The vectors of some keys, all by default."""
+        ...
+
+
+@runtime_checkable
+class Tables(LooksUp, Protocol):
     """What both back ends offer."""
 
     layout: InputLayout
-
-    def look_up(self, batch: Batch, keys: Sequence[SparseKey] | None = None) -> LookedUp:
-        """The vectors of the ids of a batch."""
-        ...
 
     def table_weights(self) -> dict[str, Tensor]:
         """Live weights by table name: a tensor [V, D], or a sharded one of that shape."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recmoe.architectures.seam import Inputs
 from recmoe.embeddings.numeric_vectors import NumericVectors
-from recmoe.embeddings.tables import LookedUp, Tables
+from recmoe.embeddings.tables import LookedUp, LooksUp
 from recmoe.features.batch import Batch
 from recmoe.features.layout import OWN_SIDES, SHARED_SIDES, DenseColumn, InputLayout, Side, SparseKey
 from recmoe.model.histories import Histories, HistoryColumns, history_columns
@@ -103,7 +103,7 @@ class InputLayer(nn.Module):
         return RowInputs(self._inputs(x), wide_CT)
 
     def _look_up(self, batch: Batch, keys: Sequence[SparseKey] | None = None) -> LookedUp:
-        assert isinstance(self.tables, Tables)
+        assert isinstance(self.tables, LooksUp)
         return self.tables.look_up(batch, keys)
 
     def _read_histories(
