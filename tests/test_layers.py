@@ -28,6 +28,7 @@ LAYERS = (
     ("evaluation",),
     ("model",),
     ("architectures",),
+    ("balancing",),
     ("data", "embeddings", "moe", "tasks", "tracking"),
     ("features",),
     ("sequence",),
@@ -43,6 +44,7 @@ DOORS = {
     "fastapi": ("serving/",),
     "lightgbm": ("recmoe/baselines/",),
     "sklearn": ("recmoe/baselines/",),
+    "torchjd": ("recmoe/balancing/",),
     "torchrec": ("recmoe/embeddings/", "recmoe/training/checkpoint.py", "recmoe/export/unshard.py"),
     "fbgemm_gpu": ("recmoe/embeddings/", "recmoe/training/checkpoint.py", "recmoe/export/unshard.py"),
 }

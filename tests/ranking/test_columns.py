@@ -165,6 +165,15 @@ def test_unknown_field_is_an_error_where_the_config_says_so(
         decoder.decode(RankRequest.parse(request_))
 
 
+def test_unknown_field_of_a_side_without_fields_says_that_there_are_none() -> None:
+    schema = FeatureSchema.model_validate({"features": {"user_id": {"kind": "id", "side": "user"}}})
+    encoder = FeatureEncoder.fit(schema, [pa.table({"user_id": [1, 2]})])
+    decoder = RequestDecoder(encoder, RankingConfig(unknown_fields="error"))
+
+    with pytest.raises(RequestError, match=r"context\.device: unknown field device, there are none"):
+        decoder.decode(RankRequest.parse({"user": {"user_id": 1}, "context": {"device": "x"}, "candidates": [{}]}))
+
+
 def test_many_unknown_fields_are_refused(decoder: RequestDecoder) -> None:
     user = {f"field {number}": 1 for number in range(101)}
 
