@@ -62,9 +62,11 @@ class TransformerConfig(Config):
 class HistoryTransformer(nn.Module):
     """States of a history by causal self-attention; the candidate's vector by attention to them::
 
-        x = W · history
+        x = W · norm(history)
         x = x + attention(norm(x));   x = x + network(norm(x))          every layer
-        vector[c] = W_o · Σ_l softmax_l(q[c] · k[l] / sqrt(K) + bias[l]) · v[l]      k, v of norm(x); q of the candidate
+        vector[c] = W_o · Σ_l softmax_l(q[c] · k[l] / sqrt(K) + bias[l]) · v[l]
+
+    where q is a map of norm(candidate), and k and v are maps of norm(x).
 
     Every attention adds to its scores a bias per head for how many entries, and how much time, lie between reader
     and entry.
@@ -97,6 +99,9 @@ class HistoryTransformer(nn.Module):
         super().__init__()
         self.out_features = width
         self._num_heads = num_heads
+        # Fresh rows of tables are small, and what is not normalised would have no say beside the constants.
+        self.entry_norm = nn.LayerNorm(in_features)
+        self.query_norm = nn.LayerNorm(query_features)
         self.into = nn.Linear(in_features, width)
         self.layers = nn.ModuleList(
             _Layer(width=width, num_heads=num_heads, hidden=hidden, max_length=max_length, has_ages=has_ages)
@@ -113,7 +118,7 @@ class HistoryTransformer(nn.Module):
         """Keys, values and biases of the states."""
         if ages_RL is not None:
             ages_RL = ages_RL.masked_fill(~mask_RL, 0.0)
-        x_RLS = self.into(without_padding(history_RLD, mask_RL))
+        x_RLS = self.into(self.entry_norm(without_padding(history_RLD, mask_RL)))
         for layer in self.layers:
             x_RLS = layer(x_RLS, mask_RL, ages_RL)
         key_RLS, value_RLS = self.key_value(self.norm(x_RLS)).chunk(2, dim=-1)
@@ -125,7 +130,7 @@ class HistoryTransformer(nn.Module):
         """vector_CS, in float32."""
         assert query_CQ is not None, "the transformer's states are read by a candidate"
         (key_CLS, value_CLS, bias_CLN), mask_CL = encoded.of_candidates(request_C)
-        query_CNK = _heads(self.query(query_CQ), self._num_heads)
+        query_CNK = _heads(self.query(self.query_norm(query_CQ)), self._num_heads)
         key_CLNK, value_CLNK = _heads(key_CLS, self._num_heads), _heads(value_CLS, self._num_heads)
         if mask_CL.shape[0] == 1:
             scores_CNL = torch.einsum("cnk,lnk->cnl", query_CNK, key_CLNK[0])

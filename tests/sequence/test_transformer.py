@@ -37,7 +37,7 @@ def transformer(*, has_ages: bool, max_length: int = 4) -> HistoryTransformer:
 
 def loop_from_the_papers(encoder: Any, history_LD: Tensor, ages_L: Tensor | None, query_Q: Tensor) -> Tensor:
     """Entry by entry and head by head: causal attention, network, and the candidate's attention to the states."""
-    states = [encoder.into(entry_D) for entry_D in history_LD]
+    states = [encoder.into(encoder.entry_norm(entry_D)) for entry_D in history_LD]
     for layer in encoder.layers:
         normed = [layer.attention_norm(state) for state in states]
         projected = [layer.query_key_value(state).split(6) for state in normed]
@@ -63,7 +63,7 @@ def loop_from_the_papers(encoder: Any, history_LD: Tensor, ages_L: Tensor | None
         for entry in range(len(states))
     ]
     result: Tensor = encoder.out(
-        attention_loop(encoder.query(query_Q), [k for k, _ in pairs], [v for _, v in pairs], biases)
+        attention_loop(encoder.query(encoder.query_norm(query_Q)), [k for k, _ in pairs], [v for _, v in pairs], biases)
     )
     return result
 
@@ -103,7 +103,7 @@ def test_an_entry_reads_none_after_it() -> None:
     encoder = transformer(has_ages=False)
     history_RLD, mask_RL = torch.randn(1, 4, 3), torch.ones(1, 4, dtype=torch.bool)
     changed_RLD = history_RLD.clone()
-    changed_RLD[0, 2] += 1.0
+    changed_RLD[0, 2] *= -1.0
 
     keys, changed = (encoder.encode(history, mask_RL).parts[0][0] for history in (history_RLD, changed_RLD))
 
