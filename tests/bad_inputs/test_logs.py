@@ -27,7 +27,7 @@ Values = list[Any]
             "interests",
             lambda values: list(range(len(values))),
             "{file}: column 'interests' of feature 'interests': expected a list of ids, found int64; "
-            "declare it as kind: id",
+            "declare it as kind: numeric, or as kind: id where its numbers are names",
         ),
         (
             "train",
