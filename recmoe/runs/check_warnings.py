@@ -82,7 +82,7 @@ def _unknown_warnings(config: ExperimentConfig, checks: Mapping[Split, SplitChec
             words = _row_zero_words(config, split, key, checks) if share >= MANY_UNKNOWN else None
             # A number that is missing as often in training is no surprise.
             if words is None and share > MOST and not (is_number and known_share > MOST):
-                words = _plain_unknown(split, key, share) + ("" if is_number else _unknown_advice(config, key, share))
+                words = _plain_unknown(split, key, share) + _unknown_advice(config, key, share)
             if words is not None:
                 yield words
                 break
@@ -102,12 +102,15 @@ def _plain_unknown(split: Split, key: str, share: float) -> str:
     return f"{split}: {share:.0%} of the ids of {key} are missing or were not seen in training"
 
 
-def _unknown_advice(config: ExperimentConfig, feature: str, share: float) -> str:
+def _unknown_advice(config: ExperimentConfig, key: str, share: float) -> str:
     """What to do about an id of which nothing is known later: one that names a list never comes again."""
-    column = config.inputs.features[feature].raw_columns(feature)[0].name
-    if share < NEARLY_ALL or column == config.inputs.item:
+    feature = config.inputs.features.get(key)
+    if feature is None or share < NEARLY_ALL:
+        return ""  # A number's buckets, or one column of a history.
+    column = feature.raw_columns(key)[0].name
+    if column == config.inputs.item:
         return ""
-    name = f"inputs.features.{feature}"
+    name = f"inputs.features.{key}"
     if column == config.inputs.group:
         return f"; it tells nothing there: remove {name} (inputs.group goes on naming the lists by it)"
     return f"; it tells nothing there: remove {name}, and if it names the list of a row, name it in inputs.group"
