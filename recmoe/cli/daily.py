@@ -72,8 +72,7 @@ def daily(
         keep_days=keep_days,
     )
     if as_json:
-        values = {name: value for name, value in asdict(result).items() if name != "root"}
-        print_json({"run_dir": root, **values})
+        print_json({"run_dir": root, **{name: value for name, value in asdict(result).items() if name != "root"}})
     else:
         _print_days(result)
     if result.is_interrupted:

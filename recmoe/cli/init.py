@@ -67,10 +67,11 @@ def init(
     from recmoe.onboarding.starter import starter_config
 
     warnings: list[str] = []
+    reading = [file for file in files if _is_override(file)]
     with _stopped_by_sigterm():
         starter = starter_config(
-            [Path(file) for file in files if not _is_override(file)],
-            reading=[file for file in files if _is_override(file)],
+            [Path(file) for file in files if file not in reading],
+            reading=reading,
             output_dir=target,
             seed=seed,
             split_by=split.value,
@@ -82,11 +83,10 @@ def init(
         )
     if starter.path is None:
         print(starter.text)
-        return
+        raise typer.Exit
     print_columns(["split", "rows"], list(starter.num_rows.items()))
-    for warning in (*starter.warnings, *warnings):
-        print(f"warning: {warning}")
-    print(f"\nwrote {starter.path}: read it, then")
+    print("".join(f"warning: {warning}\n" for warning in (*starter.warnings, *warnings)))
+    print(f"wrote {starter.path}: read it, then")
     print(f"      recmoe train {starter.path} --run-dir runs/{starter.path.resolve().parent.name}")
 
 

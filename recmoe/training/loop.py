@@ -111,8 +111,7 @@ class TrainResult:
 class Trainer:
     """Everything a run needs; ``train`` moves it from one position to the end.
 
-    ``validate`` returns the value of the stopping metric; ``save`` commits a checkpoint of a
-    position. Both are collective: every rank calls them equally often.
+    ``validate`` returns the value of the stopping metric; ``save`` commits a checkpoint. Both are collective.
     """
 
     model: nn.Module
@@ -124,19 +123,17 @@ class Trainer:
     validation: Validation | None
     save: Callable[[Position], None]
     log: Callable[[int, Mapping[str, float]], None]
-    """Add a step's numbers to the curves."""
     config: TrainingConfig
     precision: Literal["fp32", "bf16"]
     runtime: Runtime
     loss_names: Sequence[str]
-    """What the model reports beside the loss that is minimised: a loss per task, then losses of its own."""
+    """Of the tasks, then of the model itself."""
     stop: StopSignal = field(default_factory=StopSignal)
     prepare: Callable[[Batch, int], Batch] = lambda batch, _: batch
-    """What happens to the batch of a step before its ids are looked up."""
+    """From the batch of a step to what its model reads."""
     curves: Callable[[], Mapping[str, float]] = dict
-    """What the model logs besides losses, as it is after a step."""
+    """What the model logs besides."""
     _begin: Position = field(init=False, repr=False)
-    """Where this process began."""
     _stepper: Stepper = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
