@@ -3,6 +3,7 @@
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from recmoe.moe.architectures import ArchitectureConfig
 from recmoe.moe.architectures.cgc import SHARED
 from recmoe.moe.expert_layer import ExpertLayer
 from recmoe.moe.experts import Experts
+from recmoe.tasks.tower import Tower
 
 RANKER = "ranker."
 """Names of the ranker's weights inside the training model begin so."""
@@ -55,15 +57,15 @@ def name_dense(
         architecture: what its architecture was built from.
         encoder: what its inputs are made by.
     """
-    towers = ranker.tasks.tower_names
+    towers, logits = ranker.tasks.tower_names, ranker.tasks.logit_names
     columns = _column_labels(encoder)
     parts = [
         *_vector_parts(encoder),
-        *((f"towers.{i}.", f"towers[{task}].", None) for i, task in enumerate(towers)),
+        *_tower_parts(ranker),
         *_expert_parts(ranker),
     ]
     inputs = _input_axes(architecture, width=encoder.layout.width, task_names=towers)
-    by_tower = {"start_T": (towers,), "unit_T": (towers,), **_wide_axes(encoder, towers)}
+    by_tower = {"start_T": (logits,), "unit_T": (logits,), **_wide_axes(encoder, logits)}
     named = {}
     for name, shape in shapes.items():
         inner = name.removeprefix(RANKER)
@@ -117,16 +119,29 @@ def _number_meaning(encoder: FeatureEncoder, column: DenseColumn) -> Hashable:
     return (column.form, feature.zscore, feature.missing, feature.clip, feature.log1p, scale)
 
 
-def _wide_axes(encoder: FeatureEncoder, towers: Labels) -> dict[str, tuple[Labels, ...]]:
-    """Towers and numbers, by weight of the linear part. A new number's weights begin at 0, as all of them do."""
+def _wide_axes(encoder: FeatureEncoder, logits: Labels) -> dict[str, tuple[Labels, ...]]:
+    """Logits and numbers, by weight of the linear part. A new number's weights begin at 0, as all of them do."""
     numbers: dict[bool, list[Hashable]] = {True: [], False: []}
     for column in encoder.layout.dense:
         if column.form == "value":
             numbers[column.side in SHARED_SIDES].append((column.name, _number_meaning(encoder, column)))
     return {
-        "input_layer.wide.shared": (towers, tuple(numbers[True])),
-        "input_layer.wide.own": (towers, tuple(numbers[False])),
+        "input_layer.wide.shared": (logits, tuple(numbers[True])),
+        "input_layer.wide.own": (logits, tuple(numbers[False])),
     }
+
+
+def _tower_parts(ranker: MultiTaskRanker) -> list[tuple[str, str, Labels | None]]:
+    """Towers by the names of their tasks; what the last layer ends in by those of their logits."""
+    parts: list[tuple[str, str, Labels | None]] = []
+    names = iter(ranker.tasks.logit_names)
+    for place, (task, size) in enumerate(zip(ranker.tasks.tower_names, ranker.tasks.num_logits, strict=True)):
+        parts.append((f"towers.{place}.", f"towers[{task}].", None))
+        tower = ranker.towers[place]
+        assert isinstance(tower, Tower)
+        last = f"layers.{len(tower.layers) - 1}."
+        parts.append((f"towers.{place}.{last}", f"towers[{task}].{last}", tuple(islice(names, size))))
+    return parts
 
 
 def _vector_parts(encoder: FeatureEncoder) -> list[tuple[str, str, Labels | None]]:

@@ -1,6 +1,7 @@
 """MultiTaskRanker: tables, numbers, experts, towers and tasks joined into one model."""
 
-# B rows, R requests, C candidates, D input width, H representation width, T tasks, T' towers, L label columns
+# B rows, R requests, C candidates, D input width, H representation width, T tasks, T' towers, L label columns,
+# K logits of a tower, Z logits of all towers; start_T and unit_T keep the names that stored models know, and hold Z
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from recmoe.tasks.tower import Tower
 class ModelOutput(NamedTuple):
     """Logits of the towers, and how the gates mixed the experts."""
 
-    logits_BT: Tensor
+    logits_BZ: Tensor
     gate_uses: list[GateUse]
 
 
@@ -34,20 +35,19 @@ class MultiTaskRanker(nn.Module):
     A logit is what tower and linear part make of a row, in units of the task's spread, counted from where the task
     starts: its log-odds, or its mean::
 
-        logit[b, t] = start[t] + unit[t] · (tower_t(h_t[b]) + wide[b, t])
+        logit[b, z] = start[z] + unit[z] · (tower_t(h_t[b])[z] + wide[b, z])        z is one of the logits of task t
 
     Args:
         input_layer: tables and numbers joined to x_BD, and the linear part.
         architecture: x_BD → one h_BH per tower, and the gates' weights.
-        towers: h_BH → logit_B, in the order of ``tasks.tower_names``.
+        towers: h_BH → logits_BK, in the order of ``tasks.tower_names``.
         tasks: link, space and composition of each task.
     """
 
     start_T: Tensor
-    """Per tower."""
+    """Per logit."""
     unit_T: Tensor
-    """Per tower; 1 where it predicts a probability."""
-    _loss_towers_T: Tensor
+    """Per logit; 1 where it is a log-odds."""
 
     def __init__(
         self, *, input_layer: InputLayer, architecture: nn.Module, towers: Sequence[nn.Module], tasks: TaskSet
@@ -57,16 +57,15 @@ class MultiTaskRanker(nn.Module):
         self.architecture = architecture
         self.towers = nn.ModuleList(towers)
         self.tasks = tasks
-        self.register_buffer("start_T", torch.zeros(len(self.towers)))
-        self.register_buffer("unit_T", torch.ones(len(self.towers)))
-        self.register_buffer("_loss_towers_T", torch.tensor(tasks.loss_towers), persistent=False)
+        self.register_buffer("start_T", torch.zeros(len(tasks.logit_names)))
+        self.register_buffer("unit_T", torch.ones(len(tasks.logit_names)))
 
     @torch.no_grad()
     def begin(self, starts: Sequence[TaskStart]) -> None:
         """Make an untrained model predict each task's base rate or mean in every row.
 
         Args:
-            starts: one per tower.
+            starts: one per logit.
         """
         self.start_T.copy_(torch.tensor([start.logit for start in starts]))
         self.unit_T.copy_(torch.tensor([start.unit for start in starts]))
@@ -80,7 +79,7 @@ class MultiTaskRanker(nn.Module):
 
     def predict(self, batch: Batch) -> Tensor:
         """predictions_BT of all tasks in natural units: probabilities and values."""
-        return self.tasks.predict(self.forward(batch).logits_BT)
+        return self.tasks.predict(self.forward(batch).logits_BZ)
 
     def predict_sided(self, shared: Batch, own: Batch, request_C: Tensor) -> Tensor:
         """predictions_CT of candidates; user and context are looked up and multiplied once per request.
@@ -90,23 +89,20 @@ class MultiTaskRanker(nn.Module):
             own: C rows with the columns of ``layout.select(OWN_SIDES)``.
             request_C: int64, the request of each candidate.
         """
-        return self.tasks.predict(self._from_input(self.input_layer.sided(shared, own, request_C)).logits_BT)
+        return self.tasks.predict(self._from_input(self.input_layer.sided(shared, own, request_C)).logits_BZ)
 
     def _from_input(self, inputs: Inputs) -> ModelOutput:
         representations, gate_uses = self.architecture(inputs.x)
         towers = [tower(h_BH) for tower, h_BH in zip(self.towers, representations, strict=True)]
         # Losses and links are computed in float32: a sigmoid in bfloat16 has three digits.
-        own_BT = torch.stack(towers, dim=1).float()
+        own_BZ = torch.cat(towers, dim=1).float()
         if inputs.wide_BT is not None:
-            own_BT = own_BT + inputs.wide_BT
-        return ModelOutput(self.start_T + self.unit_T * own_BT, gate_uses)
+            own_BZ = own_BZ + inputs.wide_BT
+        return ModelOutput(self.start_T + self.unit_T * own_BZ, gate_uses)
 
     def loss_units(self) -> Tensor:
-        """units_T: what a task's loss is measured in, so that losses of tasks can be added: 1, or a label's variance.
-
-        A squared error of seconds would otherwise drown cross-entropies.
-        """
-        return self.unit_T.index_select(0, self._loss_towers_T).square()
+        """units_T: what a task's loss is measured in, so that losses of tasks can be added."""
+        return self.tasks.loss_units(self.unit_T)
 
 
 class TrainingModel(nn.Module):
@@ -156,7 +152,7 @@ class TrainingModel(nn.Module):
         """The loss to minimise, and losses_T as they are before weighting."""
         output = self.ranker(batch)
         labels_BT, weights_BT = self.ranker.tasks.targets(batch.labels_BL)
-        losses_T = self.ranker.tasks.losses(output.logits_BT, labels_BT, weights_BT)
+        losses_T = self.ranker.tasks.losses(output.logits_BZ, labels_BT, weights_BT, batch.groups_B)
         loss = self.weighting(losses_T / self.ranker.loss_units())
         if self.balance > 0:
             loss = loss + self.balance * importance_loss(output.gate_uses)
@@ -171,7 +167,7 @@ def _generator(seed: int, step: int, device: torch.device) -> torch.Generator:
 
 def model_layout(layout: InputLayout, *, tasks: TaskSet, config: ModelConfig) -> InputLayout:
     """The layout of a model's tables: that of the encoder, with room for the weights of the linear part."""
-    return config.wide.rows(layout, num_outputs=len(tasks.tower_names))
+    return config.wide.rows(layout, num_outputs=len(tasks.logit_names))
 
 
 def build_model(
@@ -186,9 +182,10 @@ def build_model(
     layout = model_layout(layout, tasks=tasks, config=config)
     made = tables(layout)
     architecture = config.architecture.build(in_features=layout.width, task_names=tasks.tower_names)
-    towers = [config.towers.build(in_features=architecture.out_features) for _ in tasks.tower_names]
+    width = architecture.out_features
+    towers = [config.towers.build(in_features=width, num_logits=size) for size in tasks.num_logits]
     wide = config.wide.build(
-        num_outputs=len(towers),
+        num_outputs=len(tasks.logit_names),
         num_shared=num_values(layout, shared=True),
         num_own=num_values(layout, shared=False),
     )

@@ -159,26 +159,26 @@ def test_losses_are_divided_by_the_batch_size() -> None:
 
 def test_loss_of_a_row_does_not_depend_on_its_neighbours() -> None:
     tasks = TaskSet(ESMM)
-    logits_BT = torch.tensor([[0.3, -0.2], [1.0, 2.0]], requires_grad=True)
+    logits_BZ = torch.tensor([[0.3, -0.2], [1.0, 2.0]], requires_grad=True)
 
     gradients = []
     for neighbour in ([0.0, 0.0], [1.0, 1.0]):
-        losses_T = tasks.losses(logits_BT, *tasks.targets(torch.tensor([[1.0, 0.0], neighbour])))
-        gradients.append(torch.autograd.grad(losses_T.sum(), logits_BT)[0][0])
+        losses_T = tasks.losses(logits_BZ, *tasks.targets(torch.tensor([[1.0, 0.0], neighbour])))
+        gradients.append(torch.autograd.grad(losses_T.sum(), logits_BZ)[0][0])
 
     torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=0)
 
 
 def test_row_without_labels_has_no_gradient() -> None:
     tasks = TaskSet(ESMM)
-    logits_BT = torch.zeros(2, 2, requires_grad=True)
+    logits_BZ = torch.zeros(2, 2, requires_grad=True)
 
-    losses_T = tasks.losses(logits_BT, *tasks.targets(torch.tensor([[NAN, NAN], [0.0, NAN]])))
+    losses_T = tasks.losses(logits_BZ, *tasks.targets(torch.tensor([[NAN, NAN], [0.0, NAN]])))
     losses_T.sum().backward()
 
-    assert logits_BT.grad is not None
-    assert logits_BT.grad[0].tolist() == [0, 0]
-    assert logits_BT.grad[1, 0] > 0
+    assert logits_BZ.grad is not None
+    assert logits_BZ.grad[0].tolist() == [0, 0]
+    assert logits_BZ.grad[1, 0] > 0
 
 
 CLICK = BinaryTaskConfig(label="click")
