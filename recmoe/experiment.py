@@ -72,6 +72,12 @@ class ExperimentConfig(Config):
         for name, task in self.tasks.items():
             if task.needs_groups and self.inputs.group is None:
                 yield f"tasks.{name}", "compares the rows of a list; name the column of the list in inputs.group"
+            elif task.needs_groups and self.data.shuffle_block is None:
+                yield (
+                    "data.shuffle_block",
+                    f"task {name} compares the rows of a list, which shuffling row by row would tear apart; set it to "
+                    "the rows of some lists, such as 100, and write the rows of a list one after the other",
+                )
 
     def _leaks(self) -> Iterator[tuple[str, str]]:
         """Labels among the features: the model would read the answer."""

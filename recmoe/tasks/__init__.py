@@ -9,6 +9,7 @@ from recmoe.tasks.classes import ClassesTaskConfig
 from recmoe.tasks.ordinal import OrdinalTaskConfig
 from recmoe.tasks.product import ProductTaskConfig
 from recmoe.tasks.quantile import QuantileTaskConfig
+from recmoe.tasks.ranking import RankingTaskConfig
 from recmoe.tasks.regression import RegressionTaskConfig
 from recmoe.tasks.zero_inflated_lognormal import ZeroInflatedLognormalTaskConfig
 
@@ -19,7 +20,8 @@ TaskConfig = Annotated[
     | ClassesTaskConfig
     | OrdinalTaskConfig
     | QuantileTaskConfig
-    | ZeroInflatedLognormalTaskConfig,
+    | ZeroInflatedLognormalTaskConfig
+    | RankingTaskConfig,
     Field(discriminator="kind"),
 ]
 

@@ -51,7 +51,7 @@ class ZeroInflatedLognormalTask:
 
     def measures(self, logits_BK: Tensor, labels_B: Tensor) -> Mapping[str, Tensor]:
         """The likelihood's two parts, and the absolute error of the median; see ``Task``."""
-        is_any_B, log_B = _parts(labels_B)
+        is_any_B, _ = _parts(labels_B)
         any_B, mu_B, sigma_B = _parameters(logits_BK)
         # P(y ≤ m) = (1 − p) + p · Φ((log m − μ) / σ) is one half at the median; it is 0 where p is below that.
         place_B = 1.0 - 0.5 / torch.sigmoid(any_B)
@@ -90,7 +90,9 @@ class ZeroInflatedLognormalTaskConfig(OwnLabelConfig):
     output: ClassVar[TaskOutput] = "regression"
     measures: ClassVar[Mapping[str, Measure]] = {
         "any_logloss": Measure("lowest", "Mean cross-entropy of whether there is any amount, in nats."),
-        "mae": Measure("lowest", "Mean absolute error, in the unit of the label; of the median where the task has one."),
+        "mae": Measure(
+            "lowest", "Mean absolute error, in the unit of the label; of the median where the task has one."
+        ),
     }
 
     kind: Literal["zero_inflated_lognormal"] = "zero_inflated_lognormal"
