@@ -18,7 +18,7 @@ from recmoe.evaluation.baselines import TITLES, BaselineKind
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet
 from recmoe.tasks.scale import NATURAL, Scale
-from recmoe.tasks.task import TaskOutput, has_binary_label
+from recmoe.tasks.task import label_kind
 
 NO_QUANTILES = "none fits: the task predicts a quantile"
 """In place of a setting."""
@@ -115,8 +115,7 @@ def _data(rows: RawRows, tasks: TaskSet, name: str) -> TaskData:
     place = tasks.names.index(name)
     rows_M = np.flatnonzero(rows.weights_NT[:, place] > 0)
     labels_M = _mapped(tasks.scale(name).to, rows.labels_NT[rows_M, place].astype(np.float64))
-    output: TaskOutput = "binary" if has_binary_label(tasks.kinds[name]) else "regression"
-    return TaskData(output, rows_M, labels_M, np.ones(len(rows_M)))
+    return TaskData(label_kind(tasks.kinds[name]), rows_M, labels_M, np.ones(len(rows_M)))
 
 
 def _smearing(known: TaskData, predicted_M: NDArray[np.float64], scale: Scale) -> float:

@@ -25,8 +25,8 @@ class QuantileTask:
 
         loss = 1/K · Σ_k max(τ_k · (t(y) − q_k), (τ_k − 1) · (t(y) − q_k)),        prediction t⁻¹(q_served)
 
-    They cannot cross: the served one is a logit, the others are it plus or minus sums of exponentials of theirs. t keeps
-    the order, so a quantile of t(y) is t of the quantile.
+    They cannot cross: the served one is a logit, the others are it plus or minus sums of exponentials of theirs.
+    t keeps the order, so a quantile of t(y) is t of the quantile.
 
     Args:
         quantiles: τ_1 … τ_K, which increase.
@@ -69,7 +69,7 @@ class QuantileTask:
         return values_B1, torch.ones_like(values_B1)
 
     def starts(self, sums: LabelSums) -> list[TaskStart]:
-        """As if the label were normal on its scale: sums tell no quantiles, and a start need only be near; see ``Task``."""
+        """Those of a normal label, for sums tell no quantiles and a start need only be near; see ``Task``."""
         label = sums.value_start(0)
         places = [label.logit + label.unit * NormalDist().inv_cdf(quantile) for quantile in self.quantiles]
         starts = [TaskStart(logit=places[self.served], unit=label.unit)]

@@ -28,9 +28,18 @@ Space = Annotated[str | None, AfterValidator(lambda space: None if space == ALL_
 OutsideSpace = Literal["error", "ignore"]
 
 
+LabelKind = Literal["binary", "regression"]
+"""What a label is: 0 or 1, or a value."""
+
+
 def has_binary_label(output: TaskOutput) -> bool:
     """Whether the label of a task is 0 or 1; else it is a value."""
     return output in ("binary", "score")
+
+
+def label_kind(output: TaskOutput) -> LabelKind:
+    """What the label of a task is."""
+    return "binary" if has_binary_label(output) else "regression"
 
 
 class Measure(NamedTuple):
