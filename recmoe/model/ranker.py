@@ -6,6 +6,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -93,9 +94,9 @@ class MultiTaskRanker(nn.Module):
 
     def _from_input(self, inputs: Inputs) -> ModelOutput:
         representations, gate_uses = self.architecture(inputs.x)
-        towers = [tower(h_BH) for tower, h_BH in zip(self.towers, representations, strict=True)]
+        towers = [tower(h_BH).unbind(dim=1) for tower, h_BH in zip(self.towers, representations, strict=True)]
         # Losses and links are computed in float32: a sigmoid in bfloat16 has three digits.
-        own_BZ = torch.cat(towers, dim=1).float()
+        own_BZ = torch.stack(list(chain.from_iterable(towers)), dim=1).float()
         if inputs.wide_BT is not None:
             own_BZ = own_BZ + inputs.wide_BT
         return ModelOutput(self.start_T + self.unit_T * own_BZ, gate_uses)

@@ -69,11 +69,11 @@ class TaskSet:
             f"{name}.{logit}" if logit else name for name in self.tower_names for logit in self._tasks[name].logits
         )
         ends = list(accumulate(self.num_logits))
-        slices = {
-            name: slice(end - size, end)
+        own = {
+            name: range(end - size, end)
             for name, size, end in zip(self.tower_names, self.num_logits, ends, strict=True)
         }
-        self._logits = {name: [slices[step] for step in steps_of(tasks, name)] for name in self.names}
+        self._logits = {name: [place for step in steps_of(tasks, name) for place in own[step]] for name in self.names}
         self.measure_names = {name: tuple(self._no_measures(name)) for name in self.names}
         index = {label.name: position for position, label in enumerate(self.label_columns)}
         self._label_columns = {name: [index[label] for label in step_labels(tasks, name)] for name in self.names}
@@ -140,7 +140,7 @@ class TaskSet:
         """
         units = []
         for name in self.names:
-            unit, power = units_Z[self._logits[name][0].start], self._tasks[name].loss_power
+            unit, power = units_Z[self._logits[name][0]], self._tasks[name].loss_power
             units.append(unit.square() if power == 2 else unit if power == 1 else torch.ones_like(unit))
         return torch.stack(units)
 
@@ -190,9 +190,8 @@ class TaskSet:
 
     def _no_measures(self, name: str) -> Mapping[str, Tensor]:
         """The measures of no rows, for their names."""
-        num_logits = sum(part.stop - part.start for part in self._logits[name])
-        return self._tasks[name].measures(torch.zeros(0, num_logits), torch.zeros(0))
+        return self._tasks[name].measures(torch.zeros(0, len(self._logits[name])), torch.zeros(0))
 
     def _logits_of(self, name: str, logits_BZ: Tensor) -> Tensor:
-        # Slices, not an index tensor: that would have to be copied to the device for every batch.
-        return torch.cat([logits_BZ[:, part] for part in self._logits[name]], dim=1)
+        # Columns, not an index tensor: that would have to be copied to the device for every batch.
+        return torch.stack([logits_BZ[:, place] for place in self._logits[name]], dim=1)

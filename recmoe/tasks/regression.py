@@ -16,6 +16,8 @@ from recmoe.tasks.scale import SCALES, Transform
 from recmoe.tasks.start import LabelSums, TaskStart
 from recmoe.tasks.task import Measure, TaskOutput, TaskRows
 
+MEAN_SHARE = 0.2
+"""Factor of what is learned for the mean: small, so that the median is learned as it would be alone."""
 LARGEST_EXPONENT = 10.0
 """Amounts of more than e¹⁰ times what was expected pull no harder than that: one wrong row is not the whole batch."""
 
@@ -27,9 +29,9 @@ class RegressionTask:
     median, below the mean: sums of predictions would be too small. So a second logit learns by how much,
     from the residual r = t(y) − z, in which z is held fixed::
 
-        loss(z − t(y)) + 2 · (exp(r − d) − (r − d) − 1),        mean  t⁻¹(z + d),        median  t⁻¹(z)
+        loss(z − t(y)) + 1/5 · (exp(r − d) − (r − d) − 1),        mean  t⁻¹(z + d),        median  t⁻¹(z)
 
-    The second term is the gamma deviance of 1 + y with mean exp(z + d), least where exp(d) is the mean of exp(r)
+    The second term is a share of the gamma deviance of 1 + y with mean exp(z + d), least where exp(d) is the mean of exp(r)
     among rows that look alike. Where d is one number for all rows, exp(d) is the smearing factor of Duan, JASA 1983,
     https://doi.org/10.1080/01621459.1983.10478017, which needs no distribution of the residuals. Below zero, where z is
     negative, the signs of r and of what is added to z turn round.
@@ -64,7 +66,7 @@ class RegressionTask:
             return losses_B
         residual_B = (target_B - z_B.detach()) * _sign(z_B) - rows.logits_BK[:, 1]
         capped_B = residual_B.clamp(max=LARGEST_EXPONENT)
-        return losses_B + 2.0 * (capped_B.exp() * (1.0 + residual_B - capped_B) - residual_B - 1.0)
+        return losses_B + MEAN_SHARE * (capped_B.exp() * (1.0 + residual_B - capped_B) - residual_B - 1.0)
 
     def predict(self, logits_BK: Tensor) -> Tensor:
         """Value per row, in the unit of the label; see ``Task``."""
