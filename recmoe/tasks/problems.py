@@ -31,6 +31,7 @@ def task_problems(tasks: Mapping[str, TaskConfig]) -> Iterator[tuple[str, str]]:
     if product_problems:
         return
     yield from _space_problems(tasks)
+    yield from _available_problems(tasks)
     yield from _chain_problems(tasks)
     if all(task.weight == 0 for task in tasks.values()):
         yield "", "every task has weight 0, so there is nothing to learn; give at least one a weight above 0"
@@ -101,6 +102,12 @@ def _space_problems(tasks: Mapping[str, TaskConfig]) -> Iterator[tuple[str, str]
                     f"({', '.join(implies[label])}); set outside_space: ignore where it may leave the space"
                 ),
             )
+
+
+def _available_problems(tasks: Mapping[str, TaskConfig]) -> Iterator[tuple[str, str]]:
+    for name, task in tasks.items():
+        if task.available is not None and task.available == own_label(tasks, name).column:
+            yield f"{name}.available", f"{task.available} is the task's own label, which would always be 1 there"
 
 
 def _chain_problems(tasks: Mapping[str, TaskConfig]) -> Iterator[tuple[str, str]]:

@@ -31,10 +31,10 @@ class RegressionTask:
 
         loss(z − t(y)) + 1/5 · (exp(r − d) − (r − d) − 1),        mean  t⁻¹(z + d),        median  t⁻¹(z)
 
-    The second term is a share of the gamma deviance of 1 + y with mean exp(z + d), least where exp(d) is the mean of exp(r)
-    among rows that look alike. Where d is one number for all rows, exp(d) is the smearing factor of Duan, JASA 1983,
-    https://doi.org/10.1080/01621459.1983.10478017, which needs no distribution of the residuals. Below zero, where z is
-    negative, the signs of r and of what is added to z turn round.
+    The second term is a share of the gamma deviance of 1 + y with mean exp(z + d), least where exp(d) is the mean of
+    exp(r) among rows that look alike. Where d is one number for all rows, exp(d) is the smearing factor of Duan, JASA
+    1983, https://doi.org/10.1080/01621459.1983.10478017, which needs no distribution of the residuals. Where z is
+    negative, r and what is added to z change their signs.
 
     Args:
         transform: t, the scale on which the error is measured.

@@ -38,8 +38,7 @@ def available_columns(tasks: Mapping[str, TaskConfig], name: str) -> tuple[str, 
 
 def outcome_columns(tasks: Mapping[str, TaskConfig]) -> set[str]:
     """Columns that hold what is to be predicted: no feature may read them."""
-    available = {column for name in tasks for column in available_columns(tasks, name)}
-    return {label.column for label in label_columns(tasks) if label.positive or label.column not in available}
+    return {label.column for task in tasks.values() if (label := task.label_column()) is not None}
 
 
 def label_columns(tasks: Mapping[str, TaskConfig]) -> tuple[LabelColumn, ...]:
