@@ -11,12 +11,13 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from recmoe.evaluation.baselines import TITLES, Baselines, Comparison, in_words
-from recmoe.evaluation.metrics import MEASURES, METRIC_KINDS
+from recmoe.evaluation.metrics import MEASURES, METRIC_KINDS, metric_best
 from recmoe.evaluation.metrics.metric import FloatArray
 from recmoe.evaluation.plots import (
     beside_plot,
     gain_plot,
     gate_plot,
+    level_plot,
     reliability_plot,
     roc_plot,
     score_plot,
@@ -132,7 +133,7 @@ def _section(report: Report, predictions: Predictions, task: str) -> TaskSection
         num_rows=len(scores),
         num_positive=int(labels.sum()) if has_binary_label(kind) else None,
         rows=[row for row in rows if row.slice is None],
-        plots=_plots(scores.astype(np.float64), labels.astype(np.float64), kind),
+        plots=[*_plots(scores.astype(np.float64), labels.astype(np.float64), kind), *_level_plots(rows)],
         slices=list(slices.items()),
     )
 
@@ -162,6 +163,17 @@ def _plots(scores_N: FloatArray, labels_N: FloatArray, kind: TaskOutput) -> list
               lambda: gain_plot(scores_N, labels_N, of="positives")),
         _plot("Scores", "distribution of predictions, by label", no_rows, lambda: score_plot(scores_N, labels_N)),
     ]  # fmt: skip
+
+
+def _level_plots(rows: Sequence[MetricRow]) -> list[Plot]:
+    """Measures that are right at the level in their names, such as the coverage of quantiles."""
+    found = [row for row in rows if row.slice is None and metric_best(row.name) == "level"]
+    shares = {float(row.metric.split("@")[1]): row.value for row in found if row.value is not None}
+    if not found:
+        return []
+    reason = None if shares else "no rows"
+    explanation = "share of labels at or below each quantile, 95 % intervals"
+    return [_plot("Coverage", explanation, reason, lambda: level_plot(shares, found[0].num_rows))]
 
 
 def _plot(title: str, explanation: str, reason: str | None, draw: Callable[[], str]) -> Plot:

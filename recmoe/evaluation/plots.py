@@ -4,7 +4,7 @@
 
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from recmoe.evaluation.baselines import Comparison, title
-from recmoe.evaluation.curves import gain_curve, reliability_bins, roc_curve
+from recmoe.evaluation.curves import gain_curve, reliability_bins, roc_curve, wilson
 from recmoe.evaluation.metrics.metric import FloatArray
 from recmoe.moe.balance import ExpertUsage
 
@@ -121,6 +121,27 @@ def reliability_plot(scores_N: FloatArray, labels_N: FloatArray, *, is_binary: b
 
     # Values may have long tick labels; the rates of a binary label fit the fixed margins.
     return draw_svg(draw, size=None if is_binary else PLOT_SIZE)
+
+
+def level_plot(shares: Mapping[float, float], num_rows: int) -> str:
+    """Measured shares against what they should be, such as the labels below a quantile, with 95 % intervals.
+
+    Args:
+        shares: by level, the measured one.
+        num_rows: behind each.
+    """
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="as asked for")
+        levels_U, shares_U = np.array(list(shares)), np.array(list(shares.values()))
+        low_U, high_U = wilson(shares_U, np.full(len(shares), num_rows))
+        errors = np.stack([shares_U - low_U, high_U - shares_U]).clip(min=0)
+        axes.errorbar(levels_U, shares_U, yerr=errors, fmt="o", color=BLUE, markersize=4, linewidth=1, label="measured")
+        _unit_square(axes)
+        axes.set(xlabel="quantile", ylabel="labels at or below")
+        axes.legend(loc="upper left")
+
+    return draw_svg(draw)
 
 
 def gain_plot(scores_N: FloatArray, labels_N: FloatArray, *, of: str) -> str:

@@ -76,7 +76,7 @@ class ReadySteps:
         )
         weighting = self.model.weighting.build(
             weights=[self.tasks.weights[name] for name in self.tasks.names],
-            outputs=[self.tasks.kinds[name] for name in self.tasks.names],
+            outputs=[self.tasks.loss_kinds[name] for name in self.tasks.names],
         )
         shares = self.model.unknown_shares([key.name for key in self.layout.sparse], {})
         model = TrainingModel(ranker=ranker, weighting=weighting, balance=self.model.balance, unknown_shares=shares)

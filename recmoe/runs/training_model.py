@@ -27,7 +27,7 @@ def build_training_model(
     ranker.begin(facts.starts)
     weighting = config.model.weighting.build(
         weights=[tasks.weights[name] for name in tasks.names],
-        outputs=[tasks.kinds[name] for name in tasks.names],
+        outputs=[tasks.loss_kinds[name] for name in tasks.names],
     )
     torch.manual_seed(config.seed + 1 + rank)
     return TrainingModel(

@@ -19,7 +19,7 @@ from recmoe.tasks.error import ErrorMeasure
 from recmoe.tasks.scale import Scale
 from recmoe.tasks.spaces import available_columns, label_columns, rows_of, space_label, step_labels, steps_of
 from recmoe.tasks.start import LabelSums, TaskStart
-from recmoe.tasks.task import Task, TaskOutput, TaskRows
+from recmoe.tasks.task import LabelKind, Task, TaskOutput, TaskRows
 
 
 class TaskSet:
@@ -31,7 +31,7 @@ class TaskSet:
 
     The logits of all towers stand side by side: ``ctr`` of one logit and ``rating`` of two are logits_BZ with Z = 3::
 
-        tower_names  ("ctr", "rating")     num_logits  (1, 2)     logit_names  ("ctr", "rating.2", "rating.3")
+        tower_names  ("ctr", "rating")     num_logits  (1, 2)     logit_names  ("ctr", "rating.1-2", "rating.2-3")
 
     Args:
         tasks: the config's tasks by name; ``task_problems`` has found nothing in them.
@@ -49,6 +49,8 @@ class TaskSet:
     """By task: ``all``, or what must be 1 as the config names it: a task or its label column, an availability."""
     kinds: dict[str, TaskOutput]
     """By task: what its prediction is: a probability, an expected value, a quantile or a score."""
+    loss_kinds: dict[str, LabelKind]
+    """By task: regression where the loss is a squared error, which decides how its noise weighs, else binary."""
     measure_names: dict[str, tuple[str, ...]]
     """By task: the metrics that it brings itself."""
     weights: dict[str, float]
@@ -74,6 +76,9 @@ class TaskSet:
             for name, size, end in zip(self.tower_names, self.num_logits, ends, strict=True)
         }
         self._logits = {name: [place for step in steps_of(tasks, name) for place in own[step]] for name in self.names}
+        self.loss_kinds = {
+            name: "regression" if task.loss_power == 2 else "binary" for name, task in self._tasks.items()
+        }
         self.measure_names = {name: tuple(self._no_measures(name)) for name in self.names}
         index = {label.name: position for position, label in enumerate(self.label_columns)}
         self._label_columns = {name: [index[label] for label in step_labels(tasks, name)] for name in self.names}

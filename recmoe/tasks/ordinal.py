@@ -2,6 +2,7 @@
 
 # B rows, J levels, K = J − 1 logits, one for each level but the lowest
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
@@ -34,7 +35,7 @@ class OrdinalTask:
 
     Args:
         levels: r_1 … r_J, which increase; they are also the labels.
-        names: of r_2 … r_J.
+        names: of the levels.
     """
 
     loss_power: Literal[0, 1, 2] = 0
@@ -42,7 +43,9 @@ class OrdinalTask:
     error: ErrorMeasure = SQUARED_ERROR
 
     def __init__(self, *, levels: Sequence[float], names: Sequence[str]) -> None:
-        self.logits: tuple[str, ...] = tuple(names)
+        # From the third on they are the way from one level to the next: a logit is named for all that it means.
+        steps = [f"{low}-{high}" for low, high in itertools.pairwise(names[1:])]
+        self.logits: tuple[str, ...] = (f"{names[0]}-{names[1]}", *steps)
         self._levels = tuple(levels)
 
     def losses(self, rows: TaskRows) -> Tensor:
@@ -118,4 +121,4 @@ class OrdinalTaskConfig(OwnLabelConfig):
 
     def build(self) -> OrdinalTask:
         """Link and loss of this task."""
-        return OrdinalTask(levels=self.levels.numbers, names=[str(value) for value, _ in self.levels.pairs[1:]])
+        return OrdinalTask(levels=self.levels.numbers, names=[str(value) for value, _ in self.levels.pairs])

@@ -2,6 +2,8 @@
 
 # B rows, K quantiles, one logit each
 
+import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import NormalDist
 from typing import Annotated, ClassVar, Literal
@@ -9,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional
 
 from recmoe.tasks.error import ErrorMeasure, pinball
 from recmoe.tasks.own_label import OwnLabelConfig
@@ -25,7 +28,7 @@ class QuantileTask:
 
         loss = 1/K · Σ_k max(τ_k · (t(y) − q_k), (τ_k − 1) · (t(y) − q_k)),        prediction t⁻¹(q_served)
 
-    They cannot cross: the served one is a logit, the others are it plus or minus sums of exponentials of theirs.
+    They cannot cross: the first logit is the served one, the others are the logarithms of the steps between neighbours.
     t keeps the order, so a quantile of t(y) is t of the quantile.
 
     Args:
@@ -41,9 +44,9 @@ class QuantileTask:
         self.served = served
         self.scale = SCALES[transform]
         self.error: ErrorMeasure = pinball(self.quantiles[served])
-        # The served one first: its unit is that of the loss.
-        self._order = [served, *(place for place in range(len(self.quantiles)) if place != served)]
-        self.logits: tuple[str, ...] = tuple(f"{self.quantiles[place]:g}" for place in self._order)
+        # The served one first: its unit is that of the loss. A step is named for the quantiles that it lies between.
+        steps = [f"{low:g}-{high:g}" for low, high in zip(self.quantiles, self.quantiles[1:], strict=False)]
+        self.logits: tuple[str, ...] = (f"{self.quantiles[served]:g}", *steps)
 
     def losses(self, rows: TaskRows) -> Tensor:
         """Mean pinball loss of the quantiles, in transformed units; see ``Task``."""
@@ -72,21 +75,14 @@ class QuantileTask:
         """Those of a normal label, for sums tell no quantiles and a start need only be near; see ``Task``."""
         label = sums.value_start(0)
         places = [label.logit + label.unit * NormalDist().inv_cdf(quantile) for quantile in self.quantiles]
-        starts = [TaskStart(logit=places[self.served], unit=label.unit)]
-        for place in self._order[1:]:
-            near = place + 1 if place < self.served else place - 1
-            starts.append(TaskStart(logit=float(torch.tensor(abs(places[near] - places[place])).log())))
-        return starts
+        steps = [math.log(high - low) for low, high in itertools.pairwise(places)]
+        return [TaskStart(logit=places[self.served], unit=label.unit), *(TaskStart(logit=step) for step in steps)]
 
     def _on_scale(self, logits_BK: Tensor) -> Tensor:
         """q_BK on the scale, rising along a row."""
-        columns = dict(zip(self._order, logits_BK.clamp(max=LARGEST_EXPONENT).unbind(dim=1), strict=True))
-        found = {self.served: logits_BK[:, 0]}
-        for place in range(self.served - 1, -1, -1):
-            found[place] = found[place + 1] - columns[place].exp()
-        for place in range(self.served + 1, len(self.quantiles)):
-            found[place] = found[place - 1] + columns[place].exp()
-        return torch.stack([found[place] for place in range(len(self.quantiles))], dim=1)
+        steps_BK = logits_BK[:, 1:].clamp(max=LARGEST_EXPONENT).exp()
+        way_BK = functional.pad(steps_BK.cumsum(dim=1), (1, 0))
+        return logits_BK[:, :1] + way_BK - way_BK[:, self.served, None]
 
 
 Share = Annotated[float, Field(gt=0, lt=1)]

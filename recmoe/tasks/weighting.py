@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from recmoe.config import Config
-from recmoe.tasks.task import TaskOutput
+from recmoe.tasks.task import LabelKind
 
 
 class FixedWeighting(nn.Module):
@@ -41,13 +41,13 @@ class UncertaintyWeighting(nn.Module):
 
     Args:
         weights: w_t, factors from the config; a task with weight 0 takes no part.
-        outputs: what each task predicts, which decides its form of the likelihood.
+        outputs: of each task, whether its loss is a squared error, which decides the form of its likelihood.
     """
 
     weights_T: Tensor
     factors_T: Tensor
 
-    def __init__(self, *, weights: Sequence[float], outputs: Sequence[TaskOutput]) -> None:
+    def __init__(self, *, weights: Sequence[float], outputs: Sequence[LabelKind]) -> None:
         super().__init__()
         factors = [0.5 if output == "regression" else 1.0 for output in outputs]
         self.register_buffer("weights_T", torch.tensor(weights, dtype=torch.float32), persistent=False)
@@ -65,7 +65,7 @@ class FixedWeightingConfig(Config):
 
     kind: Literal["fixed"] = "fixed"
 
-    def build(self, *, weights: Sequence[float], outputs: Sequence[TaskOutput]) -> FixedWeighting:  # noqa: ARG002
+    def build(self, *, weights: Sequence[float], outputs: Sequence[LabelKind]) -> FixedWeighting:  # noqa: ARG002
         """The sum for tasks with these weights."""
         return FixedWeighting(weights=weights)
 
@@ -75,7 +75,7 @@ class UncertaintyWeightingConfig(Config):
 
     kind: Literal["uncertainty"] = "uncertainty"
 
-    def build(self, *, weights: Sequence[float], outputs: Sequence[TaskOutput]) -> UncertaintyWeighting:
+    def build(self, *, weights: Sequence[float], outputs: Sequence[LabelKind]) -> UncertaintyWeighting:
         """The learnt sum for tasks with these weights and outputs."""
         return UncertaintyWeighting(weights=weights, outputs=outputs)
 

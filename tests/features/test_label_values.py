@@ -211,5 +211,7 @@ def test_column_that_cannot_hold_the_levels_is_named(values: list[Any], levels: 
 def test_negative_amount_is_named_with_its_row() -> None:
     label = LabelColumn("y", is_binary=False, is_amount=True)
 
-    with pytest.raises(DataError, match=r"'y' holds -0\.5 in row 1; an amount is 0 or more: mend it, or declare a regr"):
+    with pytest.raises(
+        DataError, match=r"'y' holds -0\.5 in row 1; an amount is 0 or more: mend it, or declare a regr"
+    ):
         encode_labels(pa.table({"y": [0.0, -0.5]}), [label])

@@ -65,7 +65,7 @@ def test_ordinal_loss_is_that_of_coral_with_falling_log_odds() -> None:
         losses.append(loss)
         expected.append(level)
 
-    assert task.logits == ("2", "4", "5")
+    assert task.logits == ("1-2", "2-4", "4-5")
     assert losses_of(task, logits_BK, labels) == pytest.approx(losses)
     assert task.predict(logits_BK).tolist() == pytest.approx(expected)
 
@@ -105,7 +105,7 @@ def test_quantile_loss_is_the_mean_pinball_loss_and_quantiles_do_not_cross(predi
         losses.append(sum(pinball) / 3)
         expected.append(z[0])
 
-    assert task.logits[0] == f"{predicts or 0.5:g}"
+    assert task.logits == (f"{predicts or 0.5:g}", "0.1-0.5", "0.5-0.9")
     assert losses_of(task, logits_BK, labels) == pytest.approx(losses)
     assert task.predict(logits_BK).tolist() == pytest.approx(expected)
 
