@@ -31,10 +31,9 @@ from recmoe.embeddings.placement import place
 from recmoe.embeddings.tables import TablesConfig
 from recmoe.features.batch import Batch
 from recmoe.features.layout import DenseColumn, InputLayout
-from recmoe.model import ModelConfig, TrainingModel, build_model
+from recmoe.model import ModelConfig, build_training_model
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet
-from recmoe.tasks.weighting import FixedWeightingConfig
 from recmoe.training.loop import TrainingConfig
 from recmoe.training.precision import autocast, fast_products, resolve_precision
 from recmoe.training.runtime import Runtime, start_runtime
@@ -75,17 +74,15 @@ def ready_batches(*, num_batches: int, rank: int) -> list[Batch]:
 
 def stepper_of(runtime: Runtime, config: TrainingConfig) -> Stepper:
     """The model and its steps, as a training job makes them."""
-    torch.manual_seed(0)
     tables = TablesConfig(backend="torchrec")
     tasks = TaskSet(TypeAdapter(dict[str, TaskConfig]).validate_python(TASKS))
-    ranker = build_model(
+    model = build_training_model(
         layout=layout(),
         tasks=tasks,
         config=ModelConfig.model_validate(MODEL),
         tables=lambda rows: tables.build(layout=rows, seed=0),
     )
-    weighting = FixedWeightingConfig().build(weights=[1.0] * len(TASKS), outputs=["binary"] * len(TASKS))
-    placed = place(TrainingModel(ranker=ranker, weighting=weighting), config=tables, device=runtime.device)
+    placed = place(model, config=tables, device=runtime.device)
     precision = resolve_precision(config.precision, runtime.device)
 
     def losses(batch: Batch) -> tuple[Tensor, Tensor]:

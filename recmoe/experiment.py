@@ -10,14 +10,11 @@ from pydantic import NonNegativeInt
 from recmoe.config import Config, config_from_dict, load_config
 from recmoe.data.loader import DataConfig
 from recmoe.embeddings.tables import TablesConfig
-from recmoe.errors import ConfigError
 from recmoe.evaluation.evaluate import EvaluationConfig
 from recmoe.evaluation.metrics import metric_best
 from recmoe.evaluation.skill import SCORE
 from recmoe.features.schema import FeatureSchema, NumericFeature
 from recmoe.model import ModelConfig
-from recmoe.moe.architectures import CGCConfig, PLEConfig
-from recmoe.moe.architectures.cgc import experts_by_task
 from recmoe.ranking.score import RankingConfig
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet
@@ -63,7 +60,7 @@ class ExperimentConfig(Config):
         yield from self._group_problems()
         yield from self._leaks()
         yield from self._stopping_problems()
-        yield from self._expert_problems()
+        yield from self._architecture_problems()
         yield from self._width_problems()
         yield from ((f"ranking.{path}", message) for path, message in self.ranking.task_problems(list(self.tasks)))
 
@@ -115,14 +112,16 @@ class ExperimentConfig(Config):
             hint = f", did you mean {near[0]}?" if near else "."
             yield path, f"no such metric: {stopping.metric}{hint} There are: {', '.join([SCORE, *usable])}"
 
-    def _expert_problems(self) -> Iterator[tuple[str, str]]:
-        """Numbers of experts by task that do not name the tasks with a tower."""
-        architecture = self.model.architecture
-        if isinstance(architecture, CGCConfig | PLEConfig):
-            try:
-                experts_by_task(architecture.num_task_experts, self.task_set().tower_names)
-            except ConfigError as error:
-                yield "model.architecture.num_task_experts", str(error)
+    def _architecture_problems(self) -> Iterator[tuple[str, str]]:
+        """What does not fit the architecture; groups of features that do not exist."""
+        for group, features in self.model.groups.items():
+            for name in features:
+                if name not in self.inputs.features:
+                    near = difflib.get_close_matches(name, self.inputs.features, n=1)
+                    hint = f", did you mean {near[0]}?" if near else ""
+                    yield f"model.groups.{group}", f"no such feature: {name}{hint}"
+        for key, problem in self.model.architecture.task_problems(self.task_set(), tuple(self.model.groups)):
+            yield f"model.architecture.{key}", problem
 
     def _width_problems(self) -> Iterator[tuple[str, str]]:
         """Table widths that the back end cannot do."""

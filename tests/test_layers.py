@@ -27,9 +27,10 @@ LAYERS = (
     ("training",),
     ("evaluation",),
     ("model",),
+    ("architectures",),
     ("data", "embeddings", "moe", "tasks", "tracking"),
     ("features",),
-    ("config", "config_source", "config_yaml", "errors", "machine", "stack"),
+    ("axes", "config", "config_source", "config_yaml", "errors", "machine", "stack"),
 )
 SIBLINGS = {"data", "embeddings", "moe", "tasks", "tracking"}
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

@@ -4,12 +4,12 @@ import pyarrow as pa
 import pytest
 import torch
 
+from recmoe.architectures import ArchitectureConfig
 from recmoe.embeddings.tables import PlainTables
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import OWN_SIDES, SHARED_SIDES
 from recmoe.features.schema import FeatureSchema
 from recmoe.model import InputLayer, ModelConfig, MultiTaskRanker, TrainingModel, build_model, input_order
-from recmoe.moe.architectures import ArchitectureConfig
 from recmoe.moe.balance import importance_loss
 from recmoe.moe.linear import SidedInput
 from recmoe.tasks.binary import BinaryTaskConfig
@@ -52,7 +52,7 @@ def ranker(
     ).eval()
     with torch.no_grad():
         # So that predictions of different rows differ by more than rounding does.
-        for parameter in model.architecture.parameters():
+        for parameter in model.model.parameters():
             parameter.mul_(3.0)
     return model
 
@@ -92,7 +92,7 @@ def test_input_is_shared_columns_then_own_ones_whatever_their_order_in_the_batch
     layer = input_layer(encoder)
     batch = encoder.encode(LOG, with_labels=False)
 
-    x_BD = layer(batch).x
+    x_BD = layer(batch).inputs.x
 
     tables = layer.tables
     assert isinstance(tables, PlainTables)
@@ -110,12 +110,12 @@ def test_sided_input_is_the_input_cut_after_the_shared_columns() -> None:
     encoder = encoder_of({"price": {**numeric, "side": "item"}, "age": {**numeric, "side": "user"}})
     layer = input_layer(encoder)
 
-    x_BD = layer(encoder.encode(LOG, with_labels=False)).x
+    x_BD = layer(encoder.encode(LOG, with_labels=False)).inputs.x
     sided = layer.sided(
         encoder.encode(LOG, sides=SHARED_SIDES, with_labels=False),
         encoder.encode(LOG, sides=OWN_SIDES, with_labels=False),
         torch.arange(4),
-    ).x
+    ).inputs.x
 
     assert isinstance(sided, SidedInput)
     # Each side: a bucket's embedding of 2, a value, a vector of 2.
@@ -132,7 +132,7 @@ def test_a_model_of_one_side_leaves_the_other_half_empty(side: str) -> None:
         encoder.encode(LOG, sides=SHARED_SIDES, with_labels=False),
         encoder.encode(LOG, sides=OWN_SIDES, with_labels=False),
         torch.arange(4),
-    ).x
+    ).inputs.x
 
     assert isinstance(sided, SidedInput)
     assert (sided.shared_RS.shape[1], sided.own_CI.shape[1]) == ((2, 0) if side == "user" else (0, 2))

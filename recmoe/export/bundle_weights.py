@@ -11,6 +11,7 @@ from torch import Tensor
 from recmoe.embeddings.tables import member_name
 from recmoe.errors import BundleError
 from recmoe.export.weights import DENSE, INDEX, ROWS, TABLE_PREFIX
+from recmoe.model.stored_names import current_name
 
 
 class BundleWeights:
@@ -26,7 +27,8 @@ class BundleWeights:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         try:
-            self.dense: Mapping[str, Tensor] = safetensors.torch.load_file(directory / DENSE)
+            stored = safetensors.torch.load_file(directory / DENSE)
+            self.dense: Mapping[str, Tensor] = {current_name(name): tensor for name, tensor in stored.items()}
             """Weights beside the tables, by their names in the model."""
             self._index: Mapping[str, list[str]] = json.loads((directory / INDEX).read_text(encoding="utf-8"))
         except (OSError, ValueError, SafetensorError) as error:

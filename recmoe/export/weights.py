@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from recmoe.errors import BundleError
+from recmoe.model.stored_names import current_name
 
 TABLE_PREFIX = "input_layer.tables."
 """Names of a model's table weights begin so."""
@@ -45,7 +46,8 @@ def read_weights(model: nn.Module, directory: Path) -> None:
         BundleError: a weight is missing or of another shape than the model's, or a file cannot be read.
     """
     try:
-        state = safetensors.torch.load_file(directory / DENSE)
+        stored = safetensors.torch.load_file(directory / DENSE)
+        state = {current_name(name): tensor for name, tensor in stored.items()}
         index: Mapping[str, list[str]] = json.loads((directory / INDEX).read_text(encoding="utf-8"))
         for name, files in index.items():
             pieces = [safetensors.torch.load_file(directory / "tables" / file)[ROWS] for file in files]

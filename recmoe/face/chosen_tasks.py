@@ -7,7 +7,7 @@ from typing import Any
 from recmoe.errors import ConfigError
 from recmoe.evaluation.skill import SCORE
 from recmoe.tasks import TASK_KINDS
-from recmoe.tasks.task import has_binary_label
+from recmoe.tasks.task import TaskOutput, has_binary_label
 
 TaskChoice = Sequence[str] | Mapping[str, Mapping[str, Any]]
 """Outcomes by column (``click``, ``rating>=4``) or task, or a section ``tasks`` as in a config."""
@@ -49,7 +49,7 @@ def choose_tasks(document: dict[str, Any], tasks: TaskChoice) -> None:
 
 def _stopping_metric(name: str, task: Mapping[str, Any]) -> str:
     """AUC or RMSE of a task; where it has neither, or rows of its own, the mean over all tasks."""
-    output = next(
+    output: TaskOutput = next(
         (kind.output for kind in TASK_KINDS if kind.model_fields["kind"].default == task.get("kind")), "binary"
     )
     if output == "quantile" or task.get("available") is not None:

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recmoe.axes import Labels
 from recmoe.embeddings.logical import dense_parameters, dense_state, find_tables
 from recmoe.embeddings.placement import PlacedModel
 from recmoe.errors import TrainingError
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import TableSpec
 from recmoe.features.row_moves import row_sources
-from recmoe.growth.dense_names import Labels, NamedTensor, input_labels
+from recmoe.growth.dense_names import NamedTensor, input_labels
 from recmoe.growth.earlier import EarlierModel
 from recmoe.growth.move_rows import move_rows
 from recmoe.model import LinearWideConfig

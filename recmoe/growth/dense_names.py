@@ -1,27 +1,19 @@
 """name_dense(): what every index of every dense weight stands for, so that weights of two models can be compared."""
 
-import re
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
 
+from recmoe.architectures.seam import Parts
+from recmoe.axes import Labels, describe
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import SHARED_SIDES, DenseColumn, SparseKey
 from recmoe.features.schema import NumericFeature
-from recmoe.model import MultiTaskRanker, input_order
-from recmoe.moe.architectures import ArchitectureConfig
-from recmoe.moe.architectures.cgc import SHARED
-from recmoe.moe.expert_layer import ExpertLayer
-from recmoe.moe.experts import Experts
-from recmoe.tasks.tower import Tower
+from recmoe.model import ModelConfig, MultiTaskRanker, input_order, model_parts
 
 RANKER = "ranker."
 """Names of the ranker's weights inside the training model begin so."""
-
-Labels = tuple[Hashable, ...]
 
 
 @dataclass(frozen=True)
@@ -30,7 +22,7 @@ class NamedTensor:
 
     Example: the gate of ctr over three experts, with two input columns::
 
-        name    architecture.layer.gates[ctr].weight_VD
+        name    model.architecture.layer.gates[ctr].weight_VD
         labels  (("ctr.0", "ctr.1", "shared.0"), ((("price", …), 0), (("age", …), 0)))
         inputs  1
     """
@@ -46,7 +38,7 @@ def name_dense(
     shapes: Mapping[str, Sequence[int]],
     *,
     ranker: MultiTaskRanker,
-    architecture: ArchitectureConfig,
+    config: ModelConfig,
     encoder: FeatureEncoder,
 ) -> dict[str, NamedTensor]:
     """The meaning of the dense weights of a training model, by their names in it.
@@ -54,40 +46,24 @@ def name_dense(
     Args:
         shapes: of the weights; names as in ``logical.dense_state`` of the training model.
         ranker: the model inside, on any device, the meta device too.
-        architecture: what its architecture was built from.
+        config: what it was built from.
         encoder: what its inputs are made by.
     """
-    towers, logits = ranker.tasks.tower_names, ranker.tasks.logit_names
-    columns = _column_labels(encoder)
-    parts = [
-        *_vector_parts(encoder),
-        *_tower_parts(ranker),
-        *_expert_parts(ranker),
-    ]
-    inputs = _input_axes(architecture, width=encoder.layout.width, task_names=towers)
-    by_tower = {"start_T": (logits,), "unit_T": (logits,), **_wide_axes(encoder, logits)}
+    logits = ranker.tasks.logit_names
+    known = {
+        **{"start_T": NamedTensor("start_T", (logits,)), "unit_T": NamedTensor("unit_T", (logits,))},
+        **{name: NamedTensor(name, axes) for name, axes in _wide_axes(encoder, logits).items()},
+        **_named_vectors(encoder, ranker),
+        **_named_model(ranker, config, encoder),
+    }
     named = {}
     for name, shape in shapes.items():
         inner = name.removeprefix(RANKER)
-        if inner in by_tower:
-            named[name] = NamedTensor(inner, by_tower[inner])
-            continue
-        logical, first = inner, None
-        for prefix, stands_for, labels in parts:
-            if inner.startswith(prefix):
-                logical, first = stands_for + inner.removeprefix(prefix), labels
         if inner.startswith("weighting."):
-            first = ranker.tasks.names
-        axes: list[Labels | None] = [None] * len(shape)
-        if first is not None and shape and len(first) == shape[0]:
-            axes[0] = first
-        axis = inputs.get(inner)
-        if axis is not None:
-            axes[axis] = columns
-        if re.match(r"vectors\[", logical):
-            # Other bucket edges are other inputs: nothing of such a vector goes on.
-            axes[-1] = tuple((first, index) for index in range(shape[-1]))
-        named[name] = NamedTensor(logical, tuple(axes), axis)
+            first = ranker.tasks.names if shape and len(ranker.tasks.names) == shape[0] else None
+            named[name] = NamedTensor(inner, (first, *[None] * (len(shape) - 1)) if shape else ())
+        else:
+            named[name] = known[inner]
     return named
 
 
@@ -106,8 +82,14 @@ def input_labels(encoder: FeatureEncoder) -> list[tuple[str, Hashable, int]]:
     return blocks
 
 
-def _column_labels(encoder: FeatureEncoder) -> Labels:
-    return tuple((meaning, index) for _, meaning, width in input_labels(encoder) for index in range(width))
+def _column_labels(encoder: FeatureEncoder, features: Collection[str] | None = None) -> Labels:
+    """Of the columns of x_BD, or of a group of features."""
+    return tuple(
+        (meaning, index)
+        for feature, meaning, width in input_labels(encoder)
+        if features is None or feature in features
+        for index in range(width)
+    )
 
 
 def _number_meaning(encoder: FeatureEncoder, column: DenseColumn) -> Hashable:
@@ -131,61 +113,59 @@ def _wide_axes(encoder: FeatureEncoder, logits: Labels) -> dict[str, tuple[Label
     }
 
 
-def _tower_parts(ranker: MultiTaskRanker) -> list[tuple[str, str, Labels | None]]:
-    """Towers by the names of their tasks; what the last layer ends in by those of their logits."""
-    parts: list[tuple[str, str, Labels | None]] = []
-    names = iter(ranker.tasks.logit_names)
-    for place, (task, size) in enumerate(zip(ranker.tasks.tower_names, ranker.tasks.num_logits, strict=True)):
-        parts.append((f"towers.{place}.", f"towers[{task}].", None))
-        tower = ranker.towers[place]
-        assert isinstance(tower, Tower)
-        last = f"layers.{len(tower.layers) - 1}."
-        parts.append((f"towers.{place}.{last}", f"towers[{task}].{last}", tuple(islice(names, size))))
-    return parts
-
-
-def _vector_parts(encoder: FeatureEncoder) -> list[tuple[str, str, Labels | None]]:
+def _named_vectors(encoder: FeatureEncoder, ranker: MultiTaskRanker) -> dict[str, NamedTensor]:
     """Linear maps of learned vectors, which are numbered per side, by feature; the label holds the bucket edges."""
-    parts: list[tuple[str, str, Labels | None]] = []
+    named: dict[str, NamedTensor] = {}
     counts = {True: 0, False: 0}
+    state = ranker.input_layer.state_dict()
     for column in encoder.layout.dense:
-        if column.form == "position":
-            is_shared = column.side in SHARED_SIDES
-            module = "shared_vectors" if is_shared else "own_vectors"
-            meaning = (_number_meaning(encoder, column),)
-            parts.append((f"input_layer.{module}.maps.{counts[is_shared]}.", f"vectors[{column.feature}].", meaning))
-            counts[is_shared] += 1
-    return parts
+        if column.form != "position":
+            continue
+        is_shared = column.side in SHARED_SIDES
+        module = "shared_vectors" if is_shared else "own_vectors"
+        meaning = _number_meaning(encoder, column)
+        for weight in ("weight", "bias"):
+            name = f"{module}.maps.{counts[is_shared]}.{weight}"
+            shape = state[name].shape
+            # Other bucket edges are other inputs: nothing of such a vector goes on.
+            edges = tuple((meaning, index) for index in range(shape[-1]))
+            axes: tuple[Labels | None, ...] = (*[None] * (len(shape) - 1), edges)
+            named[f"input_layer.{name}"] = NamedTensor(f"vectors[{column.feature}].{weight}", axes)
+        counts[is_shared] += 1
+    return named
 
 
-def _expert_parts(ranker: MultiTaskRanker) -> list[tuple[str, str, Labels | None]]:
-    """Experts and gates by the names of their tasks."""
-    tasks = ranker.tasks.tower_names
-    experts: Labels = getattr(ranker.architecture, "expert_names", tasks)
-    parts: list[tuple[str, str, Labels | None]] = []
-    for path, module in ranker.architecture.named_modules(prefix="architecture"):
-        if isinstance(module, Experts):
-            parts.append((f"{path}.", f"{path}.", experts))
-        if isinstance(module, ExpertLayer):
-            # An architecture that does not name its tasks has one gate for all of them.
-            owners = (*getattr(ranker.architecture, "task_names", ()), SHARED)
-            for gate, seen in enumerate(module.seen):
-                names = tuple(experts[expert] for expert in seen)
-                parts.append((f"{path}.gates.{gate}.", f"{path}.gates[{owners[gate]}].", names))
-    return parts
+def _named_model(ranker: MultiTaskRanker, config: ModelConfig, encoder: FeatureEncoder) -> dict[str, NamedTensor]:
+    """What the model says of its weights, and which of their axes are columns of its input."""
+    parts = model_parts(ranker.input_layer.layout, tasks=ranker.tasks, config=config)
+    columns: dict[str, Labels] = {
+        "all": _column_labels(encoder),
+        **{name: _column_labels(encoder, features) for name, features in config.groups.items()},
+    }
+    read = {name: _axes_of_inputs(config, parts, name) for name in parts.widths}
+    named = {}
+    for name, described in describe(ranker.model).items():
+        axes, inputs = list(described.axes), None
+        for group, found in read.items():
+            for axis in found.get(name, ()):
+                assert axes[axis] is None, f"{name} reads {group} along an axis that stands for something else"
+                axes[axis], inputs = columns.get(group), axis
+        named[f"model.{name}"] = NamedTensor(f"model.{described.name}", tuple(axes), inputs)
+    return named
 
 
-def _input_axes(architecture: ArchitectureConfig, *, width: int, task_names: Sequence[str]) -> dict[str, int]:
-    """By weight: the axis of the input columns, found by building the architecture for one column more."""
+def _axes_of_inputs(config: ModelConfig, parts: Parts, group: str) -> dict[str, list[int]]:
+    """By weight: the axes of a group's columns, found by building the model for one column more."""
 
-    def shapes(in_features: int) -> dict[str, torch.Size]:
-        with torch.device("meta"):
-            built: nn.Module = architecture.build(in_features=in_features, task_names=task_names)
-        return {f"architecture.{name}": tensor.shape for name, tensor in built.state_dict().items()}
+    def shapes(more: int) -> dict[str, torch.Size]:
+        widths = {**parts.widths, group: parts.widths[group] + more}
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            model = config.architecture.assemble(replace(parts, widths=widths))
+        return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
-    narrow, wide = shapes(width), shapes(width + 1)
+    narrow, wide = shapes(0), shapes(1)
     return {
-        name: next(axis for axis, size in enumerate(shape) if size != wide[name][axis])
+        name: [axis for axis, size in enumerate(shape) if size != wide[name][axis]]
         for name, shape in narrow.items()
         if shape != wide[name]
     }

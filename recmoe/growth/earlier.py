@@ -148,7 +148,7 @@ class EarlierModel:
         return name_dense(
             self.weights.dense_shapes,
             ranker=ranker,
-            architecture=self.config.model.architecture,
+            config=self.config.model,
             encoder=self.encoder,
         )
 

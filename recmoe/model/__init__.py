@@ -1,13 +1,14 @@
 """From a batch to predictions: inputs, experts, linear part, towers; and the loss around them in training."""
 
+from recmoe.model.build import build_model, build_training_model, model_layout, model_parts
 from recmoe.model.config import ModelConfig
-from recmoe.model.inputs import InputLayer, Inputs, input_order
-from recmoe.model.ranker import ModelOutput, MultiTaskRanker, TrainingModel, build_model, model_layout
+from recmoe.model.inputs import InputLayer, input_order
+from recmoe.model.objective import TrainingModel
+from recmoe.model.ranker import ModelOutput, MultiTaskRanker
 from recmoe.model.wide import LinearWideConfig, NoWideConfig
 
 __all__ = [
     "InputLayer",
-    "Inputs",
     "LinearWideConfig",
     "ModelConfig",
     "ModelOutput",
@@ -15,6 +16,8 @@ __all__ = [
     "NoWideConfig",
     "TrainingModel",
     "build_model",
+    "build_training_model",
     "input_order",
     "model_layout",
+    "model_parts",
 ]

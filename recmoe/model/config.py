@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat
 
+from recmoe.architectures import ArchitectureConfig, MMoEConfig
 from recmoe.config import Config
 from recmoe.model.wide import LinearWideConfig, WideConfig
-from recmoe.moe.architectures import ArchitectureConfig, MMoEConfig
 from recmoe.tasks.tower import TowerConfig
 from recmoe.tasks.weighting import FixedWeightingConfig, WeightingConfig
 
@@ -23,6 +23,8 @@ class ModelConfig(Config):
     """How tasks share experts."""
     towers: TowerConfig = TowerConfig()
     """The head of each task."""
+    groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Features that a gate or an architecture reads by a name of its own, such as ``domain: [country, page]``."""
     wide: WideConfig = LinearWideConfig()
     """What stands beside the experts: a linear part over ids and numbers, or nothing."""
     weighting: WeightingConfig = FixedWeightingConfig()

@@ -2,24 +2,27 @@
 
 # B rows, R requests, C candidates, D input width, P sum of the widths of some keys, T' towers
 
+from collections.abc import Mapping, Sequence
 from itertools import chain
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from recmoe.architectures.seam import Inputs
 from recmoe.embeddings.numeric_vectors import NumericVectors
 from recmoe.features.batch import Batch
 from recmoe.features.layout import OWN_SIDES, SHARED_SIDES, DenseColumn, InputLayout, SparseKey
 from recmoe.model.wide import Wide
-from recmoe.moe.linear import SidedInput
+from recmoe.moe.linear import Groups, SidedInput
 
 
-class Inputs(NamedTuple):
+class RowInputs(NamedTuple):
     """What the input layer hands on."""
 
-    x: Tensor | SidedInput
-    """x_BD, which experts and gates read."""
+    inputs: Inputs
+    """What the model reads."""
     wide_BT: Tensor | None
     """What the linear part adds to the logits; None without one."""
 
@@ -34,9 +37,17 @@ class InputLayer(nn.Module):
         layout: of the model, with the weights of the linear part at the end of the rows where it has one.
         tables: over the same layout.
         wide: the linear part.
+        groups: features by the name of a group that the model may read.
     """
 
-    def __init__(self, *, layout: InputLayout, tables: nn.Module, wide: Wide | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        layout: InputLayout,
+        tables: nn.Module,
+        wide: Wide | None = None,
+        groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
         super().__init__()
         self.layout = layout
         self.tables = tables
@@ -49,17 +60,18 @@ class InputLayer(nn.Module):
         vectors = [c for c in layout.dense if c.form == "position"]
         self.shared_vectors = NumericVectors([c for c in vectors if c.side in SHARED_SIDES])
         self.own_vectors = NumericVectors([c for c in vectors if c.side == "item"])
+        self.groups = {name: _Group(layout, features) for name, features in groups.items()}
 
-    def forward(self, batch: Batch) -> Inputs:
+    def forward(self, batch: Batch) -> RowInputs:
         """The inputs of rows that hold all sides."""
         part = self.parts["all"]
         pooled = part.split(self.tables(batch))
         shared = self._half(part, pooled, batch, shared=True)
         own = self._half(part, pooled, batch, shared=False)
         wide_BT = None if shared.wide_BT is None or own.wide_BT is None else shared.wide_BT + own.wide_BT
-        return Inputs(torch.cat([*shared.pieces, *own.pieces], dim=1), wide_BT)
+        return RowInputs(self._inputs(torch.cat([*shared.pieces, *own.pieces], dim=1)), wide_BT)
 
-    def sided(self, shared: Batch, own: Batch, request_C: Tensor) -> Inputs:
+    def sided(self, shared: Batch, own: Batch, request_C: Tensor) -> RowInputs:
         """The same inputs from one row per request and one row per candidate."""
         halves = []
         for name, batch in (("shared", shared), ("own", own)):
@@ -73,7 +85,12 @@ class InputLayer(nn.Module):
         wide_CT = halves[1].wide_BT
         if wide_CT is not None and halves[0].wide_BT is not None:
             wide_CT = halves[0].wide_BT.index_select(0, request_C) + wide_CT
-        return Inputs(SidedInput(shared_RS=of_request, own_CI=of_candidate, request_C=request_C), wide_CT)
+        x = SidedInput(shared_RS=of_request, own_CI=of_candidate, request_C=request_C)
+        return RowInputs(self._inputs(x), wide_CT)
+
+    def _inputs(self, x: Tensor | SidedInput) -> Inputs:
+        groups: Groups = {name: group.of(x) for name, group in self.groups.items()}
+        return Inputs(x, groups)
 
     def _half(self, part: "_Part", pooled: "_Pooled", batch: Batch, *, shared: bool) -> "_Half":
         """Pooled vectors, plain numbers and learned vectors of the shared or the own columns."""
@@ -86,6 +103,34 @@ class InputLayer(nn.Module):
             pieces += vectors(_take(batch.dense_BF, part.positions[shared]))
         wide_BT = None if self.wide is None else self.wide(pooled.linear[shared], numbers_BF, shared=shared)
         return _Half(pieces, wide_BT)
+
+
+class _Group:
+    """Where the features of a group stand in x_BD, by whether they are shared."""
+
+    def __init__(self, layout: InputLayout, features: Sequence[str]) -> None:
+        self.slices: dict[bool, list[slice]] = {True: [], False: []}
+        self.width = 0
+        for is_shared, sides in ((True, SHARED_SIDES), (False, OWN_SIDES)):
+            start = 0
+            for part in _half_order(layout.select(sides)):
+                width = part.vector_width if isinstance(part, SparseKey) else part.width
+                if part.feature in features:
+                    self.slices[is_shared].append(slice(start, start + width))
+                    self.width += width
+                start += width
+        self.num_shared = layout.select(SHARED_SIDES).width
+
+    def of(self, x: Tensor | SidedInput) -> Tensor | SidedInput:
+        """The columns of the group."""
+        if isinstance(x, Tensor):
+            halves_BD = x[:, : self.num_shared], x[:, self.num_shared :]
+            return torch.cat([_take(halves_BD[0], self.slices[True]), _take(halves_BD[1], self.slices[False])], dim=1)
+        return SidedInput(
+            shared_RS=_take(x.shared_RS, self.slices[True]),
+            own_CI=_take(x.own_CI, self.slices[False]),
+            request_C=x.request_C,
+        )
 
 
 class _Half(NamedTuple):
@@ -155,6 +200,11 @@ def _half_order(half: InputLayout) -> list[SparseKey | DenseColumn]:
     values = [column for column in half.dense if column.form == "value"]
     positions = [column for column in half.dense if column.form == "position"]
     return [*half.sparse, *values, *positions]
+
+
+def input_widths(layout: InputLayout, groups: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Floats of each group of features; ``all`` is D."""
+    return {"all": layout.width, **{name: _Group(layout, features).width for name, features in groups.items()}}
 
 
 def num_values(layout: InputLayout, *, shared: bool) -> int:

@@ -1,48 +1,25 @@
-"""ExpertLayer: experts in groups, mixed by gates that each see some of them.
+"""ExpertLayer: experts, mixed by gates that each see some of them.
 
 MMoE: Ma et al., KDD 2018, https://doi.org/10.1145/3219819.3220007, equations 6-7.
 PLE: Tang et al., RecSys 2020, https://doi.org/10.1145/3383313.3412236, equations 5-8.
 """
 
-# B rows, G gates, E experts, V experts visible to a gate, D input width, H expert width,
-# T triples (row, gate, expert) with a weight, P pairs (row, expert) to compute
+# B rows, G gates, E experts, V experts visible to a gate, D input width, H expert width, L logits of a gate's product
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from recmoe.moe.experts import Experts, Form
+from recmoe.axes import EXPERTS, PartNames, WeightAxes
+from recmoe.moe.executors import dispatched, mixed_in_one, mixed_in_turn
+from recmoe.moe.experts.stack import ExpertStack
+from recmoe.moe.gates.gate import Gate, LinearForm
 from recmoe.moe.gates.softmax import gate_logits
-from recmoe.moe.linear import SidedInput, select_rows
-from recmoe.moe.mixing import mix
-
-
-class Gate(Protocol):
-    """A module that weights the experts it sees, row by row: ``shares`` of x · W."""
-
-    is_sparse: bool
-    """Most weights are exactly zero, so that it pays to compute only the experts of the others."""
-    weight_VD: nn.Parameter
-
-    def __call__(self, x: Tensor | SidedInput) -> Tensor:
-        """p_BV in float32, not negative, rows sum to one."""
-        ...
-
-    def shares(self, logits_BV: Tensor) -> Tensor:
-        """p_BV from x · W."""
-        ...
-
-
-class MakeGate(Protocol):
-    """What builds a gate, such as the ``build`` of a gate's config."""
-
-    def __call__(self, *, in_features: int, num_experts: int) -> Gate:
-        """The gate over ``num_experts`` visible experts."""
-        ...
+from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
 
 @dataclass(frozen=True)
@@ -59,14 +36,14 @@ class GateUse:
 
 
 class ExpertLayer(nn.Module):
-    """Experts in groups, mixed by gates.
+    """Experts that gates mix.
 
-    Group g feeds its own input to the experts it owns. Gate g reads the input of group g and mixes
-    the experts that ``mask_GE`` lets it see::
+    The layer is given one or several inputs. Every expert and every gate reads one of them, and gate g mixes the
+    experts that ``mask_GE`` lets it see::
 
-        h[b, g] = Σ_e p[b, g, e] · expert_e(x[b, group of e]),    p[b, g] = gate_g(x[b, g])
+        h[b, g] = Σ_e p[b, g, e] · expert_e(x[b, input of e]),    p[b, g] = gate_g(x[b, input of g])
 
-    Example: two tasks with one expert each, and one shared expert (3 groups, G = 3, E = 3)::
+    Example: two tasks with one expert each, and one shared expert (G = 3, E = 3)::
 
                   e0  e1  e2          e0 belongs to task 0, e1 to task 1, e2 is shared
         task 0     1   0   1
@@ -76,13 +53,12 @@ class ExpertLayer(nn.Module):
     With sparse gates only the pairs of row and expert that some gate chose are computed.
 
     Args:
-        experts_per_group: how many experts each group owns; a group may own none.
-        mask_GE: which experts each gate sees, at least one; groups beyond the last row have no gate.
-        in_features: D.
-        hidden: width of each layer of an expert; the last is H.
-        make_gate: builds a gate over the experts it sees.
-        dropout: share of an expert's activations dropped in training.
-        form: how the experts are computed, see ``Experts``.
+        experts: E of them, and which input each reads.
+        gates: of the experts that each sees.
+        gate_names: by which weights are reported, and matched with those of another model.
+        input_of_gate: which of the inputs each gate reads.
+        mask_GE: which experts each gate sees, at least one.
+        level: of the layer in its model.
     """
 
     visible_GE: Tensor
@@ -91,63 +67,86 @@ class ExpertLayer(nn.Module):
     def __init__(
         self,
         *,
-        experts_per_group: Sequence[int],
+        experts: ExpertStack,
+        gates: Sequence[Gate],
+        gate_names: Sequence[str],
+        input_of_gate: Sequence[int],
         mask_GE: Sequence[Sequence[bool]],
-        in_features: int,
-        hidden: Sequence[int],
-        make_gate: MakeGate,
-        dropout: float = 0.0,
-        form: Form = "auto",
+        level: int = 0,
     ) -> None:
         super().__init__()
-        assert all(len(row) == sum(experts_per_group) for row in mask_GE), "the mask has a column per expert"
+        assert all(len(row) == experts.num_experts for row in mask_GE), "one column per expert"
         assert all(any(row) for row in mask_GE), "every gate sees at least one expert"
-        assert 0 < len(mask_GE) <= len(experts_per_group), "every gate has a group whose input it reads"
-        self.experts = Experts(
-            experts_per_group=experts_per_group, in_features=in_features, hidden=hidden, dropout=dropout, form=form
-        )
-        self.out_features = self.experts.out_features
-        self.seen = [[expert for expert, is_seen in enumerate(row) if is_seen] for row in mask_GE]
-        gates = [make_gate(in_features=in_features, num_experts=len(seen)) for seen in self.seen]
-        self.is_sparse = all(gate.is_sparse for gate in gates)
-        # A protocol cannot ask for nn.Module, which every gate is.
+        assert len(mask_GE) == len(gates) == len(gate_names) == len(input_of_gate) > 0, "one row per gate"
+        # A protocol cannot ask for nn.Module, which experts and gates are.
+        self.experts = cast(nn.Module, experts)
         self.gates = nn.ModuleList(cast(nn.Module, gate) for gate in gates)
-        visible_GE = torch.tensor(mask_GE, dtype=torch.bool)
-        self.register_buffer("visible_GE", visible_GE, persistent=False)
+        self.expert_names = experts.names
+        self.gate_names = tuple(gate_names)
+        self.input_of_gate = tuple(input_of_gate)
+        self.level = level
+        self.out_features = experts.out_features
+        self.is_sparse = any(gate.is_sparse for gate in gates)
+        self.seen = [[expert for expert, is_seen in enumerate(row) if is_seen] for row in mask_GE]
+        self.register_buffer("visible_GE", torch.tensor(mask_GE, dtype=torch.bool), persistent=False)
         # Not by nonzero(), which the meta device lacks.
         columns = [column for column, is_seen in enumerate(chain.from_iterable(mask_GE)) if is_seen]
         self.register_buffer("column_V", torch.tensor(columns), persistent=False)
 
-    def forward(self, inputs: Sequence[Tensor | SidedInput]) -> tuple[list[Tensor], Tensor]:
+    def weight_axes(self) -> WeightAxes:
+        """A gate's outputs are the experts that it sees."""
+        seen_names = [tuple(self.expert_names[expert] for expert in seen) for seen in self.seen]
+        return {
+            f"gates.{index}.{name}": tuple(names if labels is EXPERTS else labels for labels in of_weight)
+            for index, (gate, names) in enumerate(zip(self.gates, seen_names, strict=True))
+            for name, of_weight in cast(Gate, gate).weight_axes().items()
+        }
+
+    def part_names(self) -> PartNames:
+        """Every gate is a part."""
+        return {"gates": self.gate_names}
+
+    def forward(
+        self, inputs: Sequence[Tensor | SidedInput], groups: Groups = NO_GROUPS
+    ) -> tuple[list[Tensor], GateUse]:
         """Mix the experts.
 
         Args:
-            inputs: one per group, x_BD or the sided input that stands for it; give groups with equal inputs
-                the same object, then it is multiplied in one go and never copied.
+            inputs: x_BD, or the sided inputs that stand for them.
+            groups: what gates may read besides.
 
         Returns:
-            One h_BH per gate.
-            p_BGE: gate weights in float32; zero where the mask is zero, rows sum to one.
+            One h_BH per gate, and how the gates weighted the experts.
         """
-        weights = self._weigh(inputs)
+        weights = self.weigh(inputs, groups)
         weights_BGE = self._spread(weights)
+        experts = cast(ExpertStack, self.experts)
         if self.is_sparse:
-            return self._mix_chosen(inputs, weights_BGE), weights_BGE
-        if self.experts.is_batched:
-            y_EBH = self.experts.batched(inputs)
-            h_GBH = torch.einsum("bge,ebh->gbh", weights_BGE.to(y_EBH.dtype), y_EBH)
-            return list(h_GBH.unbind(0)), weights_BGE
-        return mix(self.experts(inputs), weights=weights, seen=self.seen), weights_BGE
+            h = dispatched(experts, inputs, weights_BGE=weights_BGE)
+        elif experts.is_batched:
+            h = mixed_in_one(experts, inputs, weights_BGE=weights_BGE)
+        else:
+            h = mixed_in_turn(experts, inputs, weights=weights, seen=self.seen)
+        use = GateUse(
+            level=self.level,
+            gates=self.gate_names,
+            experts=self.expert_names,
+            weights_BGE=weights_BGE,
+            visible_GE=self.visible_GE,
+        )
+        return h, use
 
-    def _weigh(self, inputs: Sequence[Tensor | SidedInput]) -> list[Tensor]:
-        """p_BV of every gate; neighbours that read the same input are multiplied in one go."""
+    def weigh(self, inputs: Sequence[Tensor | SidedInput], groups: Groups = NO_GROUPS) -> list[Tensor]:
+        """p_BV of every gate; neighbours that are products of the same input are multiplied in one go."""
+        gates = [cast(Gate, gate) for gate in self.gates]
+        linear_forms = [gate.linear_form() for gate in gates]
+        places = list(zip(self.input_of_gate, gates, linear_forms, strict=True))
         weights: list[Tensor] = []
-        for _, pairs in groupby(zip(inputs, self.gates, strict=False), key=lambda pair: id(pair[0])):
-            run = list(pairs)
-            gates = [cast(Gate, gate) for _, gate in run]
-            weight_VD = torch.cat([gate.weight_VD for gate in gates]) if len(gates) > 1 else gates[0].weight_VD
-            logits = torch.split(gate_logits(run[0][0], weight_VD), [len(gate.weight_VD) for gate in gates], dim=1)
-            weights += [gate.shares(logits_BV) for gate, logits_BV in zip(gates, logits, strict=True)]
+        for (read, is_linear), run in groupby(places, key=lambda place: (place[0], place[2] is not None)):
+            if is_linear:
+                weights += _joint_weights(inputs[read], [form for _, _, form in run if form is not None])
+            else:
+                weights += [gate(inputs[read], groups) for _, gate, _ in run]
         return weights
 
     def _spread(self, weights: Sequence[Tensor]) -> Tensor:
@@ -156,24 +155,9 @@ class ExpertLayer(nn.Module):
         p_BV = seen_BV.new_zeros(seen_BV.shape[0], self.visible_GE.numel())
         return p_BV.index_copy(1, self.column_V, seen_BV).view(-1, *self.visible_GE.shape)
 
-    def _mix_chosen(self, inputs: Sequence[Tensor | SidedInput], weights_BGE: Tensor) -> list[Tensor]:
-        """One h_BH per gate, from the pairs of row and expert that have a weight."""
-        num_rows, num_gates, num_experts = weights_BGE.shape
-        expert_T, row_T, gate_T = weights_BGE.detach().permute(2, 0, 1).nonzero(as_tuple=True)
-        # Gates may agree on a pair: it is computed once.
-        pairs_P, pair_T = torch.unique_consecutive(expert_T * num_rows + row_T, return_inverse=True)
-        rows_per_expert = torch.bincount(pairs_P // num_rows, minlength=num_experts).tolist()
-        rows_E = (pairs_P % num_rows).split(rows_per_expert)
-        y_PH = torch.cat(
-            self.experts.each(
-                [
-                    select_rows(inputs[group], rows)
-                    for group, rows in zip(self.experts.group_of_expert, rows_E, strict=True)
-                ]
-            )
-        )
-        weights_T = weights_BGE[row_T, gate_T, expert_T].to(y_PH.dtype)
-        h_GBH = y_PH.new_zeros(num_gates * num_rows, self.out_features).index_add(
-            0, gate_T * num_rows + row_T, weights_T.unsqueeze(1) * y_PH.index_select(0, pair_T)
-        )
-        return list(h_GBH.view(num_gates, num_rows, self.out_features).unbind(0))
+
+def _joint_weights(x: Tensor | SidedInput, forms: Sequence[LinearForm]) -> list[Tensor]:
+    """p_BV of gates that read one input, from one product."""
+    weight_LD = torch.cat([form.weight_LD for form in forms]) if len(forms) > 1 else forms[0].weight_LD
+    logits = torch.split(gate_logits(x, weight_LD), [len(form.weight_LD) for form in forms], dim=1)
+    return [form.shares(logits_BL) for form, logits_BL in zip(forms, logits, strict=True)]

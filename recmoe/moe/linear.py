@@ -3,8 +3,9 @@
 # R requests, C candidates, S width of the shared part, I width of a candidate's own part,
 # D = S + I input width, O output width
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -52,6 +53,11 @@ class SidedInput:
         )
 
 
+Groups = Mapping[str, Tensor | SidedInput]
+"""Features of some rows by the name that the config gives them; each is as wide as its features together."""
+NO_GROUPS: Groups = MappingProxyType({})
+
+
 def linear(x: Tensor | SidedInput, weight_OD: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """W · x + b for every row; for a sided input W · [u; c] = W_u · u + W_c · c, the first term once per request.
 
@@ -84,8 +90,6 @@ def compute_dtype(weight: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else weight.dtype
 
 
-def lowered(inputs: Sequence[Tensor | SidedInput], dtype: torch.dtype) -> list[Tensor | SidedInput]:
-    """Inputs in a type; one object given several times is cast once, and stays one object."""
-    # Autocast would cast an input anew, and its gradient back, for every expert that reads it.
-    cast = {key: x.to(dtype) for key, x in {id(x): x for x in inputs}.items()}
-    return [cast[id(x)] for x in inputs]
+def rows_of(x: Tensor | SidedInput) -> Tensor:
+    """x_BD of an input of either form, for what cannot be computed by halves."""
+    return x if isinstance(x, Tensor) else x.concatenated()

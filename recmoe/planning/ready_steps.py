@@ -17,7 +17,7 @@ from recmoe.embeddings.placement import place
 from recmoe.embeddings.tables import TablesConfig
 from recmoe.features.batch import Batch
 from recmoe.features.layout import InputLayout
-from recmoe.model import ModelConfig, TrainingModel, build_model
+from recmoe.model import ModelConfig, build_training_model
 from recmoe.planning.rates import zipf_ids
 from recmoe.tasks.funnel import TaskSet
 from recmoe.training.loop import TrainingConfig
@@ -68,18 +68,12 @@ class ReadySteps:
         return statistics.quantiles(times, n=4)[0]
 
     def _step(self) -> Callable[[], object]:
-        ranker = build_model(
+        model = build_training_model(
             layout=self.layout,
             tasks=self.tasks,
             config=self.model,
             tables=lambda layout: self.tables.build(layout=layout, seed=0),
         )
-        weighting = self.model.weighting.build(
-            weights=[self.tasks.weights[name] for name in self.tasks.names],
-            outputs=[self.tasks.loss_kinds[name] for name in self.tasks.names],
-        )
-        shares = self.model.unknown_shares([key.name for key in self.layout.sparse], {})
-        model = TrainingModel(ranker=ranker, weighting=weighting, balance=self.model.balance, unknown_shares=shares)
         placed = place(model, config=self.tables, device=self.runtime.device)
         stepper = make_stepper(
             placed.model,

@@ -5,19 +5,20 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import nn
 
+from recmoe.architectures.towers import TowerModel
 from recmoe.embeddings.numeric_vectors import NumericVectors
 from recmoe.embeddings.sparse_optimizer import SparseOptimizerConfig
 from recmoe.features.layout import InputLayout, TableSpec
 from recmoe.model import ModelConfig, build_model
 from recmoe.model.wide import Wide
 from recmoe.moe.expert_layer import ExpertLayer
-from recmoe.moe.experts import Experts
-from recmoe.moe.gates import TopKGate
+from recmoe.moe.experts import MlpExperts
+from recmoe.moe.gates.gate import Gate
 from recmoe.planning.zipf import expected_distinct
 from recmoe.tasks.funnel import TaskSet
 
@@ -176,14 +177,16 @@ def step_work(
     mixed = {id(layer.experts) for layer in layers}
     products = [product for layer in layers for product in _layer_products(layer, batch_size)]
     for module in ranker.modules():
-        if isinstance(module, Experts) and id(module) not in mixed:
+        if isinstance(module, MlpExperts) and id(module) not in mixed:
             products += _expert_products(module, [float(batch_size)] * module.num_experts)
         elif isinstance(module, NumericVectors):
             products += [_linear_product("vectors", linear, batch_size, passes=2) for linear in _linears(module)]
         elif isinstance(module, Wide):
             # Numbers are data: nothing before them learns.
             products += [Product("wide", 1, batch_size, w.shape[1], w.shape[0], passes=2) for w in module.parameters()]
-    products += [_linear_product("towers", linear, batch_size) for linear in _linears(ranker.towers)]
+    products += [
+        _linear_product("towers", linear, batch_size) for linear in _linears(cast(TowerModel, ranker.model).towers)
+    ]
     num_mixed = sum(
         float(batch_size * _num_used(gate, len(seen)) * layer.out_features)
         for layer in layers
@@ -210,12 +213,13 @@ def step_work(
 
 def _layer_products(layer: ExpertLayer, batch_size: int) -> list[Product]:
     """Experts and gates; behind sparse gates an expert computes the rows that at least one of them sends it."""
-    missed_E = [1.0] * layer.experts.num_experts
+    experts = cast(MlpExperts, layer.experts)
+    missed_E = [1.0] * experts.num_experts
     for gate, seen in zip(layer.gates, layer.seen, strict=True):
         for expert in seen:
             missed_E[expert] *= 1.0 - _num_used(gate, len(seen)) / len(seen)
     products = _expert_products(
-        layer.experts, [batch_size * (1.0 - missed if layer.is_sparse else 1.0) for missed in missed_E]
+        experts, [batch_size * (1.0 - missed if layer.is_sparse else 1.0) for missed in missed_E]
     )
     for gate in layer.gates:
         products += [
@@ -226,7 +230,7 @@ def _layer_products(layer: ExpertLayer, batch_size: int) -> list[Product]:
     return products
 
 
-def _expert_products(experts: Experts, rows_E: list[float]) -> list[Product]:
+def _expert_products(experts: MlpExperts, rows_E: list[float]) -> list[Product]:
     """The layers of all experts; experts with equally many rows are counted together."""
     return [
         Product("experts", rows_E.count(num_rows), num_rows, weight_EOD.shape[2], weight_EOD.shape[1])
@@ -237,7 +241,7 @@ def _expert_products(experts: Experts, rows_E: list[float]) -> list[Product]:
 
 def _num_used(gate: nn.Module, num_seen: int) -> int:
     """Experts that a gate gives a weight for one row."""
-    return gate.k if isinstance(gate, TopKGate) else num_seen
+    return min(num_seen, cast(Gate, gate).num_used)
 
 
 def _linears(module: nn.Module) -> Iterator[nn.Linear]:

@@ -25,14 +25,13 @@ from recmoe.features.encoder import FeatureEncoder
 from recmoe.growth.carry import carry_over
 from recmoe.growth.dense_names import name_dense
 from recmoe.growth.earlier import WarmStart
-from recmoe.model import MultiTaskRanker, TrainingModel, build_model
+from recmoe.model import MultiTaskRanker, TrainingModel, build_model, build_training_model
 from recmoe.runs.about import about_run
 from recmoe.runs.baselines import set_beside
 from recmoe.runs.facts import RunFacts
 from recmoe.runs.folder import RunFolder, write_atomically
 from recmoe.runs.leaks import leak_warnings
 from recmoe.runs.splits import Splits
-from recmoe.runs.training_model import build_training_model
 from recmoe.runs.validation import Validator
 from recmoe.training.checkpoint import CheckpointStore, load_weights
 from recmoe.training.checkpoint_folder import committed, step_folder
@@ -93,8 +92,16 @@ class _Job:
         self.encoder = FeatureEncoder.load(folder.encoder)
         self.tasks = config.task_set()
         self.splits = Splits(config, folder, encoder=self.encoder, runtime=runtime)
+        facts = RunFacts.read(folder)
         model = build_training_model(
-            config, encoder=self.encoder, tasks=self.tasks, facts=RunFacts.read(folder), rank=runtime.rank
+            layout=self.encoder.layout,
+            tasks=self.tasks,
+            config=config.model,
+            tables=lambda layout: config.tables.build(layout=layout, seed=config.seed),
+            starts=facts.starts,
+            unknown_shares=facts.unknown_shares,
+            seed=config.seed,
+            rank=runtime.rank,
         )
         self.placed = place(model, config=config.tables, device=runtime.device, find_unused_parameters=False)
         self.validator = Validator(config, self.tasks, lambda quick: self._score("validation", quick).predictions)
@@ -151,7 +158,7 @@ class _Job:
                 config=training,
                 precision=resolve_precision(training.precision, self.runtime.device),
                 runtime=self.runtime,
-                task_names=self.tasks.names,
+                loss_names=self._model.loss_names,
                 stop=stop,
                 prepare=self._model.prepare,
             )
@@ -233,7 +240,7 @@ class _Job:
         named = name_dense(
             {name: tuple(tensor.shape) for name, tensor in dense_state(model).items()},
             ranker=self.ranker,
-            architecture=self.config.model.architecture,
+            config=self.config.model,
             encoder=self.encoder,
         )
         with closing(WarmStart.from_json(told).open()) as earlier:

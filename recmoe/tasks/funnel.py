@@ -8,7 +8,7 @@ impression ──click──▶ clicked ──purchase──▶ bought         c
 # B rows, L labels, T tasks, T' tasks with a tower, K logits of a task, Z logits of all towers, S statistics
 
 from collections.abc import Mapping
-from itertools import accumulate
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ class TaskSet:
 
     The logits of all towers stand side by side: ``ctr`` of one logit and ``rating`` of two are logits_BZ with Z = 3::
 
-        tower_names  ("ctr", "rating")     num_logits  (1, 2)     logit_names  ("ctr", "rating.1-2", "rating.2-3")
+        tower_names  ("ctr", "rating")          logit_names  ("ctr", "rating.1-2", "rating.2-3")
 
     Args:
         tasks: the config's tasks by name; ``task_problems`` has found nothing in them.
@@ -41,10 +41,10 @@ class TaskSet:
     """T tasks, in the config's order: columns of labels_BT, weights_BT, losses_T and predictions_BT."""
     tower_names: tuple[str, ...]
     """T' tasks that have a tower, in the same order."""
-    num_logits: tuple[int, ...]
-    """By tower: K, the logits that it ends in."""
+    logits: dict[str, tuple[str, ...]]
+    """By task with a tower: the names of its K logits, of which one without a name of its own has that of the task."""
     logit_names: tuple[str, ...]
-    """Z columns of logits_BZ: the task's name for its first or only one."""
+    """Those of all of them: Z columns of logits_BZ."""
     spaces: dict[str, str]
     """By task: ``all``, or what must be 1 as the config names it: a task or its label column, an availability."""
     kinds: dict[str, TaskOutput]
@@ -66,16 +66,15 @@ class TaskSet:
         self.weights = {name: task.weight for name, task in tasks.items()}
         self.label_columns = label_columns(tasks)
         self._tasks: dict[str, Task] = {name: task.build() for name, task in tasks.items()}
-        self.num_logits = tuple(len(self._tasks[name].logits) for name in self.tower_names)
-        self.logit_names = tuple(
-            f"{name}.{logit}" if logit else name for name in self.tower_names for logit in self._tasks[name].logits
-        )
-        ends = list(accumulate(self.num_logits))
-        own = {
-            name: range(end - size, end)
-            for name, size, end in zip(self.tower_names, self.num_logits, ends, strict=True)
+        self.logits = {
+            name: tuple(f"{name}.{logit}" if logit else name for logit in self._tasks[name].logits)
+            for name in self.tower_names
         }
-        self._logits = {name: [place for step in steps_of(tasks, name) for place in own[step]] for name in self.names}
+        self.logit_names = tuple(chain.from_iterable(self.logits.values()))
+        place = {logit: position for position, logit in enumerate(self.logit_names)}
+        self._columns = {
+            name: [place[logit] for step in steps_of(tasks, name) for logit in self.logits[step]] for name in self.names
+        }
         self.loss_kinds = {
             name: "regression" if task.loss_power == 2 else "binary" for name, task in self._tasks.items()
         }
@@ -87,6 +86,10 @@ class TaskSet:
             space = space_label(tasks, name)
             columns = [*([] if space is None else [space]), *available_columns(tasks, name)]
             self._must_be_one[name] = [index[column] for column in columns]
+
+    def columns(self, name: str) -> list[int]:
+        """Columns of logits_BZ that a task reads: its own, or those of the factors of a product."""
+        return self._columns[name]
 
     def targets(self, labels_BL: Tensor) -> tuple[Tensor, Tensor]:
         """What each task learns from a batch.
@@ -145,7 +148,7 @@ class TaskSet:
         """
         units = []
         for name in self.names:
-            unit, power = units_Z[self._logits[name][0]], self._tasks[name].loss_power
+            unit, power = units_Z[self._columns[name][0]], self._tasks[name].loss_power
             units.append(unit.square() if power == 2 else unit if power == 1 else torch.ones_like(unit))
         return torch.stack(units)
 
@@ -195,8 +198,8 @@ class TaskSet:
 
     def _no_measures(self, name: str) -> Mapping[str, Tensor]:
         """The measures of no rows, for their names."""
-        return self._tasks[name].measures(torch.zeros(0, len(self._logits[name])), torch.zeros(0))
+        return self._tasks[name].measures(torch.zeros(0, len(self._columns[name])), torch.zeros(0))
 
     def _logits_of(self, name: str, logits_BZ: Tensor) -> Tensor:
         # Columns, not an index tensor: that would have to be copied to the device for every batch.
-        return torch.stack([logits_BZ[:, place] for place in self._logits[name]], dim=1)
+        return torch.stack([logits_BZ[:, place] for place in self._columns[name]], dim=1)

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from recmoe.axes import WeightAxes
 from recmoe.config import Config
 
 
@@ -18,10 +19,10 @@ class Tower(nn.Module):
         in_features: H, width of what the architecture gives each task.
         hidden: widths of the hidden layers; none makes the tower linear.
         dropout: share of hidden activations dropped in training.
-        num_logits: K.
+        logits: names of the K logits, by which those of two models are matched.
     """
 
-    def __init__(self, *, in_features: int, hidden: Sequence[int], dropout: float, num_logits: int = 1) -> None:
+    def __init__(self, *, in_features: int, hidden: Sequence[int], dropout: float, logits: Sequence[str]) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for width in hidden:
@@ -29,8 +30,14 @@ class Tower(nn.Module):
             if dropout > 0:
                 layers.append(nn.Dropout(dropout))
             in_features = width
-        layers.append(nn.Linear(in_features, num_logits))
+        layers.append(nn.Linear(in_features, len(logits)))
         self.layers = nn.Sequential(*layers)
+        self.logits = tuple(logits)
+
+    def weight_axes(self) -> WeightAxes:
+        """The rows of the last layer are the logits."""
+        last = f"layers.{len(self.layers) - 1}"
+        return {f"{last}.weight": (self.logits, None), f"{last}.bias": (self.logits,)}
 
     def begin_at_zero(self) -> None:
         """Make every logit 0, whatever the representation: what a task knows before it has learned anything."""
@@ -53,6 +60,6 @@ class TowerConfig(Config):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of hidden activations dropped in training."""
 
-    def build(self, *, in_features: int, num_logits: int = 1) -> Tower:
-        """A tower on representations of width ``in_features``, for a task of ``num_logits``."""
-        return Tower(in_features=in_features, hidden=self.hidden, dropout=self.dropout, num_logits=num_logits)
+    def build(self, *, in_features: int, logits: Sequence[str]) -> Tower:
+        """A tower on representations of width ``in_features``, for a task with these logits."""
+        return Tower(in_features=in_features, hidden=self.hidden, dropout=self.dropout, logits=logits)

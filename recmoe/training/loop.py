@@ -128,7 +128,8 @@ class Trainer:
     config: TrainingConfig
     precision: Literal["fp32", "bf16"]
     runtime: Runtime
-    task_names: Sequence[str]
+    loss_names: Sequence[str]
+    """What the model reports beside the loss that is minimised: a loss per task, then losses of its own."""
     stop: StopSignal = field(default_factory=StopSignal)
     prepare: Callable[[Batch, int], Batch] = lambda batch, _: batch
     """What happens to the batch of a step before its ids are looked up."""
@@ -171,7 +172,7 @@ class Trainer:
         world = {"world_size": self.runtime.world_size, "batch_size": self.config.batch_size}
         first = position
         last_step = min(num_steps, first.step + self.stream.num_steps(first.cursor, **world))
-        losses_T = torch.tensor(first.loss_sums or [0.0] * len(self.task_names), device=self.runtime.device)
+        losses_T = torch.tensor(first.loss_sums or [0.0] * len(self.loss_names), device=self.runtime.device)
         num_summed = first.num_summed
         loaded = self.loader.epoch(first.cursor)
         batches = islice(loaded, last_step - first.step)
@@ -247,7 +248,7 @@ class Trainer:
 
     def _check_losses(self, step: int, losses_T: Tensor) -> None:
         broken = [
-            name for name, loss in zip(self.task_names, losses_T.tolist(), strict=True) if not math.isfinite(loss)
+            name for name, loss in zip(self.loss_names, losses_T.tolist(), strict=True) if not math.isfinite(loss)
         ]
         if broken:
             raise TrainingError(
@@ -263,7 +264,7 @@ class Trainer:
             train_s=position.train_s - self._begin.train_s,
             wait_s=position.wait_s - self._begin.wait_s,
         )
-        values = {f"train/{name}/loss": loss for name, loss in zip(self.task_names, losses_T.tolist(), strict=True)}
+        values = {f"train/{name}/loss": loss for name, loss in zip(self.loss_names, losses_T.tolist(), strict=True)}
         values |= {
             "train/samples_per_s": since.samples_per_s,
             "train/data_wait_share": since.wait_share,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from recmoe.errors import CheckpointError
+from recmoe.model.stored_names import current_name
 from recmoe.training.pieces import num_bytes, row_blocks
 
 INDEX = "index.json"
@@ -52,7 +53,7 @@ class StoredTensors:
         self._files: dict[str, IO[bytes]] = {}
         try:
             index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-            self.tensors = {name: _from_json(values) for name, values in index.items()}
+            self.tensors = {current_name(name): _from_json(values) for name, values in index.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{folder / INDEX} cannot be read: {error}; use an older checkpoint") from error
 

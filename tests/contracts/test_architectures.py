@@ -7,7 +7,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from recmoe.moe.architectures import ArchitectureConfig
+from recmoe.architectures import ArchitectureConfig
 from recmoe.moe.gates import GateConfig
 from recmoe.moe.linear import SidedInput
 

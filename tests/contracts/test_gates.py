@@ -1,5 +1,6 @@
 """One contract for every gate of the union."""
 
+from collections.abc import Sequence
 from typing import get_args
 
 import pytest
@@ -7,7 +8,11 @@ import torch
 from pydantic import BaseModel, TypeAdapter
 from torch import nn
 
-from recmoe.moe.gates import GateConfig
+from recmoe.axes import EXPERTS
+from recmoe.moe.expert_layer import ExpertLayer
+from recmoe.moe.experts import MlpExperts
+from recmoe.moe.gates import GateConfig, SoftmaxGate, SoftmaxGateConfig
+from recmoe.moe.gates.gate import LinearForm
 from recmoe.moe.linear import SidedInput
 
 CONFIGS = [config_class() for config_class in get_args(get_args(GateConfig)[0])]
@@ -17,6 +22,79 @@ every_gate = pytest.mark.parametrize("config", CONFIGS, ids=lambda config: confi
 def gate_of(config: GateConfig, *, num_experts: int = 4) -> nn.Module:
     torch.manual_seed(0)
     return config.build(in_features=6, num_experts=num_experts)
+
+
+def layer_of(gates: Sequence[nn.Module]) -> ExpertLayer:
+    """Gates over four experts: all but the last read the first of two inputs."""
+    torch.manual_seed(1)
+    return ExpertLayer(
+        experts=MlpExperts(reads={f"shared.{expert}": 0 for expert in range(4)}, in_features=6, hidden=(3,)),
+        gates=gates,
+        gate_names=[f"task{gate}" for gate in range(len(gates))],
+        input_of_gate=[0] * (len(gates) - 1) + [1],
+        mask_GE=[[True] * 4] * len(gates),
+    )
+
+
+def assert_layer_weighs_as_its_gates_do(gates: Sequence[nn.Module]) -> None:
+    inputs = [torch.randn(50, 6), torch.randn(50, 6)]
+    layer = layer_of(gates)
+
+    torch.manual_seed(2)
+    weights = layer.weigh(inputs)
+
+    torch.manual_seed(2)
+    called = [gate(inputs[read]) for gate, read in zip(gates, layer.input_of_gate, strict=True)]
+    torch.testing.assert_close(weights, called, rtol=0, atol=1e-6)
+
+
+@every_gate
+@pytest.mark.parametrize("is_training", [True, False])
+def test_layer_weighs_as_its_gates_do_when_they_are_called(config: GateConfig, is_training: bool) -> None:
+    torch.manual_seed(0)
+    gates = [config.build(in_features=6, num_experts=4).train(is_training) for _ in range(3)]
+
+    assert_layer_weighs_as_its_gates_do(gates)
+
+
+@every_gate
+def test_gate_shares_a_layer_with_any_other(config: GateConfig) -> None:
+    softmax = SoftmaxGateConfig().build(in_features=6, num_experts=4)
+
+    assert_layer_weighs_as_its_gates_do([gate_of(config), softmax, gate_of(config), softmax])
+
+
+def test_gate_whose_product_says_something_else_than_its_call_is_found_out() -> None:
+    class TwoFaced(SoftmaxGate):
+        def linear_form(self) -> LinearForm:
+            return LinearForm(self.weight_VD, lambda logits_BV: torch.softmax(2 * logits_BV, dim=1))
+
+    with pytest.raises(AssertionError, match="not close"):
+        assert_layer_weighs_as_its_gates_do([TwoFaced(in_features=6, num_experts=4) for _ in range(2)])
+
+
+@every_gate
+def test_every_axis_of_the_experts_is_named(config: GateConfig) -> None:
+    few, more = gate_of(config, num_experts=4), gate_of(config, num_experts=5)
+
+    axes = few.weight_axes()
+
+    grown = {
+        (name, axis)
+        for name, weight in few.state_dict().items()
+        for axis, size in enumerate(weight.shape)
+        if size != more.state_dict()[name].shape[axis]
+    }
+    assert grown == {(n, axis) for n, labels in axes.items() for axis, of in enumerate(labels) if of is EXPERTS}
+
+
+@every_gate
+def test_no_row_uses_more_experts_than_the_gate_says(config: GateConfig) -> None:
+    gate = gate_of(config, num_experts=7)
+
+    num_used_B = (gate(torch.randn(50, 6)) > 0).sum(dim=1)
+
+    assert num_used_B.max() == gate.num_used
 
 
 @every_gate

@@ -82,7 +82,7 @@ def test_model_scores_in_evaluation_mode_and_is_left_as_it_was(
     is_training: bool, stream: ParquetStream, shop_encoder: FeatureEncoder, shop_model: MultiTaskRanker
 ) -> None:
     seen: list[bool] = []
-    hook = shop_model.towers[0].register_forward_pre_hook(lambda module, _: seen.append(module.training))
+    hook = shop_model.model.towers[0].register_forward_pre_hook(lambda module, _: seen.append(module.training))
     shop_model.train(is_training)
     try:
         predict_rows(shop_model, BatchLoader(stream, shop_encoder, batch_size=16))

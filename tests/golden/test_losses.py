@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from recmoe.architectures import ArchitectureConfig
 from recmoe.config import config_from_dict
 from recmoe.experiment import ExperimentConfig
-from recmoe.moe.architectures import ArchitectureConfig
 from recmoe.runs.train import RunResult
 from recmoe.training import loop
 

@@ -131,7 +131,7 @@ def test_features_that_are_gone_leave_the_others_their_weights(
     # The linear part knows age and hour on the one side, the price on the other; hour is gone.
     numbers = [model.input_layer.wide.get_parameter("shared") for model in (old, new)]
     assert torch.equal(numbers[1], numbers[0][:, :1])
-    gates = [model.state_dict()["architecture.layer.gates.0.weight_VD"] for model in (old, new)]
+    gates = [model.state_dict()["model.architecture.layer.gates.0.weight_VD"] for model in (old, new)]
     assert torch.equal(gates[1], gates[0][:, kept])
 
 
@@ -150,8 +150,8 @@ def test_optimizers_go_on_where_they_were(
 
     old = step_folder(RunFolder(earlier_run).checkpoints, 25)
     new = step_folder(folder.checkpoints, 1)
-    assert stored_tensor(old, "dense_optimizer/ranker.towers.0.layers.0.bias/step") == 25
-    assert stored_tensor(new, "dense_optimizer/ranker.towers.0.layers.0.bias/step") == 26
+    assert stored_tensor(old, "dense_optimizer/ranker.model.towers.0.layers.0.bias/step") == 25
+    assert stored_tensor(new, "dense_optimizer/ranker.model.towers.0.layers.0.bias/step") == 26
     # A new vector of a number has stepped once.
     assert stored_tensor(new, "dense_optimizer/ranker.input_layer.own_vectors.maps.1.bias/step") == 1
     sums = [stored_tensor(checkpoint, "table_optimizer/item_id/sum") for checkpoint in (old, new)]

@@ -112,7 +112,7 @@ def test_logits_of_a_task_go_on_by_what_they_mean(
     assert old.tasks.logit_names == ("ctr", "cvr", "late.0.5", "late.0.5-0.9", "long")
     assert new.tasks.logit_names == ("ctr", "cvr", "late.0.5", "late.0.1-0.5", "late.0.5-0.9", "long", "long.mean")
     assert torch.equal(new.start_T[[2, 4, 5]], old.start_T[[2, 3, 4]])
-    weights = [model.state_dict()["towers.2.layers.2.weight"] for model in (old, new)]
+    weights = [model.state_dict()["model.towers.2.layers.2.weight"] for model in (old, new)]
     torch.testing.assert_close(weights[1][[0, 2]], weights[0], rtol=0, atol=TINY)
     assert weights[1][1].abs().max() < TINY
     tables = [model.state_dict()["input_layer.tables.tables.item_id"] for model in (old, new)]

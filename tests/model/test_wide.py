@@ -131,11 +131,10 @@ def test_logit_is_tower_and_linear_part_in_units_from_the_start() -> None:
 
     logits_BZ = ranker(batch).logits_BZ
 
-    inputs = ranker.input_layer(batch)
-    representations, _ = ranker.architecture(inputs.x)
-    towers_BZ = torch.cat([tower(h) for tower, h in zip(ranker.towers, representations, strict=True)], dim=1)
-    assert inputs.wide_BT is not None
-    expected = torch.tensor([-2.0, 0.5, 7.0]) + torch.tensor([1.0, 1.0, 10.0]) * (towers_BZ + inputs.wide_BT)
+    rows = ranker.input_layer(batch)
+    model_BZ = ranker.model(rows.inputs).logits_BZ
+    assert rows.wide_BT is not None
+    expected = torch.tensor([-2.0, 0.5, 7.0]) + torch.tensor([1.0, 1.0, 10.0]) * (model_BZ + rows.wide_BT)
     torch.testing.assert_close(logits_BZ, expected)
 
 

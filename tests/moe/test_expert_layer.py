@@ -8,12 +8,14 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from recmoe.moe.expert_layer import ExpertLayer
-from recmoe.moe.experts import Experts, Form
+from recmoe.moe.experts import Form, MlpExperts
 from recmoe.moe.gates import SoftmaxGateConfig, TopKGateConfig
 from recmoe.moe.linear import SidedInput
+from recmoe.moe.mixture import MixtureConfig
 
 # Two tasks with two and one experts, two shared experts, a gate for each and one for the shared group.
-GROUPS = (2, 1, 2)
+EXPERTS = {"a.0": 0, "a.1": 0, "b.0": 1, "shared.0": 2, "shared.1": 2}
+GATES = {"a": 0, "b": 1, "shared": 2}
 MASK = [[True, True, False, True, True], [False, False, True, True, True], [True] * 5]
 
 
@@ -24,9 +26,15 @@ def layer(
     mask: list[list[bool]] = MASK,
 ) -> ExpertLayer:
     torch.manual_seed(0)
-    return ExpertLayer(
-        experts_per_group=GROUPS, mask_GE=mask, in_features=5, hidden=(7, 4), make_gate=gate.build, form=form
+    gates = dict(list(GATES.items())[: len(mask)])
+    return MixtureConfig(expert_hidden=(7, 4), gate=gate).layer(
+        experts=EXPERTS, gates=gates, mask_GE=mask, in_features=5, form=form
     )
+
+
+def mixed(expert_layer: ExpertLayer, inputs: list[Tensor | SidedInput]) -> tuple[list[Tensor], Tensor]:
+    h, use = expert_layer(inputs)
+    return h, use.weights_BGE
 
 
 def mixed_by_hand(expert_layer: ExpertLayer, inputs: list[Tensor], p_BGE: Tensor) -> list[Tensor]:
@@ -43,7 +51,7 @@ def test_representation_is_the_weighted_sum_of_all_experts(
     expert_layer = layer(form, gate)
     inputs = [torch.randn(6, 5) for _ in range(3)]
 
-    h, p_BGE = expert_layer(inputs)
+    h, p_BGE = mixed(expert_layer, inputs)
 
     torch.testing.assert_close(h, mixed_by_hand(expert_layer, inputs, p_BGE), rtol=0, atol=1e-6)
 
@@ -52,28 +60,28 @@ def test_representation_is_the_weighted_sum_of_all_experts(
 def test_gate_never_weights_a_masked_expert(gate: SoftmaxGateConfig | TopKGateConfig) -> None:
     expert_layer = layer(gate=gate)
 
-    _, p_BGE = expert_layer([torch.randn(6, 5) for _ in range(3)])
+    _, p_BGE = mixed(expert_layer, [torch.randn(6, 5) for _ in range(3)])
 
     assert p_BGE.shape == (6, 3, 5)
     assert p_BGE[:, ~torch.tensor(MASK)].abs().max() == 0
     torch.testing.assert_close(p_BGE.sum(2), torch.ones(6, 3))
 
 
-def test_gate_reads_the_input_of_its_own_group() -> None:
+def test_gate_reads_the_input_that_it_names() -> None:
     expert_layer = layer()
     inputs = [torch.randn(6, 5) for _ in range(3)]
     changed = [inputs[0], torch.randn(6, 5), inputs[2]]
 
-    _, before_BGE = expert_layer(inputs)
-    _, after_BGE = expert_layer(changed)
+    _, before_BGE = mixed(expert_layer, inputs)
+    _, after_BGE = mixed(expert_layer, changed)
 
     assert [torch.equal(before_BGE[:, gate], after_BGE[:, gate]) for gate in range(3)] == [True, False, True]
 
 
-def test_group_without_a_row_in_the_mask_has_no_gate() -> None:
+def test_input_may_have_experts_and_no_gate() -> None:
     expert_layer = layer(mask=MASK[:2])
 
-    h, p_BGE = expert_layer([torch.randn(6, 5)] * 3)
+    h, p_BGE = mixed(expert_layer, [torch.randn(6, 5)] * 3)
 
     assert len(h) == 2
     assert p_BGE.shape == (6, 2, 5)
@@ -86,9 +94,9 @@ def test_sided_input_equals_the_concatenated_one(form: Form, gate: SoftmaxGateCo
     expert_layer = layer(form, gate)
     x = SidedInput(shared_RS=torch.randn(2, 3), own_CI=torch.randn(5, 2), request_C=torch.tensor([0, 0, 1, 1, 0]))
 
-    h, p_BGE = expert_layer([x] * 3)
+    h, p_BGE = mixed(expert_layer, [x] * 3)
 
-    plain_h, plain_p_BGE = expert_layer([x.concatenated()] * 3)
+    plain_h, plain_p_BGE = mixed(expert_layer, [x.concatenated()] * 3)
     torch.testing.assert_close(h, plain_h, rtol=0, atol=1e-6)
     torch.testing.assert_close(p_BGE, plain_p_BGE, rtol=0, atol=1e-6)
 
@@ -99,10 +107,10 @@ def test_skipping_pairs_leaves_the_gradients_of_the_dense_sum() -> None:
     upstream = torch.randn(3, 6, 4)
     parameters = list(expert_layer.parameters())
 
-    h, p_BGE = expert_layer(inputs)
+    h, p_BGE = mixed(expert_layer, inputs)
     sparse = torch.autograd.grad((torch.stack(h) * upstream).sum(), parameters)
 
-    _, p_BGE = expert_layer(inputs)
+    _, p_BGE = mixed(expert_layer, inputs)
     dense_h = mixed_by_hand(expert_layer, inputs, p_BGE)
     dense = torch.autograd.grad((torch.stack(dense_h) * upstream).sum(), parameters)
     torch.testing.assert_close(sparse, dense, rtol=1e-5, atol=1e-6)
@@ -110,16 +118,16 @@ def test_skipping_pairs_leaves_the_gradients_of_the_dense_sum() -> None:
 
 def test_only_chosen_pairs_of_row_and_expert_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     rows_per_expert: list[int] = []
-    compute = Experts.each
+    compute = MlpExperts.each
 
-    def counting(self: Experts, inputs: list[Tensor]) -> list[Tensor]:
+    def counting(self: MlpExperts, inputs: list[Tensor]) -> list[Tensor]:
         rows_per_expert.extend(x.shape[0] for x in inputs)
         return compute(self, inputs)
 
-    monkeypatch.setattr(Experts, "each", counting)
+    monkeypatch.setattr(MlpExperts, "each", counting)
     expert_layer = layer(gate=TopKGateConfig(k=1))
 
-    _, p_BGE = expert_layer([torch.randn(50, 5)] * 3)
+    _, p_BGE = mixed(expert_layer, [torch.randn(50, 5)] * 3)
 
     chosen_BE = (p_BGE > 0).any(1)
     assert rows_per_expert == chosen_BE.sum(0).tolist()
@@ -127,12 +135,11 @@ def test_only_chosen_pairs_of_row_and_expert_are_computed(monkeypatch: pytest.Mo
 
 
 def test_work_of_a_top_k_layer_is_k_experts_per_row() -> None:
-    expert_layer = ExpertLayer(
-        experts_per_group=[10],
+    expert_layer = MixtureConfig(expert_hidden=(7, 4), gate=TopKGateConfig(k=2)).layer(
+        experts={f"shared.{expert}": 0 for expert in range(10)},
+        gates={"a": 0},
         mask_GE=[[True] * 10],
         in_features=5,
-        hidden=(7, 4),
-        make_gate=TopKGateConfig(k=2).build,
     )
 
     with FlopCounterMode(display=False) as counter:
@@ -144,16 +151,15 @@ def test_work_of_a_top_k_layer_is_k_experts_per_row() -> None:
 
 
 def test_pair_that_two_gates_chose_is_computed_once() -> None:
-    expert_layer = ExpertLayer(
-        experts_per_group=[0, 3],
+    expert_layer = MixtureConfig(expert_hidden=(4,), gate=TopKGateConfig(k=3)).layer(
+        experts={"shared.0": 0, "shared.1": 0, "shared.2": 0},
+        gates={"a": 0, "b": 0},
         mask_GE=[[True] * 3] * 2,
         in_features=5,
-        hidden=(4,),
-        make_gate=TopKGateConfig(k=3).build,
     )
 
     with FlopCounterMode(display=False) as counter:
-        expert_layer([torch.randn(50, 5)] * 2)
+        expert_layer([torch.randn(50, 5)])
 
     experts, gates = 50 * 3 * 2 * 5 * 4, 2 * 50 * 2 * 5 * 3
     assert counter.get_total_flops() == experts + gates
@@ -166,9 +172,9 @@ def test_gates_stay_float32_where_experts_run_in_bfloat16(form: Form, gate: Soft
     inputs = [torch.randn(6, 5) for _ in range(3)]
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        h, p_BGE = expert_layer(inputs)
+        h, p_BGE = mixed(expert_layer, inputs)
 
-    exact_h, exact_p_BGE = expert_layer(inputs)
+    exact_h, exact_p_BGE = mixed(expert_layer, inputs)
     assert p_BGE.dtype == torch.float32
     assert torch.equal(p_BGE, exact_p_BGE)
     assert {h_BH.dtype for h_BH in h} == {torch.bfloat16}

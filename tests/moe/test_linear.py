@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from recmoe.moe.linear import SidedInput, linear, lowered, select_rows
+from recmoe.moe.linear import SidedInput, linear, select_rows
 
 
 def sided(*, num_requests: int, num_candidates: int) -> SidedInput:
@@ -13,17 +13,6 @@ def sided(*, num_requests: int, num_candidates: int) -> SidedInput:
         own_CI=torch.randn(num_candidates, 3),
         request_C=torch.randint(num_requests, (num_candidates,)),
     )
-
-
-def test_input_of_several_experts_is_cast_once() -> None:
-    x, other = torch.randn(4, 3), sided(num_requests=1, num_candidates=4)
-
-    with torch.profiler.profile() as profile:
-        inputs = lowered([x, other, x, x], torch.bfloat16)
-
-    assert sum(event.name == "aten::_to_copy" for event in profile.events()) == 1 + 2
-    assert inputs[0] is inputs[2] is inputs[3]
-    assert inputs[0].dtype == torch.bfloat16
 
 
 def test_concatenated_repeats_the_shared_part_per_candidate() -> None:

@@ -5,14 +5,16 @@ parameters themselves. OMoE, MMoE: Ma et al. 2018, equations 5-7. CGC, PLE: Tang
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from recmoe.moe.architectures import CGC, PLE, MMoE, OMoE, SharedBottom, SingleTask
-from recmoe.moe.experts import Experts, Form
+from recmoe.architectures import CGC, PLE, MMoE, OMoE, SharedBottom, SingleTask
+from recmoe.moe.experts import Form, MlpExperts
 from recmoe.moe.gates import SoftmaxGateConfig, TopKGateConfig
+from recmoe.moe.mixture import MakeLayer, MixtureConfig
 
 WIDTH = 5
 HIDDEN = (5, 4)
@@ -33,7 +35,12 @@ all_tasks = pytest.mark.parametrize("tasks", list(TASKS.values()), ids=list(TASK
 all_batches = pytest.mark.parametrize("num_rows", [1, 4])
 
 
-def run_expert(experts: Experts, index: int, x_D: Tensor) -> Tensor:
+def layer_of(gate: Gate, form: Form = "auto") -> MakeLayer:
+    """What builds layers of small experts."""
+    return partial(MixtureConfig(expert_hidden=HIDDEN, gate=gate).layer, form=form)
+
+
+def run_expert(experts: MlpExperts, index: int, x_D: Tensor) -> Tensor:
     """f_e(x): a ReLU network."""
     y = x_D
     for weight_EOD, bias_EO in zip(experts.weights_EOD, experts.biases_EO, strict=True):
@@ -46,7 +53,7 @@ def run_gate(gate: nn.Module, x_D: Tensor) -> Tensor:
     logits = gate.weight_VD @ x_D
     if not gate.is_sparse:
         return torch.exp(logits) / torch.exp(logits).sum()
-    chosen = sorted(range(len(logits)), key=lambda expert: -logits[expert].item())[: gate.k]
+    chosen = sorted(range(len(logits)), key=lambda expert: -logits[expert].item())[: gate.num_used]
     total = sum(torch.exp(logits[expert]) for expert in chosen)
     return torch.stack([torch.exp(logits[v]) / total if v in chosen else logits[v] * 0 for v in range(len(logits))])
 
@@ -89,7 +96,8 @@ def assert_equal_to_paper(module: nn.Module, paper: Paper, *, num_rows: int, num
 @pytest.mark.parametrize("num_tasks", [1, 2, 4])
 def test_single_task_equals_one_network_per_task(form: Form, num_rows: int, num_tasks: int) -> None:
     torch.manual_seed(0)
-    module = SingleTask(in_features=WIDTH, num_tasks=num_tasks, hidden=HIDDEN, form=form).double()
+    names = [f"task{task}" for task in range(num_tasks)]
+    module = SingleTask(in_features=WIDTH, task_names=names, hidden=HIDDEN, form=form).double()
 
     def paper(x_D: Tensor) -> list[Tensor]:
         return [run_expert(module.experts, task, x_D) for task in range(num_tasks)]
@@ -119,9 +127,7 @@ def test_omoe_equals_one_gate_for_all_tasks(form: Form, gate: Gate, num_rows: in
         in_features=WIDTH,
         num_tasks=num_tasks,
         num_experts=3,
-        expert_hidden=HIDDEN,
-        make_gate=gate.build,
-        form=form,
+        make_layer=layer_of(gate, form),
     ).double()
 
     def paper(x_D: Tensor) -> list[Tensor]:
@@ -141,9 +147,7 @@ def test_mmoe_equals_one_gate_per_task(form: Form, gate: Gate, num_rows: int, nu
         in_features=WIDTH,
         task_names=[f"task{task}" for task in range(num_tasks)],
         num_experts=3,
-        expert_hidden=HIDDEN,
-        make_gate=gate.build,
-        form=form,
+        make_layer=layer_of(gate, form),
     ).double()
 
     def paper(x_D: Tensor) -> list[Tensor]:
@@ -153,7 +157,7 @@ def test_mmoe_equals_one_gate_per_task(form: Form, gate: Gate, num_rows: int, nu
     assert_equal_to_paper(module, paper, num_rows=num_rows, num_tasks=num_tasks)
 
 
-def owned(experts: Experts, counts: list[int], num_shared: int, inputs: list[Tensor]) -> list[list[Tensor]]:
+def owned(experts: MlpExperts, counts: list[int], num_shared: int, inputs: list[Tensor]) -> list[list[Tensor]]:
     """Outputs of the experts of each task, then of the shared ones, each owner on its own input."""
     outputs = []
     first = 0
@@ -176,9 +180,7 @@ def test_cgc_equals_own_and_shared_experts(
         in_features=WIDTH,
         num_task_experts=tasks,
         num_shared_experts=num_shared,
-        expert_hidden=HIDDEN,
-        make_gate=gate.build,
-        form=form,
+        make_layer=layer_of(gate, form),
     ).double()
     counts = list(tasks.values())
 
@@ -205,9 +207,7 @@ def test_ple_equals_extraction_level_by_level(
         num_levels=num_levels,
         num_task_experts=tasks,
         num_shared_experts=num_shared,
-        expert_hidden=HIDDEN,
-        make_gate=gate.build,
-        form=form,
+        make_layer=layer_of(gate, form),
     ).double()
     counts = list(tasks.values())
 
@@ -232,9 +232,9 @@ def test_ple_equals_extraction_level_by_level(
 
 def test_ple_of_one_level_is_cgc() -> None:
     torch.manual_seed(0)
-    shape = {"in_features": WIDTH, "num_shared_experts": 2, "expert_hidden": HIDDEN}
-    cgc = CGC(**shape, num_task_experts={"a": 1, "b": 2}, make_gate=SoftmaxGateConfig().build)
-    ple = PLE(**shape, num_task_experts={"a": 1, "b": 2}, make_gate=SoftmaxGateConfig().build, num_levels=1)
+    shape = {"in_features": WIDTH, "num_shared_experts": 2, "num_task_experts": {"a": 1, "b": 2}}
+    cgc = CGC(**shape, make_layer=layer_of(SoftmaxGateConfig()))
+    ple = PLE(**shape, make_layer=layer_of(SoftmaxGateConfig()), num_levels=1)
     x_BD = torch.randn(4, WIDTH)
 
     ple.levels[0].load_state_dict(cgc.layer.state_dict())

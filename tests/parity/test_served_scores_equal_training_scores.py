@@ -10,13 +10,13 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
+from recmoe.architectures import ArchitectureConfig
 from recmoe.embeddings.tables import PlainTables
 from recmoe.export.bundle import write_bundle
 from recmoe.export.replay import Replay
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.schema import FeatureSchema
 from recmoe.model import ModelConfig, build_model
-from recmoe.moe.architectures import ArchitectureConfig
 from recmoe.ranking import Ranker, RankRequest
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet

@@ -247,7 +247,8 @@ def test_logits_of_tasks_stand_side_by_side() -> None:
     predictions_BT = tasks.predict(logits_BZ)
 
     assert tasks.tower_names == ("stars", "spend", "ctr", "cvr")
-    assert tasks.num_logits == (2, 3, 1, 1)
+    assert [len(tasks.logits[name]) for name in tasks.tower_names] == [2, 3, 1, 1]
+    assert tasks.columns("ctcvr") == [5, 6]
     assert tasks.logit_names == ("stars.1-2", "stars.2-3", "spend.any", "spend.mu", "spend.sigma", "ctr", "cvr")
     # Half above the lowest level and as many above the next; a lognormal of no width; 3/4 · 1/2.
     torch.testing.assert_close(predictions_BT, torch.tensor([[2.0, 0.375, math.exp(2.0), 0.75, 0.5]]))

@@ -97,7 +97,7 @@ class Job:
             config=self.config,
             precision="fp32",
             runtime=Runtime(0, 1, 1, CPU),
-            task_names=("ctr",),
+            loss_names=("ctr",),
             stop=self.stop,
         )
 

@@ -4,9 +4,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from recmoe.moe.gates.mlp import MlpGateConfig
 from recmoe.moe.gates.softmax import SoftmaxGate, SoftmaxGateConfig
 from recmoe.moe.gates.top_k import TopKGate, TopKGateConfig
 
-GateConfig = Annotated[SoftmaxGateConfig | TopKGateConfig, Field(discriminator="kind")]
+GateConfig = Annotated[SoftmaxGateConfig | TopKGateConfig | MlpGateConfig, Field(discriminator="kind")]
 
 __all__ = ["GateConfig", "SoftmaxGate", "SoftmaxGateConfig", "TopKGate", "TopKGateConfig"]

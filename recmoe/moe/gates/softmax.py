@@ -12,8 +12,10 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
+from recmoe.axes import EXPERTS, WeightAxes
 from recmoe.config import Config
-from recmoe.moe.linear import SidedInput, linear
+from recmoe.moe.gates.gate import LinearForm
+from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput, linear
 
 
 class SoftmaxGateConfig(Config):
@@ -41,15 +43,23 @@ class SoftmaxGate(nn.Module):
 
     def __init__(self, *, in_features: int, num_experts: int, temperature: float = 1.0) -> None:
         super().__init__()
+        self.num_used = num_experts
         self.temperature = temperature
         self.weight_VD = new_gate_weight(in_features=in_features, num_experts=num_experts)
 
-    def forward(self, x: Tensor | SidedInput) -> Tensor:
+    def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Tensor:  # noqa: ARG002
         """p_BV in float32: not negative, rows sum to one."""
-        return self.shares(gate_logits(x, self.weight_VD))
+        return self._shares(gate_logits(x, self.weight_VD))
 
-    def shares(self, logits_BV: Tensor) -> Tensor:
-        """p_BV from x · W."""
+    def linear_form(self) -> LinearForm:
+        """The product, and its softmax; see ``Gate``."""
+        return LinearForm(self.weight_VD, self._shares)
+
+    def weight_axes(self) -> WeightAxes:
+        """The experts that it sees; see ``Gate``."""
+        return {"weight_VD": (EXPERTS, None)}
+
+    def _shares(self, logits_BV: Tensor) -> Tensor:
         return torch.softmax(logits_BV / self.temperature, dim=1)
 
 

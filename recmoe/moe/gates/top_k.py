@@ -11,9 +11,11 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from recmoe.axes import EXPERTS, WeightAxes
 from recmoe.config import Config
+from recmoe.moe.gates.gate import LinearForm
 from recmoe.moe.gates.softmax import gate_logits, new_gate_weight
-from recmoe.moe.linear import SidedInput
+from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
 
 class TopKGateConfig(Config):
@@ -44,16 +46,23 @@ class TopKGate(nn.Module):
 
     def __init__(self, *, in_features: int, num_experts: int, k: int, temperature: float = 1.0) -> None:
         super().__init__()
-        self.k = min(k, num_experts)
+        self.num_used = min(k, num_experts)
         self.temperature = temperature
         self.weight_VD = new_gate_weight(in_features=in_features, num_experts=num_experts)
 
-    def forward(self, x: Tensor | SidedInput) -> Tensor:
+    def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Tensor:  # noqa: ARG002
         """p_BV in float32: not negative, rows sum to one, at most k of a row above zero."""
-        return self.shares(gate_logits(x, self.weight_VD))
+        return self._shares(gate_logits(x, self.weight_VD))
 
-    def shares(self, logits_BV: Tensor) -> Tensor:
-        """p_BV from x · W."""
+    def linear_form(self) -> LinearForm:
+        """The product, and the softmax of its largest; see ``Gate``."""
+        return LinearForm(self.weight_VD, self._shares)
+
+    def weight_axes(self) -> WeightAxes:
+        """The experts that it sees; see ``Gate``."""
+        return {"weight_VD": (EXPERTS, None)}
+
+    def _shares(self, logits_BV: Tensor) -> Tensor:
         logits_BV = logits_BV / self.temperature
-        best_BK, chosen_BK = logits_BV.topk(self.k, dim=1)
+        best_BK, chosen_BK = logits_BV.topk(self.num_used, dim=1)
         return torch.zeros_like(logits_BV).scatter(1, chosen_BK, torch.softmax(best_BK, dim=1))

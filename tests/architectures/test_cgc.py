@@ -5,9 +5,9 @@ import re
 import pytest
 import torch
 
+from recmoe.architectures import CGCConfig, PLEConfig
+from recmoe.architectures.cgc import own_and_shared_mask
 from recmoe.errors import ConfigError
-from recmoe.moe.architectures import CGCConfig, PLEConfig
-from recmoe.moe.architectures.cgc import own_and_shared_mask
 
 
 def test_task_sees_its_own_experts_and_the_shared_ones() -> None:
@@ -19,7 +19,7 @@ def test_task_sees_its_own_experts_and_the_shared_ones() -> None:
 def test_number_for_all_tasks_holds_for_each() -> None:
     model = CGCConfig(num_task_experts=2, num_shared_experts=1).build(in_features=3, task_names=["ctr", "cvr"])
 
-    assert model.expert_names == ("ctr.0", "ctr.1", "cvr.0", "cvr.1", "shared.0")
+    assert model.layer.expert_names == ("ctr.0", "ctr.1", "cvr.0", "cvr.1", "shared.0")
 
 
 def test_numbers_by_name_follow_the_order_of_the_tasks() -> None:
@@ -27,8 +27,8 @@ def test_numbers_by_name_follow_the_order_of_the_tasks() -> None:
 
     model = config.build(in_features=3, task_names=["ctr", "cvr"])
 
-    assert model.task_names == ("ctr", "cvr")
-    assert model.expert_names == ("ctr.0", "ctr.1", "cvr.0", "shared.0")
+    assert model.layer.gate_names == ("ctr", "cvr")
+    assert model.layer.expert_names == ("ctr.0", "ctr.1", "cvr.0", "shared.0")
 
 
 @pytest.mark.parametrize("config_class", [CGCConfig, PLEConfig])

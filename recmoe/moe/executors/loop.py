@@ -1,4 +1,4 @@
-"""mix(): weighted sums of experts, one per gate, whose gradients are added up in place.
+"""mixed_in_turn(): expert after expert; weighted sums, one per gate, whose gradients are added up in place.
 
 Autograd by itself would make three temporaries as large as an expert's output for every pair of gate and expert.
 """
@@ -11,6 +11,26 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from recmoe.moe.experts.stack import ExpertStack
+from recmoe.moe.linear import SidedInput
+
+
+def mixed_in_turn(
+    experts: ExpertStack,
+    inputs: Sequence[Tensor | SidedInput],
+    *,
+    weights: Sequence[Tensor],
+    seen: Sequence[Sequence[int]],
+) -> list[Tensor]:
+    """One h_BH per gate; what an expert computes stays in a CPU's cache.
+
+    Args:
+        inputs: of the layer.
+        weights: p_BV per gate.
+        seen: of each gate, the expert that each column of its weights belongs to.
+    """
+    return mix(experts(inputs), weights=weights, seen=seen)
 
 
 def mix(outputs: Sequence[Tensor], *, weights: Sequence[Tensor], seen: Sequence[Sequence[int]]) -> list[Tensor]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recmoe.moe.mixing import mix
+from recmoe.moe.executors.loop import mix
 
 SEEN = [[0, 1, 2], [2, 0], [3]]
 """Gates that see experts in any order, share some, or see one; nobody sees expert 4."""

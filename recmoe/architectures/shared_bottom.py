@@ -11,13 +11,13 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from recmoe.config import Config
+from recmoe.architectures.towers import TowerKind
 from recmoe.moe.expert_layer import GateUse
-from recmoe.moe.experts import Experts
-from recmoe.moe.linear import SidedInput
+from recmoe.moe.experts import MlpExperts
+from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
 
-class SharedBottomConfig(Config):
+class SharedBottomConfig(TowerKind):
     """One network for all tasks."""
 
     kind: Literal["shared_bottom"] = "shared_bottom"
@@ -46,10 +46,9 @@ class SharedBottom(nn.Module):
     def __init__(self, *, in_features: int, num_tasks: int, hidden: Sequence[int], dropout: float = 0.0) -> None:
         super().__init__()
         self.num_tasks = num_tasks
-        self.expert_names = ("shared.0",)
-        self.experts = Experts(experts_per_group=[1], in_features=in_features, hidden=hidden, dropout=dropout)
+        self.experts = MlpExperts(reads={"shared.0": 0}, in_features=in_features, hidden=hidden, dropout=dropout)
         self.out_features = self.experts.out_features
 
-    def forward(self, x: Tensor | SidedInput) -> tuple[list[Tensor], list[GateUse]]:
+    def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> tuple[list[Tensor], list[GateUse]]:  # noqa: ARG002
         """The same h_BH for every task; there are no gates."""
         return self.experts([x]) * self.num_tasks, []

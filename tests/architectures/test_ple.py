@@ -2,7 +2,7 @@
 
 import torch
 
-from recmoe.moe.architectures import PLE, PLEConfig
+from recmoe.architectures import PLE, PLEConfig
 
 
 def model(num_levels: int = 2) -> PLE:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recmoe.moe.joint_experts import joint_experts
+from recmoe.moe.experts.joint import joint_experts
 
 Layers = list[Tensor]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from recmoe.moe.architectures import ArchitectureConfig, CGCConfig, MMoEConfig, PLEConfig, SharedBottomConfig
+from recmoe.architectures import ArchitectureConfig, CGCConfig, MMoEConfig, PLEConfig, SharedBottomConfig
 
 # |a| + |b| takes four ReLU units, so a bottom of four units holds one of the tasks, not both.
 WIDTH = (4,)

@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from recmoe.config import Config
+from recmoe.architectures.towers import TowerKind
 from recmoe.moe.expert_layer import GateUse
-from recmoe.moe.experts import Experts, Form
-from recmoe.moe.linear import SidedInput
+from recmoe.moe.experts import Form, MlpExperts
+from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
 
-class SingleTaskConfig(Config):
+class SingleTaskConfig(TowerKind):
     """One network per task, nothing shared but the tables."""
 
     kind: Literal["single_task"] = "single_task"
@@ -25,7 +25,7 @@ class SingleTaskConfig(Config):
 
     def build(self, *, in_features: int, task_names: Sequence[str]) -> "SingleTask":
         """The networks, with weights drawn from torch's global generator."""
-        return SingleTask(in_features=in_features, num_tasks=len(task_names), hidden=self.hidden, dropout=self.dropout)
+        return SingleTask(in_features=in_features, task_names=task_names, hidden=self.hidden, dropout=self.dropout)
 
 
 class SingleTask(nn.Module):
@@ -33,22 +33,27 @@ class SingleTask(nn.Module):
 
     Args:
         in_features: D.
-        num_tasks: how many networks.
+        task_names: one network each.
         hidden: width of each layer; the last is H.
         dropout: share of activations dropped in training.
-        form: how the networks are computed, see ``Experts``.
+        form: how the networks are computed, see ``MlpExperts``.
     """
 
     def __init__(
-        self, *, in_features: int, num_tasks: int, hidden: Sequence[int], dropout: float = 0.0, form: Form = "auto"
+        self,
+        *,
+        in_features: int,
+        task_names: Sequence[str],
+        hidden: Sequence[int],
+        dropout: float = 0.0,
+        form: Form = "auto",
     ) -> None:
         super().__init__()
-        self.num_tasks = num_tasks
-        self.experts = Experts(
-            experts_per_group=[1] * num_tasks, in_features=in_features, hidden=hidden, dropout=dropout, form=form
+        self.experts = MlpExperts(
+            reads=dict.fromkeys(task_names, 0), in_features=in_features, hidden=hidden, dropout=dropout, form=form
         )
         self.out_features = self.experts.out_features
 
-    def forward(self, x: Tensor | SidedInput) -> tuple[list[Tensor], list[GateUse]]:
+    def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> tuple[list[Tensor], list[GateUse]]:  # noqa: ARG002
         """One h_BH per task; there are no gates."""
-        return self.experts([x] * self.num_tasks), []
+        return self.experts([x]), []

@@ -5,36 +5,43 @@ Customized gate control: Tang et al., RecSys 2020, https://doi.org/10.1145/33833
 
 # B rows, D input width, H expert width
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from recmoe.config import Config
+from recmoe.architectures.towers import TowerKind
 from recmoe.errors import ConfigError
-from recmoe.moe.expert_layer import ExpertLayer, GateUse, MakeGate
-from recmoe.moe.experts import Form
-from recmoe.moe.gates import GateConfig, SoftmaxGateConfig
-from recmoe.moe.linear import SidedInput
+from recmoe.moe.expert_layer import GateUse
+from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
+from recmoe.moe.mixture import MakeLayer, MixtureConfig
+from recmoe.tasks.funnel import TaskSet
 
 SHARED = "shared"
 
 
-class CGCConfig(Config):
+class OwnAndSharedConfig(MixtureConfig, TowerKind):
+    """Experts that a task owns beside those that all tasks share."""
+
+    num_shared_experts: PositiveInt = 2
+    """Experts that all tasks share, per level."""
+    num_task_experts: NonNegativeInt | dict[str, NonNegativeInt] = 2
+    """Experts of each task, per level: one number for all tasks, or a number by task name."""
+
+    def task_problems(self, tasks: TaskSet, groups: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Numbers of experts by task that do not name the tasks with a tower."""
+        yield from super().task_problems(tasks, groups)
+        try:
+            experts_by_task(self.num_task_experts, tasks.tower_names)
+        except ConfigError as error:
+            yield "num_task_experts", str(error)
+
+
+class CGCConfig(OwnAndSharedConfig):
     """Every task mixes experts of its own with experts that all tasks share."""
 
     kind: Literal["cgc"] = "cgc"
-    num_shared_experts: PositiveInt = 2
-    """Experts that all tasks share."""
-    num_task_experts: NonNegativeInt | dict[str, NonNegativeInt] = 2
-    """Experts of each task: one number for all tasks, or a number by task name."""
-    expert_hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (256, 128)
-    """Width of each layer of an expert."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of an expert's activations dropped in training."""
-    gate: GateConfig = SoftmaxGateConfig()
-    """How rows choose their experts."""
 
     def build(self, *, in_features: int, task_names: Sequence[str]) -> "CGC":
         """The model, with weights drawn from torch's global generator."""
@@ -42,9 +49,7 @@ class CGCConfig(Config):
             in_features=in_features,
             num_task_experts=experts_by_task(self.num_task_experts, task_names),
             num_shared_experts=self.num_shared_experts,
-            expert_hidden=self.expert_hidden,
-            make_gate=self.gate.build,
-            dropout=self.dropout,
+            make_layer=self.layer,
         )
 
 
@@ -55,10 +60,7 @@ class CGC(nn.Module):
         in_features: D.
         num_task_experts: experts of each task, by name; the order of the tasks.
         num_shared_experts: experts that all tasks share.
-        expert_hidden: width of each layer of an expert; the last is H.
-        make_gate: builds a gate.
-        dropout: share of an expert's activations dropped in training.
-        form: how the experts are computed, see ``Experts``.
+        make_layer: builds experts and gates.
     """
 
     def __init__(
@@ -67,36 +69,20 @@ class CGC(nn.Module):
         in_features: int,
         num_task_experts: Mapping[str, int],
         num_shared_experts: int,
-        expert_hidden: Sequence[int],
-        make_gate: MakeGate,
-        dropout: float = 0.0,
-        form: Form = "auto",
+        make_layer: MakeLayer,
     ) -> None:
         super().__init__()
-        self.task_names = tuple(num_task_experts)
-        self.expert_names = expert_names(num_task_experts, num_shared_experts)
-        counts = list(num_task_experts.values())
-        self.layer = ExpertLayer(
-            experts_per_group=[*counts, num_shared_experts],
-            mask_GE=own_and_shared_mask(counts, num_shared_experts),
+        self.layer = make_layer(
+            experts=dict.fromkeys(expert_names(num_task_experts, num_shared_experts), 0),
+            gates=dict.fromkeys(num_task_experts, 0),
+            mask_GE=own_and_shared_mask(list(num_task_experts.values()), num_shared_experts),
             in_features=in_features,
-            hidden=expert_hidden,
-            make_gate=make_gate,
-            dropout=dropout,
-            form=form,
         )
         self.out_features = self.layer.out_features
 
-    def forward(self, x: Tensor | SidedInput) -> tuple[list[Tensor], list[GateUse]]:
+    def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> tuple[list[Tensor], list[GateUse]]:
         """One h_BH per task; the use of the tasks' gates."""
-        h, weights_BGE = self.layer([x] * (len(self.task_names) + 1))
-        use = GateUse(
-            level=0,
-            gates=self.task_names,
-            experts=self.expert_names,
-            weights_BGE=weights_BGE,
-            visible_GE=self.layer.visible_GE,
-        )
+        h, use = self.layer([x], groups)
         return h, [use]
 
 

@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from recmoe.moe.experts import Experts, Form
+from recmoe.moe.experts import Form, MlpExperts
 from recmoe.moe.linear import SidedInput
 
 
-def experts(form: Form = "auto", *, dropout: float = 0.0, groups: tuple[int, ...] = (2, 0, 1)) -> Experts:
+def experts(form: Form = "auto", *, dropout: float = 0.0, inputs: tuple[int, ...] = (0, 0, 2)) -> MlpExperts:
     torch.manual_seed(0)
-    return Experts(experts_per_group=groups, in_features=5, hidden=(7, 4), dropout=dropout, form=form)
+    reads = {f"expert.{expert}": read for expert, read in enumerate(inputs)}
+    return MlpExperts(reads=reads, in_features=5, hidden=(7, 4), dropout=dropout, form=form)
 
 
 @pytest.mark.parametrize("form", ["loop", "batched"])
@@ -22,11 +23,11 @@ def test_expert_is_its_own_network_of_linear_and_relu(form: Form) -> None:
 
     outputs = layer(inputs)
 
-    for expert, group in enumerate([0, 0, 2]):
+    for expert, read in enumerate([0, 0, 2]):
         first, second = nn.Linear(5, 7), nn.Linear(7, 4)
         for linear, weight_EOD, bias_EO in zip([first, second], layer.weights_EOD, layer.biases_EO, strict=True):
             linear.load_state_dict({"weight": weight_EOD[expert].data, "bias": bias_EO[expert].data})
-        torch.testing.assert_close(outputs[expert], second(first(inputs[group]).relu()).relu(), rtol=0, atol=1e-6)
+        torch.testing.assert_close(outputs[expert], second(first(inputs[read]).relu()).relu(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("is_same_input", [True, False])
@@ -55,19 +56,30 @@ def test_sided_input_equals_the_concatenated_one(form: Form) -> None:
     torch.testing.assert_close(outputs, layer([x.concatenated()] * 3), rtol=0, atol=1e-6)
 
 
-def test_groups_with_the_same_input_share_one_matmul() -> None:
-    layer = experts("batched", groups=(2, 1, 3))
+def test_experts_that_read_the_same_input_share_one_matmul() -> None:
+    layer = experts("batched", inputs=(0, 0, 0, 1, 1, 1))
     x, other = torch.randn(6, 5), torch.randn(6, 5)
 
     with torch.profiler.profile(record_shapes=True) as profile, torch.no_grad():
-        layer([x, x, other])
+        layer([x, other])
 
     firsts = [event.input_shapes[1:3] for event in profile.events() if event.name == "aten::addmm"]
     assert firsts == [[[6, 5], [5, 21]], [[6, 5], [5, 21]]]
 
 
+def test_input_of_several_experts_is_cast_once() -> None:
+    layer = experts("loop", inputs=(0, 0, 0))
+    x = torch.randn(6, 5)
+
+    with torch.profiler.profile() as profile, torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        layer([x])
+
+    weights_and_biases = 4
+    assert sum(event.name == "aten::_to_copy" for event in profile.events()) == 1 + weights_and_biases
+
+
 def test_experts_draw_their_own_weights_as_linear_does() -> None:
-    layer = Experts(experts_per_group=[3], in_features=400, hidden=(300,))
+    layer = MlpExperts(reads={"a.0": 0, "a.1": 0, "a.2": 0}, in_features=400, hidden=(300,))
 
     weight_EOD = layer.weights_EOD[0]
 

@@ -1,0 +1,33 @@
+"""The architectures; the union is the registry."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from recmoe.architectures.cgc import CGC, CGCConfig
+from recmoe.architectures.mmoe import MMoE, MMoEConfig
+from recmoe.architectures.omoe import OMoE, OMoEConfig
+from recmoe.architectures.ple import PLE, PLEConfig
+from recmoe.architectures.shared_bottom import SharedBottom, SharedBottomConfig
+from recmoe.architectures.single_task import SingleTask, SingleTaskConfig
+
+ArchitectureConfig = Annotated[
+    SingleTaskConfig | SharedBottomConfig | OMoEConfig | MMoEConfig | CGCConfig | PLEConfig,
+    Field(discriminator="kind"),
+]
+
+__all__ = [
+    "CGC",
+    "PLE",
+    "ArchitectureConfig",
+    "CGCConfig",
+    "MMoE",
+    "MMoEConfig",
+    "OMoE",
+    "OMoEConfig",
+    "PLEConfig",
+    "SharedBottom",
+    "SharedBottomConfig",
+    "SingleTask",
+    "SingleTaskConfig",
+]

@@ -1,0 +1,100 @@
+"""The seam: what a model of any architecture is made for, what it reads and what it gives."""
+
+# B rows, T tasks, H width of a representation, K logits of a task, Z logits of all tasks with a tower
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from recmoe.config import Config
+from recmoe.features.layout import InputLayout
+from recmoe.moe.expert_layer import GateUse
+from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
+from recmoe.tasks.funnel import TaskSet
+
+
+class Inputs(NamedTuple):
+    """What a model reads."""
+
+    x: Tensor | SidedInput
+    """x_BD, all features side by side."""
+    groups: Groups = NO_GROUPS
+    """Some of them, by the names that ``model.groups`` gives; and what the model asked of the tables."""
+
+
+class Outputs(NamedTuple):
+    """What a model gives."""
+
+    logits_BZ: Tensor
+    """Of the towers, before the start of each logit and the linear part are added; ``TaskSet.columns`` knows whose."""
+    routing: Sequence[GateUse] = ()
+    """How the gates mixed the experts, level by level."""
+    extra: Mapping[str, Tensor] = {}
+    """What only the model's own losses read."""
+
+
+class Targets(NamedTuple):
+    """What a batch teaches each task."""
+
+    labels_BT: Tensor
+    weights_BT: Tensor
+    """1 where a row counts for a task: it is in the task's space, and its label is known."""
+
+
+class Model(Protocol):
+    """A module from inputs to logits."""
+
+    replaces: frozenset[str]
+    """Tasks whose own loss the losses of the model stand for."""
+    loss_weights: Mapping[str, float]
+    """By name of an own loss: its factor in the loss that is minimised."""
+
+    def __call__(self, inputs: Inputs) -> Outputs:
+        """The logits of some rows."""
+        ...
+
+    def begin_at_zero(self) -> None:
+        """Make every logit 0, whatever the row: what a model knows before it has learned anything."""
+        ...
+
+    def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
+        """Own losses by name, scalars, each a sum over rows divided by B.
+
+        Args:
+            outputs: of the model, with the logits as the tasks read them.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a model is made for and of."""
+
+    widths: Mapping[str, int]
+    """Width of each group of features; ``all`` is D."""
+    tasks: TaskSet
+    make_tower: Callable[[int, str], nn.Module]
+    """From the width H of a representation and a task to its tower, h_BH → logits_BK."""
+
+    @property
+    def in_features(self) -> int:
+        """D."""
+        return self.widths["all"]
+
+
+class ArchitectureKind(Config):
+    """What every kind of architecture says of itself; most kinds leave it at that."""
+
+    def assemble(self, parts: Parts) -> nn.Module:
+        """The ``Model``, with weights drawn from torch's global generator."""
+        raise NotImplementedError
+
+    def task_problems(self, tasks: TaskSet, groups: Sequence[str]) -> Iterator[tuple[str, str]]:  # noqa: ARG002
+        """What does not fit the tasks or the groups of features, as (key below the section, message)."""
+        return iter(())
+
+    def rows(self, layout: InputLayout, tasks: TaskSet) -> InputLayout:  # noqa: ARG002
+        """The layout of tables whose rows hold what the model asks of them."""
+        return layout

@@ -1,0 +1,88 @@
+"""TowerModel: an architecture that gives every task a representation, with a tower on each."""
+
+# B rows, D input width, H representation width, K logits of a task, Z logits of all
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from recmoe.architectures.seam import ArchitectureKind, Inputs, Outputs, Parts, Targets
+from recmoe.axes import PartNames
+from recmoe.moe.expert_layer import GateUse
+from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
+from recmoe.tasks.tower import Tower
+
+
+class Architecture(Protocol):
+    """A module between the input and the towers."""
+
+    out_features: int
+    """Width H of every task's representation."""
+
+    def __call__(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> tuple[list[Tensor], list[GateUse]]:
+        """One h_BH per task, in the order of the names it was built with, and the use of its gates, level by level."""
+        ...
+
+
+class TowerModel(nn.Module):
+    """The logits of task t in row b are tower_t(h_t[b]), side by side; see ``Model``.
+
+    Args:
+        architecture: x_BD → one h_BH per tower.
+        towers: h_BH → logits_BK, one per task.
+        task_names: of the towers.
+    """
+
+    replaces: frozenset[str] = frozenset()
+    loss_weights: Mapping[str, float] = {}
+
+    def __init__(self, *, architecture: nn.Module, towers: Sequence[nn.Module], task_names: Sequence[str]) -> None:
+        super().__init__()
+        self.task_names = tuple(task_names)
+        self.architecture = architecture
+        self.towers = nn.ModuleList(towers)
+
+    def forward(self, inputs: Inputs) -> Outputs:
+        """The logits of some rows."""
+        representations, routing = self.architecture(inputs.x, inputs.groups)
+        towers = [tower(h_BH).unbind(dim=1) for tower, h_BH in zip(self.towers, representations, strict=True)]
+        return Outputs(torch.stack(list(chain.from_iterable(towers)), dim=1), routing)
+
+    def part_names(self) -> PartNames:
+        """Every task has a tower."""
+        return {"towers": self.task_names}
+
+    def begin_at_zero(self) -> None:
+        """Make every logit 0; see ``Model``."""
+        for tower in self.towers:
+            assert isinstance(tower, Tower)
+            tower.begin_at_zero()
+
+    def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:  # noqa: ARG002
+        """None of its own."""
+        return {}
+
+
+class TowerKind(ArchitectureKind):
+    """A kind of architecture x → h."""
+
+    def build(self, *, in_features: int, task_names: Sequence[str]) -> nn.Module:
+        """The architecture, with weights drawn from torch's global generator.
+
+        Args:
+            in_features: D.
+            task_names: of the tasks with a tower, in order.
+        """
+        raise NotImplementedError
+
+    def assemble(self, parts: Parts) -> nn.Module:
+        """The architecture with a tower on every representation."""
+        architecture = self.build(in_features=parts.in_features, task_names=parts.tasks.tower_names)
+        width = architecture.out_features
+        assert isinstance(width, int)
+        names = parts.tasks.tower_names
+        towers = [parts.make_tower(width, name) for name in names]
+        return TowerModel(architecture=architecture, towers=towers, task_names=names)

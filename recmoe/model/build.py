@@ -1,0 +1,92 @@
+"""build_model(), build_training_model(): the only place where the parts of a model are put together."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from recmoe.architectures.seam import Parts
+from recmoe.features.layout import InputLayout
+from recmoe.model.config import ModelConfig
+from recmoe.model.inputs import InputLayer, input_widths, num_values
+from recmoe.model.objective import TrainingModel
+from recmoe.model.ranker import MultiTaskRanker
+from recmoe.tasks.funnel import TaskSet
+from recmoe.tasks.start import TaskStart
+
+MakeTables = Callable[[InputLayout], nn.Module]
+"""Makes the tables of a layout, such as ``PlainTables``."""
+
+
+def model_layout(layout: InputLayout, *, tasks: TaskSet, config: ModelConfig) -> InputLayout:
+    """The layout of a model's tables: that of the encoder, with room for what the model keeps in their rows."""
+    rows = config.architecture.rows(layout, tasks)
+    return config.wide.rows(rows, num_outputs=len(tasks.logit_names))
+
+
+def build_model(*, layout: InputLayout, tasks: TaskSet, config: ModelConfig, tables: MakeTables) -> MultiTaskRanker:
+    """The model of a config; initialised from torch's global generator.
+
+    Args:
+        layout: of the encoder.
+    """
+    layout = model_layout(layout, tasks=tasks, config=config)
+    made = tables(layout)
+    model = config.architecture.assemble(model_parts(layout, tasks=tasks, config=config))
+    wide = config.wide.build(
+        num_outputs=len(tasks.logit_names),
+        num_shared=num_values(layout, shared=True),
+        num_own=num_values(layout, shared=False),
+    )
+    input_layer = InputLayer(layout=layout, tables=made, wide=wide, groups=config.groups)
+    return MultiTaskRanker(input_layer=input_layer, model=model, tasks=tasks)
+
+
+def model_parts(layout: InputLayout, *, tasks: TaskSet, config: ModelConfig) -> Parts:
+    """What a model that reads a layout is made for and of."""
+    return Parts(
+        widths=input_widths(layout, config.groups),
+        tasks=tasks,
+        make_tower=lambda width, task: config.towers.build(in_features=width, logits=tasks.logits[task]),
+    )
+
+
+def build_training_model(
+    *,
+    layout: InputLayout,
+    tasks: TaskSet,
+    config: ModelConfig,
+    tables: MakeTables,
+    starts: Sequence[TaskStart] | None = None,
+    unknown_shares: Mapping[str, float] | None = None,
+    seed: int = 0,
+    rank: int = 0,
+) -> TrainingModel:
+    """The model that a run trains, at its start, with its loss around it, before it is placed.
+
+    Seeds torch's generator: equal weights in every process, for the dense part is replicated; then, for dropout,
+    another sequence in each. Ids are hidden by draws of their own, which are other ones in each process, too.
+
+    Args:
+        layout: of the encoder.
+        starts: one per logit; by these every task predicts its base rate.
+        unknown_shares: by sparse key, the share of ids in the validation split that training has not seen.
+        seed: of the weights.
+        rank: of this process.
+    """
+    torch.manual_seed(seed)
+    ranker = build_model(layout=layout, tasks=tasks, config=config, tables=tables)
+    if starts is not None:
+        ranker.begin(starts)
+    weighting = config.weighting.build(
+        weights=[tasks.weights[name] for name in tasks.names],
+        outputs=[tasks.loss_kinds[name] for name in tasks.names],
+    )
+    torch.manual_seed(seed + 1 + rank)
+    return TrainingModel(
+        ranker=ranker,
+        weighting=weighting,
+        balance=config.balance,
+        unknown_shares=config.unknown_shares([key.name for key in layout.sparse], unknown_shares or {}),
+        seed=seed + rank,
+    )

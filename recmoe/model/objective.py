@@ -1,0 +1,103 @@
+"""TrainingModel: the ranker with everything that is minimised around it."""
+
+# B rows, K sparse keys, N ids, T tasks, M own losses of the model
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from recmoe.architectures.seam import Model, Outputs, Targets
+from recmoe.features.batch import Batch
+from recmoe.model.ranker import ModelOutput, MultiTaskRanker
+from recmoe.moe.balance import importance_loss
+
+
+class TrainingModel(nn.Module):
+    """What the training loop steps. The loss is::
+
+        weighting(losses of the tasks)  +  balance · importance loss of the gates  +  Σ_m weight_m · own loss m
+
+    Args:
+        ranker: the model that will serve.
+        weighting: losses_T → one loss; may learn its weights.
+        balance: factor of the balance loss.
+        unknown_shares: per sparse key, the probability with which an id is read as row 0 while training.
+        seed: of the draws by which ids are hidden; another one in every process.
+    """
+
+    unknown_shares_K: Tensor
+    _keeps_T: Tensor
+
+    def __init__(
+        self,
+        *,
+        ranker: MultiTaskRanker,
+        weighting: nn.Module,
+        balance: float = 0.0,
+        unknown_shares: Sequence[float] = (),
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.ranker = ranker
+        self.weighting = weighting
+        self.balance = balance
+        self._seed = seed
+        self._hides_ids = any(unknown_shares)
+        self.register_buffer("unknown_shares_K", torch.tensor(unknown_shares), persistent=False)
+        names, replaced = ranker.tasks.names, self.model.replaces
+        self.loss_names = (*names, *self.model.loss_weights)
+        """What ``forward`` reports: the tasks, then the model's own losses."""
+        self._replaces = any(name in replaced for name in names)
+        keeps = [float(name not in replaced) for name in names]
+        self.register_buffer("_keeps_T", torch.tensor(keeps), persistent=False)
+
+    @property
+    def model(self) -> Model:
+        """The ranker's model."""
+        return cast(Model, self.ranker.model)
+
+    def prepare(self, batch: Batch, step: int) -> Batch:
+        """What a training step reads: the batch, with a share of its ids unknown.
+
+        Which ones depends on seed and step alone: a batch that is taken ahead, and taken again by a run that resumes,
+        is the same batch.
+        """
+        if not self._hides_ids:
+            return batch
+        num_ids, device = batch.values.shape[0], batch.values.device
+        shares_N = self.unknown_shares_K.repeat_interleave(batch.lengths_KB.sum(dim=1), output_size=num_ids)
+        draws_N = torch.rand(num_ids, device=device, generator=_generator(self._seed, step, device))
+        return replace(batch, values=batch.values.masked_fill(draws_N < shares_N, 0))
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss to minimise, and the losses by name as they are before weighting; see ``loss_names``."""
+        output = self.ranker(batch)
+        targets = Targets(*self.ranker.tasks.targets(batch.labels_BL))
+        losses_T = self.ranker.tasks.losses(output.logits_BZ, *targets, batch.groups_B)
+        in_units_T = losses_T / self.ranker.loss_units()
+        loss = self.weighting(in_units_T * self._keeps_T if self._replaces else in_units_T)
+        if self.balance > 0:
+            loss = loss + self.balance * importance_loss(output.gate_uses)
+        own_M = self._own_losses(output, targets)
+        for own, weight in zip(own_M, self.model.loss_weights.values(), strict=True):
+            loss = loss + weight * own
+        return loss, torch.cat([losses_T.detach(), torch.stack(own_M).detach()]) if own_M else losses_T.detach()
+
+    def _own_losses(self, output: ModelOutput, targets: Targets) -> list[Tensor]:
+        """Of the model, in the order of its names."""
+        weights = self.model.loss_weights
+        if not weights:
+            return []
+        losses = self.model.losses(Outputs(output.logits_BZ, output.gate_uses, output.extra), targets)
+        assert losses.keys() == weights.keys(), "a model gives the losses that it names"
+        return [losses[name].float() for name in weights]
+
+
+def _generator(seed: int, step: int, device: torch.device) -> torch.Generator:
+    # Generators of seeds that follow each other draw alike; those of hashes do not.
+    digest = hashlib.sha256(f"{seed} {step}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)

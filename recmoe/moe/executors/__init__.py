@@ -1,0 +1,7 @@
+"""Executors: how the experts of a layer are computed and mixed; all give the same."""
+
+from recmoe.moe.executors.batched import mixed_in_one
+from recmoe.moe.executors.dispatch import dispatched
+from recmoe.moe.executors.loop import mixed_in_turn
+
+__all__ = ["dispatched", "mixed_in_one", "mixed_in_turn"]

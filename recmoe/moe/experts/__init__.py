@@ -1,0 +1,14 @@
+"""The experts; the union is the registry."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from recmoe.moe.experts.identity import IdentityExpertConfig
+from recmoe.moe.experts.low_rank import LowRankExpertConfig
+from recmoe.moe.experts.mlp import MlpExpertConfig, MlpExperts
+from recmoe.moe.experts.stack import ExpertStack, Form
+
+ExpertConfig = Annotated[MlpExpertConfig | LowRankExpertConfig | IdentityExpertConfig, Field(discriminator="kind")]
+
+__all__ = ["ExpertConfig", "ExpertStack", "Form", "MlpExpertConfig", "MlpExperts"]

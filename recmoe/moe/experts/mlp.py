@@ -1,0 +1,150 @@
+"""MLP experts: networks of one shape with their weights stacked, computed in the form that suits the device."""
+
+# E experts, B rows, D input width, O width of a layer, H width of the last layer
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import groupby, pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recmoe.axes import WeightAxes
+from recmoe.config import Config
+from recmoe.moe.experts.joint import joint_experts
+from recmoe.moe.experts.stack import Form
+from recmoe.moe.linear import SidedInput, compute_dtype, linear
+
+Run = tuple[Tensor | SidedInput, int]
+"""An input, and how many neighbouring experts read it."""
+
+
+class MlpExperts(nn.Module):
+    """E multi-layer perceptrons of one shape; see ``ExpertStack``.
+
+    ReLU, then dropout, follow every layer, the last one included. Every expert draws its own
+    weights, as ``nn.Linear`` does: uniform in ±1/√(inputs of the layer).
+
+    Args:
+        reads: by name of an expert, which of the inputs it reads.
+        in_features: D.
+        hidden: width of each layer, at least one; the last is H.
+        dropout: share of activations dropped in training.
+        form: ``loop`` goes expert by expert, so that activations stay in a CPU's cache; ``batched`` goes layer by
+            layer with few large kernels, for a GPU; ``auto`` takes the one that suits where the weights are.
+    """
+
+    def __init__(
+        self,
+        *,
+        reads: Mapping[str, int],
+        in_features: int,
+        hidden: Sequence[int],
+        dropout: float = 0.0,
+        form: Form = "auto",
+    ) -> None:
+        super().__init__()
+        assert len(reads) > 0, "at least one expert is needed"
+        assert len(hidden) > 0, "an expert has at least one layer"
+        self.names = tuple(reads)
+        self.input_of_expert = tuple(reads.values())
+        self.num_experts = len(reads)
+        self.out_features = hidden[-1]
+        self.dropout = dropout
+        self.form = form
+        self.weights_EOD = nn.ParameterList()
+        self.biases_EO = nn.ParameterList()
+        for num_inputs, width in pairwise((in_features, *hidden)):
+            bound = 1.0 / math.sqrt(num_inputs)
+            weight_EOD = torch.empty(self.num_experts, width, num_inputs).uniform_(-bound, bound)
+            bias_EO = torch.empty(self.num_experts, width).uniform_(-bound, bound)
+            self.weights_EOD.append(nn.Parameter(weight_EOD))
+            self.biases_EO.append(nn.Parameter(bias_EO))
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether the form in use is ``batched``."""
+        return self.form == "batched" or (self.form == "auto" and self.weights_EOD[0].is_cuda)
+
+    def weight_axes(self) -> WeightAxes:
+        """Every weight holds all experts."""
+        layers = range(len(self.weights_EOD))
+        return {
+            **{f"weights_EOD.{layer}": (self.names, None, None) for layer in layers},
+            **{f"biases_EO.{layer}": (self.names, None) for layer in layers},
+        }
+
+    def forward(self, inputs: Sequence[Tensor | SidedInput]) -> list[Tensor]:
+        """y_BH of every expert on all rows of its input."""
+        if self.is_batched:
+            return list(self.batched(inputs).unbind(0))
+        return self._looped(self._runs(inputs))
+
+    def each(self, inputs: Sequence[Tensor | SidedInput]) -> list[Tensor]:
+        """Expert by expert, each on an input of its own with any number of rows."""
+        dtype = compute_dtype(self.weights_EOD[0])
+        return self._looped([(x.to(dtype), 1) for x in inputs])
+
+    def batched(self, inputs: Sequence[Tensor | SidedInput]) -> Tensor:
+        """y_EBH, with one wide matmul per run of experts that read the same input, then one batched per layer."""
+        runs = self._runs(inputs)
+        counts = [count for _, count in runs]
+        layer = zip(runs, self.weights_EOD[0].split(counts), self.biases_EO[0].split(counts), strict=True)
+        firsts = [
+            linear(x, weight_EOD.flatten(0, 1), bias_EO.flatten()).view(-1, *bias_EO.shape)
+            for (x, _), weight_EOD, bias_EO in layer
+        ]
+        y_BEO = firsts[0] if len(firsts) == 1 else torch.cat(firsts, dim=1)
+        y_EBO = self._activate(y_BEO).transpose(0, 1)
+        for weight_EOD, bias_EO in zip(self.weights_EOD[1:], self.biases_EO[1:], strict=True):
+            y_EBO = self._activate(torch.baddbmm(bias_EO.unsqueeze(1), y_EBO, weight_EOD.transpose(1, 2)))
+        return y_EBO
+
+    def _runs(self, inputs: Sequence[Tensor | SidedInput]) -> list[Run]:
+        # Autocast would cast an input anew, and its gradient back, for every expert that reads it.
+        dtype = compute_dtype(self.weights_EOD[0])
+        cast = {index: inputs[index].to(dtype) for index in dict.fromkeys(self.input_of_expert)}
+        return [(cast[index], len(list(run))) for index, run in groupby(self.input_of_expert)]
+
+    def _looped(self, runs: Sequence[Run]) -> list[Tensor]:
+        dtype = compute_dtype(self.weights_EOD[0])
+        counts = [count for _, count in runs]
+        # split, not indexing: its backward writes one gradient for all experts instead of a full-size one for each.
+        weights = zip(*(weight_EOD.to(dtype).split(counts) for weight_EOD in self.weights_EOD), strict=True)
+        biases = zip(*(bias_EO.to(dtype).split(counts) for bias_EO in self.biases_EO), strict=True)
+        outputs = []
+        for (x, _), weights_EOD, biases_EO in zip(runs, weights, biases, strict=True):
+            if isinstance(x, Tensor) and torch.is_grad_enabled() and not (self.training and self.dropout):
+                outputs += joint_experts(x, weights_EOD=weights_EOD, biases_EO=biases_EO)
+            else:
+                outputs += self._one_by_one(x, weights_EOD, biases_EO)
+        return outputs
+
+    def _one_by_one(
+        self, x: Tensor | SidedInput, weights_EOD: Sequence[Tensor], biases_EO: Sequence[Tensor]
+    ) -> list[Tensor]:
+        outputs = []
+        for expert in range(len(weights_EOD[0])):
+            y = x
+            for weight_EOD, bias_EO in zip(weights_EOD, biases_EO, strict=True):
+                y = self._activate(linear(y, weight_EOD[expert], bias_EO[expert]))
+            assert isinstance(y, Tensor)
+            outputs.append(y)
+        return outputs
+
+    def _activate(self, y: Tensor) -> Tensor:
+        return functional.dropout(functional.relu_(y), self.dropout, self.training)
+
+
+class MlpExpertConfig(Config):
+    """A multi-layer perceptron with ReLU."""
+
+    kind: Literal["mlp"] = "mlp"
+
+    def build(
+        self, *, reads: Mapping[str, int], in_features: int, hidden: Sequence[int], dropout: float, form: Form
+    ) -> MlpExperts:
+        """The experts of these names, with weights drawn from torch's global generator."""
+        return MlpExperts(reads=reads, in_features=in_features, hidden=hidden, dropout=dropout, form=form)

@@ -1,0 +1,94 @@
+"""ExpertStack: the experts of one layer."""
+
+# E experts, B rows, H width of an expert's output
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from recmoe.axes import PartNames
+from recmoe.moe.linear import SidedInput
+
+Form = Literal["auto", "loop", "batched"]
+"""How experts are computed: one after the other, layer by layer in few large kernels, or as suits the device."""
+
+
+class ExpertStack(Protocol):
+    """A module of E experts, each of which reads one of several inputs."""
+
+    names: tuple[str, ...]
+    """Such as ctr.0 and shared.1: the owner, and which of its experts."""
+    input_of_expert: tuple[int, ...]
+    """By expert: which of the inputs it reads."""
+    num_experts: int
+    out_features: int
+    """H."""
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether the form in use is ``batched``."""
+        ...
+
+    def __call__(self, inputs: Sequence[Tensor | SidedInput]) -> list[Tensor]:
+        """Compute every expert on all rows of its input.
+
+        Args:
+            inputs: x_BD, or the sided inputs that stand for them.
+
+        Returns:
+            y_BH per expert.
+        """
+        ...
+
+    def each(self, inputs: Sequence[Tensor | SidedInput]) -> list[Tensor]:
+        """Compute every expert on some rows of its own.
+
+        Args:
+            inputs: one per expert.
+
+        Returns:
+            One output per expert, with the rows of its input.
+        """
+        ...
+
+    def batched(self, inputs: Sequence[Tensor | SidedInput]) -> Tensor:
+        """y_EBH of every expert on all rows of its input."""
+        ...
+
+
+class SeparateExperts(nn.Module):
+    """Experts that are modules of their own, x_BD → y_BH; they may be of different kinds. See ``ExpertStack``.
+
+    Args:
+        experts: take an input of either form; all are H wide.
+        reads: by name of an expert, which of the inputs it reads.
+    """
+
+    is_batched = False
+
+    def __init__(self, experts: Sequence[nn.Module], *, reads: Mapping[str, int], out_features: int) -> None:
+        super().__init__()
+        assert len(experts) == len(reads) > 0, "every expert reads one input"
+        self.experts = nn.ModuleList(experts)
+        self.names = tuple(reads)
+        self.input_of_expert = tuple(reads.values())
+        self.num_experts = len(experts)
+        self.out_features = out_features
+
+    def part_names(self) -> PartNames:
+        """Every expert is a part."""
+        return {"experts": self.names}
+
+    def forward(self, inputs: Sequence[Tensor | SidedInput]) -> list[Tensor]:
+        """y_BH of every expert on all rows of its input."""
+        return self.each([inputs[index] for index in self.input_of_expert])
+
+    def each(self, inputs: Sequence[Tensor | SidedInput]) -> list[Tensor]:
+        """Expert by expert, each on an input of its own with any number of rows."""
+        return [expert(x) for expert, x in zip(self.experts, inputs, strict=True)]
+
+    def batched(self, inputs: Sequence[Tensor | SidedInput]) -> Tensor:
+        """y_EBH of every expert on all rows of its input."""
+        return torch.stack(self(inputs))

@@ -1,0 +1,56 @@
+"""Gate: from what it may read to the weights of the experts that it sees."""
+
+# B rows, V experts visible to the gate, D input width, L logits of a row
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from recmoe.axes import WeightAxes
+from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
+
+
+class LinearForm(NamedTuple):
+    """A gate as one product with its input, and what makes weights of it."""
+
+    weight_LD: Tensor
+    shares: Callable[[Tensor], Tensor]
+    """p_BV from logits_BL = x · W, in float32."""
+
+
+class Gate(Protocol):
+    """A module that weights the experts it sees, row by row."""
+
+    is_sparse: bool
+    """Most weights are exactly zero, so that it pays to compute only the experts of the others."""
+    num_used: int
+    """Experts with a weight per row, at most."""
+
+    def __call__(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Tensor:
+        """p_BV in float32, not negative, rows sum to one.
+
+        Args:
+            x: the input of the gate's group.
+            groups: other features of the same rows, by the name that the config gave them.
+        """
+        ...
+
+    def linear_form(self) -> LinearForm | None:
+        """How to get the same weights from one product with ``x``; None for a gate that is not such.
+
+        A layer joins the products of gates that read the same input.
+        """
+        ...
+
+    def weight_axes(self) -> WeightAxes:
+        """Which axes of its weights are the experts it sees (``EXPERTS``); see ``recmoe.axes``."""
+        ...
+
+
+class MakeGate(Protocol):
+    """What builds a gate, such as the ``build`` of a gate's config."""
+
+    def __call__(self, *, in_features: int, num_experts: int) -> Gate:
+        """The gate over ``num_experts`` visible experts."""
+        ...

@@ -1,0 +1,95 @@
+"""MixtureConfig: what every mixture of experts asks for; and the layers that are made of it."""
+
+# G gates, E experts
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Protocol
+
+from pydantic import Field, PositiveInt
+
+from recmoe.config import Config
+from recmoe.moe.expert_layer import ExpertLayer
+from recmoe.moe.experts import ExpertConfig, ExpertStack, Form, MlpExpertConfig
+from recmoe.moe.experts.mixed import MixedExperts
+from recmoe.moe.gates import GateConfig, SoftmaxGateConfig
+
+
+class MakeLayer(Protocol):
+    """What builds a layer, such as the ``layer`` of a mixture's config."""
+
+    def __call__(
+        self,
+        *,
+        experts: Mapping[str, int],
+        gates: Mapping[str, int],
+        mask_GE: Sequence[Sequence[bool]],
+        in_features: int,
+        level: int = 0,
+    ) -> ExpertLayer:
+        """The layer; see ``MixtureConfig``."""
+        ...
+
+
+class MixtureConfig(Config):
+    """Experts and gates, as every mixture takes them."""
+
+    expert_hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (256, 128)
+    """Width of each layer of an expert."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of an expert's activations dropped in training."""
+    expert: ExpertConfig | Annotated[tuple[ExpertConfig, ...], Field(min_length=1)] = MlpExpertConfig()
+    """What an expert is; of a list, each owner's experts take one kind after the other."""
+    gate: GateConfig = SoftmaxGateConfig()
+    """How rows choose their experts."""
+
+    def layer(
+        self,
+        *,
+        experts: Mapping[str, int],
+        gates: Mapping[str, int],
+        mask_GE: Sequence[Sequence[bool]],
+        in_features: int,
+        level: int = 0,
+        form: Form = "auto",
+    ) -> ExpertLayer:
+        """A layer of these experts and gates, with weights drawn from torch's global generator; see ``ExpertLayer``.
+
+        Args:
+            experts: by name, which of the inputs each reads; names such as ctr.0 and shared.1 say the owner, and
+                which of its experts.
+            gates: by name, which of the inputs each reads.
+            mask_GE: which experts each gate sees, at least one.
+            in_features: D.
+            level: of the layer in its model.
+            form: how the experts are computed.
+        """
+        return ExpertLayer(
+            experts=self._experts(experts, in_features=in_features, form=form),
+            gates=[self.gate.build(in_features=in_features, num_experts=sum(row)) for row in mask_GE],
+            gate_names=tuple(gates),
+            input_of_gate=tuple(gates.values()),
+            mask_GE=mask_GE,
+            level=level,
+        )
+
+    def _experts(self, reads: Mapping[str, int], *, in_features: int, form: Form) -> ExpertStack:
+        kinds = self.expert if isinstance(self.expert, tuple) else (self.expert,)
+        kind_of_expert = {name: int(name.rpartition(".")[2]) % len(kinds) for name in reads}
+        used = sorted(set(kind_of_expert.values()))
+        stacks: list[ExpertStack] = [
+            kinds[kind].build(
+                reads={name: read for name, read in reads.items() if kind_of_expert[name] == kind},
+                in_features=in_features,
+                hidden=self.expert_hidden,
+                dropout=self.dropout,
+                form=form,
+            )
+            for kind in used
+        ]
+        if len(stacks) == 1:
+            return stacks[0]
+        return MixedExperts(
+            stacks,
+            stack_names=[f"{kinds[kind].kind}.{kind}" for kind in used],
+            stack_of_expert=[used.index(kind) for kind in kind_of_expert.values()],
+        )
