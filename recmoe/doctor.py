@@ -144,14 +144,18 @@ def tracking_finding(uri: str | None, *, has_mlflow: bool, timeout_s: float = 5.
     """Whether the tracking store of the environment answers."""
     if not uri:
         return Finding("ok", "tracking", "MLFLOW_TRACKING_URI is not set: runs go to a SQLite file beside them")
+    # Its package loads pydantic, without which the rest of this file works.
+    from recmoe.tracking.names import without_password
+
+    shown = without_password(uri)
     if uri.startswith("sqlite:///"):
         folder = Path(uri.removeprefix("sqlite:///")).resolve().parent
         if folder.is_dir() and os.access(folder, os.W_OK):
-            return Finding("ok", "tracking", uri)
+            return Finding("ok", "tracking", shown)
         remedy = f"mkdir -p {folder}, or set MLFLOW_TRACKING_URI to another place"
-        return Finding("broken", "tracking", f"{uri}: folder {folder} cannot be written", remedy)
+        return Finding("broken", "tracking", f"{shown}: folder {folder} cannot be written", remedy)
     if not has_mlflow or urlsplit(uri).scheme not in ("http", "https"):
-        return Finding("note", "tracking", f"{uri} was not tried")
+        return Finding("note", "tracking", f"{shown} was not tried")
     # MLflow takes two seconds to import.
     from recmoe.tracking.mlflow_store import MlflowStore
 
@@ -160,4 +164,4 @@ def tracking_finding(uri: str | None, *, has_mlflow: bool, timeout_s: float = 5.
     except RegistryError as error:
         message, _, remedy = str(error).partition("; ")
         return Finding("broken", "tracking", message, remedy)
-    return Finding("ok", "tracking", f"{uri} answers")
+    return Finding("ok", "tracking", f"{shown} answers")

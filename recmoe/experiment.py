@@ -120,8 +120,7 @@ class ExperimentConfig(Config):
                     near = difflib.get_close_matches(name, self.inputs.features, n=1)
                     hint = f", did you mean {near[0]}?" if near else ""
                     yield f"model.groups.{group}", f"no such feature: {name}{hint}"
-        for key, problem in self.model.architecture.task_problems(self.task_set(), tuple(self.model.groups)):
-            yield f"model.architecture.{key}", problem
+        yield from ((f"model.{key}", problem) for key, problem in self.model.task_problems(self.task_set()))
 
     def _width_problems(self) -> Iterator[tuple[str, str]]:
         """Table widths that the back end cannot do."""

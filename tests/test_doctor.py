@@ -150,7 +150,8 @@ def test_tracking_server_that_does_not_answer_is_broken() -> None:
     assert "set MLFLOW_TRACKING_URI" in found.remedy
 
 
-def test_tracking_server_that_answers_is_fine() -> None:
+@pytest.mark.parametrize("user", ["", "ann:secret@"])
+def test_tracking_server_that_answers_is_fine_and_shown_without_password(user: str) -> None:
     class Healthy(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -160,11 +161,11 @@ def test_tracking_server_that_answers_is_fine() -> None:
 
     with HTTPServer(("127.0.0.1", 0), Healthy) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        uri = f"http://127.0.0.1:{server.server_port}"
-        found = tracking_finding(uri, has_mlflow=True)
+        address = f"127.0.0.1:{server.server_port}"
+        found = tracking_finding(f"http://{user}{address}", has_mlflow=True)
         server.shutdown()
 
-    assert (found.level, found.message) == ("ok", f"{uri} answers")
+    assert (found.level, found.message) == ("ok", f"http://{address} answers")
 
 
 def test_database_in_a_folder_that_is_not_there_is_broken(tmp_path: Path) -> None:
@@ -173,6 +174,12 @@ def test_database_in_a_folder_that_is_not_there_is_broken(tmp_path: Path) -> Non
 
     assert (absent.level, absent.remedy.split(",")[0]) == ("broken", f"mkdir -p {tmp_path}/absent")
     assert present.level == "ok"
+
+
+def test_store_that_was_not_tried_is_shown_without_password() -> None:
+    found = tracking_finding("postgresql://ann:secret@db/x", has_mlflow=True)
+
+    assert (found.level, found.message) == ("note", "postgresql://db/x was not tried")
 
 
 def test_store_that_cannot_be_tried_is_a_note() -> None:

@@ -28,6 +28,7 @@ LAYERS = (
     ("evaluation",),
     ("model",),
     ("architectures",),
+    ("balancing",),
     ("data", "embeddings", "moe", "tasks", "tracking"),
     ("features",),
     ("axes", "config", "config_source", "config_yaml", "errors", "machine", "stack"),
@@ -42,6 +43,7 @@ DOORS = {
     "fastapi": ("serving/",),
     "lightgbm": ("recmoe/baselines/",),
     "sklearn": ("recmoe/baselines/",),
+    "torchjd": ("recmoe/balancing/",),
     "torchrec": ("recmoe/embeddings/", "recmoe/training/checkpoint.py", "recmoe/export/unshard.py"),
     "fbgemm_gpu": ("recmoe/embeddings/", "recmoe/training/checkpoint.py", "recmoe/export/unshard.py"),
 }

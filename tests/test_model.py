@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from recmoe.architectures import ArchitectureConfig
+from recmoe.balancing.weightings import FixedWeightingConfig
 from recmoe.embeddings.tables import PlainTables
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import OWN_SIDES, SHARED_SIDES
@@ -14,7 +15,6 @@ from recmoe.moe.balance import importance_loss
 from recmoe.moe.linear import SidedInput
 from recmoe.tasks.binary import BinaryTaskConfig
 from recmoe.tasks.funnel import TaskSet
-from recmoe.tasks.weighting import FixedWeightingConfig
 
 KINDS = [cls.model_fields["kind"].default for cls in get_args(get_args(ArchitectureConfig)[0])]
 

@@ -6,12 +6,13 @@ Customized gate control: Tang et al., RecSys 2020, https://doi.org/10.1145/33833
 # B rows, D input width, H expert width
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from recmoe.architectures.towers import TowerKind
+from recmoe.balancing.fork import Fork
 from recmoe.errors import ConfigError
 from recmoe.moe.expert_layer import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
@@ -41,6 +42,7 @@ class OwnAndSharedConfig(MixtureConfig, TowerKind):
 class CGCConfig(OwnAndSharedConfig):
     """Every task mixes experts of its own with experts that all tasks share."""
 
+    can_fork: ClassVar[bool] = True
     kind: Literal["cgc"] = "cgc"
 
     def build(self, *, in_features: int, task_names: Sequence[str]) -> "CGC":
@@ -79,6 +81,10 @@ class CGC(nn.Module):
             in_features=in_features,
         )
         self.out_features = self.layer.out_features
+
+    def fork_shared(self, fork: Fork) -> None:
+        """Let the gates read copies of the experts that tasks share."""
+        self.layer.fork = fork
 
     def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> tuple[list[Tensor], list[GateUse]]:
         """One h_BH per task; the use of the tasks' gates."""

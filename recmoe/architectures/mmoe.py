@@ -6,12 +6,13 @@ Ma et al., KDD 2018, https://doi.org/10.1145/3219819.3220007, equations 6-7.
 # B rows, D input width, H expert width
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from recmoe.architectures.towers import TowerKind
+from recmoe.balancing.fork import Fork
 from recmoe.moe.expert_layer import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 from recmoe.moe.mixture import MakeLayer, MixtureConfig
@@ -20,6 +21,7 @@ from recmoe.moe.mixture import MakeLayer, MixtureConfig
 class MMoEConfig(MixtureConfig, TowerKind):
     """Experts shared by all tasks, mixed by one gate per task."""
 
+    can_fork: ClassVar[bool] = True
     kind: Literal["mmoe"] = "mmoe"
     num_experts: PositiveInt = 8
     """Experts that all tasks share."""
@@ -48,6 +50,10 @@ class MMoE(nn.Module):
             in_features=in_features,
         )
         self.out_features = self.layer.out_features
+
+    def fork_shared(self, fork: Fork) -> None:
+        """Let the gates read copies of the experts."""
+        self.layer.fork = fork
 
     def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> tuple[list[Tensor], list[GateUse]]:
         """One h_BH per task; the use of the tasks' gates."""

@@ -6,12 +6,13 @@ Ma et al., KDD 2018, https://doi.org/10.1145/3219819.3220007, section 4.2 (one-g
 # B rows, D input width, H expert width
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from recmoe.architectures.towers import TowerKind
+from recmoe.balancing.fork import Fork, forked
 from recmoe.moe.expert_layer import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 from recmoe.moe.mixture import MakeLayer, MixtureConfig
@@ -20,6 +21,7 @@ from recmoe.moe.mixture import MakeLayer, MixtureConfig
 class OMoEConfig(MixtureConfig, TowerKind):
     """One gate mixes the experts for all tasks."""
 
+    can_fork: ClassVar[bool] = True
     kind: Literal["omoe"] = "omoe"
     num_experts: PositiveInt = 8
     """Experts that all tasks share."""
@@ -47,6 +49,7 @@ class OMoE(nn.Module):
     def __init__(self, *, in_features: int, num_tasks: int, num_experts: int, make_layer: MakeLayer) -> None:
         super().__init__()
         self.num_tasks = num_tasks
+        self.fork: Fork | None = None
         self.layer = make_layer(
             experts={f"shared.{expert}": 0 for expert in range(num_experts)},
             gates={"shared": 0},
@@ -55,7 +58,11 @@ class OMoE(nn.Module):
         )
         self.out_features = self.layer.out_features
 
+    def fork_shared(self, fork: Fork) -> None:
+        """Let the tasks read copies of the representation."""
+        self.fork = fork
+
     def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> tuple[list[Tensor], list[GateUse]]:
         """The same h_BH for every task; the use of the one gate."""
         h, use = self.layer([x], groups)
-        return h * self.num_tasks, [use]
+        return forked(h[0], self.num_tasks, self.fork), [use]

@@ -7,13 +7,14 @@ Progressive layered extraction: Tang et al., RecSys 2020, https://doi.org/10.114
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from recmoe.architectures.cgc import SHARED, OwnAndSharedConfig, expert_names, experts_by_task, own_and_shared_mask
 from recmoe.axes import PartNames
+from recmoe.balancing.fork import Fork
 from recmoe.moe.expert_layer import ExpertLayer, GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 from recmoe.moe.mixture import MakeLayer
@@ -22,6 +23,7 @@ from recmoe.moe.mixture import MakeLayer
 class PLEConfig(OwnAndSharedConfig):
     """Levels of CGC; a shared gate carries what all experts found to the next level."""
 
+    can_fork: ClassVar[bool] = True
     kind: Literal["ple"] = "ple"
     num_levels: PositiveInt = 2
     """Extraction levels; one level is CGC."""
@@ -101,6 +103,12 @@ class PLE(nn.Module):
     def part_names(self) -> PartNames:
         """Levels are what they are by their position."""
         return {"levels": [str(level) for level in range(len(self.levels))]}
+
+    def fork_shared(self, fork: Fork) -> None:
+        """Let the last gates read copies of the experts that tasks share."""
+        last = self.levels[-1]
+        assert isinstance(last, ExpertLayer)
+        last.fork = fork
 
     def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> tuple[list[Tensor], list[GateUse]]:
         """One h_BH per task; the use of the gates at every level, the shared gate last."""

@@ -4,10 +4,11 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+from recmoe.balancing.fork import Fork
 from recmoe.config import Config
 from recmoe.features.layout import InputLayout
 from recmoe.moe.expert_layer import GateUse
@@ -59,6 +60,10 @@ class Model(Protocol):
         """Make every logit 0, whatever the row: what a model knows before it has learned anything."""
         ...
 
+    def fork_shared(self, fork: Fork) -> None:
+        """Let the tasks read copies of what they share, by a fork for as many tasks as there are towers."""
+        ...
+
     def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         """Own losses by name, scalars, each a sum over rows divided by B.
 
@@ -86,6 +91,9 @@ class Parts:
 
 class ArchitectureKind(Config):
     """What every kind of architecture says of itself; most kinds leave it at that."""
+
+    can_fork: ClassVar[bool] = False
+    """Whether ``fork_shared`` of the model finds what its tasks share."""
 
     def assemble(self, parts: Parts) -> nn.Module:
         """The ``Model``, with weights drawn from torch's global generator."""

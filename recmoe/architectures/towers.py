@@ -4,13 +4,14 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from recmoe.architectures.seam import ArchitectureKind, Inputs, Outputs, Parts, Targets
 from recmoe.axes import PartNames
+from recmoe.balancing.fork import Fork
 from recmoe.moe.expert_layer import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 from recmoe.tasks.tower import Tower
@@ -24,6 +25,14 @@ class Architecture(Protocol):
 
     def __call__(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> tuple[list[Tensor], list[GateUse]]:
         """One h_BH per task, in the order of the names it was built with, and the use of its gates, level by level."""
+        ...
+
+
+class Forkable(Protocol):
+    """An architecture of a kind that ``can_fork``."""
+
+    def fork_shared(self, fork: Fork) -> None:
+        """Let the tasks read copies of what they share."""
         ...
 
 
@@ -60,6 +69,10 @@ class TowerModel(nn.Module):
         for tower in self.towers:
             assert isinstance(tower, Tower)
             tower.begin_at_zero()
+
+    def fork_shared(self, fork: Fork) -> None:
+        """Let the towers read copies of what the architecture shares; see ``Model``."""
+        cast(Forkable, self.architecture).fork_shared(fork)
 
     def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:  # noqa: ARG002
         """None of its own."""

@@ -104,17 +104,26 @@ def main() -> None:
         sys.exit(1)
 
 
+class _Line(logging.Formatter):
+    """ "warning: the message", or "error: " for what is worse."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {super().format(record)}"
+
+
 @contextmanager
 def _warnings_shown() -> Iterator[None]:
-    """What recmoe warns of goes to stderr in one form, whatever other packages do to Python's logging."""
+    """What is warned of goes to stderr in one form, whatever other packages do to Python's logging."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    handler.setFormatter(_Line())
     handler.setLevel(logging.WARNING)
-    logger = logging.getLogger("recmoe")
-    logger.addHandler(handler)
-    logger.propagate = False
+    loggers = [logging.getLogger(package) for package in ("recmoe", "pipelines", "serving")]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.propagate = False
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.propagate = True
+        for logger in loggers:
+            logger.removeHandler(handler)
+            logger.propagate = True

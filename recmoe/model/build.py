@@ -1,11 +1,12 @@
 """build_model(), build_training_model(): the only place where the parts of a model are put together."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import nn
 
-from recmoe.architectures.seam import Parts
+from recmoe.architectures.seam import Model, Parts
 from recmoe.features.layout import InputLayout
 from recmoe.model.config import ModelConfig
 from recmoe.model.inputs import InputLayer, input_widths, num_values
@@ -78,14 +79,19 @@ def build_training_model(
     ranker = build_model(layout=layout, tasks=tasks, config=config, tables=tables)
     if starts is not None:
         ranker.begin(starts)
+    fork = config.balancing.build(num_tasks=len(tasks.tower_names))
+    if fork is not None:
+        cast(Model, ranker.model).fork_shared(fork)
     weighting = config.weighting.build(
         weights=[tasks.weights[name] for name in tasks.names],
         outputs=[tasks.loss_kinds[name] for name in tasks.names],
+        fork=fork,
     )
     torch.manual_seed(seed + 1 + rank)
     return TrainingModel(
         ranker=ranker,
         weighting=weighting,
+        fork=fork,
         balance=config.balance,
         unknown_shares=config.unknown_shares([key.name for key in layout.sparse], unknown_shares or {}),
         seed=seed + rank,

@@ -1,15 +1,17 @@
 """ModelConfig: the section ``model`` of a config."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat
 
 from recmoe.architectures import ArchitectureConfig, MMoEConfig
+from recmoe.balancing.rules import BalancingConfig, NoBalancingConfig
+from recmoe.balancing.weightings import FixedWeightingConfig, WeightingConfig
 from recmoe.config import Config
 from recmoe.model.wide import LinearWideConfig, WideConfig
+from recmoe.tasks.funnel import TaskSet
 from recmoe.tasks.tower import TowerConfig
-from recmoe.tasks.weighting import FixedWeightingConfig, WeightingConfig
 
 DEFAULT_UNKNOWN_SHARE = 0.01
 """Share of the ids that are hidden where nothing is known of new ones."""
@@ -29,11 +31,41 @@ class ModelConfig(Config):
     """What stands beside the experts: a linear part over ids and numbers, or nothing."""
     weighting: WeightingConfig = FixedWeightingConfig()
     """How the losses of the tasks become one."""
+    balancing: BalancingConfig = NoBalancingConfig()
+    """How the gradients that the tasks send to what they share become one."""
     balance: NonNegativeFloat = 0.0
     """Factor of the balance loss, which keeps gates from leaving experts unused."""
     unknown_share: Literal["auto"] | Annotated[float, Field(ge=0.0, lt=1.0)] = "auto"
     """Share of the ids that a training step reads as unknown, so that row 0 learns what a new id is worth; auto is, for
     each feature, the share of its ids in the validation split that training has not seen, from 0.01 to 0.5."""
+
+    def task_problems(self, tasks: TaskSet) -> Iterator[tuple[str, str]]:
+        """What does not fit the tasks or the architecture, as (key below the section, message)."""
+        for key, problem in self.architecture.task_problems(tasks, tuple(self.groups)):
+            yield f"architecture.{key}", problem
+        if self.balancing.kind == "none":
+            if self.weighting.reads_gradients:
+                yield (
+                    "weighting.kind",
+                    f"{self.weighting.kind} reads the gradients of the tasks: set model.balancing.kind, to sum where "
+                    "they shall be added up as ever",
+                )
+            return
+        if not self.architecture.can_fork:
+            yield (
+                "balancing.kind",
+                f"{self.architecture.kind} has no one place at which tasks read what they share; drop it, or choose "
+                "another model.architecture.kind",
+            )
+        if len(tasks.tower_names) < 2:
+            yield "balancing.kind", "there is one task, whose gradients meet no others; drop it"
+        products = ", ".join(name for name in tasks.names if name not in tasks.tower_names)
+        if self.weighting.reads_gradients and products:
+            yield (
+                "weighting.kind",
+                f"{self.weighting.kind} reads the gradient of each task by itself, and {products} has none, as a "
+                "product of others; choose another",
+            )
 
     def unknown_shares(self, keys: Sequence[str], measured: Mapping[str, float]) -> list[float]:
         """Per sparse key, the share of its ids that a training step hides.

@@ -3,7 +3,7 @@
 # B rows, K sparse keys, N ids, T tasks, M own losses of the model
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from recmoe.architectures.seam import Model, Outputs, Targets
+from recmoe.balancing.fork import Fork
+from recmoe.balancing.weightings import Weighting
 from recmoe.features.batch import Batch
 from recmoe.model.ranker import ModelOutput, MultiTaskRanker
 from recmoe.moe.balance import importance_loss
@@ -24,6 +26,7 @@ class TrainingModel(nn.Module):
     Args:
         ranker: the model that will serve.
         weighting: losses_T → one loss; may learn its weights.
+        fork: of what the model's tasks share; it is in the model already.
         balance: factor of the balance loss.
         unknown_shares: per sparse key, the probability with which an id is read as row 0 while training.
         seed: of the draws by which ids are hidden; another one in every process.
@@ -37,6 +40,7 @@ class TrainingModel(nn.Module):
         *,
         ranker: MultiTaskRanker,
         weighting: nn.Module,
+        fork: Fork | None = None,
         balance: float = 0.0,
         unknown_shares: Sequence[float] = (),
         seed: int = 0,
@@ -44,6 +48,7 @@ class TrainingModel(nn.Module):
         super().__init__()
         self.ranker = ranker
         self.weighting = weighting
+        self.fork = fork
         self.balance = balance
         self._seed = seed
         self._hides_ids = any(unknown_shares)
@@ -86,6 +91,12 @@ class TrainingModel(nn.Module):
         for own, weight in zip(own_M, self.model.loss_weights.values(), strict=True):
             loss = loss + weight * own
         return loss, torch.cat([losses_T.detach(), torch.stack(own_M).detach()]) if own_M else losses_T.detach()
+
+    def curves(self) -> Mapping[str, float]:
+        """What balances the tasks, as it is now: weights of losses; cosines and weights of gradients."""
+        tasks = self.ranker.tasks
+        of_losses = cast(Weighting, self.weighting).curves(tasks.names)
+        return of_losses if self.fork is None else {**of_losses, **self.fork.curves(tasks.tower_names)}
 
     def _own_losses(self, output: ModelOutput, targets: Targets) -> list[Tensor]:
         """Of the model, in the order of its names."""

@@ -8,6 +8,7 @@ PLE: Tang et al., RecSys 2020, https://doi.org/10.1145/3383313.3412236, equation
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, groupby
 from typing import cast
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from recmoe.axes import EXPERTS, PartNames, WeightAxes
-from recmoe.moe.executors import dispatched, mixed_in_one, mixed_in_turn
+from recmoe.moe.executors import ForkShared, copies_by_gate, dispatched, mixed_apart, mixed_in_one, mixed_in_turn
 from recmoe.moe.experts.stack import ExpertStack
 from recmoe.moe.gates.gate import Gate, LinearForm
 from recmoe.moe.gates.softmax import gate_logits
@@ -85,6 +86,8 @@ class ExpertLayer(nn.Module):
         self.gate_names = tuple(gate_names)
         self.input_of_gate = tuple(input_of_gate)
         self.level = level
+        self.fork: ForkShared | None = None
+        """What tells apart the gradients that the gates send to experts which several of them see."""
         self.out_features = experts.out_features
         self.is_sparse = any(gate.is_sparse for gate in gates)
         self.seen = [[expert for expert, is_seen in enumerate(row) if is_seen] for row in mask_GE]
@@ -121,7 +124,9 @@ class ExpertLayer(nn.Module):
         weights = self.weigh(inputs, groups)
         weights_BGE = self._spread(weights)
         experts = cast(ExpertStack, self.experts)
-        if self.is_sparse:
+        if self.fork is not None and torch.is_grad_enabled():
+            h = self._mix_apart(experts, inputs, weights, weights_BGE, self.fork)
+        elif self.is_sparse:
             h = dispatched(experts, inputs, weights_BGE=weights_BGE)
         elif experts.is_batched:
             h = mixed_in_one(experts, inputs, weights_BGE=weights_BGE)
@@ -135,6 +140,20 @@ class ExpertLayer(nn.Module):
             visible_GE=self.visible_GE,
         )
         return h, use
+
+    def _mix_apart(
+        self,
+        experts: ExpertStack,
+        inputs: Sequence[Tensor | SidedInput],
+        weights: Sequence[Tensor],
+        weights_BGE: Tensor,
+        fork: ForkShared,
+    ) -> list[Tensor]:
+        """One h_BH per gate, which reads copies of the experts that others see too."""
+        copies = partial(copies_by_gate, seen=self.seen, fork=fork)
+        if self.is_sparse:
+            return dispatched(experts, inputs, weights_BGE=weights_BGE, copies=copies)
+        return mixed_apart(copies(experts(inputs)), weights=weights, seen=self.seen, is_batched=experts.is_batched)
 
     def weigh(self, inputs: Sequence[Tensor | SidedInput], groups: Groups = NO_GROUPS) -> list[Tensor]:
         """p_BV of every gate; neighbours that are products of the same input are multiplied in one go."""

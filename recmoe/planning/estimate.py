@@ -55,12 +55,12 @@ def estimate(work: Work, ranks: RankLoads, *, topology: Topology, costs: Costs) 
     """
     lookup_R, update_R = ranks.table_s_R(costs)
     busiest = int((lookup_R + update_R).argmax())
-    matrix_s = (work.flops - work.mixing_flops) / costs.matrix_flops_per_s
+    matrix_s = (work.counts.flops) / costs.matrix_flops_per_s
     activation_s = (
-        work.num_activations / costs.activations_per_s
-        + work.num_inputs / costs.inputs_per_s
-        + work.num_mixed / costs.mixed_per_s
-        + work.num_shares * costs.share_s
+        work.counts.num_activations / costs.activations_per_s
+        + work.counts.num_inputs / costs.inputs_per_s
+        + work.counts.num_mixed / costs.mixed_per_s
+        + work.counts.num_shares * costs.share_s
     )
     travel = exchange(ranks.loads, topology, num_dense_parameters=work.num_dense_parameters)
     parts: dict[StepPart, float] = {
@@ -69,7 +69,7 @@ def estimate(work: Work, ranks: RankLoads, *, topology: Topology, costs: Costs) 
         "look-up": float(lookup_R[busiest]),
         "update": float(update_R[busiest]),
         "dense optimizer": work.optimizer_bytes / costs.optimizer_bytes_per_s,
-        "overhead": costs.step_s + costs.product_s * work.num_products,
+        "overhead": costs.step_s + costs.product_s * work.counts.num_products,
         "vectors exchange": travel.vectors_s,
     }
     hidden: dict[StepPart, float] = {}

@@ -186,7 +186,9 @@ def plan_job(
 def _buffer_bytes(work: Work, ranks: RankLoads, precision: Literal["fp32", "bf16"]) -> Floats:
     """What a step holds beside weights, by rank; activations and vectors have gradients."""
     number_bytes = 2 if precision == "bf16" else 4
-    held_R: Floats = 2 * number_bytes * work.num_activations + 2 * ranks.vector_bytes_R + ID_BUFFERS * ranks.id_bytes_R
+    held_R: Floats = (
+        2 * number_bytes * work.counts.num_activations + 2 * ranks.vector_bytes_R + ID_BUFFERS * ranks.id_bytes_R
+    )
     return held_R
 
 

@@ -123,12 +123,12 @@ def measure_costs(precision: Literal["fp32", "bf16"], runtime: Runtime, *, rates
 
 
 AMOUNTS: dict[str, Callable[[Work], float]] = {
-    "matrix_flops_per_s": lambda work: work.flops - work.mixing_flops,
-    "activations_per_s": lambda work: work.num_activations,
-    "inputs_per_s": lambda work: work.num_inputs,
-    "mixed_per_s": lambda work: work.num_mixed,
-    "share_s": lambda work: work.num_shares,
-    "product_s": lambda work: work.num_products,
+    "matrix_flops_per_s": lambda work: work.counts.flops,
+    "activations_per_s": lambda work: work.counts.num_activations,
+    "inputs_per_s": lambda work: work.counts.num_inputs,
+    "mixed_per_s": lambda work: work.counts.num_mixed,
+    "share_s": lambda work: work.counts.num_shares,
+    "product_s": lambda work: work.counts.num_products,
     "row_bytes_per_s": lambda work: work.lookup_bytes + work.update_bytes,
     "id_s": lambda work: sum(table.num_ids for table in work.tables),
     "table_s": lambda work: len(work.tables),

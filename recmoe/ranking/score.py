@@ -153,7 +153,7 @@ class Scores:
 
 def unknown_name(kind: str, name: str, known: Sequence[str]) -> str:
     """ "unknown task ctrr, did you mean ctr?", or the list of names where none is near."""
-    hint = did_you_mean(name, known) or f"there are {', '.join(known)}"
+    hint = did_you_mean(name, known) or f"there are {', '.join(known) or 'none'}"
     return f"unknown {kind} {short(name)}, {hint}"
 
 

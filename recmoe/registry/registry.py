@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import mlflow
+from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
@@ -72,7 +73,7 @@ class Registry:
 
         Args:
             name: of the model; the bundle's name by default.
-            run_id: the training run it came from; a run is made for it otherwise.
+            run_id: the training run it came from; a run is made for it where there is none, or another store has it.
 
         Raises:
             BundleError: it is damaged, or its scores differ.
@@ -83,9 +84,9 @@ class Registry:
         ranker = Ranker.load(bundle)
         name = check_model_name(name or ranker.info.name)
         with answering(self._store.uri):
-            run_id = run_id or self._registration_run(experiment, name)
-            experiment_id = self._client.get_run(run_id).info.experiment_id
-            logged = self._client.create_logged_model(experiment_id, name="bundle", source_run_id=run_id)
+            run = self._known_run(run_id) or self._registration_run(experiment, name)
+            run_id = run.info.run_id
+            logged = self._client.create_logged_model(run.info.experiment_id, name="bundle", source_run_id=run_id)
             upload(self._client, logged.model_id, bundle, ranker)
             self._client.finalize_logged_model(logged.model_id, "READY")
             if not self._client.search_registered_models(f"name='{name}'"):
@@ -102,11 +103,22 @@ class Registry:
         version = str(made.version)
         return RegisteredBundle(name=name, version=version, path=bundle)
 
-    def _registration_run(self, experiment: str, name: str) -> str:
+    def _known_run(self, run_id: str | None) -> Run | None:
+        """A run of this store; None where it was recorded in another one, or nowhere."""
+        if run_id is None:
+            return None
+        try:
+            return self._client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+
+    def _registration_run(self, experiment: str, name: str) -> Run:
         """A run for a version that comes from none that this store knows."""
         run = self._client.create_run(self._store.experiment_id(experiment), run_name=f"register {name}")
         self._client.set_terminated(run.info.run_id)
-        return str(run.info.run_id)
+        return run
 
     def promote(
         self, name: str, version: str, *, alias: str = CHAMPION, by: str | None = None, note: str = ""

@@ -161,6 +161,7 @@ class _Job:
                 loss_names=self._model.loss_names,
                 stop=stop,
                 prepare=self._model.prepare,
+                curves=self._model.curves,
             )
             return trainer.train(position, num_steps=num_steps)
 

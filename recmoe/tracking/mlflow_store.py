@@ -2,18 +2,22 @@
 
 import errno
 import logging
+import math
 import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
+from mlflow.store.db.db_types import DATABASE_ENGINES
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from recmoe.errors import RegistryError
 from recmoe.tracking.names import without_password
@@ -21,6 +25,15 @@ from recmoe.tracking.names import without_password
 _SQLITE = "sqlite:///"
 ARTIFACTS = "artifacts"
 """Folder of artifacts beside a SQLite file."""
+
+_TIME_LIMITS = {
+    "psycopg2": "connect_timeout",
+    "psycopg": "connect_timeout",
+    "mysqldb": "connect_timeout",
+    "pymysql": "connect_timeout",
+    "pyodbc": "timeout",
+}
+"""What drivers of databases call the seconds that connecting may take."""
 
 
 class MlflowStore:
@@ -51,7 +64,7 @@ class MlflowStore:
 
         Args:
             uri: tracking URI; by default the environment's MLFLOW_TRACKING_URI, else ``mlflow.db`` in the folder.
-            timeout_s: seconds a server may take to answer.
+            timeout_s: seconds a server or a database may take to answer.
 
         Raises:
             RegistryError: no answer, with the URI and what to do.
@@ -67,14 +80,13 @@ class MlflowStore:
             # MLflow's own defaults keep trying a server that went away for many minutes.
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
-        with answering(uri):
-            database = _sqlite_file(uri)
-            if database is None:
-                client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-            else:
-                with _made_by_one(database):
-                    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-                    client.search_experiments(max_results=1)
+        database = _sqlite_file(uri)
+        with answering(uri), nullcontext() if database is None else _made_by_one(database):
+            if urlsplit(uri).scheme.split("+")[0] in DATABASE_ENGINES:
+                _try_database(uri, timeout_s)
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            if database is not None:
+                client.search_experiments(max_results=1)
         return cls(uri=uri, client=client)
 
     def page_of(self, run_id: str) -> str:
@@ -129,7 +141,10 @@ def reason_of(error: Exception) -> str:
 def _ask_server(uri: str, timeout_s: float) -> None:
     """RegistryError if nobody answers at an address."""
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=timeout_s):
+        parts = urlsplit(uri)
+        # urllib would take user and password for a part of the host's name.
+        address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=timeout_s):
             return
     except urllib.error.HTTPError:
         # Somebody is there; a proxy in front may refuse this path.
@@ -140,6 +155,30 @@ def _ask_server(uri: str, timeout_s: float) -> None:
             f"MLflow at {without_password(uri)} does not answer: {without_password(str(reason))}; start it, "
             "set MLFLOW_TRACKING_URI (or tracking.uri) to one that runs, or unset it to use a local SQLite file"
         ) from error
+
+
+def _try_database(uri: str, timeout_s: float) -> None:
+    """RegistryError if a database does not let in at the first try: MLflow would try for minutes without a word."""
+    # It loads packages that a server's client does without.
+    from mlflow.store.db.utils import create_sqlalchemy_engine
+
+    engine = create_sqlalchemy_engine(uri)
+
+    def limit_time(_dialect: object, _record: object, _arguments: object, keywords: dict[str, Any]) -> None:
+        if name := _TIME_LIMITS.get(engine.driver):
+            keywords.setdefault(name, math.ceil(timeout_s))
+
+    event.listen(engine, "do_connect", limit_time)
+    try:
+        engine.connect().close()
+    except DBAPIError as error:
+        # Without its cause: a driver's error may hold the address.
+        raise RegistryError(
+            f"MLflow at {without_password(uri)} cannot be opened: {reason_of(error.orig or error)}; mend that, "
+            "set MLFLOW_TRACKING_URI (or tracking.uri) to another place, or unset it to use a local SQLite file"
+        ) from None
+    finally:
+        engine.dispose()
 
 
 @contextmanager

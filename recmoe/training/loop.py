@@ -133,6 +133,8 @@ class Trainer:
     stop: StopSignal = field(default_factory=StopSignal)
     prepare: Callable[[Batch, int], Batch] = lambda batch, _: batch
     """What happens to the batch of a step before its ids are looked up."""
+    curves: Callable[[], Mapping[str, float]] = dict
+    """What the model logs besides losses, as it is after a step."""
     _begin: Position = field(init=False, repr=False)
     """Where this process began."""
     _stepper: Stepper = field(init=False, repr=False)
@@ -269,6 +271,7 @@ class Trainer:
             "train/samples_per_s": since.samples_per_s,
             "train/data_wait_share": since.wait_share,
             "train/lr": self.dense_optimizer.param_groups[0]["lr"],
+            **self.curves(),
         }
         self.log(position.step, values)
 

@@ -1,4 +1,5 @@
 import errno
+import logging
 import os
 import subprocess
 import sys
@@ -122,6 +123,39 @@ def test_error_of_the_library_reaches_the_exit_code(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("recmoe.data.synthetic.write_synthetic", failing)
 
     assert run_main(monkeypatch, "data", "synthetic", "--to", "x") == 1
+
+
+def test_warnings_of_every_package_have_one_form(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "name: shop\ndata: {train: day.csv}\n"
+        "inputs: {features: {item: {kind: id}}}\ntasks: {ctr: {kind: binary, label: click}}\n"
+        "model: {architecture: {kind: shared_bottom}}\n"
+    )
+    (tmp_path / "notes.md").touch()
+
+    code = run_main(monkeypatch, "daily", f"{tmp_path}/config.yaml", "--days", f"{tmp_path}/notes*")
+
+    first, second = capsys.readouterr().err.splitlines()
+    assert code == 1
+    assert first == f"warning: {tmp_path}/notes.md is passed over: it is neither a folder nor a data file"
+    assert second.startswith("error: no day matches")
+
+
+@pytest.mark.parametrize("package", ["recmoe", "pipelines", "serving"])
+def test_what_a_package_logs_as_an_error_is_not_called_a_warning(
+    package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def logging_an_error(*_: object, **__: object) -> None:
+        logging.getLogger(f"{package}.part").error("the model cannot be served")
+        raise DataError("no rows")
+
+    monkeypatch.setattr("recmoe.data.synthetic.write_synthetic", logging_an_error)
+
+    run_main(monkeypatch, "data", "synthetic", "--to", "x")
+
+    assert capsys.readouterr().err == "error: the model cannot be served\nerror: no rows\n"
 
 
 def test_version_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,9 +19,9 @@ CONFIGS = [config_class() for config_class in get_args(get_args(GateConfig)[0])]
 every_gate = pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.kind)
 
 
-def gate_of(config: GateConfig, *, num_experts: int = 4) -> nn.Module:
+def gate_of(config: GateConfig, *, num_experts: int = 4, is_training: bool = False) -> nn.Module:
     torch.manual_seed(0)
-    return config.build(in_features=6, num_experts=num_experts)
+    return config.build(in_features=6, num_experts=num_experts).train(is_training)
 
 
 def layer_of(gates: Sequence[nn.Module]) -> ExpertLayer:
@@ -130,7 +130,7 @@ def test_sparse_gate_says_so(config: GateConfig) -> None:
 
 @every_gate
 def test_gradient_reaches_the_input_and_the_weights(config: GateConfig) -> None:
-    gate = gate_of(config)
+    gate = gate_of(config, is_training=True)
     x_BD = torch.randn(50, 6, requires_grad=True)
 
     gate(x_BD).square().sum().backward()

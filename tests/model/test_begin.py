@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from recmoe.balancing.weightings import FixedWeightingConfig
 from recmoe.embeddings.tables import PlainTables
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.schema import FeatureSchema
@@ -15,7 +16,6 @@ from recmoe.tasks.binary import BinaryTaskConfig
 from recmoe.tasks.funnel import TaskSet
 from recmoe.tasks.product import ProductTaskConfig
 from recmoe.tasks.regression import RegressionTaskConfig
-from recmoe.tasks.weighting import FixedWeightingConfig
 
 NUM_ROWS = 40
 CLICKS = [int(i % 4 == 0) for i in range(NUM_ROWS)]

@@ -1,5 +1,6 @@
 """ExpertLayer: gates mix the experts that they see; sparse gates skip the work."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -179,3 +180,23 @@ def test_gates_stay_float32_where_experts_run_in_bfloat16(form: Form, gate: Soft
     assert torch.equal(p_BGE, exact_p_BGE)
     assert {h_BH.dtype for h_BH in h} == {torch.bfloat16}
     torch.testing.assert_close([h_BH.float() for h_BH in h], exact_h, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("form", ["loop", "batched"])
+@pytest.mark.parametrize("gate", [SoftmaxGateConfig(), TopKGateConfig(k=2)], ids=["softmax", "top_k"])
+def test_gates_with_copies_of_their_own_mix_as_without(form: Form, gate: SoftmaxGateConfig | TopKGateConfig) -> None:
+    expert_layer = layer(form, gate)
+    inputs: list[Tensor | SidedInput] = [torch.randn(6, 5) for _ in range(3)]
+    expected, _ = mixed(expert_layer, inputs)
+    shared: list[Tensor] = []
+
+    def fork(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+        shared.extend(tensors)
+        return [[tensor.clone() for tensor in tensors] for _ in range(3)]
+
+    expert_layer.fork = fork
+    found, _ = mixed(expert_layer, inputs)
+
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    # The gate of the shared group sees every expert.
+    assert len(shared) == 5

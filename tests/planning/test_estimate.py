@@ -3,10 +3,11 @@ import pytest
 from recmoe.embeddings.planned_shard import PlannedShard
 from recmoe.planning.balance import RankLoads
 from recmoe.planning.costs import Costs
+from recmoe.planning.counting import StepCounts
 from recmoe.planning.estimate import StepEstimate, estimate
 from recmoe.planning.loads import ShardLoad
 from recmoe.planning.topology import Efficiency, Topology
-from recmoe.planning.work import Product, Work
+from recmoe.planning.work import Work
 
 COSTS = Costs(
     matrix_flops_per_s=6e6,
@@ -23,14 +24,17 @@ COSTS = Costs(
 )
 WORK = Work(
     batch_size=100,
-    # 6 · 2 · 100 · 100 · 50 = 6e6 operations.
-    products=(Product("experts", 2, 100, 100, 50),),
-    num_mixed=1000,
-    num_shares=1000,
-    num_activations=1000,
-    num_inputs=1000,
+    counts=StepCounts(
+        # Two experts, forward and twice backward: 2 · 3 · 2 · 100 · 100 · 50.
+        flops=6e6,
+        num_products=2,
+        num_activations=1000,
+        num_inputs=1000,
+        num_mixed=1000,
+        num_shares=1000,
+        num_parameters=100,
+    ),
     tables=(),
-    num_dense_parameters=100,
 )
 
 

@@ -38,15 +38,14 @@ def test_shared_bottom_is_counted_as_by_hand(layout_of: LayoutMaker, two_tasks: 
     )
 
     # Forward, gradient of the weight and of the input: 3 passes, 2 operations, 10 rows.
-    assert made.flops_by_part == {
-        "experts": 60 * 9 * 3,
-        "gates": 0,
-        "mixing": 0,
-        "towers": 60 * 2 * (3 * 2 + 2 * 1),
-        "vectors": 0,
-        # The number's weight of each tower; nothing learns before it, so there are 2 passes.
-        "wide": 40 * 1 * 2,
-    }
+    experts, towers = 60 * 9 * 3, 60 * 2 * (3 * 2 + 2 * 1)
+    # The number's weight of each tower; nothing learns before it, so there are 2 passes.
+    wide = 40 * 1 * 2
+    assert (made.flops, made.mixing_flops) == (experts + towers + wide, 0)
+    # What the expert, both layers of two towers and the linear part read and hand on.
+    assert made.counts.num_inputs == 10 * (9 + 2 * (3 + 2) + 1)
+    assert made.counts.num_activations == 10 * (3 + 2 * (2 + 1) + 2)
+    assert made.counts.num_products == 1 + 2 * 2 + 1
     assert made.num_dense_parameters == (9 * 3 + 3) + 2 * ((3 * 2 + 2) + (2 + 1)) + 2
     assert made.optimizer_bytes == 7 * 4 * made.num_dense_parameters
 
@@ -85,20 +84,38 @@ def test_count_equals_what_torch_counts_in_a_real_step(layout_of: LayoutMaker, t
     assert counter.get_total_flops() == made.flops - made.mixing_flops
 
 
-def test_sparse_gate_computes_the_experts_that_some_gate_chose(layout_of: LayoutMaker, two_tasks: TaskSet) -> None:
-    architecture = {
-        "kind": "mmoe",
-        "num_experts": 4,
-        "expert_hidden": [3],
-        "gate": {"kind": "top_k", "k": 2},
-    }
+def test_gates_on_one_input_are_one_product(layout_of: LayoutMaker, two_tasks: TaskSet) -> None:
+    architecture = {"kind": "mmoe", "num_experts": 4, "expert_hidden": [3]}
 
     made = work(layout_of(5), two_tasks, 8, architecture=architecture, towers={"hidden": []})
 
+    # Four experts, the gates of both tasks in one go, two towers; each gate weights 4 experts of width 3.
+    assert made.counts.num_products == 4 + 1 + 2
+    assert (made.counts.num_shares, made.counts.num_mixed) == (8 * 2 * 4, 8 * 2 * 4 * 3)
+
+
+def test_sparse_gate_computes_the_experts_that_some_gate_chose(layout_of: LayoutMaker, two_tasks: TaskSet) -> None:
+    def made(gate: object) -> Work:
+        architecture = {"kind": "mmoe", "num_experts": 4, "expert_hidden": [300], "gate": gate}
+        return work(layout_of(5, width=64), two_tasks, 2048, architecture=architecture, towers={"hidden": []})
+
+    dense, sparse = made({"kind": "softmax"}), made({"kind": "top_k", "k": 2})
+
     # Each of two gates leaves out half of the experts: a quarter is left out by both.
-    experts = [product for product in made.products if product.part == "experts"]
-    assert [(product.count, product.num_rows) for product in experts] == [(4, 6.0)]
-    assert made.mixing_flops == 6 * 8 * (2 + 2) * 3
+    assert sparse.flops - sparse.mixing_flops == pytest.approx(0.75 * (dense.flops - dense.mixing_flops), rel=0.05)
+    # Two of four experts are mixed.
+    assert sparse.mixing_flops == dense.mixing_flops / 2
+    assert sparse.num_dense_parameters == dense.num_dense_parameters
+
+
+def test_products_of_the_gradients_that_a_rule_reads_are_counted(layout_of: LayoutMaker, two_tasks: TaskSet) -> None:
+    architecture = {"kind": "shared_bottom", "hidden": [3]}
+
+    plain = work(layout_of(5), two_tasks, 1024, architecture=architecture)
+    balanced = work(layout_of(5), two_tasks, 1024, architecture=architecture, balancing={"kind": "upgrad"})
+
+    # Each of two gradients of 1024 rows of 3 numbers, with each.
+    assert balanced.flops - plain.flops == pytest.approx(2 * 2 * 2 * 1024 * 3)
 
 
 def test_bytes_of_a_table_follow_ids_rows_and_state(layout_of: LayoutMaker, two_tasks: TaskSet) -> None:
@@ -130,7 +147,10 @@ def test_bytes_of_a_table_follow_ids_rows_and_state(layout_of: LayoutMaker, two_
 def test_without_a_linear_part_rows_are_vectors_alone(layout_of: LayoutMaker, two_tasks: TaskSet) -> None:
     made = work(layout_of(5, num_numbers=1), two_tasks, 10, wide={"kind": "none"})
 
-    assert (made.tables[0].width, made.flops_by_part["wide"]) == (4, 0)
+    with_one = work(layout_of(5, num_numbers=1), two_tasks, 10)
+    assert (made.tables[0].width, with_one.tables[0].width) == (4, 8)
+    # A number's weight for each of two towers, forward and for the weight's gradient.
+    assert with_one.flops - made.flops == 40 * 1 * 2
 
 
 def test_counting_leaves_the_random_numbers_alone(layout_of: LayoutMaker, two_tasks: TaskSet) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from recmoe.errors import RequestError
 from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.schema import FeatureSchema
 from recmoe.ranking.columns import RequestDecoder
 from recmoe.ranking.request import RankRequest
 from recmoe.ranking.score import RankingConfig
@@ -161,6 +162,15 @@ def test_unknown_field_is_an_error_where_the_config_says_so(
 
     with pytest.raises(RequestError, match=message):
         decoder.decode(RankRequest.parse(request_))
+
+
+def test_unknown_field_of_a_side_without_fields_says_that_there_are_none() -> None:
+    schema = FeatureSchema.model_validate({"features": {"user_id": {"kind": "id", "side": "user"}}})
+    encoder = FeatureEncoder.fit(schema, [pa.table({"user_id": [1, 2]})])
+    decoder = RequestDecoder(encoder, RankingConfig(unknown_fields="error"))
+
+    with pytest.raises(RequestError, match=r"context\.device: unknown field device, there are none"):
+        decoder.decode(RankRequest.parse({"user": {"user_id": 1}, "context": {"device": "x"}, "candidates": [{}]}))
 
 
 def test_many_unknown_fields_are_refused(decoder: RequestDecoder) -> None:

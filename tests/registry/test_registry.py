@@ -1,6 +1,7 @@
 """Versions are registered once proved, promoted with a log, rolled back by it."""
 
 import shutil
+import uuid
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,26 @@ def test_version_joins_the_run_it_came_from(registry: Registry, bundle_path: Pat
     registry.register(bundle_path, name="other", run_id=run.info.run_id)
 
     assert client.get_model_version("other", "1").run_id == run.info.run_id
+
+
+def test_version_of_a_run_that_another_store_recorded_gets_a_run_of_its_own(
+    registry: Registry, bundle_path: Path
+) -> None:
+    elsewhere = uuid.uuid4().hex
+
+    registered = registry.register(bundle_path, run_id=elsewhere)
+
+    client = registry._client
+    run = client.get_run(client.get_model_version("shop", str(registered.version)).run_id)
+    assert (run.info.run_name, run.info.status) == ("register shop", "FINISHED")
+    assert run.info.run_id != elsewhere
+
+
+def test_run_that_cannot_be_one_is_refused(registry: Registry, bundle_path: Path) -> None:
+    with pytest.raises(RegistryError, match=r"MLflow at sqlite.*: Invalid value .* for parameter 'run_id'"):
+        registry.register(bundle_path, run_id="not/a run")
+
+    assert registry._client.search_registered_models() == []
 
 
 def test_registry_in_another_place_has_its_versions(

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from recmoe.balancing.weightings import FixedWeightingConfig
 from recmoe.data.loader import BatchLoader
 from recmoe.data.order import Cursor
 from recmoe.data.parquet import ParquetStream
@@ -24,7 +25,6 @@ from recmoe.features.schema import FeatureSchema
 from recmoe.model import ModelConfig, TrainingModel, build_model
 from recmoe.tasks.binary import BinaryTaskConfig
 from recmoe.tasks.funnel import TaskSet
-from recmoe.tasks.weighting import FixedWeightingConfig
 from recmoe.training.loop import Trainer, TrainingConfig, TrainResult, Validation
 from recmoe.training.position import Position
 from recmoe.training.runtime import Runtime

@@ -4,11 +4,16 @@ from typing import Annotated
 
 from pydantic import Field
 
+from recmoe.moe.experts.cross import CrossExpertConfig
+from recmoe.moe.experts.gated import GatedExpertConfig
 from recmoe.moe.experts.identity import IdentityExpertConfig
 from recmoe.moe.experts.low_rank import LowRankExpertConfig
 from recmoe.moe.experts.mlp import MlpExpertConfig, MlpExperts
 from recmoe.moe.experts.stack import ExpertStack, Form
 
-ExpertConfig = Annotated[MlpExpertConfig | LowRankExpertConfig | IdentityExpertConfig, Field(discriminator="kind")]
+ExpertConfig = Annotated[
+    MlpExpertConfig | LowRankExpertConfig | IdentityExpertConfig | GatedExpertConfig | CrossExpertConfig,
+    Field(discriminator="kind"),
+]
 
 __all__ = ["ExpertConfig", "ExpertStack", "Form", "MlpExpertConfig", "MlpExperts"]

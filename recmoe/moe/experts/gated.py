@@ -1,0 +1,62 @@
+"""Gated linear units as experts: every layer decides itself which of its units speak.
+
+Dauphin et al., ICML 2017, https://arxiv.org/abs/1612.08083, equation 1.
+"""
+
+# B rows, D input width, O width of a layer
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recmoe.config import Config
+from recmoe.moe.experts.stack import Form, SeparateExperts
+from recmoe.moe.linear import SidedInput, linear
+
+
+class GatedExpert(nn.Module):
+    """y = (W · x + b) ⊗ σ(V · x + c), layer by layer.
+
+    Args:
+        in_features: D.
+        hidden: width of each layer.
+        dropout: share of activations dropped in training.
+    """
+
+    def __init__(self, *, in_features: int, hidden: Sequence[int], dropout: float) -> None:
+        super().__init__()
+        # Both matrices of a layer are one product: values first, then gates.
+        self.layers = nn.ModuleList(nn.Linear(before, 2 * after) for before, after in pairwise((in_features, *hidden)))
+        self.dropout = dropout
+
+    def forward(self, x: Tensor | SidedInput) -> Tensor:
+        """y_BH."""
+        for layer in self.layers:
+            assert isinstance(layer, nn.Linear)
+            value_BO, gate_BO = linear(x, layer.weight, layer.bias).chunk(2, dim=1)
+            x = functional.dropout(value_BO * torch.sigmoid(gate_BO), self.dropout, self.training)
+        assert isinstance(x, Tensor)
+        return x
+
+
+class GatedExpertConfig(Config):
+    """A network of gated linear units; a layer costs twice an MLP's."""
+
+    kind: Literal["gated"] = "gated"
+
+    def build(
+        self,
+        *,
+        reads: Mapping[str, int],
+        in_features: int,
+        hidden: Sequence[int],
+        dropout: float,
+        form: Form,  # noqa: ARG002
+    ) -> SeparateExperts:
+        """The experts of these names, with weights drawn from torch's global generator."""
+        experts = [GatedExpert(in_features=in_features, hidden=hidden, dropout=dropout) for _ in reads]
+        return SeparateExperts(experts, reads=reads, out_features=hidden[-1])

@@ -1,0 +1,73 @@
+"""Noisy top-k gate: top-k whose choice is shaken while it trains, so that every expert gets rows to learn from.
+
+Shazeer et al., ICLR 2017, https://arxiv.org/abs/1701.06538, equations 3-5.
+"""
+
+# B rows, D input width, V visible experts
+
+from typing import Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recmoe.axes import EXPERTS, WeightAxes
+from recmoe.config import Config
+from recmoe.moe.gates.gate import LinearForm
+from recmoe.moe.gates.softmax import gate_logits, new_gate_weight
+from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
+
+
+class NoisyTopKGateConfig(Config):
+    """Shares for the k best visible experts of each row, with noise of a learned size while training."""
+
+    kind: Literal["noisy_top_k"] = "noisy_top_k"
+    k: PositiveInt = 2
+    """Experts used per row and gate; all of them where a gate sees fewer."""
+
+    def build(self, *, in_features: int, num_experts: int) -> "NoisyTopKGate":
+        """The gate over ``num_experts`` visible experts."""
+        return NoisyTopKGate(in_features=in_features, num_experts=num_experts, k=self.k)
+
+
+class NoisyTopKGate(nn.Module):
+    """p_BV = softmax over the k largest of H_BV; zero for the other experts::
+
+        H(x)_v = (x · W_g)_v + N(0, 1) · softplus((x · W_noise)_v)        while training
+        H(x)_v = (x · W_g)_v                                              otherwise
+
+    Args:
+        in_features: D.
+        num_experts: V.
+        k: experts used per row; all where V is smaller.
+    """
+
+    is_sparse = True
+
+    def __init__(self, *, in_features: int, num_experts: int, k: int) -> None:
+        super().__init__()
+        self.num_used = min(k, num_experts)
+        self.weight_VD = new_gate_weight(in_features=in_features, num_experts=num_experts)
+        # At 0 the noise begins with a deviation of log 2 for every expert, as in the paper's appendix A.
+        self.noise_VD = nn.Parameter(torch.zeros_like(self.weight_VD))
+
+    def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Tensor:  # noqa: ARG002
+        """p_BV in float32: not negative, rows sum to one, at most k of a row above zero."""
+        form = self.linear_form()
+        return form.shares(gate_logits(x, form.weight_LD))
+
+    def linear_form(self) -> LinearForm:
+        """One product with both matrices; see ``Gate``."""
+        return LinearForm(torch.cat([self.weight_VD, self.noise_VD]), self._shares)
+
+    def weight_axes(self) -> WeightAxes:
+        """The experts that it sees; see ``Gate``."""
+        return {"weight_VD": (EXPERTS, None), "noise_VD": (EXPERTS, None)}
+
+    def _shares(self, logits_BL: Tensor) -> Tensor:
+        clean_BV, noise_BV = logits_BL.chunk(2, dim=1)
+        if self.training:
+            clean_BV = clean_BV + torch.randn_like(clean_BV) * functional.softplus(noise_BV)
+        best_BK, chosen_BK = clean_BV.topk(self.num_used, dim=1)
+        return torch.zeros_like(clean_BV).scatter(1, chosen_BK, torch.softmax(best_BK, dim=1))
