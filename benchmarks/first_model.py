@@ -164,6 +164,12 @@ def _train(
     if plain.model.architecture.kind != kind:
         hidden = list(getattr(plain.model.architecture, "expert_hidden", ()))
         changes += [f"model.architecture.kind={kind}", *([f"model.architecture.expert_hidden={hidden}"] * bool(hidden))]
+    # Errors are measured on the scale of the task, on which the mean of an amount is off by design.
+    changes += [
+        f"tasks.{name}.predicts=median"
+        for name, task in plain.tasks.items()
+        if task.kind == "regression" and task.transform == "log1p"
+    ]
     config = load_experiment(config_path, changes)
     root = folder / f"{kind}-{seed}"
     result, seconds = _timed(train_run, config, root, resume=False, is_quiet=True)
@@ -221,7 +227,7 @@ def _best(log: Log, config: ExperimentConfig, task: str, label_N: Floats) -> flo
         return None
     truth_N = log.truth[label][-label_N.size :]
     is_known_N = np.isfinite(label_N)
-    metric: Metric = Auc() if config.task_set().kinds[task] == "binary" else Rmse()
+    metric: Metric = Auc() if has_binary_label(config.task_set().kinds[task]) else Rmse()
     metric.update(truth_N[is_known_N], label_N[is_known_N])
     value = float(metric.compute().values_R[0])
     return value if isinstance(metric, Auc) else -value

@@ -124,12 +124,7 @@ def reliability_plot(scores_N: FloatArray, labels_N: FloatArray, *, is_binary: b
 
 
 def level_plot(shares: Mapping[float, float], num_rows: int) -> str:
-    """Measured shares against what they should be, such as the labels below a quantile, with 95 % intervals.
-
-    Args:
-        shares: by level, the measured one.
-        num_rows: behind each.
-    """
+    """Shares of ``num_rows`` labels at or below quantiles, against the quantiles, with 95 % intervals."""
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="as asked for")

@@ -174,6 +174,9 @@ def test_page_shows_every_task_and_explains_what_it_measures(run: RunResult) -> 
 
     for task in TASKS:
         assert f">{task}" in page or f"{task}." in page
+    assert 'alt="delay Coverage:' in page
+    assert 'alt="delay Reliability:' not in page
+    assert 'alt="order Reliability:' not in page
     assert "Mean pinball loss of a quantile" in page
     assert "Share of rows whose most probable class is the label." in page
 
