@@ -62,6 +62,11 @@ class MultiTaskRanker(nn.Module):
         self.unit_T.copy_(torch.tensor([start.unit for start in starts]))
         self.model.begin_at_zero()  # type: ignore[operator]
 
+    @torch.no_grad()
+    def shift(self, shifts_Z: Tensor) -> None:
+        """Add to every logit of a trained model, in all rows; see ``TaskSet.level_shifts``."""
+        self.start_T += shifts_Z.to(self.start_T)
+
     def forward(self, batch: Batch) -> ModelOutput:
         """Logits of rows that hold all sides."""
         return self._from_inputs(self.input_layer(batch))

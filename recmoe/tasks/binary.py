@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from recmoe.features.labels import LabelColumn, Positive
 from recmoe.tasks.error import CROSS_ENTROPY, ErrorMeasure
+from recmoe.tasks.level import Level
 from recmoe.tasks.own_label import OwnLabelConfig
 from recmoe.tasks.scale import NATURAL, Scale
 from recmoe.tasks.start import LabelSums, TaskStart
@@ -23,6 +24,7 @@ class BinaryTask:
     logits: tuple[str, ...] = ("",)
     loss_power: Literal[0, 1, 2] = 0
     scale: Scale = NATURAL
+    level: Level | None = None
     error: ErrorMeasure = CROSS_ENTROPY
 
     def losses(self, rows: TaskRows) -> Tensor:

@@ -7,7 +7,7 @@ impression ──click──▶ clicked ──purchase──▶ bought         c
 
 # B rows, L labels, T tasks, T' tasks with a tower, K logits of a task, Z logits of all towers, S statistics
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain
 
 import torch
@@ -137,6 +137,24 @@ class TaskSet:
             starts += self._tasks[name].starts(sums.take(first, size))
             first += size
         return starts
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether any task's predictions are to be made to sum to its labels."""
+        return any(self._tasks[name].level is not None for name in self.tower_names)
+
+    def level_shifts(self, of_task: Callable[[str], tuple[Tensor, Tensor]]) -> Tensor:
+        """shifts_Z: what to add to the logits so that amounts are right on average; 0 for all others.
+
+        Args:
+            of_task: predictions and labels of the rows that count for a task, which the model has not learned from.
+        """
+        shifts_Z = torch.zeros(len(self.logit_names))
+        for name in self.tower_names:
+            level = self._tasks[name].level
+            if level is not None:
+                shifts_Z[self._columns[name][level.logit]] = level.shift(*of_task(name))
+        return shifts_Z
 
     def loss_units(self, units_Z: Tensor) -> Tensor:
         """units_T: what a task's loss is measured in, so that losses of tasks can be added.

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from recmoe.features.labels import LabelColumn, Levels
 from recmoe.tasks.error import SQUARED_ERROR, ErrorMeasure
+from recmoe.tasks.level import Level
 from recmoe.tasks.own_label import OwnLabelConfig
 from recmoe.tasks.scale import NATURAL, Scale
 from recmoe.tasks.start import LabelSums, TaskStart
@@ -40,6 +41,7 @@ class OrdinalTask:
 
     loss_power: Literal[0, 1, 2] = 0
     scale: Scale = NATURAL
+    level: Level | None = None
     error: ErrorMeasure = SQUARED_ERROR
 
     def __init__(self, *, levels: Sequence[float], names: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from torch.nn import functional
 from recmoe.config import Config
 from recmoe.features.labels import LabelColumn
 from recmoe.tasks.error import CROSS_ENTROPY, ErrorMeasure
+from recmoe.tasks.level import Level
 from recmoe.tasks.scale import NATURAL, Scale
 from recmoe.tasks.start import LabelSums, TaskStart
 from recmoe.tasks.task import Measure, OutsideSpace, TaskOutput, TaskRows
@@ -35,6 +36,7 @@ class ProductTask:
     logits: tuple[str, ...] = ()
     loss_power: Literal[0, 1, 2] = 0
     scale: Scale = NATURAL
+    level: Level | None = None
     error: ErrorMeasure = CROSS_ENTROPY
 
     def losses(self, rows: TaskRows) -> Tensor:

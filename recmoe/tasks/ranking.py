@@ -12,6 +12,7 @@ from torch.nn import functional
 from recmoe.features.batch import NO_GROUP
 from recmoe.features.labels import LabelColumn, Positive
 from recmoe.tasks.error import CROSS_ENTROPY, ErrorMeasure
+from recmoe.tasks.level import Level
 from recmoe.tasks.own_label import OwnLabelConfig
 from recmoe.tasks.scale import NATURAL, Scale
 from recmoe.tasks.start import LabelSums, TaskStart
@@ -40,6 +41,7 @@ class RankingTask:
     logits: tuple[str, ...] = ("",)
     loss_power: Literal[0, 1, 2] = 0
     scale: Scale = NATURAL
+    level: Level | None = None
     error: ErrorMeasure = CROSS_ENTROPY
 
     def __init__(self, *, loss: Literal["pairwise", "listwise"]) -> None:

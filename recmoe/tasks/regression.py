@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from recmoe.tasks.error import GAMMA_DEVIANCE, ErrorMeasure, squared_error_on
+from recmoe.tasks.level import Level
 from recmoe.tasks.own_label import OwnLabelConfig
 from recmoe.tasks.scale import SCALES, Transform
 from recmoe.tasks.start import LabelSums, TaskStart
@@ -53,6 +54,7 @@ class RegressionTask:
         self.huber_delta = huber_delta
         self.has_mean = has_mean
         self.logits: tuple[str, ...] = ("", "mean") if has_mean else ("",)
+        self.level = Level(logit=1, offset=1.0) if has_mean else None
         self.error: ErrorMeasure = GAMMA_DEVIANCE if has_mean else squared_error_on(self.scale)
 
     def losses(self, rows: TaskRows) -> Tensor:

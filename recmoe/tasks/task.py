@@ -9,6 +9,7 @@ from pydantic import AfterValidator
 from torch import Tensor
 
 from recmoe.tasks.error import ErrorMeasure
+from recmoe.tasks.level import Level
 from recmoe.tasks.scale import Scale
 from recmoe.tasks.start import LabelSums, TaskStart
 
@@ -81,6 +82,11 @@ class Task(Protocol):
     @property
     def scale(self) -> Scale:
         """Where its label is near to normal, and simple models learn it."""
+        ...
+
+    @property
+    def level(self) -> Level | None:
+        """How its predictions are made to sum to the labels; None where the loss sees to it, or they need not."""
         ...
 
     @property

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from recmoe.features.labels import LabelColumn
 from recmoe.tasks.error import GAMMA_DEVIANCE, ErrorMeasure
+from recmoe.tasks.level import Level
 from recmoe.tasks.own_label import OwnLabelConfig
 from recmoe.tasks.scale import LOG1P, Scale
 from recmoe.tasks.start import LabelSums, TaskStart
@@ -35,6 +36,7 @@ class ZeroInflatedLognormalTask:
     logits: tuple[str, ...] = ("any", "mu", "sigma")
     loss_power: Literal[0, 1, 2] = 0
     scale: Scale = LOG1P
+    level: Level | None = Level(logit=1, offset=0.0)
     error: ErrorMeasure = GAMMA_DEVIANCE
 
     def losses(self, rows: TaskRows) -> Tensor:
