@@ -105,11 +105,11 @@ def train_daily(
             before = find_warm_start(result.days[-1].run) if result.days else warm_start
             first = find_warm_start(result.days[0].run) if with_frozen and result.days else None
             with tempfile.TemporaryDirectory(prefix="recmoe-") as cache:
-                if too_few := _too_few(day, config.training.batch_size * num_workers, Path(cache)):
+                if too_few := _too_few(day, config, num_workers, Path(cache)):
                     _pass_over(day, too_few, result)
                     continue
-                progressive = _measured(before, day, root, Path(cache))
-                frozen = _measured(first, day, root, Path(cache))
+                progressive = _measured(before, config, day, root, Path(cache))
+                frozen = _measured(first, config, day, root, Path(cache))
             run = train_run(
                 _config_of(config, day),
                 root / "days" / day.name,
@@ -141,9 +141,10 @@ def _pass_over(day: Day, reason: str, result: DailyResult) -> None:
     _write(result)
 
 
-def _too_few(day: Day, rows_per_step: int, cache_dir: Path) -> str | None:
+def _too_few(day: Day, config: ExperimentConfig, num_workers: int, cache_dir: Path) -> str | None:
     """Why a day cannot be trained on; None for one that can."""
-    rows = num_rows(day, cache_dir=cache_dir)
+    rows_per_step = config.training.batch_size * num_workers
+    rows = num_rows(day, config.data, cache_dir=cache_dir)
     if rows >= rows_per_step:
         return None
     return f"it has {rows:,} rows, fewer than the {rows_per_step:,} of a step" if rows else "it has no rows"
@@ -189,14 +190,17 @@ def _config_of(config: ExperimentConfig, day: Day) -> ExperimentConfig:
     return config.model_copy(update={"data": data, "training": training})
 
 
-def _measured(model: WarmStart | None, day: Day, root: Path, cache_dir: Path) -> Report | None:
-    """An earlier model on a day's rows, as it would have served them; measured once."""
+def _measured(
+    model: WarmStart | None, config: ExperimentConfig, day: Day, root: Path, cache_dir: Path
+) -> Report | None:
+    """An earlier model on a day's rows, read as the day's run will read them; measured once."""
     if model is None:
         return None
     bundle = ModelBundle.load(model.root if model.checkpoint is None else RunFolder(model.root).bundle)
     path = root / "progressive" / f"{day.name}-{bundle.digest[:12]}.json"
     if not path.exists():
-        evaluation = evaluate_bundle(bundle, paths=[str(day.path)], cache_dir=cache_dir)
+        data = _config_of(config, day).data
+        evaluation = evaluate_bundle(bundle, paths=[str(day.path)], data=data, cache_dir=cache_dir)
         write_atomically(path, evaluation.report.to_json())
     return Report.from_json(path.read_text(encoding="utf-8"))
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from recmoe.data.data_file import open_data_file
 from recmoe.data.files import find_files, is_data_file
+from recmoe.data.loader import DataConfig
+from recmoe.data.open_files import open_files
 from recmoe.errors import DataError
 
 _logger = logging.getLogger(__name__)
@@ -43,10 +44,11 @@ def find_days(patterns: Sequence[str]) -> list[Day]:
     return days
 
 
-def num_rows(day: Day, *, cache_dir: Path) -> int:
+def num_rows(day: Day, data: DataConfig, *, cache_dir: Path) -> int:
     """Rows of a day; 0 where a folder holds no data file yet, or files hold nothing at all.
 
     Args:
+        data: how files are read.
         cache_dir: where CSV files are converted.
 
     Raises:
@@ -56,7 +58,9 @@ def num_rows(day: Day, *, cache_dir: Path) -> int:
         files = find_files([str(day.path)])
     except DataError:
         return 0
-    opened = [open_data_file(path, cache_dir=cache_dir, on_error="fail") for path in files if path.stat().st_size]
+    filled = [path for path in files if path.stat().st_size]
+    folder = data.cache_folder(cache_dir)
+    opened, _ = open_files(filled, cache_dir=folder, on_error=data.on_error, csv=data.csv)
     return sum(file.num_rows for file in opened)
 
 

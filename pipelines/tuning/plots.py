@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from pipelines.tuning.dimension import Choices, Dimension
 from pipelines.tuning.folder import TrialRecord, best_of
@@ -12,7 +13,7 @@ from pipelines.tuning.space import show_value
 from recmoe.evaluation.plots import BLUE, GREY, INK, ORANGE, draw_svg
 
 SIZE = (3.6, 2.7)
-WIDE = (8.6, 3.0)
+WIDE = (8.6, 3.2)
 """Width and height in inches."""
 
 
@@ -34,7 +35,8 @@ def history_plot(records: Sequence[TrialRecord], score: Score) -> str:
         if before is not None:
             axes.axhline(before, color=ORANGE, linestyle="--", linewidth=1, label="the config as it stood")
         axes.set(xlabel="trials over", ylabel=score.metric)
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=4)
 
     return draw_svg(draw, size=WIDE)
 
@@ -74,7 +76,8 @@ def key_plot(records: Sequence[TrialRecord], key: str, dimension: Dimension, sco
                 range(len(labels)), shown, rotation=30 if is_long else 0, ha="right" if is_long else "center"
             )
             axes.set_xlim(-0.5, len(labels) - 0.5)
-        elif dimension.log:
+        is_log = not isinstance(dimension, Choices) and dimension.log
+        if is_log:
             axes.set_xscale("log")
         for record, place in zip(having, places, strict=True):
             is_best = best is not None and record.number == best.number
@@ -83,8 +86,20 @@ def key_plot(records: Sequence[TrialRecord], key: str, dimension: Dimension, sco
             axes.scatter([place], [score.shown(record.score or 0.0)], s=34 if is_special else 18, color=color,
                          zorder=4 if is_special else 3, alpha=1.0 if record.status == "finished" else 0.6)  # fmt: skip
         axes.set(ylabel=score.metric)
+        if is_log:
+            _plain_log_ticks(axes)
 
     return draw_svg(draw, size=SIZE)
+
+
+def _plain_log_ticks(axes: Axes) -> None:
+    """Up to five numbers below a logarithmic axis, written in full."""
+    low, high = axes.get_xlim()
+    ratio = high / low
+    subs = (1, 2, 5) if ratio < 10 else (1, 3) if ratio < 100 else (1,)
+    axes.xaxis.set_major_locator(MaxNLocator(3) if ratio < 5 else LogLocator(subs=subs, numticks=5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _short(text: str) -> str:

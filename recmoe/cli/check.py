@@ -72,13 +72,13 @@ def _print_check(found: "DataCheck") -> None:
 
 def _print_baselines(baselines: "Baselines") -> None:
     """AUC, or RMSE, of the simple models on the test split."""
-    from recmoe.evaluation.baselines import TITLES, in_words
+    from recmoe.evaluation.baselines import TITLES, heading, in_words
 
     kinds = list(baselines.values)
     names = [name for name in baselines.values[kinds[0]] if ".auc[" in name or ".rmse[" in name] if kinds else []
     rows = [(name, *(in_words(baselines.values[kind][name]) for kind in kinds)) for name in names]
     if rows:
-        print_columns(["test split", *(TITLES[kind] for kind in kinds)], rows)
+        print_columns(["test split", *(heading(kind, names) for kind in kinds)], rows)
         print()
     for kind, reason in baselines.missing.items():
         print(f"without {TITLES[kind]}: {reason}")

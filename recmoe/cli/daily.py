@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recmoe.cli.options import Config, Json, Overrides, RegistryUri, WarmStartFrom, Workers
+from recmoe.cli.options import Config, Json, Overrides, RegistryUri, WarmStartFrom, Workers, with_expanded
 from recmoe.cli.output import print_columns, print_json
 from recmoe.cli.runs import INTERRUPTED, launch_of
 from recmoe.runs.source import RUNS
@@ -54,14 +54,15 @@ def daily(
 
     if not days:
         raise DataError("no days are given; name them by --days 'log/day=*'")
-    experiment = load_experiment(config, overrides or [])
+    patterns, changes = with_expanded(days, overrides)
+    experiment = load_experiment(config, changes)
     root = run_dir or RUNS / f"{experiment.name}-daily"
     if register is not None:
         check_model_name(register)
     launch, most = launch_of(workers)
     result = train_daily(
         experiment,
-        find_days(days),
+        find_days(patterns),
         root,
         launch=launch,
         num_workers=most,
@@ -113,7 +114,7 @@ def _print_days(result: "DailyResult") -> None:
         rows.append(cells)
     print_columns(headers, rows)
     if result.days and not result.days[0].metrics and metrics:
-        print(f"–: no model before day {result.days[0].day} to measure on it")
+        print(f"–: no model before {result.days[0].day} to measure on it")
     if result.days:
         print(f"\nwrote {result.root / 'daily.json'} and {result.root / 'daily.png'}")
         newest = result.days[-1]

@@ -55,9 +55,15 @@ def init(
     leave_out: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN", help="A column the model must not read; may be repeated.")
     ] = None,
+    group: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Names the list that a row was shown in, such as a request.")
+    ] = None,
+    item: Annotated[str | None, typer.Option(metavar="COLUMN", help="Names the candidate of a row.")] = None,
+    user: Annotated[str | None, typer.Option(metavar="COLUMN", help="Names the user of a row.")] = None,
     seed: Seed = 0,
 ) -> None:
     """Look at anybody's log, and write splits and a commented config that trains as it stands."""
+    from recmoe.onboarding.roles import Owners
     from recmoe.onboarding.starter import starter_config
 
     warnings: list[str] = []
@@ -71,13 +77,14 @@ def init(
             shares=_parsed_shares(shares),
             labels=label or [],
             leave_out=leave_out or [],
+            owners=Owners(group=group, item=item, user=user),
             verify=lambda config: warnings.extend(_checked(config)),
         )
     if starter.path is None:
         print(starter.text)
         return
     print_columns(["split", "rows"], list(starter.num_rows.items()))
-    for warning in (*(f"left out: {reason}" for reason in starter.skipped), *warnings):
+    for warning in (*starter.warnings, *warnings):
         print(f"warning: {warning}")
     print(f"\nwrote {starter.path}: read it, then")
     print(f"      recmoe train {starter.path} --run-dir runs/{starter.path.resolve().parent.name}")
@@ -93,7 +100,8 @@ def _checked(config: Path) -> tuple[str, ...]:
     from recmoe.runs.check import check_data
 
     with tempfile.TemporaryDirectory(prefix="recmoe-") as folder:
-        return check_data(load_experiment(config), cache_dir=Path(folder)).warnings
+        found = check_data(load_experiment(config), cache_dir=Path(folder))
+    return (*found.leaks.warnings, *found.warnings)
 
 
 def _parsed_shares(text: str) -> tuple[float, float, float]:

@@ -1,5 +1,6 @@
 """Arguments and options that several commands share, under one name and with one help text."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -46,3 +47,13 @@ Workers = Annotated[
     ),
 ]
 ShowAll = Annotated[bool, typer.Option("--all", help="Print every number, not one line per task.")]
+
+
+def with_expanded(patterns: Sequence[str] | None, overrides: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """The files of an option and the overrides, as they were meant.
+
+    A pattern without quotes is expanded by the shell: its first file follows the option, the others stand among the
+    overrides. So what is there as a file or folder is one.
+    """
+    extra = [argument for argument in overrides or [] if patterns and Path(argument).exists()]
+    return [*(patterns or []), *extra], [argument for argument in overrides or [] if argument not in extra]

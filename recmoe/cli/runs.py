@@ -23,6 +23,7 @@ from recmoe.cli.options import (
     Strict,
     WarmStartFrom,
     Workers,
+    with_expanded,
 )
 from recmoe.cli.output import print_columns, print_json
 from recmoe.runs.source import RUNS, load_ranker
@@ -141,13 +142,14 @@ def evaluate(
     """
     from recmoe.runs.evaluation import evaluate_bundle
 
+    paths, changes = with_expanded(data, overrides)
     bundle = load_ranker(model, registry_uri=registry).bundle
     with tempfile.TemporaryDirectory(prefix="recmoe-") as folder:
         evaluation = evaluate_bundle(
             bundle,
             split=split.value,
-            paths=data or [],
-            overrides=overrides or [],
+            paths=paths,
+            overrides=changes,
             cache_dir=Path(folder),
             with_baselines=baselines,
         )

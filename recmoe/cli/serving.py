@@ -70,7 +70,10 @@ def rank(
 
 
 def _told(warning: "FeatureWarning") -> str:
+    from recmoe.features.columns import shown_names
+
     if warning.code == "unknown_field":
         hint = f"; {warning.hint}" if warning.hint else ""
-        return f"{warning.feature}: the model does not know this field, it is ignored{hint}"
-    return f"{warning.feature}: {warning.count} {warning.code.replace('_', ' ')}"
+        return f"{shown_names([warning.feature])}: the model does not know this field, it is ignored{hint}"
+    field = f" (field {warning.column!r})" if warning.column is not None else ""
+    return f"{warning.feature}{field}: {warning.count} {warning.code.replace('_', ' ')}"

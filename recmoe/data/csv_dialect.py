@@ -11,6 +11,7 @@ from pathlib import Path
 
 from recmoe.data.csv_config import CsvConfig
 from recmoe.data.csv_source import CsvSource, open_csv_source
+from recmoe.data.csv_types import NOT_FINITE
 from recmoe.errors import DataError
 from recmoe.features.null_marks import OTHER_NULLS
 
@@ -114,10 +115,11 @@ def _number_style(path: Path, rows: Sequence[list[str]], separator: str, config:
     if config.thousands is not None:
         return {"decimal": "," if config.thousands == "." else ".", "thousands": config.thousands}
     nulls = {*OTHER_NULLS, *(config.null_values or ())}
+    says_nothing = re.compile(f"[+-]?{NOT_FINITE}").fullmatch
     styles: dict[tuple[str, str | None], str] = {}
     doubtful: list[str] = []
     for column in itertools.zip_longest(*rows, fillvalue=""):
-        cells = [cell.strip() for cell in column if cell.strip() not in nulls]
+        cells = [cell.strip() for cell in column if cell.strip() not in nulls and not says_nothing(cell.strip())]
         if not any("," in cell or "'" in cell for cell in cells):
             continue
         if _all(cells, f"{_PLAIN}|{_COMMA_THOUSANDS}") and any("." in cell and "," in cell for cell in cells):

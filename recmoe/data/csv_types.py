@@ -23,6 +23,9 @@ _KINDS = (
 # 007, +41791234567 and numbers beyond 2^53 would become other ids.
 _NO_FLOAT = r"^[+-]?0[0-9]|^\+[0-9]+$|^-?[0-9]{16,}$"
 
+NOT_FINITE = "(?i:inf|infinity|nan)"
+"""What Arrow reads as a float that is no finite number, after a sign or none: written alike in every style."""
+
 
 @dataclass(frozen=True)
 class NumberStyle:
@@ -39,7 +42,8 @@ class NumberStyle:
         whole = "[0-9]+"
         if self.thousands is not None:
             whole = f"(?:[0-9]+|[0-9]{{1,3}}(?:{re.escape(self.thousands)}[0-9]{{3}})+)"
-        pattern = f"^[+-]?(?:{whole}(?:{decimal}[0-9]*)?|{decimal}[0-9]+)(?:[eE][+-]?[0-9]+)?$"
+        finite = f"(?:{whole}(?:{decimal}[0-9]*)?|{decimal}[0-9]+)(?:[eE][+-]?[0-9]+)?"
+        pattern = f"^[+-]?(?:{finite}|{NOT_FINITE})$"
         if not _all(pc.match_substring_regex(text, pattern)):
             return None
         if self.thousands is not None:

@@ -1,7 +1,7 @@
 """Baselines: what simple models reach on the same rows, and how the model compares with them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -118,6 +118,19 @@ def verdict(advantage: Estimate) -> Verdict:
 def title(kind: BaselineKind, metric: str) -> str:
     """A kind in words; the linear model of values is ridge regression."""
     return "ridge regression" if kind == "logistic_regression" and metric in ("rmse", "mae") else TITLES[kind]
+
+
+def heading(kind: BaselineKind, names: Iterable[str]) -> str:
+    """A kind over a column of numbers, such as ``cvr.auc[click]``; a name for both where it holds probabilities and
+    values."""
+    tasks: dict[str, str] = {}
+    for name in names:
+        task, _, metric = name.partition("[")[0].rpartition(".")
+        # A task of values has metrics that probabilities have too, such as its calibration.
+        if tasks.get(task, TITLES[kind]) == TITLES[kind]:
+            tasks[task] = title(kind, metric)
+    titles = set(tasks.values()) or {TITLES[kind]}
+    return titles.pop() if len(titles) == 1 else "linear model"
 
 
 def in_words(estimate: Estimate) -> str:

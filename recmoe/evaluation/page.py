@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from recmoe.evaluation.baselines import TITLES, Baselines, Comparison, in_words
+from recmoe.evaluation.baselines import TITLES, Baselines, Comparison, heading, in_words
 from recmoe.evaluation.metrics import MEASURES, METRIC_KINDS, metric_best
 from recmoe.evaluation.metrics.metric import FloatArray
 from recmoe.evaluation.plots import (
@@ -79,7 +79,7 @@ def write_report_page(
     environment = Environment(
         loader=PackageLoader("recmoe.evaluation", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.globals |= {"cells": baseline_cells, "titles": TITLES}
+    environment.globals |= {"cells": baseline_cells, "titles": TITLES, "heading": heading}
     environment.filters |= {
         "in_words": in_words,
         "number": format_number,
@@ -168,12 +168,13 @@ def _plots(scores_N: FloatArray, labels_N: FloatArray, kind: TaskOutput) -> list
 def _level_plots(rows: Sequence[MetricRow]) -> list[Plot]:
     """Measures that are right at the level in their names, such as the coverage of quantiles."""
     found = [row for row in rows if row.slice is None and metric_best(row.name) == "level"]
-    shares = {float(row.metric.split("@")[1]): row.value for row in found if row.value is not None}
     if not found:
         return []
-    reason = None if shares else "no rows"
+    quantile_U = np.array([float(row.metric.split("@")[1]) for row in found])
+    share_U = np.array([row.value for row in found], dtype=np.float64)
     explanation = "share of labels at or below each quantile, 95 % intervals"
-    return [_plot("Coverage", explanation, reason, lambda: level_plot(shares, found[0].num_rows))]
+    reason = next((row.reason for row in found if row.reason), None)
+    return [_plot("Coverage", explanation, reason, lambda: level_plot(quantile_U, share_U, num_rows=found[0].num_rows))]
 
 
 def _plot(title: str, explanation: str, reason: str | None, draw: Callable[[], str]) -> Plot:

@@ -4,7 +4,7 @@
 
 import io
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -117,24 +117,25 @@ def reliability_plot(scores_N: FloatArray, labels_N: FloatArray, *, is_binary: b
             _plain_log_ticks(axes.xaxis, low, high)
             _plain_log_ticks(axes.yaxis, low, high)
         axes.set(xlim=(low, high), ylim=(low, high), xlabel="mean prediction", ylabel="mean label")
-        axes.legend(loc="best")
+        if is_binary:
+            axes.legend(loc="best")
+        else:
+            # What is best does not see the intervals, which are long here.
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
 
     # Values may have long tick labels; the rates of a binary label fit the fixed margins.
     return draw_svg(draw, size=None if is_binary else PLOT_SIZE)
 
 
-def level_plot(shares: Mapping[float, float], num_rows: int) -> str:
+def level_plot(quantile_U: FloatArray, share_U: FloatArray, *, num_rows: int) -> str:
     """Shares of ``num_rows`` labels at or below quantiles, against the quantiles, with 95 % intervals."""
 
     def draw(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="as asked for")
-        levels_U, shares_U = np.array(list(shares)), np.array(list(shares.values()))
-        low_U, high_U = wilson(shares_U, np.full(len(shares), num_rows))
-        errors = np.stack([shares_U - low_U, high_U - shares_U]).clip(min=0)
-        axes.errorbar(levels_U, shares_U, yerr=errors, fmt="o", color=BLUE, markersize=4, linewidth=1, label="measured")
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
+        low_U, high_U = wilson(share_U, np.full(len(share_U), num_rows))
+        axes.errorbar(quantile_U, share_U, yerr=np.stack([share_U - low_U, high_U - share_U]).clip(min=0), fmt="o")
         _unit_square(axes)
         axes.set(xlabel="quantile", ylabel="labels at or below")
-        axes.legend(loc="upper left")
 
     return draw_svg(draw)
 

@@ -3,7 +3,7 @@
 from rich.table import Table
 from rich.text import Text
 
-from recmoe.evaluation.baselines import BaselineKind, Baselines, Comparison, Estimate, Verdict, title
+from recmoe.evaluation.baselines import BaselineKind, Baselines, Comparison, Estimate, Verdict, heading, title
 from recmoe.evaluation.report import MetricRow, Report
 from recmoe.evaluation.tables import format_interval, format_number
 
@@ -25,11 +25,11 @@ def summary_table(report: Report) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(Text("task.metric[space]"), no_wrap=True)
     table.add_column("model", no_wrap=True)
+    by_task = {task: row for task in dict.fromkeys(row.task for row in report.rows) if (row := _main(report, task))}
     for kind in kinds:
-        table.add_column(title(kind, "auc"), justify="right", no_wrap=True)
+        table.add_column(heading(kind, [row.name for row in by_task.values()]), justify="right", no_wrap=True)
     if kinds:
         table.add_column("the model is")
-    by_task = {task: row for task in dict.fromkeys(row.task for row in report.rows) if (row := _main(report, task))}
     for task, row in by_task.items():
         found = {comparison.kind: comparison for comparison in baselines.comparisons if comparison.task == task}
         values = [row.value, *(_value(found, baselines, kind, row) for kind in kinds)]

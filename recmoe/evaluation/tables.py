@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from rich.table import Table
 from rich.text import Text
 
-from recmoe.evaluation.baselines import TITLES, Baselines, Estimate
+from recmoe.evaluation.baselines import Baselines, Estimate, heading
 from recmoe.evaluation.metrics import metric_best
 from recmoe.evaluation.report import MetricRow, Report
 
@@ -26,7 +26,7 @@ def report_table(report: Report, *, slices: bool = True) -> Table:
         "metric",
         "value",
         "95 % interval",
-        *(TITLES[kind] for kind in baselines.values),
+        *(heading(kind, [row.name for row in rows]) for kind in baselines.values),
         *(["random order"] if baselines.chance else []),
         "rows",
         "positive",

@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 
 from recmoe.config import dump_config
-from recmoe.evaluation.baselines import TITLES, Estimate
+from recmoe.evaluation.baselines import Estimate, heading
 from recmoe.evaluation.report import Report, metric_name
 from recmoe.evaluation.summary_table import MAIN_METRICS, verdict_in_words
 from recmoe.experiment import ExperimentConfig
@@ -126,7 +126,7 @@ class FittedModel:
         found = report.baselines
         names = [metric_name(task, metric, space) for task, metric, space in frame.iloc[:, :3].itertuples(index=False)]
         for kind, values in found.values.items():
-            frame[TITLES[kind]] = [values.get(name, Estimate(None)).value for name in names]
+            frame[heading(kind, names)] = [values.get(name, Estimate(None)).value for name in names]
         frame["the model is"] = [
             verdict_in_words([one for one in found.comparisons if one.task == task]) for task in frame["task"]
         ]

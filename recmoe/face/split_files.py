@@ -52,8 +52,8 @@ class SplitFiles:
                 labels=[] if tasks is None else outcome_columns(tasks),
                 leave_out=leave_out,
             )
-        for reason in starter.skipped:
-            _logger.warning("left out: %s", reason)
+        for warning in starter.warnings:
+            _logger.warning("%s", warning)
         text = starter.text
         if tasks is not None or given is not None:
             document = yaml.safe_load(text)

@@ -80,7 +80,8 @@ def _list_problem(kind: pa.DataType, feature: IdListFeature) -> str | None:
         if feature.separator is not None:
             return None
         return f"expected a list of ids, found {kind}; give the separator of its parts, or declare it as kind: id"
-    return f"expected a list of ids, found {kind}; declare it as kind: id"
+    hint = "kind: numeric, or as kind: id where its numbers are names" if is_number_type(kind) else "kind: id"
+    return f"expected a list of ids, found {kind}; declare it as {hint}"
 
 
 def is_list_type(kind: pa.DataType) -> bool:

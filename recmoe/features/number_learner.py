@@ -69,7 +69,9 @@ class NumberLearner:
             moments.merge(self._pieces[piece])
         if not moments.count:
             _logger.warning(
-                "%s holds no number in the training data: it counts as missing in every row; leave it out", where
+                "%s holds no number in the training data: it counts as missing in every row; leave it out "
+                "unless it comes later",
+                where,
             )
             return replace(UNKNOWN, edges=(0.0, 1.0) if self._needs_edges else ())
         return NumericStatistics(mean=moments.mean, std=moments.std, edges=self._edges(moments))

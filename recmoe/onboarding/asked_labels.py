@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from recmoe.errors import DataError
+from recmoe.features.columns import shown_names
 from recmoe.onboarding.column_names import feature_name
 from recmoe.onboarding.profile import ColumnProfile, LogProfile
 from recmoe.onboarding.roles import LabelRole
@@ -37,7 +38,7 @@ def known_column(log: LogProfile, name: str, *, option: str) -> ColumnProfile:
     if name in log.columns:
         return log.columns[name]
     near = difflib.get_close_matches(name, log.columns, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(log.columns)}"
+    hint = f"did you mean {shown_names(near)}?" if near else f"there are {shown_names(log.columns)}"
     raise DataError(f"{option} {name}: the log has no such column, {hint}")
 
 

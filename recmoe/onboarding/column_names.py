@@ -127,13 +127,42 @@ TRANSLATIONS = {
     "会话": "session", "年龄": "age", "城市": "city",
 }  # fmt: skip
 
+# Whole words, none of which means something else in English.
+GERMAN = {
+    "nutzer": "user", "benutzer": "user", "kunde": "customer", "kunden": "customer", "besucher": "visitor",
+    "mitglied": "member", "mitglieds": "member", "konto": "account", "käufer": "buyer", "artikel": "item",
+    "produkt": "product", "anzeige": "ad", "anzeigen": "ad", "angebot": "offer", "angebots": "offer",
+    "beitrag": "post", "beitrags": "post", "anfrage": "request", "anfragen": "request", "suche": "search",
+    "sitzung": "session", "sitzungs": "session", "liste": "list",
+    "klick": "click", "klicks": "clicks", "geklickt": "clicked", "angeklickt": "clicked", "kauf": "purchase",
+    "käufe": "purchases", "gekauft": "purchased", "bestellt": "ordered", "bestellung": "order",
+    "bestellungen": "orders", "gebucht": "booked", "buchung": "booking", "warenkorb": "cart", "besuch": "visit",
+    "besucht": "visited", "gesehen": "watched", "angesehen": "watched", "gehört": "played", "gespielt": "played",
+    "gemerkt": "saved", "geteilt": "shared", "gemocht": "liked", "gefällt": "liked", "gekündigt": "churned",
+    "umsatz": "revenue", "bewertung": "rating", "sterne": "stars", "preis": "price", "kosten": "cost",
+    "betrag": "amount", "menge": "quantity", "rabatt": "discount", "anzahl": "count", "dauer": "duration",
+    "sek": "sec", "sekunden": "seconds", "minuten": "minutes", "stunde": "hour", "wochentag": "weekday",
+    "monat": "month", "jahr": "year", "zeit": "time", "zeitpunkt": "time", "zeitstempel": "timestamp",
+    "datum": "date", "gerät": "device", "kategorie": "category", "marke": "brand", "händler": "seller",
+    "sprache": "language", "stadt": "city", "geschlecht": "gender", "nr": "id", "nummer": "id", "kennung": "id",
+}  # fmt: skip
+_GERMAN_ID = re.compile(r"(.+?)(?:nummer|nr|kennung|id)")
+
 
 def words(name: str) -> set[str]:
-    """Lower-case words of a name: ``isClicked_7d`` → is, clicked, 7d; 用户id → user, id."""
+    """Lower-case words of a name: ``isClicked_7d`` → is, clicked, 7d; 用户id and Nutzer-Nr → user, id."""
     for word, translation in TRANSLATIONS.items():
         name = name.replace(word, f" {translation} ")
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
-    return {word.lower() for word in re.split(r"[\W_]+", spaced) if word}
+    return {known for word in re.split(r"[\W_]+", spaced) if word for known in _translated(word.lower())}
+
+
+def _translated(word: str) -> set[str]:
+    """A word in English: geklickt → clicked, artikelnummer → item, id."""
+    compound = _GERMAN_ID.fullmatch(word)
+    if compound is not None and compound[1] in GERMAN:
+        return {GERMAN[compound[1]], "id"}
+    return {GERMAN.get(word, word)}
 
 
 def is_id_name(name: str) -> bool:

@@ -11,6 +11,7 @@ from recmoe.onboarding.guess_features import is_skewed
 from recmoe.onboarding.profile import ColumnProfile, LogProfile
 from recmoe.onboarding.roles import LabelRole, Roles
 from recmoe.onboarding.values import is_number, is_text, is_whole
+from recmoe.onboarding.yaml_text import quoted
 
 MAX_SCALE_STEPS = 11
 ASK = "known before the list is shown? then make it a feature"
@@ -33,13 +34,19 @@ def find_labels(log: LogProfile, roles: Roles, asked: Sequence[LabelRole] = ()) 
     ]
     chosen = [name for name in candidates if names.is_label_name(name) or name in plain_asked]
     happening = [name for name in candidates if name not in chosen and _happens_per_row(log, roles, name)]
-    chosen += happening
+    happening += [name for name in candidates if name not in chosen and _is_condition(log, roles, name, asked)]
+    chosen += [name for name in happening if name not in chosen]
     found = [*_ratings(log, roles), *_counts(log, roles), *_named_values(log, roles)]
-    others = [label for label in asked if label.column in taken]
-    others += [label for label in found if label.column not in taken]
-    if not chosen and not others:
-        chosen = _last_columns(log, roles, candidates) or candidates[-1:]
-        others = [] if chosen else _last_of_two_values(log, roles)
+    found = [label for label in found if label.column not in taken]
+    others = [*(label for label in asked if label.column in taken), *found]
+    if not found and plain_asked.issuperset(chosen):
+        last = _last_columns(log, roles, candidates) or candidates[-1:]
+        last_of_two = [] if last else _last_of_two_values(log, roles)
+        if asked:
+            guessed = [*last, *(label.column for label in last_of_two)]
+            _leave_out_doubtful(log, roles, [name for name in guessed if name not in plain_asked | taken])
+        else:
+            chosen, others = last, last_of_two
     # What happens only where an outcome happened is an outcome of it.
     chosen += [
         name for name in candidates if name not in chosen and any(log.is_only_within(name, other) for other in chosen)
@@ -68,6 +75,27 @@ def _find_amounts(log: LogProfile, roles: Roles, chosen: list[str]) -> None:
                 roles.labels.append(LabelRole(column.name, "regression", space, is_skewed(log, column)))
         elif space is not None:
             roles.left_out[column.name] = f"filled only where {space} is 1: not known when ranking"
+
+
+def _is_condition(log: LogProfile, roles: Roles, name: str, asked: Sequence[LabelRole]) -> bool:
+    """Whether what the user asks for happens only where this did: an outcome before it, such as the click of a sale."""
+    if names.is_state_name(name) or _is_property(log, roles, name):
+        return False
+    return any(log.is_only_within(label.column, name) for label in asked)
+
+
+def _leave_out_doubtful(log: LogProfile, roles: Roles, guessed: Sequence[str]) -> None:
+    """Leave out what would be the outcomes if the user had not named others, and what is filled only with them."""
+    for name in guessed:
+        if names.is_state_name(name) or _is_property(log, roles, name):
+            continue
+        feature = names.feature_name(name)
+        column = f", column: {quoted(name)}" if feature != name else ""
+        entry = f"{quoted(feature)}: {{kind: id{column}}}"
+        roles.left_out[name] = f"an outcome too? if it is known before the list is shown, add the feature {entry}"
+        within = [inner for inner in log.columns if log.is_only_within(inner, name) and inner not in roles.left_out]
+        roles.left_out |= dict.fromkeys(within, f"filled only where {name} is 1, which may be an outcome")
+        roles.doubtful += [name, *within]
 
 
 def _last_columns(log: LogProfile, roles: Roles, candidates: Sequence[str]) -> list[str]:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from recmoe.onboarding import column_names as names
 from recmoe.onboarding.asked_labels import asked_labels, known_column
 from recmoe.onboarding.guess_features import guess_feature, with_table
-from recmoe.onboarding.guess_groups import find_groups
+from recmoe.onboarding.guess_groups import asked_owners, find_groups
 from recmoe.onboarding.guess_labels import find_labels
 from recmoe.onboarding.profile import LogProfile
-from recmoe.onboarding.roles import FeatureRole, Roles
+from recmoe.onboarding.roles import FOUND, FeatureRole, Owners, Roles
 from recmoe.onboarding.times import is_clock
 from recmoe.onboarding.values import is_list, is_number, is_text, is_time
 
@@ -18,23 +18,28 @@ from recmoe.onboarding.values import is_list, is_number, is_text, is_time
 INDEX_NAME = re.compile(r"__index_level_\d+__|(Unnamed: \d+)?")
 
 
-def guess_roles(log: LogProfile, *, labels: Sequence[str] = (), leave_out: Sequence[str] = ()) -> Roles:
+def guess_roles(
+    log: LogProfile, *, labels: Sequence[str] = (), leave_out: Sequence[str] = (), owners: Owners = FOUND
+) -> Roles:
     """Sort the columns; what is no label, place or time and can be read is a feature.
 
     Args:
         labels: outcomes that the user names, see ``asked_labels``; others are found beside them.
         leave_out: columns that are neither.
+        owners: the columns of list, item and user, where the user names them.
 
     Raises:
-        DataError: a column that is not there, or no such outcome.
+        DataError: a column that is not there, no such outcome, or a column that names nothing.
     """
     roles = Roles()
     for name in leave_out:
         roles.left_out[known_column(log, name, option="--leave-out").name] = "left out as asked"
     asked = asked_labels(log, labels)
+    outcomes = {label.column for label in asked}
+    named = asked_owners(log, owners, outcomes)
     _leave_out_empty(log, roles)
-    _find_time(log, roles, taken={label.column for label in asked})
-    find_groups(log, roles)
+    _find_time(log, roles, taken=named | outcomes)
+    find_groups(log, roles, owners)
     find_labels(log, roles, asked)
     taken = {label.column for label in roles.labels}
     for column in log.columns.values():

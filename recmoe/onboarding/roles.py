@@ -40,6 +40,19 @@ class FeatureRole:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Owners:
+    """The columns that name the list, the candidate and the user of a row, as far as the user says which they are."""
+
+    group: str | None = None
+    item: str | None = None
+    user: str | None = None
+
+
+FOUND = Owners()
+"""Those that are found by their names and values."""
+
+
 @dataclass
 class Roles:
     """What every column of the log is taken for."""
@@ -48,6 +61,8 @@ class Roles:
     features: list[FeatureRole] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     """Columns the model does not read, with the reason."""
+    doubtful: list[str] = field(default_factory=list)
+    """Those of them that may be outcomes, or features: the user has to say."""
     time: str | None = None
     group: str | None = None
     """Rows of one list, or of one user where the log has no lists."""

@@ -18,7 +18,7 @@ from recmoe.onboarding.event_log import event_log_advice
 from recmoe.onboarding.guess_roles import guess_roles
 from recmoe.onboarding.new_folder import new_folder
 from recmoe.onboarding.profile import CHUNK_ROWS, LogProfile, profile_log
-from recmoe.onboarding.roles import Roles
+from recmoe.onboarding.roles import FOUND, Owners, Roles
 from recmoe.onboarding.split_rule import DEFAULT_SHARES, Shares, SplitBy, SplitRule, split_rule
 from recmoe.onboarding.starter_yaml import starter_yaml
 from recmoe.onboarding.values import is_number, numbers
@@ -47,6 +47,12 @@ class StarterConfig:
     skipped: tuple[str, ...] = ()
     """What of the log could not be read and was left out."""
 
+    @property
+    def warnings(self) -> list[str]:
+        """What of the log was left out and may be needed."""
+        doubtful = [f"{shown(name)}: {self.roles.left_out[name]}" for name in self.roles.doubtful]
+        return [f"left out: {reason}" for reason in (*self.skipped, *doubtful)]
+
 
 def starter_config(
     files: Sequence[Path],
@@ -58,6 +64,7 @@ def starter_config(
     shares: Shares = DEFAULT_SHARES,
     labels: Sequence[str] = (),
     leave_out: Sequence[str] = (),
+    owners: Owners = FOUND,
     verify: Callable[[Path], None] | None = None,
 ) -> StarterConfig:
     """Look at a log, split it and write a commented ``config.yaml`` beside the splits.
@@ -74,6 +81,7 @@ def starter_config(
         shares: of the rows, for training, validation and test.
         labels: outcomes beside those that are found: a column, ``income=high``, ``rating>=4``.
         leave_out: columns that are neither features nor labels.
+        owners: the columns that name list, item and user of a row; those that are found by default.
         verify: is called with the config before it gets its place; what it raises keeps it from there.
 
     Raises:
@@ -92,7 +100,7 @@ def starter_config(
             folder,
             name=name,
             split=lambda log, roles: split_rule(log, roles, by=split_by, shares=shares, seed=seed),
-            guess=lambda log: guess_roles(log, labels=labels, leave_out=leave_out),
+            guess=lambda log: guess_roles(log, labels=labels, leave_out=leave_out, owners=owners),
         )
         if folder is not None and verify is not None:
             try:
@@ -166,7 +174,10 @@ def _starter(
         skipped = (*stream.skipped, *_skipped_rows(stream.num_skipped_rows))
     _leave_out_unknown(roles, num_known)
     _check(log, roles)
-    text = starter_yaml(log, roles, num_rows, split_note=split_note, name=name)
+    reading = data.model_dump(
+        mode="json", exclude_unset=True, exclude_none=True, exclude={"train", "validation", "test"}
+    )
+    text = starter_yaml(log, roles, num_rows, split_note=split_note, name=name, reading=reading)
     if folder is not None:
         (folder / "config.yaml").write_text(text, encoding="utf-8")
     return StarterConfig(text, None, num_rows, roles, skipped)

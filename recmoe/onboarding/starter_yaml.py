@@ -1,6 +1,7 @@
 """starter_yaml: the text of a starter config, each choice with its reason."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from recmoe.data.splits import Split
 from recmoe.onboarding import recipe
@@ -11,8 +12,20 @@ from recmoe.onboarding.starter_tasks import starter_tasks
 from recmoe.onboarding.yaml_text import aligned, flow, quoted, shown_comment
 
 
-def starter_yaml(log: LogProfile, roles: Roles, num_rows: Mapping[Split, int], *, split_note: str, name: str) -> str:
-    """The config file as text."""
+def starter_yaml(
+    log: LogProfile,
+    roles: Roles,
+    num_rows: Mapping[Split, int],
+    *,
+    split_note: str,
+    name: str,
+    reading: Mapping[str, Any],
+) -> str:
+    """The config file as text.
+
+    Args:
+        reading: keys of the section ``data`` by which the log was read, for later files that are like it.
+    """
     tasks = starter_tasks(log, roles)
     score = max((task for task in tasks if task.space == "all"), key=lambda task: (task.depth, task.num_positive))
     num_train = num_rows["train"]
@@ -27,6 +40,7 @@ def starter_yaml(log: LogProfile, roles: Roles, num_rows: Mapping[Split, int], *
         '  train: ["${here}/train.parquet"]',
         '  validation: ["${here}/validation.parquet"]',
         '  test: ["${here}/test.parquet"]',
+        *(f"  {key}: {flow(value)}    # As given to init." for key, value in reading.items()),
         "",
         *_inputs(log, roles, num_train),
         "",
@@ -62,13 +76,17 @@ def _inputs(log: LogProfile, roles: Roles, num_train: int) -> list[str]:
         what = "one list" if roles.is_group_a_list else "one user: the log has no lists"
         lines.append(f"  group: {quoted(roles.group)}    # Rows of {what}; for NDCG, MRR and AUC per group.")
     else:
-        lines.append(
-            "  # group: the column that joins the rows of one list, for NDCG, MRR and AUC per list; none was found."
-        )
+        lines += [
+            "  # group: the column that joins the rows of one list, for NDCG, MRR and AUC per list; none was found. If",
+            "  # there is one, write `group: COLUMN` and take it out of the features, or give init --group COLUMN.",
+        ]
     if roles.item is not None:
         lines.append(f"  item: {quoted(roles.item)}    # Names a candidate in requests and responses.")
     else:
-        lines.append("  # item: the column that names a candidate in requests and responses; none was found.")
+        lines += [
+            "  # item: the column that names a candidate in requests and responses; none was found. If there is one,",
+            "  # write `item: COLUMN`, or give init --item COLUMN.",
+        ]
     lines.append("  # side: a ranking request carries user and context once, item for each candidate.")
     lines.append("  features:")
     names = _feature_names(roles)

@@ -153,6 +153,8 @@ class FeatureWarning(BaseModel):
 
     feature: str
     """Name of the feature, of the ignored field, or the formula."""
+    column: str | None = Field(default=None, exclude_if=lambda column: column is None)
+    """The field of a request that gives the feature; left out where it is called like the feature."""
     code: str
     """``missing``: not given or null; ``unknown``: an id that training has not seen; ``unknown_field``: a field that
     the model does not know, which is ignored; ``not_finite``: a score that is no number."""

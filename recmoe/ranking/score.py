@@ -17,6 +17,7 @@ from pydantic import Field, PositiveInt
 
 from recmoe.config import Config
 from recmoe.errors import ConfigError, RequestError
+from recmoe.features.columns import shown_names
 from recmoe.ranking.texts import short
 
 Values = NDArray[np.float64]
@@ -153,14 +154,14 @@ class Scores:
 
 def unknown_name(kind: str, name: str, known: Sequence[str]) -> str:
     """ "unknown task ctrr, did you mean ctr?", or the list of names where none is near."""
-    hint = did_you_mean(name, known) or f"there are {', '.join(known) or 'none'}"
+    hint = did_you_mean(name, known) or f"there are {shown_names(known) or 'none'}"
     return f"unknown {kind} {short(name)}, {hint}"
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str | None:
     """ "did you mean ctr?", or None where no name is near."""
     near = difflib.get_close_matches(name, known, n=1) if len(name) <= _MAX_COMPARED else []
-    return f"did you mean {near[0]}?" if near else None
+    return f"did you mean {shown_names(near)}?" if near else None
 
 
 def _written(name: str) -> str:

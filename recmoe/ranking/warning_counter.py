@@ -28,6 +28,9 @@ class WarningCounter:
 
     def __init__(self, encoder: FeatureEncoder) -> None:
         self._features = encoder.schema.features
+        self._columns = {
+            name: feature.column if feature.column != name else None for name, feature in self._features.items()
+        }
         self._shared = encoder.layout.select(SHARED_SIDES)
         self._own = encoder.layout.select(OWN_SIDES)
 
@@ -40,7 +43,7 @@ class WarningCounter:
         codes = ("missing", "unknown")
         return [
             [
-                FeatureWarning(feature=name, code=code, count=found[name, code])
+                FeatureWarning(feature=name, column=self._columns[name], code=code, count=found[name, code])
                 for name in self._features
                 for code in codes
                 if found[name, code]

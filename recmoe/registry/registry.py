@@ -150,9 +150,7 @@ class Registry:
         if to is not None:
             self._version(name, to)
             if to not in log.pile()[:-1]:
-                raise RegistryError(
-                    f"version {to} of model {name} is no earlier {alias}: {_told(log)}; promote it instead"
-                )
+                raise RegistryError(_why_not_back(name, to, alias, log))
         previous = to or log.previous(self._versions(name))
         if previous is None:
             raise RegistryError(
@@ -265,6 +263,17 @@ class Registry:
             model = self._client.get_logged_model(uri.removeprefix("models:/"))
             return str(model.artifact_location)
         return uri
+
+
+def _why_not_back(name: str, version: str, alias: str, log: PromotionLog) -> str:
+    """Why an alias cannot go back to a version, and what to do."""
+    where, told = f"version {version} of model {name}", _told(log)
+    if version == log.current:
+        return f"{where} is {alias} already: {told}"
+    command = f"recmoe promote {name} {version}" + ("" if alias == CHAMPION else f" --alias {alias}")
+    if any(entry.version == version for entry in log.entries):
+        return f"{where} was rolled back from: {told}; promote it again: {command}"
+    return f"{where} never was {alias}: {told}; promote it: {command}"
 
 
 def _told(log: PromotionLog) -> str:

@@ -13,6 +13,8 @@ from recmoe.tasks.task import has_binary_label
 
 MOST = 0.5
 """Share of unknown ids that is told of in any case."""
+NEARLY_ALL = 0.95
+"""Share of unknown ids from which an id says nothing."""
 MANY_UNKNOWN = 0.2
 """Share of unknown ids in validation or test from which it matters what row 0 has learned."""
 MIN_UNKNOWN = 100
@@ -80,7 +82,7 @@ def _unknown_warnings(config: ExperimentConfig, checks: Mapping[Split, SplitChec
             words = _row_zero_words(config, split, key, checks) if share >= MANY_UNKNOWN else None
             # A number that is missing as often in training is no surprise.
             if words is None and share > MOST and not (is_number and known_share > MOST):
-                words = _plain_unknown(split, key, share)
+                words = _plain_unknown(split, key, share) + ("" if is_number else _unknown_advice(config, key, share))
             if words is not None:
                 yield words
                 break
@@ -88,6 +90,17 @@ def _unknown_warnings(config: ExperimentConfig, checks: Mapping[Split, SplitChec
 
 def _plain_unknown(split: Split, key: str, share: float) -> str:
     return f"{split}: {share:.0%} of the ids of {key} are missing or were not seen in training"
+
+
+def _unknown_advice(config: ExperimentConfig, feature: str, share: float) -> str:
+    """What to do about an id of which nothing is known later: one that names a list never comes again."""
+    column = config.inputs.features[feature].column or feature
+    if share < NEARLY_ALL or column == config.inputs.item:
+        return ""
+    name = f"inputs.features.{feature}"
+    if column == config.inputs.group:
+        return f"; it tells nothing there: remove {name} (inputs.group goes on naming the lists by it)"
+    return f"; it tells nothing there: remove {name}, and if it names the list of a row, name it in inputs.group"
 
 
 def _row_zero_words(config: ExperimentConfig, split: Split, key: str, checks: Mapping[Split, SplitCheck]) -> str | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from recmoe.config import config_from_dict
-from recmoe.data.loader import BatchLoader, Split
+from recmoe.data.loader import BatchLoader, DataConfig, Split
 from recmoe.data.parquet import ParquetStream
 from recmoe.evaluation.baselines import Baselines
 from recmoe.evaluation.compare import compare
@@ -48,6 +48,7 @@ def evaluate_bundle(
     split: Literal["train", "validation", "test"] = "test",
     paths: Sequence[str] = (),
     overrides: Sequence[str] = (),
+    data: DataConfig | None = None,
     cache_dir: Path,
     with_baselines: bool = False,
 ) -> Evaluation:
@@ -57,6 +58,7 @@ def evaluate_bundle(
         split: of the config that the bundle was trained with.
         paths: files, folders or globs to use in place of that split.
         overrides: ``key.path=value`` for the config, such as ``evaluation.slices=[device]``.
+        data: splits, and how they are read, in place of those of the bundle's config.
         cache_dir: where CSV files are converted.
         with_baselines: train the config's baselines on its training split; by default they are those of the
             bundle's report, where that is about the same rows.
@@ -67,6 +69,8 @@ def evaluate_bundle(
         EvaluationError: a slice or a metric that cannot be computed.
     """
     config = config_from_dict(ExperimentConfig, bundle.config, overrides=overrides, source=f"config of {bundle.name}")
+    if data is not None:
+        config = config.model_copy(update={"data": data})
     if paths:
         config = config.model_copy(update={"data": config.data.model_copy(update={split: tuple(paths)})})
     stream = config.data.build(split, seed=config.seed, cache_dir=cache_dir)

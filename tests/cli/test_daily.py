@@ -12,7 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from pipelines.daily import DailyResult, DayResult
 from recmoe.cli import app
+from recmoe.cli.daily import _print_days
+from recmoe.errors import DataError
 
 TIMEOUT_S = 300
 CONFIG = """
@@ -77,6 +80,33 @@ def test_days_are_trained_registered_and_gone_on_from(tmp_path: Path) -> None:
     assert "went on from models:/shelf/3" in warm
     assert "dense weights: " in warm
     assert "optimizer state: no" in warm
+
+
+def test_days_that_the_shell_has_found_are_days(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    days = [tmp_path / "a/day=1", tmp_path / "b/day=1"]
+    for day in days:
+        day.mkdir(parents=True)
+
+    with pytest.raises(DataError, match=f"^{days[0]} and {days[1]} are both day day=1; give each day one name$"):
+        CliRunner().invoke(
+            app,
+            ["daily", str(tmp_path / "config.yaml"), "--days", *map(str, days), "training.batch_size=8"],
+            catch_exceptions=False,
+        )
+
+
+def test_table_of_days_says_why_the_first_has_no_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = (
+        DayResult(name, f"runs/{name}", num_rows, metrics, frozen={}, ids={}, samples_per_s=1.0)
+        for name, num_rows, metrics in (("day=2026-03-01", 0, {}), ("day=2026-03-02", 90, {"ctr.auc[all]": 0.75}))
+    )
+
+    _print_days(DailyResult(tmp_path, days=[first, second]))
+
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[1:3]] == [["day=2026-03-01", "0", "–"], ["day=2026-03-02", "90", "0.7500"]]
+    assert lines[3] == "–: no model before day=2026-03-01 to measure on it"
 
 
 def test_daily_without_days_says_how_to_name_them(tmp_path: Path) -> None:

@@ -111,5 +111,5 @@ def test_check_shows_what_simple_models_reach(log: Path) -> None:
 
     shown = invoke("data", "check", str(log / "config.yaml"), "--baselines", "evaluation.num_resamples=20")
 
-    assert re.search(r"test split +logistic regression +boosted trees", shown)
+    assert re.search(r"test split +linear model +boosted trees", shown)
     assert re.search(r"ctr\.auc\[all\] +0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] +0\.\d{3}", shown)

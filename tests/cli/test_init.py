@@ -97,6 +97,19 @@ def test_warnings_of_data_check_are_shown(tmp_path: Path) -> None:
     assert ": 100% of the ids of item_id are missing or were not seen in training" in output
 
 
+def test_warnings_of_leaks_are_shown(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    click = rng.integers(0, 2, 1000)
+    # The answer under a name that says nothing.
+    log = {"zzz": click * 10.0 + rng.random(1000), "price": rng.random(1000), "click": click}
+    pq.write_table(pa.table(log), tmp_path / "log.parquet")
+
+    output = invoke("init", str(tmp_path / "log.parquet"), "--to", str(tmp_path / "shop"))
+
+    assert "warning: inputs.features.zzz: " in output
+    assert "is it known only after the event? Then remove it from inputs.features" in output
+
+
 def test_log_of_odd_names_and_values_goes_the_whole_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)

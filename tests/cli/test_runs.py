@@ -139,6 +139,18 @@ def test_evaluation_repeats_the_report_of_the_training(folder: Path) -> None:
     assert "<html" in (folder / "again/report.html").read_text()
 
 
+def test_evaluation_reads_every_file_that_the_shell_has_found(folder: Path) -> None:
+    table = pq.read_table(folder / "log/test.parquet")
+    (folder / "other").mkdir()
+    for name, part in (("a=1", table.slice(0, 100)), ("b=2", table.slice(100, 150))):
+        pq.write_table(part, folder / f"other/{name}.parquet")
+    files = ("other/a=1.parquet", "other/b=2.parquet")
+
+    output, _ = recmoe(folder, "evaluate", "runs/first", "--data", *files, "evaluation.num_resamples=10", "--json")
+
+    assert json.loads(output)["num_rows"] == 250
+
+
 def test_evaluation_prints_a_line_per_task_beside_baselines_and_every_number_when_asked(folder: Path) -> None:
     fewer = ("evaluate", "runs/first", "evaluation.baselines=[logistic_regression]", "--baselines", "--to", "beside")
 

@@ -26,6 +26,9 @@ def _settled(tmp_path: Path, text: str, config: CsvConfig | None = None) -> CsvC
         ("a;b;c\n1;1.234,5;7,5\n2;25;1\n", ",", "."),
         ("a;b;c\n1;1,234;7,5\n2;2,500;1\n", ",", None),
         ("a;b\n1;1'234.5\n2;25\n", ".", "'"),
+        # Numbers that are infinite or none are written alike in every style.
+        ("a;b\n1;1,5\n2;inf\n3;-Infinity\n4;+NAN\n", ",", None),
+        ("a;b\n1;1.234,5\n2;-inf\n", ",", "."),
         # A list of ids, and text.
         ('a,b\n1,"2,5"\n2,"7,9"\n', ".", None),
         ("a;b\n1;2,5,7\n2;7,9\n", ".", None),

@@ -1,6 +1,7 @@
 """Tests of ColumnKind: the type of a CSV column from all of its cells."""
 
 import datetime
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -92,6 +93,17 @@ def test_numbers_are_read_in_their_style(
     style: NumberStyle, cells: list[str], kind: pa.DataType, values: list[Any]
 ) -> None:
     assert _typed(cells, style=style) == (kind, values)
+
+
+@pytest.mark.parametrize("style", [NumberStyle(), NumberStyle(",", "."), NumberStyle(",", None), NumberStyle(".", "'")])
+def test_infinite_number_is_a_number_in_every_style(style: NumberStyle) -> None:
+    fraction = f"1{style.decimal}5"
+
+    kind, values = _typed([fraction, "inf", "-inf", "+Infinity", "2"], style=style)
+
+    assert kind == pa.float64()
+    assert values == [1.5, math.inf, -math.inf, math.inf, 2.0]
+    assert _typed([fraction, "infant"], style=style)[0] == pa.string()
 
 
 def test_column_that_must_be_text_is_text() -> None:

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from recmoe.errors import EvaluationError
-from recmoe.evaluation.baselines import Baselines, Comparison, Estimate, Verdict, dump, verdict
+from recmoe.evaluation.baselines import Baselines, Comparison, Estimate, Verdict, dump, heading, verdict
 from recmoe.evaluation.report import MetricRow, Report
 from recmoe.evaluation.summary_table import summary_table, verdict_in_words
 from recmoe.evaluation.tables import report_table
@@ -104,6 +104,28 @@ def test_summary_has_one_line_per_task_with_both_baselines_and_a_verdict() -> No
     assert lines[0].split()[:2] == ["task.metric[space]", "model"]
     assert lines[1].split()[:4] == ["comment.auc[all]", "0.5960", "0.7350", "0.7350"]
     assert "WORSE than logistic regression, as good as boosted trees" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("names", "head"),
+    [
+        (["ctr.auc[all]", "ctr.calibration[all]", "cvr.auc[click]"], "logistic regression"),
+        (["watch.rmse[click]", "watch.calibration[click]"], "ridge regression"),
+        (["ctr.auc[all]", "watch.calibration[click]", "watch.rmse[click]"], "linear model"),
+    ],
+)
+def test_column_of_a_baseline_is_called_right_for_all_of_its_rows(names: list[str], head: str) -> None:
+    assert heading("logistic_regression", names) == head
+    assert heading("boosted_trees", names) == "boosted trees"
+
+
+def test_summary_of_probabilities_and_values_has_one_linear_model() -> None:
+    numbers = (("ctr", "auc", 0.6), ("watch", "rmse", 20.0))
+    rows = tuple(MetricRow(task, "all", name, None, value, None, None, 100, None) for task, name, value in numbers)
+    mixed = Report(rows=rows, num_rows=100, num_resamples=20, baselines=baselines())
+
+    assert "linear model  boosted trees" in printed(mixed).splitlines()[0]
+    assert "linear model  boosted trees" in printed(mixed, is_long=True).splitlines()[0]
 
 
 def test_summary_without_baselines_shows_the_model_alone() -> None:

@@ -1,14 +1,18 @@
 import base64
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import torch
 
+from recmoe.evaluation.baselines import Baselines, Estimate
 from recmoe.evaluation.evaluate import EvaluationConfig, evaluate
 from recmoe.evaluation.page import write_report_page
+from recmoe.evaluation.plots import reliability_plot
 from recmoe.evaluation.predictions import Predictions
 from recmoe.moe.balance import ExpertUsage
 
@@ -86,3 +90,45 @@ def test_constant_predictions_can_be_drawn(predictions: Predictions, tmp_path: P
     write_report_page(evaluate(predictions, config=CONFIG), predictions, [], tmp_path / "report.html")
 
     assert (tmp_path / "report.html").exists()
+
+
+def test_random_order_has_a_column_only_where_it_has_a_number(predictions: Predictions, tmp_path: Path) -> None:
+    ctr, seconds = "ctr.auc[all]", "seconds.rmse[all]"
+    reached = {"logistic_regression": {ctr: Estimate(0.61), seconds: Estimate(7.25)}}
+    report = evaluate(predictions, config=CONFIG)
+    assert {ctr, seconds} <= {row.name for row in report.rows}
+
+    with_baselines = replace(report, baselines=Baselines(values=reached, chance={ctr: 0.4125}))
+    write_report_page(with_baselines, predictions, [], tmp_path / "report.html")
+
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    cards = page.split('<h2 id="summary">')[1].split("<h2")[0].split('<section class="card">')[1:]
+    assert ["random order" in card for card in cards] == [True, False, False]
+    assert ["logistic regression" in card for card in cards] == [True, True, False]
+    assert "ridge regression" in cards[2]
+    for card in cards:
+        (head, *rows) = re.findall(r"<tr>(.*?)</tr>", card, re.DOTALL)
+        assert {row.count("<td") for row in rows} == {head.count("<th")}
+    assert "0.4125" in cards[0]
+    assert "7.2500" in cards[2]
+
+
+def test_interval_of_a_slice_stays_on_one_line(page: str) -> None:
+    slices = page.split('<h2 id="slices">')[1]
+
+    assert "td small.interval { white-space: nowrap; max-width: none; }" in page
+    assert re.search(r'<small class="interval">\[[\d.]+, [\d.]+\]</small>', slices)
+    assert not re.search(r"<small>\[", slices)
+
+
+def test_legend_of_a_regression_lies_below_its_intervals() -> None:
+    rng = np.random.default_rng(0)
+    labels_N = rng.normal(10.0, 5.0, 400)
+
+    svg = reliability_plot(labels_N + rng.normal(0.0, 1.0, 400), labels_N, is_binary=False)
+
+    background, legend = svg.split('<g id="patch_2">')[1], svg.split('<g id="legend_1">')[1]
+    corners = [float(y) for y in re.findall(r"[ML] [\d.]+ ([\d.]+)", background.split("/>")[0])]
+    heights = [float(y) for y in re.findall(r"translate\([\d.]+ ([\d.]+)\) scale", legend)]
+    assert len(heights) >= 2
+    assert min(heights) > max(corners)

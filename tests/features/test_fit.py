@@ -119,6 +119,7 @@ def test_number_that_is_never_there_is_told_and_always_missing(
     batch = FeatureEncoder.load(tmp_path / "encoder").encode(pa.table({"y": [None, 5.0, -1e9]}))
 
     assert "column 'y' of feature 'x' holds no number in the training data: it counts as missing" in caplog.text
+    assert "leave it out unless it comes later" in caplog.text
     assert (batch.dense_BF == 0).all()
     assert batch.values.tolist() == [0, 0, 0]
 

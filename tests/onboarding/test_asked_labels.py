@@ -71,6 +71,56 @@ def test_asked_outcomes_stand_beside_those_that_are_found(plain_log: MakeLog, st
     assert set(labels_of(starter)) == {"device", "click", "purchase", "click_and_purchase"}
 
 
+@pytest.fixture
+def unnamed() -> pa.Table:
+    """A log without known names: ``ee`` is counted within ``zz``, which happens or not; ``vip`` is known before."""
+    rng = np.random.default_rng(0)
+    zz = rng.random(NUM_ROWS) < 0.3
+    return pa.table(
+        {
+            "vip": rng.integers(0, 2, NUM_ROWS),
+            "height": np.round(rng.normal(170, 10, NUM_ROWS)),
+            "ee": np.where(zz, rng.integers(0, 4, NUM_ROWS), 0),
+            "qq": pa.array(rng.random(NUM_ROWS), mask=~zz),
+            "zz": zz.astype(np.int64),
+            "end": rng.normal(0, 1, NUM_ROWS),
+        }
+    )
+
+
+def features_of(starter: StarterConfig) -> set[str]:
+    assert starter.path is not None
+    return set(load_experiment(starter.path).inputs.features)
+
+
+def test_outcome_before_the_asked_one_is_a_task(unnamed: pa.Table, start: Start) -> None:
+    starter = start(unnamed, labels=["ee>0"])
+
+    assert labels_of(starter) == {"ee": 0.0, "zz": "binary", "qq": "regression"}
+    assert features_of(starter) == {"vip", "height", "end"}
+    assert "known before the list is shown? then make it a feature" in starter.text
+
+
+def test_what_may_be_an_outcome_beside_the_asked_one_is_left_out_and_told(unnamed: pa.Table, start: Start) -> None:
+    starter = start(unnamed, labels=["height>170"])
+
+    assert labels_of(starter) == {"height": 170.0}
+    assert features_of(starter) == {"vip", "end"}
+    assert starter.warnings == [
+        "left out: zz: an outcome too? if it is known before the list is shown, add the feature zz: {kind: id}",
+        "left out: ee: filled only where zz is 1, which may be an outcome",
+        "left out: qq: filled only where zz is 1, which may be an outcome",
+    ]
+    assert "  #   zz: an outcome too? " in starter.text
+
+
+def test_state_and_property_beside_the_asked_outcome_are_features(unnamed: pa.Table, start: Start) -> None:
+    starter = start(unnamed.drop_columns(["zz", "qq"]), labels=["ee>0"])
+
+    assert features_of(starter) == {"vip", "height", "end"}
+    assert starter.warnings == []
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -82,10 +132,13 @@ def test_asked_outcomes_stand_beside_those_that_are_found(plain_log: MakeLog, st
         ({"labels": ["paid>=much"]}, "--label paid>=much: much is no number to compare with"),
         ({"labels": ["paid=much"]}, "--label paid=much: much is no number; it holds .* different values"),
         ({"leave_out": ["town"]}, "--leave-out town: the log has no such column, there are age"),
+        ({"leave_out": ["aus land"]}, r"--leave-out aus land: the log has no such column, did you mean 'aus\\nland'\?"),
     ],
 )
 def test_what_cannot_be_done_is_named(
     survey: pa.Table, start: Start, options: dict[str, list[str]], message: str
 ) -> None:
+    survey = survey.append_column("aus\nland", survey["paid"])
+
     with pytest.raises(DataError, match=message):
         start(survey, **options)

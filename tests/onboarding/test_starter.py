@@ -9,6 +9,7 @@ import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 import pytest
 
+from recmoe.data.csv_config import CsvConfig
 from recmoe.errors import DataError
 from recmoe.experiment import ExperimentConfig, load_experiment
 from recmoe.features.encoder import FeatureEncoder
@@ -365,6 +366,18 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 def test_too_few_rows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"40 rows are too few .* at least 100 are needed"):
         start(tmp_path, shop_log(40))
+
+
+def test_keys_that_say_how_to_read_go_into_the_config(tmp_path: Path) -> None:
+    text = "user_id\tprice\tnote\tclick\n" + "".join(f"ü{row % 9}\t1,5\tvoid\t{row % 2}\n" for row in range(200))
+    (tmp_path / "log.csv").write_text(text, encoding="windows-1252")
+    keys = ["data.csv={encoding: windows-1252, null_values: [void], separator: '\t'}", "data.on_error=skip"]
+
+    starter = starter_config([tmp_path / "log.csv"], reading=keys, output_dir=tmp_path / "out")
+
+    data = loaded(starter).data
+    assert data.csv == CsvConfig(encoding="windows-1252", null_values=("void",), separator="\t")
+    assert data.on_error == "skip"
 
 
 def test_log_without_a_label_is_refused(tmp_path: Path) -> None:

@@ -9,8 +9,11 @@ import pytest
 from recmoe.errors import BundleError, RequestError
 from recmoe.export.bundle import ModelBundle
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.features.schema import FeatureSchema
+from recmoe.features.layout import SHARED_SIDES
+from recmoe.features.schema import FeatureSchema, IdFeature, NumericFeature
 from recmoe.ranking import Ranker, RankRequest
+from recmoe.ranking.columns import OWN_SIDES
+from recmoe.ranking.warning_counter import WarningCounter
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +103,33 @@ def test_unknown_and_missing_values_are_warned_of_per_feature(ranker: Ranker) ->
         ("words", "missing"): 1,
         ("price", "missing"): 1,
     }
+
+
+def test_warning_names_the_field_of_a_feature_that_is_called_otherwise() -> None:
+    schema = FeatureSchema(
+        features={
+            "size": NumericFeature(column="Größe\n(cm)", side="item"),
+            "item": IdFeature(column="Nr", side="item"),
+            "age": NumericFeature(side="user"),
+        }
+    )
+    encoder = FeatureEncoder.fit(schema, [pa.table({"Größe\n(cm)": [1.5, 2.5], "Nr": ["a", "b"], "age": [1.0, 2.0]})])
+    shared = pa.table({"age": pa.nulls(1, pa.float64())})
+    own = pa.table({"Größe\n(cm)": pa.nulls(1, pa.float64()), "Nr": ["z"]})
+    batches = [
+        encoder.encode(rows, sides=sides, with_labels=False)
+        for rows, sides in ((shared, SHARED_SIDES), (own, OWN_SIDES))
+    ]
+
+    (found,) = WarningCounter(encoder).count(
+        (shared, batches[0], np.zeros(1, np.int64)), (own, batches[1], np.zeros(1, np.int64)), num_requests=1
+    )
+
+    assert [warning.model_dump() for warning in found] == [
+        {"feature": "size", "column": "Größe\n(cm)", "code": "missing", "count": 1},
+        {"feature": "item", "column": "Nr", "code": "unknown", "count": 1},
+        {"feature": "age", "code": "missing", "count": 1},
+    ]
 
 
 def test_item_without_a_finite_score_stands_last_with_a_warning(bundle: ModelBundle) -> None:

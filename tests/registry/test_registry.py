@@ -85,10 +85,31 @@ def test_rollback_goes_to_an_earlier_champion_that_is_named(registry: Registry, 
     moved = registry.rollback("shop", to="1")
 
     assert (moved.previous, moved.version) == ("3", "1")
-    with pytest.raises(RegistryError, match=r"version 3 of model shop is no earlier champion: promote 1, .*promote it"):
+    with pytest.raises(
+        RegistryError, match=r"version 3 of model shop was rolled back from: promote 1, .*, rollback 1; p"
+    ):
         registry.rollback("shop", to="3")
     with pytest.raises(RegistryError, match="has no version 9 of model shop"):
         registry.rollback("shop", to="9")
+
+
+def test_version_that_is_no_way_back_is_told_with_the_command_that_helps(registry: Registry, bundle_path: Path) -> None:
+    for _ in range(4):
+        registry.register(bundle_path)
+    for version in ("1", "2", "3"):
+        registry.promote("shop", version)
+    registry.promote("shop", "1", alias="night")
+    registry.rollback("shop")
+
+    for version, message in {
+        "2": "version 2 of model shop is champion already: promote 1, promote 2, promote 3, rollback 2",
+        "3": r"version 3 of model shop was rolled back from: promote 1, .*; promote it again: recmoe promote shop 3",
+        "4": r"version 4 of model shop never was champion: promote 1, .*; promote it: recmoe promote shop 4",
+    }.items():
+        with pytest.raises(RegistryError, match=f"^{message}$"):
+            registry.rollback("shop", to=version)
+    with pytest.raises(RegistryError, match=r"never was night: promote 1; promote it: recmoe promote shop 2 --alias n"):
+        registry.rollback("shop", to="2", alias="night")
 
 
 @pytest.mark.parametrize(

@@ -64,10 +64,31 @@ def test_what_is_often_a_mistake_is_a_warning(tmp_path: Path) -> None:
     assert found.warnings == (
         "validation: every label of task ctr is negative; AUC is not defined",
         "validation: no row counts for task spent; its label is missing or its space is empty",
-        "validation: 100% of the ids of user are missing or were not seen in training",
+        "validation: 100% of the ids of user are missing or were not seen in training; it tells nothing there: remove "
+        "inputs.features.user, and if it names the list of a row, name it in inputs.group",
         "there is no test split: training will write no report",
         "train: 4 rows are fewer than one batch; lower training.batch_size (8)",
     )
+
+
+@pytest.mark.parametrize(
+    ("inputs", "advice"),
+    [
+        ({"group": "user"}, "; it tells nothing there: remove inputs.features.user (inputs.group goes on naming the"),
+        ({"item": "user"}, ""),
+    ],
+)
+def test_id_that_is_never_seen_again_is_kept_where_it_is_needed(
+    tmp_path: Path, inputs: dict[str, str], advice: str
+) -> None:
+    made = config(tmp_path, train=TRAIN, test={**TRAIN, "user": ["w", "x", "y", "z"]})
+    made = made.model_copy(update={"inputs": made.inputs.model_copy(update=inputs)})
+
+    found = check_data(made, cache_dir=tmp_path)
+
+    (warning,) = warnings_about(found, "100% of the ids of user")
+    assert warning.startswith(f"test: 100% of the ids of user are missing or were not seen in training{advice}")
+    assert advice or warning.endswith("training")
 
 
 def test_label_that_is_neither_0_nor_1_stops_the_check(tmp_path: Path) -> None:
