@@ -75,7 +75,7 @@ def measure(log: Log, options: argparse.Namespace) -> list[Row]:
     config = load_experiment(config_path, options.override)
     splits = {split: _read(config, split, folder) for split in SPLITS}
     targets = _targets(config, splits)
-    kinds = {feature.column or name: feature.kind for name, feature in config.inputs.features.items()}
+    kinds = {column.name: config.inputs.features[name].kind for name, column in config.inputs.raw_columns()}
     if log.outcomes:
         left_out = [*log.outcomes, *log.not_read]
     else:

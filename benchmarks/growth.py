@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from recmoe.cli.output import print_columns
-from recmoe.features.dynamic_ids import DynamicIds
+from recmoe.features.encodings import DynamicConfig
+from recmoe.features.encodings.dynamic import DynamicIds
 from recmoe.features.id_keys import UInt64s, mix64
-from recmoe.features.schema import DynamicConfig
 
 LOOKED_UP = 65_536
 REPEATS = 20

@@ -180,7 +180,7 @@ def _keep_candidates(job: _Job, ids: IdCounts, work: tuple[str, range]) -> Path:
     known = Known(job.config.inputs, base)
     candidates = known.candidates(table, ids.merged(table, partitions))
     # Tables are named by users; files are numbered, for a name may hold a slash.
-    place = list(known.encodings).index(table)
+    place = known.tables.index(table)
     path = job.folder / f"candidates-{place}-{partitions.start}.arrow"
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, candidates.schema) as writer:
         writer.write_table(candidates)

@@ -13,7 +13,7 @@ from recmoe.embeddings.tables import TablesConfig
 from recmoe.evaluation.evaluate import EvaluationConfig
 from recmoe.evaluation.metrics import metric_best
 from recmoe.evaluation.skill import SCORE
-from recmoe.features.schema import FeatureSchema, NumericFeature
+from recmoe.features.schema import FeatureSchema
 from recmoe.model import ModelConfig
 from recmoe.ranking.score import RankingConfig
 from recmoe.tasks import TaskConfig
@@ -79,12 +79,9 @@ class ExperimentConfig(Config):
     def _leaks(self) -> Iterator[tuple[str, str]]:
         """Labels among the features: the model would read the answer."""
         labels = outcome_columns(self.tasks)
-        for name, feature in self.inputs.features.items():
-            if (feature.column or name) in labels:
-                yield (
-                    f"inputs.features.{name}",
-                    f"column {feature.column or name} is a label; a feature must not be one",
-                )
+        for name, column in self.inputs.raw_columns():
+            if column.name in labels:
+                yield f"inputs.features.{name}", f"column {column.name} is a label; a feature must not be one"
         for name in self.data.allow_leaks:
             if name not in self.inputs.features:
                 near = difflib.get_close_matches(name, self.inputs.features, n=1)
@@ -126,13 +123,12 @@ class ExperimentConfig(Config):
         """Table widths that the back end cannot do."""
         told = set()
         for name, feature in self.inputs.features.items():
-            if isinstance(feature, NumericFeature) and "bucket" not in feature.forms:
-                continue
-            path = "inputs.width" if feature.width is None else f"inputs.features.{name}.width"
-            problem = self.tables.width_problem(feature.width or self.inputs.width)
-            if problem is not None and path not in told:
-                told.add(path)
-                yield path, problem
+            for key, width in feature.widths().items():
+                path = "inputs.width" if width is None else f"inputs.features.{name}.{key}"
+                problem = self.tables.width_problem(width or self.inputs.width)
+                if problem is not None and path not in told:
+                    told.add(path)
+                    yield path, problem
 
     def task_set(self) -> TaskSet:
         """The tasks, ready for a model."""

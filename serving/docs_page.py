@@ -66,7 +66,8 @@ def _json(value: Any) -> str:
 def _words(column: RequestColumn) -> str:
     kind = column.type
     if column.separator is not None:
-        return f"ids in one string, with {_json(column.separator)} between them"
+        what = "ids" if column.is_id else "numbers"
+        return f"{what} in one string, with {_json(column.separator)} between them"
     if is_list_type(kind):
         return f"a list; each is {_words(RequestColumn(kind.value_type, is_id=column.is_id))}"
     name = "an id, " if column.is_id else ""
@@ -83,7 +84,7 @@ def _example(column: RequestColumn) -> Any:
     """A value of the type; of ids that are numbers the least, which an index of any size has."""
     kind = column.type
     if column.separator is not None:
-        return f"a{column.separator}b"
+        return column.separator.join("ab" if column.is_id else "12")
     if is_list_type(kind):
         return [_example(RequestColumn(kind.value_type, is_id=column.is_id))]
     if pa.types.is_boolean(kind):

@@ -31,6 +31,7 @@ LAYERS = (
     ("balancing",),
     ("data", "embeddings", "moe", "tasks", "tracking"),
     ("features",),
+    ("sequence",),
     ("axes", "config", "config_source", "config_yaml", "errors", "machine", "stack"),
 )
 SIBLINGS = {"data", "embeddings", "moe", "tasks", "tracking"}

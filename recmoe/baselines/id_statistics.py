@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recmoe.baselines.rows import Keys, RawRows
+from recmoe.baselines.rows import RawRows
 from recmoe.baselines.task_data import TaskData
+from recmoe.features.kinds.raw_keys import Keys
 
 Floats = NDArray[np.float64]
 

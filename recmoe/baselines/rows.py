@@ -4,7 +4,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,20 +11,14 @@ from numpy.typing import NDArray
 
 from recmoe.data.order import Interval
 from recmoe.data.parquet import ParquetStream
-from recmoe.features.arrow_ids import id_column, id_list_column
-from recmoe.features.columns import feature_column, id_column_of
+from recmoe.features.columns import id_column_of
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.features.id_keys import keys
+from recmoe.features.kinds.raw_keys import Keys, id_keys_of
 from recmoe.features.label_values import encode_labels
-from recmoe.features.numeric import read_number
-from recmoe.features.schema import IdFeature, IdListFeature, NumericFeature
 from recmoe.tasks.funnel import TaskSet
 
-Keys = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-MISSING = 0
-"""Key of a null."""
 CHUNK_ROWS = 65_536
 NUM_INTERVALS = 64
 
@@ -71,32 +64,20 @@ def read_rows(stream: ParquetStream, encoder: FeatureEncoder, tasks: TaskSet, in
 
 
 def _read(table: pa.Table, encoder: FeatureEncoder, tasks: TaskSet) -> RawRows:
-    ids, lists, numbers = {}, {}, {}
-    for name, feature in encoder.schema.features.items():
-        if isinstance(feature, NumericFeature):
-            numbers[name] = np.asarray(read_number(table, name, feature), dtype=np.float64)
-        elif isinstance(feature, IdFeature):
-            ids[name] = _keys(feature_column(table, name, feature))
-        else:
-            lists[name] = _list_keys(table, name, feature)
+    parts = [feature.read_raw(table, name) for name, feature in encoder.schema.features.items()]
     labels, weights = tasks.targets(encode_labels(table, encoder.labels))
     group = encoder.schema.group
-    groups_N = None if group is None else _keys(id_column_of(table, group, needed_by="the schema, as its group"))
-    return RawRows(ids, lists, numbers, labels.numpy(), weights.numpy(), groups_N)
-
-
-def _keys(column: pa.ChunkedArray) -> Keys:
-    parts = [ids.spread(keys(ids.distinct).view(np.int64), missing=MISSING) for ids in id_column(column)]
-    return _concatenated(parts, np.int64)
-
-
-def _list_keys(table: pa.Table, name: str, feature: IdListFeature) -> tuple[Keys, NDArray[np.int64]]:
-    column = feature_column(table, name, feature)
-    found, lengths = [], []
-    for ids, lengths_B in id_list_column(column, separator=feature.separator, max_length=feature.max_length):
-        found.append(ids.spread(keys(ids.distinct).view(np.int64), missing=MISSING))
-        lengths.append(lengths_B)
-    return _concatenated(found, np.int64), _concatenated(lengths, np.int64)
+    groups_N = None
+    if group is not None:
+        groups_N = id_keys_of(id_column_of(table, group, needed_by="the schema, as its group"))
+    return RawRows(
+        ids={name: keys for part in parts for name, keys in part.ids.items()},
+        lists={name: keys for part in parts for name, keys in part.lists.items()},
+        numbers={name: numbers for part in parts for name, numbers in part.numbers.items()},
+        labels_NT=labels.numpy(),
+        weights_NT=weights.numpy(),
+        groups_N=groups_N,
+    )
 
 
 def _joined(parts: Sequence[RawRows]) -> RawRows:
@@ -117,7 +98,3 @@ def _joined(parts: Sequence[RawRows]) -> RawRows:
         if first.groups_N is None
         else np.concatenate([part.groups_N for part in parts if part.groups_N is not None]),
     )
-
-
-def _concatenated(parts: Sequence[NDArray[Any]], kind: type) -> NDArray[Any]:
-    return np.concatenate(parts) if parts else np.zeros(0, kind)

@@ -36,7 +36,7 @@ class EncodedCache:
 
     encoded/4f1d…/manifest.json    what it was made from; size and hash of every file
     encoded/4f1d…/rows.bin         a record per row (``RowFormat``)
-    encoded/4f1d…/list_0.bin …     the ids of each list key
+    encoded/4f1d…/list_0.bin …     the ids of each list key, the ages of each sequence that has times
 
     A folder appears under its name only when complete. Another encoder, or files that were written to
     since, make another name.

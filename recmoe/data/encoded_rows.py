@@ -18,7 +18,7 @@ ROWS_FILE = "rows.bin"
 
 
 def list_file(place: int) -> str:
-    """The file of the ids of one list key."""
+    """The file of one list: the ids of a list key, or the ages of a sequence."""
     return f"list_{place}.bin"
 
 
@@ -28,7 +28,7 @@ class EncodedRows:
     The machine's page cache holds what was read last, once for all processes.
 
     Args:
-        folder: ``rows.bin``, N records, and ``list_0.bin`` … with the ids of lists.
+        folder: ``rows.bin``, N records, and ``list_0.bin`` … with what the lists hold.
         format: of the records.
     """
 

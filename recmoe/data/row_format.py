@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from recmoe.features.batch import Batch
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.features.schema import IdListFeature
 
 Ints = NDArray[np.int64]
 Records = NDArray[Any]
@@ -43,6 +42,8 @@ class RowFormat:
         [88]   [0]         [7, 4]       [2]          [0.5]  [1.0]         5 9 | 3
         [88]   [2]         [3, 4]       [1]          [0.1]  [0.0]
 
+    The ages of a sequence's entries are a list too, behind those of ids and with a file of their own.
+
     Ids are int32 where their table has no more rows than that holds, as nearly all have.
 
     Args:
@@ -56,16 +57,20 @@ class RowFormat:
         list_types: list[np.dtype[Any]] = []
         for key in layout.sparse:
             is_wide = table_rows[key.table] > MAX_INT32
-            if isinstance(encoder.schema.features[key.feature], IdListFeature):
+            if key.is_list:
                 parts.append("list")
                 list_types.append(np.dtype("<i8" if is_wide else "<i4"))
             else:
                 parts.append("wide_id" if is_wide else "id")
         self.runs = tuple(_runs(parts))
-        self.list_types = tuple(list_types)
-        """Of the ids of each list key."""
+        keys = [key.name for key in layout.sparse]
+        self._aged_keys = [keys.index(one.keys[0]) for one in layout.sequences if one.has_ages]
+        """Of each sequence with ages, the place of a key that has its lengths."""
+        self.list_types = (*list_types, *(np.dtype("<f4") for _ in self._aged_keys))
+        """Of the ids of each list key, then of the ages of each sequence that has some."""
         self.has_groups = encoder.schema.group is not None
-        num_lists = parts.count("list")
+        self._num_id_lists = len(list_types)
+        num_lists = len(self.list_types)
         # The parts of eight bytes come first, so that all are aligned.
         self.dtype = np.dtype(
             [
@@ -81,10 +86,10 @@ class RowFormat:
         self.num_keys = len(parts)
 
     def pack(self, batch: Batch, list_starts: Sequence[int]) -> tuple[Records, list[NDArray[Any]]]:
-        """A batch as records and the ids of each list key.
+        """A batch as records, and the content of each list file.
 
         Args:
-            list_starts: where in its file the first list of each list key will stand.
+            list_starts: where in its file the first list of each will stand.
         """
         records_B = np.zeros(batch.num_rows, self.dtype)
         records_B["dense"] = batch.dense_BF.numpy()
@@ -97,25 +102,30 @@ class RowFormat:
         lists: list[NDArray[Any]] = []
         for run in self.runs:
             if run.part == "list":
-                lengths_B, place = lengths_KB[run.first_key], run.first
-                records_B["list_length"][:, place] = lengths_B
-                records_B["list_start"][:, place] = list_starts[place] + _starts(lengths_B)
-                lists.append(ids_K[run.first_key].astype(self.list_types[place]))
+                _place_lists(records_B, run.first, lengths_KB[run.first_key], list_starts)
+                lists.append(ids_K[run.first_key].astype(self.list_types[run.first]))
             else:
                 for offset in range(run.num_keys):
                     records_B[run.part][:, run.first + offset] = ids_K[run.first_key + offset]
+        end = 0
+        for place, key in enumerate(self._aged_keys, start=self._num_id_lists):
+            _place_lists(records_B, place, lengths_KB[key], list_starts)
+            start, end = end, end + len(ids_K[key])
+            assert batch.ages is not None
+            lists.append(batch.ages[start:end].numpy().astype(self.list_types[place]))
         return records_B, lists
 
     def unpack(self, records_B: Records, lists: Sequence[NDArray[Any]]) -> Batch:
         """The batch that some records were packed from, in any order.
 
         Args:
-            lists: all ids of each list key.
+            lists: all ids of each list key, and all ages of each sequence that has some.
         """
         num_rows = len(records_B)
         lengths_KB = np.ones((self.num_keys, num_rows), np.int32)
-        num_ids = num_rows * (self.num_keys - len(self.list_types))
-        values = np.empty(num_ids + int(records_B["list_length"].sum(dtype=np.int64)), np.int64)
+        num_ids = num_rows * (self.num_keys - self._num_id_lists)
+        num_ids += int(records_B["list_length"][:, : self._num_id_lists].sum(dtype=np.int64))
+        values = np.empty(num_ids, np.int64)
         end = 0
         for run in self.runs:
             if run.part == "list":
@@ -135,7 +145,15 @@ class RowFormat:
             values=torch.from_numpy(values),
             labels_BL=torch.from_numpy(records_B["label"].copy()),
             groups_B=torch.from_numpy(records_B["group"][:, 0].copy()) if self.has_groups else None,
+            ages=torch.from_numpy(self._ages(records_B, lists)) if self._aged_keys else None,
         )
+
+    def _ages(self, records_B: Records, lists: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+        found = [
+            ages.take(_places(records_B["list_start"][:, place], records_B["list_length"][:, place]))
+            for place, ages in enumerate(lists[self._num_id_lists :], start=self._num_id_lists)
+        ]
+        return np.concatenate(found, dtype=np.float32)
 
 
 def _runs(parts: Sequence[Part]) -> list[KeyRun]:
@@ -149,6 +167,12 @@ def _runs(parts: Sequence[Part]) -> list[KeyRun]:
             runs.append(KeyRun(part=part, first_key=key, first=num_seen[part], num_keys=1))
         num_seen[part] += 1
     return runs
+
+
+def _place_lists(records_B: Records, place: int, lengths_B: NDArray[np.int32], list_starts: Sequence[int]) -> None:
+    """Write where the rows' lists of one file stand."""
+    records_B["list_length"][:, place] = lengths_B
+    records_B["list_start"][:, place] = list_starts[place] + _starts(lengths_B)
 
 
 def _starts(lengths_B: NDArray[np.int32]) -> Ints:

@@ -121,6 +121,7 @@ def make_codecs(communication: CommunicationConfig, layout: InputLayout) -> dict
         for exchange, forward in (
             (CommOp.POOLED_EMBEDDINGS_ALL_TO_ALL, communication.forward),
             (CommOp.POOLED_EMBEDDINGS_REDUCE_SCATTER, summed),
+            (CommOp.SEQUENCE_EMBEDDINGS_ALL_TO_ALL, communication.forward),
         )
     }
 

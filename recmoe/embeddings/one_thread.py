@@ -14,36 +14,37 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-def on_one_thread(look_up: Callable[[], Tensor]) -> Tensor:
-    """The result of a look-up; forward and backward, with the update fused into it, run on one thread."""
+def on_one_thread(look_up: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """The results of a look-up; forward and backward, with the update fused into it, run on one thread."""
     if torch.get_num_threads() == 1:
         return look_up()
     if not torch.is_grad_enabled():
         with _one_thread():
             return look_up()
     # Without an input that wants a gradient, autograd would not come back to the look-up.
-    result: Tensor = _OneThread.apply(torch.empty(0, requires_grad=True), look_up)  # type: ignore[no-untyped-call]
-    return result
+    results: tuple[Tensor, ...] = _OneThread.apply(  # type: ignore[no-untyped-call]
+        torch.empty(0, requires_grad=True), look_up
+    )
+    return results
 
 
 class _OneThread(torch.autograd.Function):
     """A graph of its own inside the graph, so that threads can be put away before its backward and given back after."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, look_up: Callable[[], Tensor]) -> Tensor:
+    def forward(ctx: Any, anchor: Tensor, look_up: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         del anchor
         with _one_thread(), torch.enable_grad():
             ctx.inner = look_up()
-        inner: Tensor = ctx.inner
-        return inner.detach()
+        return tuple(inner.detach() for inner in ctx.inner)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None]:
         # The kernels would copy a slice of a wider gradient, on their one thread.
-        gradient = gradient.contiguous()
+        whole = [gradient.contiguous() for gradient in gradients]
         with _one_thread():
-            ctx.inner.backward(gradient)
+            torch.autograd.backward(ctx.inner, whole)
         return None, None
 
 

@@ -39,7 +39,7 @@ class _Item(Pipelineable):
     """A batch on its way, and its ids in torchrec's form."""
 
     batch: Batch
-    jagged: KeyedJaggedTensor
+    jagged: dict[str, KeyedJaggedTensor]
     tables: TorchrecTables
 
     def to(self, device: torch.device, non_blocking: bool) -> "_Item":
@@ -49,7 +49,8 @@ class _Item(Pipelineable):
 
     def record_stream(self, stream: torch.Stream) -> None:
         self.batch.record_stream(stream)
-        self.jagged.record_stream(stream)
+        for jagged in self.jagged.values():
+            jagged.record_stream(stream)
 
 
 class _Entry(nn.Module):
@@ -58,12 +59,12 @@ class _Entry(nn.Module):
     The rest of the model needs not be traceable so.
     """
 
-    def __init__(self, bags: nn.Module) -> None:
+    def __init__(self, collections: nn.ModuleDict) -> None:
         super().__init__()
-        self.bags = bags
+        self.collections = collections
 
     def forward(self, item: _Item) -> Any:
-        return self.bags(item.jagged)
+        return [collection(item.jagged[name]) for name, collection in self.collections.items()]
 
 
 class _Taken(NamedTuple):
@@ -101,7 +102,7 @@ class SparsePipeline:
         self._tables = tables
         self._prepare = prepare
         self._pipeline: Any = TrainPipelineSparseDist(
-            _Entry(tables.bags), optimizer, device, custom_model_fwd=lambda item: forward(item.batch)
+            _Entry(tables.collections), optimizer, device, custom_model_fwd=lambda item: forward(item.batch)
         )
         self._taken: deque[_Taken] = deque()
         self._step = 0

@@ -72,7 +72,7 @@ def place(
         return PlacedModel(parallel, optimizer, describe_plan(plan, parallel))
     specs = tables.layout.tables
     world_size = dist.get_world_size() if dist.is_initialized() else 1
-    problems = list(config.launch_problems(tables=specs, device_type=device.type, world_size=world_size))
+    problems = list(config.launch_problems(layout=tables.layout, device_type=device.type, world_size=world_size))
     if problems:
         raise ShardingError("; ".join(f"tables.{path}: {message}" for path, message in problems))
     model.to(device)

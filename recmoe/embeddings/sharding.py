@@ -16,7 +16,7 @@ from recmoe.embeddings.fused import FusedOptimizer, TorchrecTables
 from recmoe.embeddings.hardware import RESERVED_SHARE, Hardware
 from recmoe.embeddings.logical import find_tables
 from recmoe.embeddings.planned_shard import PlannedShard
-from recmoe.embeddings.sharder import make_sharder
+from recmoe.embeddings.sharder import make_sharders
 from recmoe.embeddings.sharding_config import ShardingKind, TableShardingConfig
 from recmoe.embeddings.tables import TablesConfig, member_name
 from recmoe.errors import ShardingError
@@ -83,7 +83,7 @@ def make_plan(
                 ),
                 debug=False,
             )
-            return planner.plan(model, [make_sharder(config.communication, tables.layout)])
+            return planner.plan(model, make_sharders(config, tables.layout, device_type=device.type))
     except PlannerError as error:
         num_bytes = sum(spec.num_rows * spec.width * 4 for spec in tables.layout.tables)
         largest = max(tables.layout.tables, key=lambda spec: spec.num_rows * spec.width)
@@ -117,7 +117,7 @@ def shard(
             model,
             device=device,
             plan=plan,
-            sharders=[make_sharder(config.communication, tables.layout)],
+            sharders=make_sharders(config, tables.layout, device_type=device.type),
             data_parallel_wrapper=DefaultDataParallelWrapper(
                 static_graph=False, find_unused_parameters=find_unused_parameters
             ),
@@ -209,7 +209,7 @@ def _agreed_plan(model: nn.Module, *, config: TablesConfig, device: torch.device
 def _check(config: TablesConfig, tables: TorchrecTables, *, device_type: str, world_size: int) -> None:
     problems = [
         *config.problems(),
-        *config.launch_problems(tables=tables.layout.tables, device_type=device_type, world_size=world_size),
+        *config.launch_problems(layout=tables.layout, device_type=device_type, world_size=world_size),
     ]
     if problems:
         raise ShardingError("; ".join(f"tables.{path}: {message}" for path, message in problems))

@@ -12,6 +12,8 @@ ShardingKind = Literal[
 ]
 CUTS_COLUMNS: tuple[ShardingKind, ...] = ("column_wise", "table_column_wise", "grid_shard")
 CUTS_ROWS: tuple[ShardingKind, ...] = ("row_wise", "table_row_wise", "grid_shard")
+SHARDS_SEQUENCES: tuple[ShardingKind, ...] = ("table_wise", "column_wise", "row_wise")
+"""Kinds that torchrec has for tables whose vectors are not pooled."""
 Kernel = Literal["fused", "fused_uvm", "fused_uvm_caching"]
 
 

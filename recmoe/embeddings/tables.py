@@ -1,11 +1,11 @@
 """TablesConfig, and PlainTables: embedding tables in plain PyTorch."""
 
-# B rows, K sparse keys, V rows of a table, D its width, P sum of the widths of some keys
+# B rows, K sparse keys, N ids of a key in all rows, V rows of a table, D its width, P sum of the widths of some keys
 
 import importlib.util
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field, PositiveFloat
@@ -14,7 +14,13 @@ from torch.nn import functional as F
 
 from recmoe.config import Config
 from recmoe.embeddings.initial import fill_initial
-from recmoe.embeddings.sharding_config import CUTS_COLUMNS, CUTS_ROWS, CommunicationConfig, TableSharding
+from recmoe.embeddings.sharding_config import (
+    CUTS_COLUMNS,
+    CUTS_ROWS,
+    SHARDS_SEQUENCES,
+    CommunicationConfig,
+    TableSharding,
+)
 from recmoe.embeddings.sparse_optimizer import RowwiseAdagradConfig, SparseOptimizerConfig
 from recmoe.features.batch import Batch
 from recmoe.features.layout import InputLayout, SparseKey, TableSpec
@@ -87,11 +93,9 @@ class TablesConfig(Config):
             "or tables.backend: plain"
         )
 
-    def launch_problems(
-        self, *, tables: Collection[TableSpec], device_type: str, world_size: int
-    ) -> Iterator[tuple[str, str]]:
-        """What these tables on this device and number of workers cannot do, as (key path, message)."""
-        names = [table.name for table in tables]
+    def launch_problems(self, *, layout: InputLayout, device_type: str, world_size: int) -> Iterator[tuple[str, str]]:
+        """What the tables of a layout on this device and number of workers cannot do, as (key path, message)."""
+        names = [table.name for table in layout.tables]
         for table in self.sharding:
             if table not in names:
                 yield f"sharding.{table}", f"there is no such table; there are: {', '.join(names)}"
@@ -100,6 +104,12 @@ class TablesConfig(Config):
                 yield "backend", f"plain tables train in one process, not in {world_size} workers; install torchrec"
             return
         for table, told in self.sharding.items():
+            if table in layout.sequence_tables and told.kind not in (None, *SHARDS_SEQUENCES):
+                yield (
+                    f"sharding.{table}",
+                    f"a sequence reads table {table} row by row, which {told.kind} cannot do; use one of "
+                    f"{', '.join(SHARDS_SEQUENCES)}",
+                )
             if device_type == "cpu" and told.kernel != "fused":
                 yield (
                     f"sharding.{table}",
@@ -115,7 +125,7 @@ class TablesConfig(Config):
             )
         if device_type == "cpu" and self.optimizer.kind == "adam":
             yield "optimizer.kind", "torchrec has no adam for tables on a CPU; use rowwise_adagrad, adagrad or sgd"
-        for spec in tables:
+        for spec in layout.tables:
             problem = self.width_problem(spec.width)
             if problem is not None:
                 yield "backend", f"table {spec.name}: {problem}"
@@ -129,9 +139,27 @@ class TablesConfig(Config):
         return TorchrecTables(layout, seed=seed, init_std=self.init_std, dedup_ids=self.dedup_ids)
 
 
+class LookedUp(NamedTuple):
+    """What a batch reads of the tables."""
+
+    pooled_BP: Tensor
+    """float32, one vector per pooled key beside the next; zeros for rows without ids."""
+    entries: dict[str, Tensor]
+    """By key of a sequence: float32 [N, vector width], one vector per id in the order of the batch."""
+
+
 @runtime_checkable
-class Tables(Protocol):
-    """What both back ends offer beside looking rows up."""
+class LooksUp(Protocol):
+    """What gives a model the vectors of the ids of a batch."""
+
+    def look_up(self, batch: Batch, keys: Sequence[SparseKey] | None = None) -> LookedUp:
+        """The vectors of some keys, all by default."""
+        ...
+
+
+@runtime_checkable
+class Tables(LooksUp, Protocol):
+    """What both back ends offer."""
 
     layout: InputLayout
 
@@ -165,31 +193,40 @@ class PlainTables(nn.Module):
             self.tables.register_parameter(member_name(spec.name), nn.Parameter(weight_VD))
 
     def forward(self, batch: Batch, keys: Sequence[SparseKey] | None = None) -> Tensor:
-        """Look up and pool.
+        """The pooled vectors alone, pooled_BP."""
+        return self.look_up(batch, keys).pooled_BP
+
+    def look_up(self, batch: Batch, keys: Sequence[SparseKey] | None = None) -> LookedUp:
+        """The vectors of the ids of a batch.
 
         Args:
             batch: holds the ids of ``keys``, in their order.
             keys: some of the layout's sparse keys in layout order; all by default.
-
-        Returns:
-            pooled_BP: float32, one vector per key beside the next; zeros for rows without ids.
         """
         keys = self.layout.sparse if keys is None else keys
         num_rows = batch.num_rows
+        none_B0 = batch.dense_BF.new_zeros(num_rows, 0)
         if not keys:
-            return torch.zeros(num_rows, 0, device=batch.dense_BF.device)
+            return LookedUp(none_B0, {})
         assert batch.lengths_KB.shape[0] == len(keys), "the batch holds other keys than the ones asked for"
         pieces: list[Tensor] = []
+        entries: dict[str, Tensor] = {}
         first_key = first_id = 0
         num_ids_K = batch.lengths_KB.sum(dim=1).tolist()
-        for table, group in groupby(keys, key=lambda key: key.table):
-            last_key = first_key + len(list(group))
+        for (table, is_sequence), group in groupby(keys, key=lambda key: (key.table, key.is_sequence)):
+            members = list(group)
+            last_key = first_key + len(members)
             last_id = first_id + sum(num_ids_K[first_key:last_key])
-            lengths_N = batch.lengths_KB[first_key:last_key].reshape(-1)
-            pooled_ND = self._pool(self._specs[table], batch.values[first_id:last_id], lengths_N)
-            pieces.extend(torch.split(pooled_ND, num_rows))
+            ids, spec = batch.values[first_id:last_id], self._specs[table]
+            if is_sequence:
+                vectors = F.embedding(ids, self.weight(table), sparse=self.training)[:, : spec.vector_width]
+                split = torch.split(vectors, num_ids_K[first_key:last_key])
+                entries |= {key.name: vectors_ND for key, vectors_ND in zip(members, split, strict=True)}
+            else:
+                lengths_N = batch.lengths_KB[first_key:last_key].reshape(-1)
+                pieces.extend(torch.split(self._pool(spec, ids, lengths_N), num_rows))
             first_key, first_id = last_key, last_id
-        return torch.cat(pieces, dim=1)
+        return LookedUp(torch.cat(pieces, dim=1) if pieces else none_B0, entries)
 
     def _pool(self, spec: TableSpec, ids: Tensor, lengths_N: Tensor) -> Tensor:
         ends_N = lengths_N.to(torch.int64).cumsum(0)

@@ -35,7 +35,7 @@ class Replay:
     task_names: tuple[str, ...]
     predictions_NT: NDArray[np.float64]
     encoded: dict[str, Tensor]
-    """dense_NF, lengths_KN and values of the encoded rows: they tell which feature differs."""
+    """dense_NF, lengths_KN, values and, of sequences with times, ages: they tell which feature differs."""
 
     @classmethod
     def capture(
@@ -95,6 +95,12 @@ class Replay:
                     f"replay: feature {key.feature} is encoded differently than in training: "
                     f"other rows of table {key.table}; export the bundle again with this version"
                 )
+        aged = [sequence.name for sequence in layout.sequences if sequence.has_ages]
+        if aged and not torch.allclose(self.encoded["ages"], found["ages"], rtol=TOLERANCE, atol=TOLERANCE):
+            raise BundleError(
+                f"replay: feature {', '.join(aged)} is encoded differently than in training: other ages of entries; "
+                "export the bundle again with this version"
+            )
 
     def check_predictions(self, predictions_NT: NDArray[np.floating], *, tolerance: float = TOLERANCE) -> None:
         """BundleError naming the first task whose predictions are not the training model's."""
@@ -113,11 +119,12 @@ class Replay:
 
 
 def _tensors(batch: Batch) -> dict[str, Tensor]:
-    return {
+    tensors = {
         "dense": batch.dense_BF.cpu().contiguous(),
         "lengths": batch.lengths_KB.cpu().contiguous(),
         "values": batch.values.cpu().contiguous(),
     }
+    return tensors if batch.ages is None else {**tensors, "ages": batch.ages.cpu().contiguous()}
 
 
 def _ids_by_key(encoded: dict[str, Tensor]) -> list[Tensor]:

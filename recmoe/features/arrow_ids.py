@@ -76,43 +76,58 @@ def id_column(column: pa.ChunkedArray) -> Iterator[IdValues]:
 
 
 def id_list_column(
-    column: pa.ChunkedArray, *, separator: str | None, max_length: int | None
+    column: pa.ChunkedArray, *, separator: str | None, max_length: int | None, keep_missing: bool = False
 ) -> Iterator[tuple[IdValues, NDArray[np.int64]]]:
     """The ids of a column of lists, chunk by chunk, and how many each row has.
 
-    A null list is an empty one; null and NaN elements are dropped, and empty parts of a separated
-    string. Of more than ``max_length`` ids the last ones stay.
+    A null list is an empty one, and so is an empty string; null and NaN elements are dropped, and empty parts of a
+    separated string. Of more than ``max_length`` ids the last ones stay.
+
+    Args:
+        keep_missing: keep elements without an id, as those of a list that another one is aligned to.
 
     Example: ``[["a", "b"], null, ["c", null, "d"]]`` with ``max_length=1``::
 
         ids b d    lengths [1, 0, 1]
     """
     for chunk in column.chunks:
-        ids, lengths_B = _list_chunk(chunk, separator)
+        ids, lengths_B = _list_chunk(chunk, separator, null_if_blank=keep_missing)
         is_missing = ids.is_missing
-        if is_missing.any():
+        if is_missing.any() and not keep_missing:
             rows_n = np.repeat(np.arange(len(lengths_B)), lengths_B)
             lengths_B = np.bincount(rows_n[~is_missing], minlength=len(lengths_B))
             ids = ids.keep(~is_missing)
         if max_length is not None and lengths_B.max(initial=0) > max_length:
-            ends_n = np.repeat(np.cumsum(lengths_B), lengths_B)
-            ids = ids.keep(ends_n - np.arange(len(ends_n)) <= max_length)
+            ids = ids.keep(is_among_last(lengths_B, max_length))
             lengths_B = np.minimum(lengths_B, max_length)
         yield ids, lengths_B
 
 
-def _list_chunk(chunk: pa.Array, separator: str | None) -> tuple[IdValues, NDArray[np.int64]]:
+def is_among_last(lengths_B: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
+    """Which elements of lists, one after the other, are among the last ones of their list."""
+    ends_n = np.repeat(np.cumsum(lengths_B), lengths_B)
+    is_last: NDArray[np.bool_] = ends_n - np.arange(len(ends_n)) <= count
+    return is_last
+
+
+def _list_chunk(chunk: pa.Array, separator: str | None, *, null_if_blank: bool) -> tuple[IdValues, NDArray[np.int64]]:
     if pa.types.is_null(chunk.type):
         return id_values(pa.nulls(0)), np.zeros(len(chunk), np.int64)
     if pa.types.is_dictionary(chunk.type):
         chunk = chunk.dictionary_decode()
     is_text = is_text_type(chunk.type)
     if is_text:
-        chunk = pc.split_pattern(chunk.cast(pa.large_string()), separator)
+        text = null_where_blank(chunk) if null_if_blank else chunk.cast(pa.large_string())
+        chunk = pc.split_pattern(text, separator)
     # flatten() honours slices and skips what a null list hides, .values does neither.
     ids = id_values(chunk.flatten())
     lengths_B = pc.if_else(chunk.is_valid(), pc.list_value_length(chunk), 0).cast(pa.int64()).to_numpy()
     if is_text:
-        parts = pc.utf8_trim_whitespace(ids.distinct)
-        ids = IdValues(distinct=pc.if_else(pc.equal(parts, ""), pa.scalar(None, parts.type), parts), places=ids.places)
+        ids = IdValues(distinct=null_where_blank(ids.distinct), places=ids.places)
     return ids, lengths_B
+
+
+def null_where_blank(text: pa.Array) -> pa.Array:
+    """Texts without the blanks around them, null where nothing is left."""
+    text = pc.utf8_trim_whitespace(text.cast(pa.large_string()))
+    return pc.if_else(pc.equal(text, ""), pa.scalar(None, text.type), text)

@@ -1,14 +1,34 @@
 """Batch: rows as tensors, the only thing the model reads."""
 
-# B rows, F dense columns, K sparse keys, L label columns
+# B rows, F dense columns, K sparse keys, L label columns, N entries of a sequence in all rows
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from recmoe.features.layout import InputLayout
+
 NO_GROUP = -(2**63)
 """In place of the hash of a group, where a row has none: such rows are not a list, alone or together."""
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """The entries of one sequence feature, row by row and the newest of a row last.
+
+    Example: two rows, of which the second has no history::
+
+        history#item [[7, 3], []]    lengths_B = [2, 0]    rows_N["history#item"] = [7, 3]
+    """
+
+    lengths_B: Tensor
+    """int32."""
+    rows_N: Mapping[str, Tensor]
+    """By sparse key, int64 rows of its table."""
+    ages_N: Tensor | None
+    """float32, how long before the row each entry was, in the unit of the log; None where the log has no times."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +54,37 @@ class Batch:
     """float32, NaN where a label is missing; no columns where labels were not asked for."""
     groups_B: Tensor | None = None
     """int64 hash of the row's group (request, session, user) or ``NO_GROUP``; None without a group column."""
+    ages: Tensor | None = None
+    """float32, one per entry of the sequences that have times, sequence by sequence, within it row by row; None where
+    no sequence has."""
 
     @property
     def num_rows(self) -> int:
         return self.dense_BF.shape[0]
+
+    def sequences(self, layout: InputLayout) -> dict[str, Sequence]:
+        """The sequences of the batch by feature.
+
+        Args:
+            layout: of this batch.
+        """
+        places = {key.name: place for place, key in enumerate(layout.sparse)}
+        num_ids_K = self.lengths_KB.sum(dim=1).tolist() if layout.sequences else []
+        rows_K = torch.split(self.values, num_ids_K) if layout.sequences else ()
+        found, first_age = {}, 0
+        for sequence in layout.sequences:
+            first_key = places[sequence.keys[0]]
+            ages_N = None
+            if sequence.has_ages:
+                assert self.ages is not None
+                ages_N = self.ages[first_age : first_age + num_ids_K[first_key]]
+                first_age += num_ids_K[first_key]
+            found[sequence.name] = Sequence(
+                lengths_B=self.lengths_KB[first_key],
+                rows_N={key: rows_K[places[key]] for key in sequence.keys},
+                ages_N=ages_N,
+            )
+        return found
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device; copies run beside computation where memory is pinned."""
@@ -48,6 +95,7 @@ class Batch:
             values=self.values.to(device, non_blocking=True),
             labels_BL=self.labels_BL.to(device, non_blocking=True),
             groups_B=None if self.groups_B is None else self.groups_B.to(device, non_blocking=True),
+            ages=None if self.ages is None else self.ages.to(device, non_blocking=True),
         )
 
     def pin_memory(self) -> "Batch":
@@ -59,10 +107,11 @@ class Batch:
             values=self.values.pin_memory(),
             labels_BL=self.labels_BL.pin_memory(),
             groups_B=None if self.groups_B is None else self.groups_B.pin_memory(),
+            ages=None if self.ages is None else self.ages.pin_memory(),
         )
 
     def record_stream(self, stream: torch.Stream) -> None:
-        """Keep the memory until a stream of the GPU, to which the batch was handed, has done with it."""
-        for tensor in (self.dense_BF, self.lengths_KB, self.values, self.labels_BL, self.groups_B):
+        """Keeps the memory alive until the GPU stream that uses the batch has finished."""
+        for tensor in (self.dense_BF, self.lengths_KB, self.values, self.labels_BL, self.groups_B, self.ages):
             if tensor is not None:
                 tensor.record_stream(stream)

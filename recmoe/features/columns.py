@@ -7,9 +7,6 @@ import pyarrow as pa
 
 from recmoe.errors import SchemaError
 from recmoe.features.id_keys import canonical, is_id_type, is_text_type
-from recmoe.features.null_marks import holds_marks_only
-from recmoe.features.schema import FeatureConfig, IdFeature, IdListFeature, NumericFeature
-from recmoe.features.transforms import is_number_type
 
 
 def find_column(table: pa.Table, name: str, *, needed_by: str) -> pa.ChunkedArray:
@@ -35,53 +32,12 @@ def _did_you_mean(name: str, known: Sequence[str]) -> str:
     return f"did you mean {near[0]!r}? " if near else ""
 
 
-def feature_column(table: pa.Table, name: str, feature: FeatureConfig) -> pa.ChunkedArray:
-    """The column of a feature; SchemaError if it is missing or of a type that the feature cannot read.
-
-    For a number, text that holds nothing but marks for null is a column without numbers.
-    """
-    column = find_column(table, feature.column or name, needed_by=f"feature {name!r}")
-    if isinstance(feature, NumericFeature) and is_text_type(column.type) and holds_marks_only(column):
-        return pa.chunked_array([pa.nulls(len(column))])
-    problem = _type_problem(column.type, feature)
-    if problem is not None:
-        raise SchemaError(f"column {feature.column or name!r} of feature {name!r}: {problem}")
-    return column
-
-
 def id_column_of(table: pa.Table, name: str, *, needed_by: str) -> pa.ChunkedArray:
     """A column that holds one id per row; SchemaError if it does not."""
     column = find_column(table, name, needed_by=needed_by)
     if not is_id_type(column.type):
         raise SchemaError(f"column {name!r}, needed by {needed_by}: expected one id per row, found {column.type}")
     return column
-
-
-def _type_problem(kind: pa.DataType, feature: FeatureConfig) -> str | None:
-    """What is wrong with the type of a feature's column, and what to do."""
-    if isinstance(feature, IdFeature):
-        if is_id_type(kind):
-            return None
-        hint = "declare it as kind: id_list" if is_list_type(kind) else "make a column of strings or integers of it"
-        return f"expected one id per row, found {kind}; {hint}"
-    if isinstance(feature, IdListFeature):
-        return _list_problem(kind, feature)
-    if is_number_type(kind):
-        return None
-    return f"expected a number, found {kind}; convert the column, or declare it as kind: id"
-
-
-def _list_problem(kind: pa.DataType, feature: IdListFeature) -> str | None:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if pa.types.is_null(kind) or (is_list_type(kind) and is_id_type(kind.value_type)):
-        return None
-    if is_text_type(kind):
-        if feature.separator is not None:
-            return None
-        return f"expected a list of ids, found {kind}; give the separator of its parts, or declare it as kind: id"
-    hint = "kind: numeric, or as kind: id where its numbers are names" if is_number_type(kind) else "kind: id"
-    return f"expected a list of ids, found {kind}; declare it as {hint}"
 
 
 def is_list_type(kind: pa.DataType) -> bool:

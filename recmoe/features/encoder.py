@@ -9,25 +9,21 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from recmoe.features.arrow_ids import id_column, id_list_column
+from recmoe.features.arrow_ids import id_column
 from recmoe.features.batch import NO_GROUP, Batch
-from recmoe.features.columns import feature_column, id_column_of, is_list_type
+from recmoe.features.columns import id_column_of, is_list_type
 from recmoe.features.encoder_state import EncoderState, fingerprint, load_encoder, save_encoder
+from recmoe.features.encodings.lookup import RowLookup
 from recmoe.features.fit import fit_state
-from recmoe.features.id_keys import canonical, keys
-from recmoe.features.input_layout import bucket_key, build_layout
+from recmoe.features.id_keys import keys
+from recmoe.features.input_layout import build_layout
+from recmoe.features.kinds.parts import EncodedPart, Floats32, Ints, joined
 from recmoe.features.label_values import encode_labels
 from recmoe.features.labels import LabelColumn
 from recmoe.features.layout import ALL_SIDES, InputLayout, Side
-from recmoe.features.numeric import bucket_form, read_number, value_form, vector_form
-from recmoe.features.schema import FeatureSchema, IdFeature, IdListFeature, NumericFeature
-from recmoe.features.transforms import Floats
-from recmoe.features.vocabulary import RowLookup, build_lookup
-
-Ints = NDArray[np.int64]
+from recmoe.features.schema import FeatureSchema
 
 
 class FeatureEncoder:
@@ -46,40 +42,25 @@ class FeatureEncoder:
     Args:
         schema: the features.
         labels: label columns, in the order of ``labels_BL``.
-        state: what ``fit`` has learnt.
+        state: what ``fit`` has learned.
     """
 
     def __init__(self, schema: FeatureSchema, labels: Sequence[LabelColumn], state: EncoderState) -> None:
         self.schema = schema
         self.labels = tuple(labels)
         self.state = state
-        """What was learnt."""
-        self.lookups = self._build_lookups()
+        """What was learned."""
+        self.lookups: dict[str, RowLookup] = {
+            table: spec.encoding.build(learned=state.learned(table), seed=schema.seed)
+            for table, spec in schema.tables().items()
+        }
         """What looks up the ids of each table of ids."""
-        self._missing_rows = self._build_missing_rows()
+        self._readers = {
+            name: feature.build(name, lookups=self.lookups, numbers=state.numbers.get(name))
+            for name, feature in schema.features.items()
+        }
         num_rows = {table: lookup.num_rows for table, lookup in self.lookups.items()}
         self.layout: InputLayout = build_layout(schema, num_rows=num_rows, numbers=state.numbers)
-
-    def _build_lookups(self) -> dict[str, RowLookup]:
-        lookups: dict[str, RowLookup] = {}
-        for name, feature in self.schema.features.items():
-            if isinstance(feature, NumericFeature):
-                continue
-            table = feature.table or name
-            if table not in lookups:
-                learnt = self.state.vocabularies.get(table) or self.state.dynamic.get(table)
-                lookups[table] = build_lookup(feature.encoding, learnt=learnt, seed=self.schema.seed)
-        return lookups
-
-    def _build_missing_rows(self) -> dict[str, int]:
-        """Row of a null, by feature: that of the id that stands for it, where one does."""
-        rows = {}
-        for name, feature in self.schema.features.items():
-            if isinstance(feature, IdFeature) and feature.missing is not None:
-                ids = canonical(pa.array([feature.missing]))
-                where = f"features.{name}.missing"
-                rows[name] = int(self.lookups[feature.table or name].rows(ids, name=where)[0])
-        return rows
 
     @classmethod
     def fit(
@@ -103,7 +84,7 @@ class FeatureEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of schema, labels and what was learnt: equal fingerprints encode every row alike."""
+        """sha256 of schema, labels and what was learned: equal fingerprints encode every row alike."""
         return fingerprint(self.labels, self.state)
 
     def save(self, directory: Path) -> None:
@@ -117,7 +98,7 @@ class FeatureEncoder:
 
     def columns(self, *, sides: Collection[Side] = ALL_SIDES, with_labels: bool = True) -> tuple[str, ...]:
         """The raw columns that ``encode`` needs: of features, and of group and labels if labels are asked for."""
-        names = [feature.column or name for name, feature in self.schema.features.items() if feature.side in sides]
+        names = [column.name for name, column in self.schema.raw_columns() if self.schema.features[name].side in sides]
         if with_labels:
             if self.schema.group is not None:
                 names.append(self.schema.group)
@@ -131,11 +112,10 @@ class FeatureEncoder:
         a value in training is of strings or floats, as its feature needs.
         """
         fields: dict[str, pa.DataType] = {}
-        for name, feature in self.schema.features.items():
-            column = feature.column or name
-            if feature.side in sides:
-                kind = self.state.columns.field(column).type
-                fields[column] = _type_of_nulls(feature) if _holds_nothing(kind) else kind
+        for name, column in self.schema.raw_columns():
+            if self.schema.features[name].side in sides:
+                kind = self.state.columns.field(column.name).type
+                fields[column.name] = column.type_of_nulls if _holds_nothing(kind) else kind
         group, item = self.schema.group, self.schema.item
         if item is not None and "item" in sides:
             fields.setdefault(item, self.state.columns.field(item).type)
@@ -156,17 +136,11 @@ class FeatureEncoder:
             DataError: a label is wrong, or an id beyond its table.
         """
         layout = self.layout.select(sides)
-        dense: dict[str, NDArray[np.float32]] = {}
-        sparse: dict[str, tuple[Ints, Ints | None]] = {}
-        for name, feature in self.schema.features.items():
-            if feature.side not in sides:
-                continue
-            if isinstance(feature, NumericFeature):
-                self._encode_number(read_number(table, name, feature), name, feature, dense, sparse)
-            elif isinstance(feature, IdFeature):
-                sparse[name] = self._id_rows(table, name, feature), None
-            else:
-                sparse[name] = self._list_rows(table, name, feature)
+        parts = [
+            reader.encode(table) for name, reader in self._readers.items() if self.schema.features[name].side in sides
+        ]
+        dense: dict[str, Floats32] = {name: values for part in parts for name, values in part.dense.items()}
+        sparse: dict[str, tuple[Ints, Ints | None]] = {name: ids for part in parts for name, ids in part.ids.items()}
         num_rows = table.num_rows
         dense_BF = np.empty((num_rows, len(layout.dense)), np.float32)
         for index, column in enumerate(layout.dense):
@@ -176,52 +150,19 @@ class FeatureEncoder:
             lengths_B = sparse[key.name][1]
             if lengths_B is not None:
                 lengths_KB[index] = lengths_B
-        values = _joined([sparse[key.name][0] for key in layout.sparse])
+        values = joined([sparse[key.name][0] for key in layout.sparse])
         return Batch(
             dense_BF=torch.from_numpy(dense_BF),
             lengths_KB=torch.from_numpy(lengths_KB),
             values=torch.from_numpy(values),
             labels_BL=encode_labels(table, self.labels if with_labels else ()),
             groups_B=self._groups(table, is_required=with_labels),
+            ages=_ages(parts, layout),
         )
 
     def encode_labels(self, table: pa.Table) -> Tensor:
         """labels_BL alone, as ``encode`` makes them; the table needs no other columns."""
         return encode_labels(table, self.labels)
-
-    def _encode_number(
-        self,
-        x_B: Floats,
-        name: str,
-        feature: NumericFeature,
-        dense: dict[str, NDArray[np.float32]],
-        sparse: dict[str, tuple[Ints, Ints | None]],
-    ) -> None:
-        numbers = self.state.numbers[name]
-        if not numbers.is_known:
-            x_B = np.full_like(x_B, np.nan)
-        if "value" in feature.forms:
-            dense[name] = value_form(x_B, feature, numbers)
-        if "vector" in feature.forms:
-            dense[f"{name}#position"] = vector_form(x_B, numbers)
-        if "bucket" in feature.forms:
-            sparse[bucket_key(name)] = bucket_form(x_B, numbers), None
-
-    def _id_rows(self, table: pa.Table, name: str, feature: IdFeature) -> Ints:
-        lookup, missing = self.lookups[feature.table or name], self._missing_rows.get(name, 0)
-        where = f"column {feature.column or name!r} of feature {name!r}"
-        chunks = id_column(feature_column(table, name, feature))
-        return _joined([ids.spread(lookup.rows(ids.distinct, name=where), missing=missing) for ids in chunks])
-
-    def _list_rows(self, table: pa.Table, name: str, feature: IdListFeature) -> tuple[Ints, Ints]:
-        lookup = self.lookups[feature.table or name]
-        where = f"column {feature.column or name!r} of feature {name!r}"
-        column = feature_column(table, name, feature)
-        rows, lengths = [], []
-        for ids, lengths_B in id_list_column(column, separator=feature.separator, max_length=feature.max_length):
-            rows.append(ids.spread(lookup.rows(ids.distinct, name=where), missing=0))
-            lengths.append(lengths_B)
-        return _joined(rows), _joined(lengths)
 
     def _groups(self, table: pa.Table, *, is_required: bool) -> Tensor | None:
         """A hash of each row's group; ``NO_GROUP`` for rows without one, which are in no list."""
@@ -230,52 +171,35 @@ class FeatureEncoder:
             return None
         column = id_column_of(table, group, needed_by="the schema, as its group")
         return torch.from_numpy(
-            _joined([ids.spread(keys(ids.distinct).view(np.int64), missing=NO_GROUP) for ids in id_column(column)])
+            joined([ids.spread(keys(ids.distinct).view(np.int64), missing=NO_GROUP) for ids in id_column(column)])
         )
 
     def unknown_counts(
         self, table: pa.Table, batch: Batch, sides: Collection[Side] = ALL_SIDES
     ) -> dict[str, tuple[int, int]]:
-        """Per id feature of some sides: ids that training has not seen, and missing values (null, NaN).
+        """Per sparse key of ids of some sides: ids that training has not seen, and missing values (null, NaN).
 
         Args:
             table: the rows.
             batch: what ``encode(table, sides=sides)`` made of them.
             sides: those of the batch.
         """
-        counts = {}
-        ends = np.cumsum(batch.lengths_KB.sum(dim=1).numpy())
-        for key, end, length in zip(
-            self.layout.select(sides).sparse, ends, batch.lengths_KB.sum(dim=1).tolist(), strict=True
-        ):
-            feature = self.schema.features[key.feature]
-            if isinstance(feature, NumericFeature):
-                continue
-            num_at_zero = int((batch.values[end - length : end] == 0).sum())
-            column = feature_column(table, key.feature, feature)
-            if isinstance(feature, IdListFeature):
-                counts[key.feature] = (num_at_zero, column.null_count)
-                continue
-            num_missing = sum(int(ids.is_missing.sum()) for ids in id_column(column))
-            is_at_zero = self._missing_rows.get(key.feature, 0) == 0
-            counts[key.feature] = (num_at_zero - (num_missing if is_at_zero else 0), num_missing)
+        keys_K = self.layout.select(sides).sparse
+        ids_K = torch.split(batch.values, batch.lengths_KB.sum(dim=1).tolist())
+        num_at_zero: dict[str, dict[str, int]] = {}
+        for key, ids_n in zip(keys_K, ids_K, strict=True):
+            num_at_zero.setdefault(key.feature, {})[key.name] = int((ids_n == 0).sum())
+        counts: dict[str, tuple[int, int]] = {}
+        for feature, of_keys in num_at_zero.items():
+            counts.update(self._readers[feature].unknown_counts(table, of_keys))
         return counts
 
 
-def _joined(parts: Sequence[Ints]) -> Ints:
-    if len(parts) == 1:
-        # Torch warns of memory that cannot be written, as Arrow's is not.
-        return parts[0] if parts[0].flags.writeable else parts[0].copy()
-    return np.concatenate(parts, dtype=np.int64) if parts else np.zeros(0, np.int64)
+def _ages(parts: Sequence[EncodedPart], layout: InputLayout) -> Tensor | None:
+    ages = {name: ages_N for part in parts for name, ages_N in part.ages.items()}
+    found = [ages[sequence.name] for sequence in layout.sequences if sequence.has_ages]
+    return torch.from_numpy(np.concatenate(found)) if found else None
 
 
 def _holds_nothing(kind: pa.DataType) -> bool:
     return bool(pa.types.is_null(kind) or (is_list_type(kind) and pa.types.is_null(kind.value_type)))
-
-
-def _type_of_nulls(feature: IdFeature | IdListFeature | NumericFeature) -> pa.DataType:
-    if isinstance(feature, NumericFeature):
-        return pa.float64()
-    if isinstance(feature, IdListFeature) and feature.separator is None:
-        return pa.list_(pa.string())
-    return pa.string()

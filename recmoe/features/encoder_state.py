@@ -14,11 +14,12 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from recmoe.errors import DataError
-from recmoe.features.dynamic_ids import DynamicIds
+from recmoe.features.encodings.dynamic import DynamicIds
+from recmoe.features.encodings.lookup import RowLookup
+from recmoe.features.encodings.vocabulary import Vocabulary
 from recmoe.features.labels import LabelColumn
 from recmoe.features.schema import FeatureSchema
 from recmoe.features.statistics import NumericStatistics
-from recmoe.features.vocabulary import Vocabulary
 
 FORMAT = 1
 _DOCUMENT = "encoder.json"
@@ -39,6 +40,10 @@ class EncoderState:
     """By numeric feature."""
     dynamic: Mapping[str, DynamicIds] = field(default_factory=dict)
     """By table, where ids come and go."""
+
+    def learned(self, table: str) -> RowLookup | None:
+        """The ids of a table that were learned; None where none were."""
+        return self.vocabularies.get(table) or self.dynamic.get(table)
 
 
 def fingerprint(labels: Sequence[LabelColumn], state: EncoderState) -> str:

@@ -1,24 +1,25 @@
 """Learner: what rows teach, chunk by chunk and in parts; fit_state() is one over all training data."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from recmoe.errors import DataError
-from recmoe.features.arrow_ids import IdValues, id_column, id_list_column
-from recmoe.features.columns import feature_column, has_fractions, id_column_of, is_list_type, plain_type
+from recmoe.features.columns import has_fractions, id_column_of, is_list_type, plain_type
 from recmoe.features.encoder_state import EncoderState
+from recmoe.features.encodings.dynamic import DynamicIds
+from recmoe.features.encodings.vocabulary import Vocabulary
 from recmoe.features.id_counts import IdCounts
 from recmoe.features.known import Known
 from recmoe.features.label_values import encode_labels
 from recmoe.features.labels import LabelColumn
 from recmoe.features.number_learner import NumberLearner
-from recmoe.features.schema import DynamicConfig, FeatureSchema, IdFeature, NumericFeature, VocabularyConfig
+from recmoe.features.schema import FeatureSchema
 
 
 class Learner:
-    """Vocabularies, statistics and column types, learnt from some rows of the training data.
+    """Vocabularies, statistics and column types, learned from some rows of the training data.
 
     Learners of parts, merged in any order, are the learner of the whole, bit for bit: counts are integers,
     samples go by the number of a row, and moments are added up by pieces of the data that depend on nothing
@@ -45,13 +46,13 @@ class Learner:
         """Of each column, with the row that gave it."""
         self._has_fractions: dict[str, bool] = {}
         """Of each column of ids that are stored as floats, once it holds one."""
-        self._numbers = {
-            name: NumberLearner(name, feature)
-            for name, feature in schema.features.items()
-            if isinstance(feature, NumericFeature)
-        }
-        self.tables = tuple(Known(schema).encodings)
-        """Those whose ids are learnt."""
+        self._numbers: dict[str, NumberLearner] = {}
+        for name, feature in schema.features.items():
+            learner = feature.number_learner(name)
+            if learner is not None:
+                self._numbers[name] = learner
+        self.tables = Known(schema).tables
+        """Those whose ids are learned."""
         self.ids = IdCounts(self.tables, folder=folder, max_bytes=max_bytes)
         self.num_rows = 0
 
@@ -61,7 +62,7 @@ class Learner:
         return tuple(dict.fromkeys([*self._typed_columns(), *(label.column for label in self._labels)]))
 
     def _typed_columns(self) -> list[str]:
-        columns = [feature.column or name for name, feature in self._schema.features.items()]
+        columns = [column.name for _, column in self._schema.raw_columns()]
         return columns + [column for column in (self._schema.group, self._schema.item) if column is not None]
 
     def add(self, table: pa.Table, *, first_row: int) -> None:
@@ -78,20 +79,11 @@ class Learner:
         self._learn_types(table, first_row)
         encode_labels(table, self._labels, first_row=first_row)
         for name, feature in self._schema.features.items():
-            if isinstance(feature, NumericFeature):
-                self._numbers[name].add(table, first_row=first_row)
-            elif (feature.table or name) in self.tables:
-                for ids in _ids(table, name, self._schema):
-                    self.ids.add(feature.table or name, ids)
-                    if isinstance(feature, IdFeature) and feature.missing is not None:
-                        self.ids.add_repeated(feature.table or name, feature.missing, int(ids.is_missing.sum()))
+            feature.learn(table, name, first_row=first_row, ids=self.ids, numbers=self._numbers.get(name))
         self.num_rows += table.num_rows
 
     def _learn_types(self, table: pa.Table, first_row: int) -> None:
-        columns = {
-            feature.column or name: feature_column(table, name, feature)
-            for name, feature in self._schema.features.items()
-        }
+        columns = {column.name: column.read(table, feature=name) for name, column in self._schema.raw_columns()}
         for column, role in ((self._schema.group, "group"), (self._schema.item, "item")):
             if column is not None:
                 columns[column] = id_column_of(table, column, needed_by=f"the schema, as its {role}")
@@ -102,8 +94,7 @@ class Learner:
                 self._has_fractions[name] = found or self._has_fractions.get(name, False)
 
     def _id_columns(self) -> set[str]:
-        features = self._schema.features.items()
-        columns = {one.column or name for name, one in features if not isinstance(one, NumericFeature)}
+        columns = {column.name for _, column in self._schema.raw_columns() if column.is_id}
         return columns | {column for column in (self._schema.group, self._schema.item) if column is not None}
 
     def _type(self, column: str) -> pa.DataType:
@@ -138,7 +129,7 @@ class Learner:
         Args:
             candidates: by table, the ids that may get a row (``Known.candidates``); by default they are found here.
             base: what an earlier model knew, and this one goes on with: ids keep their rows and new ones follow them,
-                numbers keep their statistics and bucket edges. What ``base`` lacks is learnt.
+                numbers keep their statistics and bucket edges. What ``base`` lacks is learned.
 
         Raises:
             DataError: there are no rows.
@@ -148,20 +139,16 @@ class Learner:
         known = Known(self._schema, base)
         if candidates is None:
             candidates = {table: known.candidates(table, self.ids.merged(table)) for table in self.tables}
+        learned = {
+            table: known.learned(table, candidates[table], num_sightings=self.ids.totals[table])
+            for table in known.tables
+        }
         return EncoderState(
             inputs=self._schema.model_dump(mode="json"),
             columns=pa.schema({column: self._type(column) for column in self._typed_columns()}.items()),
-            vocabularies={
-                table: known.vocabulary(table, candidates[table])
-                for table, encoding in known.encodings.items()
-                if isinstance(encoding, VocabularyConfig)
-            },
+            vocabularies={table: ids for table, ids in learned.items() if isinstance(ids, Vocabulary)},
             numbers={name: known.numbers.get(name) or learner.finish() for name, learner in self._numbers.items()},
-            dynamic={
-                table: known.dynamic(table, candidates[table], num_sightings=self.ids.totals[table])
-                for table, encoding in known.encodings.items()
-                if isinstance(encoding, DynamicConfig)
-            },
+            dynamic={table: ids for table, ids in learned.items() if isinstance(ids, DynamicIds)},
         )
 
 
@@ -187,14 +174,3 @@ def fit_state(
 def _rank(found: tuple[int, pa.DataType]) -> tuple[bool, int]:
     first_row, kind = found
     return pa.types.is_null(kind), first_row
-
-
-def _ids(table: pa.Table, name: str, schema: FeatureSchema) -> Iterator[IdValues]:
-    feature = schema.features[name]
-    assert not isinstance(feature, NumericFeature)
-    column = feature_column(table, name, feature)
-    if isinstance(feature, IdFeature):
-        yield from id_column(column)
-        return
-    for ids, _ in id_list_column(column, separator=feature.separator, max_length=feature.max_length):
-        yield ids

@@ -1,9 +1,10 @@
 """input_layout: the batch columns and tables that a schema makes."""
 
 from collections.abc import Mapping
+from itertools import chain
 
-from recmoe.features.layout import DenseColumn, InputLayout, SparseKey, TableSpec
-from recmoe.features.schema import FeatureSchema, NumericFeature, table_pooling
+from recmoe.features.layout import InputLayout, SparseKey, TableSpec
+from recmoe.features.schema import FeatureSchema
 from recmoe.features.statistics import NumericStatistics
 
 
@@ -17,51 +18,27 @@ def build_layout(
         num_rows: per table of ids, its rows, row 0 included.
         numbers: per numeric feature, its statistics.
     """
+    tables = schema.tables()
+    parts = [
+        feature.layout(name, width=schema.width, tables=tables, numbers=numbers.get(name))
+        for name, feature in schema.features.items()
+    ]
+    rows_of = {**num_rows, **{table: rows for part in parts for table, rows in part.num_rows.items()}}
     keys: dict[str, list[SparseKey]] = {}
-    rows_of: dict[str, int] = {}
-    dense: list[DenseColumn] = []
-    for name, feature in schema.features.items():
-        width = feature.width or schema.width
-        if not isinstance(feature, NumericFeature):
-            table = feature.table or name
-            keys.setdefault(table, []).append(
-                SparseKey(name=name, feature=name, side=feature.side, table=table, width=width)
-            )
-            rows_of[table] = num_rows[table]
-            continue
-        num_buckets = len(numbers[name].edges) - 1
-        if "value" in feature.forms:
-            dense.append(DenseColumn(name=name, feature=name, side=feature.side, form="value"))
-        if "vector" in feature.forms:
-            dense.append(
-                DenseColumn(
-                    name=f"{name}#position",
-                    feature=name,
-                    side=feature.side,
-                    form="position",
-                    num_buckets=num_buckets,
-                    width=width,
-                )
-            )
-        if "bucket" in feature.forms:
-            key = bucket_key(name)
-            keys[key] = [SparseKey(name=key, feature=name, side=feature.side, table=key, width=width)]
-            rows_of[key] = num_buckets + 1
-    tables = tuple(
-        TableSpec(
-            name=table,
-            num_rows=rows_of[table],
-            width=of_table[0].width,
-            pooling=table_pooling(schema.features, table),
-            keys=tuple(key.name for key in of_table),
-        )
-        for table, of_table in keys.items()
-    )
+    for key in chain.from_iterable(part.keys for part in parts):
+        keys.setdefault(key.table, []).append(key)
     return InputLayout(
-        tables=tables, sparse=tuple(key for of_table in keys.values() for key in of_table), dense=tuple(dense)
+        tables=tuple(
+            TableSpec(
+                name=table,
+                num_rows=rows_of[table],
+                width=of_table[0].width,
+                pooling=tables[table].pooling if table in tables else "sum",
+                keys=tuple(key.name for key in of_table),
+            )
+            for table, of_table in keys.items()
+        ),
+        sparse=tuple(chain.from_iterable(keys.values())),
+        dense=tuple(chain.from_iterable(part.dense for part in parts)),
+        sequences=tuple(chain.from_iterable(part.sequences for part in parts)),
     )
-
-
-def bucket_key(feature: str) -> str:
-    """Name of the key, and of the table, of a number's buckets."""
-    return f"{feature}#bucket"

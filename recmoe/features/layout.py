@@ -4,9 +4,11 @@ The boundary between features and model: the encoder fills a ``Batch`` in this o
 model reads it in this order, and the fingerprint of both travels in checkpoints and bundles.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Hashable
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from recmoe.sequence import HistoryEncoderConfig
 
 Side = Literal["user", "context", "item"]
 SHARED_SIDES: tuple[Side, ...] = ("user", "context")
@@ -47,11 +49,37 @@ class SparseKey:
     """Floats of a row, those of the linear part included."""
     num_linear: int = 0
     """Last floats of the row, which belong to the linear part."""
+    is_list: bool = False
+    """Whether a row of the batch has any number of ids; otherwise it has one."""
+    is_sequence: bool = False
+    """Whether the ids are the entries of a sequence: each keeps a vector of its own, nothing is pooled."""
 
     @property
     def vector_width(self) -> int:
         """Floats of the id's vector, which the experts read."""
         return self.width - self.num_linear
+
+
+@dataclass(frozen=True)
+class SequenceSpec:
+    """One sequence of the batch: aligned keys, and the age of each entry where the log has times.
+
+    Example: a history of two columns, whose tables the candidate's features read too::
+
+        history:  keys ("history#item", "history#category")   tables item_id, category_id
+    """
+
+    name: str
+    """The feature."""
+    side: Side
+    keys: tuple[str, ...]
+    """The sparse keys of its columns, in the order of the config; all have the same lengths."""
+    max_length: int
+    """Entries of a row at most."""
+    has_ages: bool
+    """Whether ``Batch.ages`` holds a number for each of its entries."""
+    encoder: HistoryEncoderConfig
+    """What makes one vector of its entries."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +97,28 @@ class DenseColumn:
     form: Literal["value", "position"]
     num_buckets: int = 0
     width: int = 1
+    meaning: Hashable = field(default=None, compare=False, repr=False)
+    """All that decides which float a raw value becomes: learned weights fit another column of the same meaning."""
 
 
 @dataclass(frozen=True)
 class InputLayout:
-    """Dense columns and sparse keys in batch order; keys of one table stand together."""
+    """Dense columns and sparse keys in batch order; keys of one table stand together, those of sequences among them."""
 
     tables: tuple[TableSpec, ...]
     sparse: tuple[SparseKey, ...]
     dense: tuple[DenseColumn, ...]
+    sequences: tuple[SequenceSpec, ...] = ()
+
+    @property
+    def pooled(self) -> tuple[SparseKey, ...]:
+        """The keys that are pooled to one vector per row: all but those of sequences."""
+        return tuple(key for key in self.sparse if not key.is_sequence)
+
+    @property
+    def sequence_tables(self) -> frozenset[str]:
+        """The tables of which a sequence reads single rows."""
+        return frozenset(key.table for key in self.sparse if key.is_sequence)
 
     def select(self, sides: Collection[Side]) -> "InputLayout":
         """The same layout with the columns of some sides only; all tables stay."""
@@ -85,21 +126,30 @@ class InputLayout:
             tables=self.tables,
             sparse=tuple(key for key in self.sparse if key.side in sides),
             dense=tuple(column for column in self.dense if column.side in sides),
+            sequences=tuple(sequence for sequence in self.sequences if sequence.side in sides),
         )
 
     @property
     def width(self) -> int:
-        """Floats per row that enter the first level of the model."""
-        return sum(key.vector_width for key in self.sparse) + sum(column.width for column in self.dense)
+        """Floats per row that enter the first level of the model, what sequences add left out."""
+        return sum(key.vector_width for key in self.pooled) + sum(column.width for column in self.dense)
 
     def with_linear(self, num_outputs: int) -> "InputLayout":
         """The same layout with rows that end in ``num_outputs`` weights of a linear part.
 
-        They are padded to a multiple of four floats, which the kernels of sharded tables need.
+        They are padded to a multiple of four floats, which the kernels of sharded tables need. Tables that only
+        sequences read have none.
         """
         num_linear = -(-num_outputs // 4) * 4
-        return InputLayout(
-            tables=tuple(replace(t, width=t.width + num_linear, num_linear=num_linear) for t in self.tables),
-            sparse=tuple(replace(k, width=k.width + num_linear, num_linear=num_linear) for k in self.sparse),
-            dense=self.dense,
+        widened = {key.table for key in self.pooled}
+        return replace(
+            self,
+            tables=tuple(
+                replace(t, width=t.width + num_linear, num_linear=num_linear) if t.name in widened else t
+                for t in self.tables
+            ),
+            sparse=tuple(
+                replace(k, width=k.width + num_linear, num_linear=num_linear) if k.table in widened else k
+                for k in self.sparse
+            ),
         )

@@ -5,8 +5,9 @@
 import numpy as np
 
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.features.schema import NumericFeature
-from recmoe.features.vocabulary import HashedIds, IndexedIds, RowLookup, Rows
+from recmoe.features.encodings.hashed import HashedIds
+from recmoe.features.encodings.index import IndexedIds
+from recmoe.features.encodings.lookup import RowLookup, Rows
 
 
 def row_sources(table: str, *, old: FeatureEncoder, new: FeatureEncoder) -> Rows:
@@ -55,6 +56,6 @@ def _follow_ids(sources_V: Rows, old: RowLookup | None, new: RowLookup) -> None:
 def _edges(encoder: FeatureEncoder, table: str) -> tuple[float, ...] | None:
     """Edges of the number whose buckets a table holds; None for a table of ids."""
     for key in encoder.layout.sparse:
-        if key.table == table and isinstance(encoder.schema.features[key.feature], NumericFeature):
+        if key.table == table and key.feature in encoder.state.numbers:
             return encoder.state.numbers[key.feature].edges
     return None

@@ -1,4 +1,4 @@
-"""NumericStatistics: mean, spread and bucket edges of one number, learnt in one streamed pass."""
+"""NumericStatistics: mean, spread and bucket edges of one number, learned in one streamed pass."""
 
 # n values of one chunk, N values so far, T buckets
 
@@ -87,7 +87,7 @@ class Sample:
     """A uniform sample of bounded size that depends on the values and their rows alone.
 
     The value of row i of the data has the tag mix64(i); those with the smallest tags stay. So it is the same
-    however the rows are cut into chunks, and whoever reads them.
+    however the rows are cut into chunks, and whichever process reads them.
     """
 
     def __init__(self, size: int = SAMPLE_SIZE) -> None:

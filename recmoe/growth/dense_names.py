@@ -7,10 +7,11 @@ import torch
 
 from recmoe.architectures.seam import Parts
 from recmoe.axes import Labels, describe
+from recmoe.embeddings.tables import member_name
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.features.layout import SHARED_SIDES, DenseColumn, SparseKey
-from recmoe.features.schema import NumericFeature
+from recmoe.features.layout import SHARED_SIDES, SparseKey
 from recmoe.model import ModelConfig, MultiTaskRanker, input_order, model_parts
+from recmoe.model.histories import HistoryColumns
 
 RANKER = "ranker."
 """Names of the ranker's weights inside the training model begin so."""
@@ -54,6 +55,7 @@ def name_dense(
         **{"start_T": NamedTensor("start_T", (logits,)), "unit_T": NamedTensor("unit_T", (logits,))},
         **{name: NamedTensor(name, axes) for name, axes in _wide_axes(encoder, logits).items()},
         **_named_vectors(encoder, ranker),
+        **_named_histories(encoder, ranker),
         **_named_model(ranker, config, encoder),
     }
     named = {}
@@ -74,10 +76,9 @@ def input_labels(encoder: FeatureEncoder) -> list[tuple[str, Hashable, int]]:
         meaning: Hashable
         if isinstance(part, SparseKey):
             pooling = next(spec.pooling for spec in encoder.layout.tables if spec.name == part.table)
-            is_list = encoder.schema.features[part.feature].kind == "id_list"
-            meaning = (part.name, part.table, pooling if is_list else None)
+            meaning = (part.name, part.table, pooling if part.is_list else None)
         else:
-            meaning = (part.name, _number_meaning(encoder, part))
+            meaning = (part.name, part.meaning)
         blocks.append((part.feature, meaning, part.width))
     return blocks
 
@@ -92,21 +93,12 @@ def _column_labels(encoder: FeatureEncoder, features: Collection[str] | None = N
     )
 
 
-def _number_meaning(encoder: FeatureEncoder, column: DenseColumn) -> Hashable:
-    """All that decides which float a number becomes."""
-    feature = encoder.schema.features[column.feature]
-    assert isinstance(feature, NumericFeature)
-    numbers = encoder.state.numbers[column.feature]
-    scale = (numbers.mean, numbers.std if feature.zscore else None) if column.form == "value" else numbers.edges
-    return (column.form, feature.zscore, feature.missing, feature.clip, feature.log1p, scale)
-
-
 def _wide_axes(encoder: FeatureEncoder, logits: Labels) -> dict[str, tuple[Labels, ...]]:
     """Logits and numbers, by weight of the linear part. A new number's weights begin at 0, as all of them do."""
     numbers: dict[bool, list[Hashable]] = {True: [], False: []}
     for column in encoder.layout.dense:
         if column.form == "value":
-            numbers[column.side in SHARED_SIDES].append((column.name, _number_meaning(encoder, column)))
+            numbers[column.side in SHARED_SIDES].append((column.name, column.meaning))
     return {
         "input_layer.wide.shared": (logits, tuple(numbers[True])),
         "input_layer.wide.own": (logits, tuple(numbers[False])),
@@ -123,16 +115,32 @@ def _named_vectors(encoder: FeatureEncoder, ranker: MultiTaskRanker) -> dict[str
             continue
         is_shared = column.side in SHARED_SIDES
         module = "shared_vectors" if is_shared else "own_vectors"
-        meaning = _number_meaning(encoder, column)
+        meaning = column.meaning
         for weight in ("weight", "bias"):
             name = f"{module}.maps.{counts[is_shared]}.{weight}"
-            shape = state[name].shape
             # Other bucket edges are other inputs: nothing of such a vector goes on.
-            edges = tuple((meaning, index) for index in range(shape[-1]))
-            axes: tuple[Labels | None, ...] = (*[None] * (len(shape) - 1), edges)
+            axes = _all_or_nothing(state[name].shape, meaning)
             named[f"input_layer.{name}"] = NamedTensor(f"vectors[{column.feature}].{weight}", axes)
         counts[is_shared] += 1
     return named
+
+
+def _named_histories(encoder: FeatureEncoder, ranker: MultiTaskRanker) -> dict[str, NamedTensor]:
+    """Encoders of histories by feature; nothing of one goes on that reads other columns, or reads them otherwise."""
+    named: dict[str, NamedTensor] = {}
+    for part in input_order(encoder.layout):
+        if isinstance(part, HistoryColumns):
+            module = member_name(part.name)
+            for name, weight in ranker.input_layer.histories.encoders[module].state_dict().items():
+                axes = _all_or_nothing(weight.shape, part.meaning)
+                path = f"input_layer.histories.encoders.{module}.{name}"
+                named[path] = NamedTensor(f"histories[{part.name}].{name}", axes)
+    return named
+
+
+def _all_or_nothing(shape: Sequence[int], meaning: Hashable) -> tuple[Labels | None, ...]:
+    """Axes of a weight that another fits only where it means the same."""
+    return (*[None] * (len(shape) - 1), tuple((meaning, index) for index in range(shape[-1])))
 
 
 def _named_model(ranker: MultiTaskRanker, config: ModelConfig, encoder: FeatureEncoder) -> dict[str, NamedTensor]:

@@ -2,8 +2,7 @@
 
 # B rows, R requests, C candidates, D input width, P sum of the widths of some keys, T' towers
 
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -12,10 +11,13 @@ from torch import Tensor, nn
 
 from recmoe.architectures.seam import Inputs
 from recmoe.embeddings.numeric_vectors import NumericVectors
+from recmoe.embeddings.tables import LookedUp, LooksUp
 from recmoe.features.batch import Batch
-from recmoe.features.layout import OWN_SIDES, SHARED_SIDES, DenseColumn, InputLayout, SparseKey
+from recmoe.features.layout import OWN_SIDES, SHARED_SIDES, DenseColumn, InputLayout, Side, SparseKey
+from recmoe.model.histories import Histories, HistoryColumns, history_columns
 from recmoe.model.wide import Wide
 from recmoe.moe.linear import Groups, SidedInput
+from recmoe.sequence import EncodedHistory
 
 
 class RowInputs(NamedTuple):
@@ -60,24 +62,36 @@ class InputLayer(nn.Module):
         vectors = [c for c in layout.dense if c.form == "position"]
         self.shared_vectors = NumericVectors([c for c in vectors if c.side in SHARED_SIDES])
         self.own_vectors = NumericVectors([c for c in vectors if c.side == "item"])
+        self.histories = Histories(layout)
         self.groups = {name: _Group(layout, features) for name, features in groups.items()}
 
     def forward(self, batch: Batch) -> RowInputs:
         """The inputs of rows that hold all sides."""
         part = self.parts["all"]
-        pooled = part.split(self.tables(batch))
+        found = self._look_up(batch)
+        pooled = part.split(found.pooled_BP)
         shared = self._half(part, pooled, batch, shared=True)
         own = self._half(part, pooled, batch, shared=False)
+        encoded = self.histories.encode(batch, part.layout, found.entries)
+        shared.pieces.extend(self.histories.shared_pieces(encoded))
+        own.pieces.extend(self._read_histories(encoded, own, batch, None))
         wide_BT = None if shared.wide_BT is None or own.wide_BT is None else shared.wide_BT + own.wide_BT
         return RowInputs(self._inputs(torch.cat([*shared.pieces, *own.pieces], dim=1)), wide_BT)
 
     def sided(self, shared: Batch, own: Batch, request_C: Tensor) -> RowInputs:
-        """The same inputs from one row per request and one row per candidate."""
+        """The same inputs from one row per request and one row per candidate; a history is encoded once per request."""
         halves = []
+        encoded: dict[str, EncodedHistory] = {}
         for name, batch in (("shared", shared), ("own", own)):
             part = self.parts[name]
-            pooled = part.split(self.tables(batch, part.layout.sparse))
-            halves.append(self._half(part, pooled, batch, shared=name == "shared"))
+            found = self._look_up(batch, part.layout.sparse)
+            half = self._half(part, part.split(found.pooled_BP), batch, shared=name == "shared")
+            if name == "shared":
+                encoded = self.histories.encode(batch, part.layout, found.entries)
+                half.pieces.extend(self.histories.shared_pieces(encoded))
+            else:
+                half.pieces.extend(self._read_histories(encoded, half, batch, request_C))
+            halves.append(half)
         of_request, of_candidate = (
             torch.cat(half.pieces, dim=1) if half.pieces else batch.dense_BF[:, :0]
             for half, batch in zip(halves, (shared, own), strict=True)
@@ -87,6 +101,16 @@ class InputLayer(nn.Module):
             wide_CT = halves[0].wide_BT.index_select(0, request_C) + wide_CT
         x = SidedInput(shared_RS=of_request, own_CI=of_candidate, request_C=request_C)
         return RowInputs(self._inputs(x), wide_CT)
+
+    def _look_up(self, batch: Batch, keys: Sequence[SparseKey] | None = None) -> LookedUp:
+        assert isinstance(self.tables, LooksUp)
+        return self.tables.look_up(batch, keys)
+
+    def _read_histories(
+        self, encoded: Mapping[str, EncodedHistory], own: "_Half", batch: Batch, request_C: Tensor | None
+    ) -> list[Tensor]:
+        """What the candidates of a batch read; there may be no piece of their own, and still so many of them."""
+        return self.histories.own_pieces(encoded, [batch.dense_BF[:, :0], *own.pieces], request_C)
 
     def _inputs(self, x: Tensor | SidedInput) -> Inputs:
         groups: Groups = {name: group.of(x) for name, group in self.groups.items()}
@@ -113,13 +137,14 @@ class _Group:
         self.width = 0
         for is_shared, sides in ((True, SHARED_SIDES), (False, OWN_SIDES)):
             start = 0
-            for part in _half_order(layout.select(sides)):
+            for part in _half_order(layout, sides):
                 width = part.vector_width if isinstance(part, SparseKey) else part.width
                 if part.feature in features:
                     self.slices[is_shared].append(slice(start, start + width))
                     self.width += width
                 start += width
-        self.num_shared = layout.select(SHARED_SIDES).width
+            if is_shared:
+                self.num_shared = start
 
     def of(self, x: Tensor | SidedInput) -> Tensor | SidedInput:
         """The columns of the group."""
@@ -156,7 +181,7 @@ class _Part:
         self.positions: dict[bool, list[slice]] = {True: [], False: []}
         # Vectors that touch are one piece; weights of the linear part stand between those of different keys.
         self._pieces: list[tuple[int, bool, bool]] = []
-        for key in layout.sparse:
+        for key in layout.pooled:
             is_shared = key.side in SHARED_SIDES
             self._append(key.vector_width, is_linear=False, is_shared=is_shared)
             if key.num_linear:
@@ -190,21 +215,28 @@ def _take(dense_BF: Tensor, columns: list[slice]) -> Tensor:
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1) if pieces else dense_BF[:, :0]
 
 
-def input_order(layout: InputLayout) -> list[SparseKey | DenseColumn]:
-    """What the columns of x_BD are: shared before own; in each half ids, then numbers, then learned vectors."""
-    halves = (layout.select(SHARED_SIDES), layout.select(OWN_SIDES))
-    return list(chain.from_iterable(_half_order(half) for half in halves))
+InputPart = SparseKey | DenseColumn | HistoryColumns
+"""What a block of columns of x_BD is made of."""
 
 
-def _half_order(half: InputLayout) -> list[SparseKey | DenseColumn]:
+def input_order(layout: InputLayout) -> list[InputPart]:
+    """What the columns of x_BD are: shared before own; in each half ids, numbers, learned vectors, then histories."""
+    return [*_half_order(layout, SHARED_SIDES), *_half_order(layout, OWN_SIDES)]
+
+
+def _half_order(layout: InputLayout, sides: Collection[Side]) -> list[InputPart]:
+    half = layout.select(sides)
     values = [column for column in half.dense if column.form == "value"]
     positions = [column for column in half.dense if column.form == "position"]
-    return [*half.sparse, *values, *positions]
+    # What a candidate reads of a history is the candidate's own, whosever the history is.
+    histories = history_columns(layout, reads_candidate="item" in sides)
+    return [*half.pooled, *values, *positions, *histories]
 
 
 def input_widths(layout: InputLayout, groups: Mapping[str, Sequence[str]]) -> dict[str, int]:
     """Floats of each group of features; ``all`` is D."""
-    return {"all": layout.width, **{name: _Group(layout, features).width for name, features in groups.items()}}
+    every = [part.feature for part in input_order(layout)]
+    return {name: _Group(layout, features).width for name, features in {"all": every, **groups}.items()}
 
 
 def num_values(layout: InputLayout, *, shared: bool) -> int:

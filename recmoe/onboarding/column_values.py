@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recmoe.features.arrow_ids import IdValues, id_column, id_list_column
-from recmoe.features.columns import feature_column
 from recmoe.features.id_keys import keys
-from recmoe.features.schema import FeatureConfig, IdListFeature, NumericFeature
+from recmoe.features.kinds import FeatureConfig
+from recmoe.features.raw_column import RawColumn
 from recmoe.features.transforms import Floats, as_floats
 
 Ints = NDArray[np.int64]
@@ -61,12 +61,13 @@ def column_values(table: pa.Table, name: str, feature: FeatureConfig) -> ColumnV
     Raises:
         SchemaError: the column is missing or of a type that the feature cannot read.
     """
-    column = feature_column(table, name, feature)
-    if isinstance(feature, NumericFeature):
-        return _of_numbers(as_floats(column))
-    if isinstance(feature, IdListFeature):
-        return _of_lists(column, feature)
-    return _of_ids(column)
+    column = feature.raw_columns(name)[0]
+    values = column.read(table, feature=name)
+    if column.holds == "number":
+        return _of_numbers(as_floats(values))
+    if column.holds == "ids":
+        return _of_lists(column, values)
+    return _of_ids(values)
 
 
 def _of_numbers(x_N: Floats) -> ColumnValues:
@@ -112,8 +113,8 @@ def _of_ids(column: pa.ChunkedArray) -> ColumnValues:
     )
 
 
-def _of_lists(column: pa.ChunkedArray, feature: IdListFeature) -> ColumnValues:
-    parts = list(id_list_column(column, separator=feature.separator, max_length=feature.max_length))
+def _of_lists(column: RawColumn, values: pa.ChunkedArray) -> ColumnValues:
+    parts = list(id_list_column(values, separator=column.separator, max_length=column.max_length))
     length_N = np.concatenate([lengths for _, lengths in parts])
     key_n = np.concatenate([ids.spread(keys(ids.distinct).view(np.int64), missing=0) for ids, _ in parts])
     code_n, distinct = pd.factorize(key_n)

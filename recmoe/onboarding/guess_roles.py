@@ -56,9 +56,14 @@ def guess_roles(
 
 def _sent_once(log: LogProfile, roles: Roles, feature: FeatureRole) -> FeatureRole:
     """Lists of items that the item does not determine are what the user had before."""
-    if roles.item is None or feature.kind != "id_list" or feature.table != roles.item or feature.side != "item":
+    if roles.item is None or feature.kind != "id_list" or feature.table != roles.item:
         return feature
-    return feature if log.is_constant_within(feature.column, roles.item) else replace(feature, side="user")
+    side = feature.side
+    if side == "item":
+        if log.is_constant_within(feature.column, roles.item):
+            return feature
+        side = "user"
+    return replace(feature, side=side, note="in the order of time, the newest last? then kind: sequence")
 
 
 def _leave_out_empty(log: LogProfile, roles: Roles) -> None:

@@ -94,7 +94,7 @@ def find_leaks(config: ExperimentConfig, stream: ParquetStream, *, max_rows: int
         DataError, SchemaError: a row or a column is wrong, as learning the encoder would say with the file's name.
     """
     features, tasks = config.inputs.features, config.task_set()
-    columns = [feature.column or name for name, feature in features.items()]
+    columns = [column.name for _, column in config.inputs.raw_columns()]
     columns += [label.column for label in tasks.label_columns]
     stream.require(columns)
     rows, is_second_N = sample_rows(stream, list(dict.fromkeys(columns)), max_rows=max_rows)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from recmoe.embeddings.tables import LookedUp
 from recmoe.features.batch import Batch
-from recmoe.features.layout import InputLayout
+from recmoe.features.layout import InputLayout, SparseKey
 from recmoe.model import TrainingModel
 
 SAMPLE_ROWS = 512
@@ -47,8 +48,8 @@ class StepCounts:
     num_parameters: int
 
 
-class PooledVectors(nn.Module):
-    """In place of tables: random pooled vectors of the right widths, whose gradient is asked for.
+class RandomVectors(nn.Module):
+    """In place of tables: random vectors of the right widths, whose gradient is asked for.
 
     Args:
         layout: of the model, with the weights of the linear part at the end of the rows where it has one.
@@ -58,17 +59,24 @@ class PooledVectors(nn.Module):
         super().__init__()
         self.layout = layout
 
-    def forward(self, batch: Batch, keys: None = None) -> Tensor:
-        """pooled_BP."""
+    def look_up(self, batch: Batch, keys: Sequence[SparseKey] | None = None) -> LookedUp:
+        """Pooled vectors, and one per entry of a sequence."""
         del keys
-        width = sum(key.width for key in self.layout.sparse)
-        return torch.randn(batch.num_rows, width, device=batch.dense_BF.device, requires_grad=True)
+        width = sum(key.width for key in self.layout.pooled)
+        entries = {}
+        for place, key in enumerate(self.layout.sparse):
+            if key.is_sequence:
+                entries[key.name] = self._random(batch, int(batch.lengths_KB[place].sum()), key.vector_width)
+        return LookedUp(self._random(batch, batch.num_rows, width), entries)
+
+    def _random(self, batch: Batch, num: int, width: int) -> Tensor:
+        return torch.randn(num, width, device=batch.dense_BF.device, requires_grad=True)
 
 
 def count_step(
     make: Callable[[], TrainingModel], *, ids_per_row: Mapping[str, float], num_labels: int, batch_size: int
 ) -> StepCounts:
-    """Count a step of a model on ``PooledVectors``.
+    """Count a step of a model on ``RandomVectors``.
 
     On the meta device, where nothing is computed. A model whose shapes hang on values, such as one that computes only
     the experts that a gate has chosen, steps a sample of random rows on the CPU, and the counts are scaled up.
@@ -121,11 +129,14 @@ def _count(
 def _batch(layout: InputLayout, ids_per_row: Mapping[str, float], num_labels: int, num_rows: int) -> Batch:
     """Random rows, each with as many ids of a key as the others."""
     counts = [round(ids_per_row.get(key.name, 1.0)) for key in layout.sparse]
+    by_key = {key.name: count for key, count in zip(layout.sparse, counts, strict=True)}
+    num_ages = num_rows * sum(by_key[sequence.keys[0]] for sequence in layout.sequences if sequence.has_ages)
     return Batch(
         dense_BF=torch.randn(num_rows, len(layout.dense)),
         lengths_KB=torch.tensor(counts, dtype=torch.int32)[:, None].repeat(1, num_rows),
         values=torch.zeros(num_rows * sum(counts), dtype=torch.int64),
         labels_BL=torch.zeros(num_rows, num_labels),
+        ages=1000.0 * torch.rand(num_ages),
     )
 
 

@@ -73,9 +73,10 @@ class _Links:
 def exchange(loads: Sequence[ShardLoad], topology: Topology, *, num_dense_parameters: int) -> Exchange:
     """Bytes over bandwidth, per worker.
 
-    Whole tables and columns: an all-to-all of vectors. Rows over all workers: a reduce-scatter of parts of the
-    vectors of everybody's batch. Rows within a node: the same in the node, then an all-to-all between nodes.
-    The backward sends as much the other way; ids come to where rows are; dense gradients are summed by a ring.
+    Whole tables and columns, and tables that sequences read: an all-to-all of vectors. Rows over all workers: a
+    reduce-scatter of parts of the vectors of everybody's batch. Rows within a node: the same in the node, then an
+    all-to-all between nodes. The backward sends as much the other way; ids come to where rows are; dense gradients are
+    summed by a ring.
     """
     ids, vectors, gradients = _Links(topology), _Links(topology), _Links(topology)
     seen_tables = set()
@@ -88,7 +89,7 @@ def exchange(loads: Sequence[ShardLoad], topology: Topology, *, num_dense_parame
             ids.to_all(rank, load.id_bytes)
             if kind in SUMS_IN_NODE:
                 vectors.sum_in_node(rank, 2 * load.vector_bytes)
-            elif kind not in SUMS_OVER_ALL:
+            elif kind not in SUMS_OVER_ALL or not load.is_pooled:
                 vectors.to_all(rank, 2 * load.vector_bytes)
             elif load.shard.table not in seen_tables:
                 vectors.sum_over_all(2 * load.vector_bytes)

@@ -29,7 +29,8 @@ class ShardLoad:
     num_distinct: float
     """Rows that they touch."""
     num_vectors: float
-    """Vectors that it pools, or adds its part to."""
+    """Vectors that it pools, or adds its part to; or the ids, where nothing is pooled."""
+    is_pooled: bool = True
 
     @property
     def weight_bytes(self) -> float:
@@ -98,6 +99,7 @@ def shard_loads(
         num_workers = 1 if shard.sharding == REPLICATED else world_size
         place = (shard.row, shard.row + shard.num_rows)
         all_ids = num_workers * of_table.num_ids
+        num_ids = all_ids * shares[shard.table][place]
         if shard.table in frequent_first:
             distinct = expected_distinct(num_rows[shard.table], all_ids, exponent=zipf, first=place[0], last=place[1])
         else:
@@ -108,9 +110,10 @@ def shard_loads(
                 shard=shard,
                 num_keys=of_table.num_vectors // max(of_table.batch_size, 1),
                 state_width=of_table.state_width * (shard.width / of_table.width if of_table.state_width > 1 else 1.0),
-                num_ids=all_ids * shares[shard.table][place],
+                num_ids=num_ids,
                 num_distinct=distinct,
-                num_vectors=float(num_workers * of_table.num_vectors),
+                num_vectors=float(num_workers * of_table.num_vectors) if of_table.is_pooled else num_ids,
+                is_pooled=of_table.is_pooled,
             )
         )
     return loads

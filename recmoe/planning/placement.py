@@ -33,7 +33,7 @@ def place_tables(
     Raises:
         ShardingError: a placement that the device cannot do, or tables that do not fit, with what would help.
     """
-    problems = config.launch_problems(tables=layout.tables, device_type=topology.device, world_size=topology.world_size)
+    problems = config.launch_problems(layout=layout, device_type=topology.device, world_size=topology.world_size)
     told = "; ".join(f"tables.{path}: {message}" for path, message in problems)
     if told:
         raise ShardingError(told)

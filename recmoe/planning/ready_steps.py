@@ -122,9 +122,15 @@ class ReadySteps:
                 lengths_KB=lengths_KB,
                 values=torch.cat([all_N.chunk(NUM_BATCHES)[turn] for all_N in ids]),
                 labels_BL=self._labels(generator),
+                ages=self._ages(dict(zip([key.name for key in self.layout.sparse], counts, strict=True)), generator),
             )
             for turn in range(NUM_BATCHES)
         ]
+
+    def _ages(self, counts: Mapping[str, int], generator: torch.Generator) -> Tensor | None:
+        aged = [one for one in self.layout.sequences if one.has_ages]
+        num_ages = sum(counts[one.keys[0]] for one in aged) * self.training.batch_size
+        return 1000.0 * torch.rand(num_ages, generator=generator) if aged else None
 
     def _labels(self, generator: torch.Generator) -> Tensor:
         shape = (self.training.batch_size, len(self.tasks.label_columns))

@@ -5,32 +5,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from recmoe.errors import SchemaError
-from recmoe.features.input_layout import bucket_key, build_layout
+from recmoe.features.input_layout import build_layout
 from recmoe.features.layout import InputLayout
-from recmoe.features.schema import (
-    DynamicConfig,
-    FeatureSchema,
-    GivenBuckets,
-    HashConfig,
-    IdFeature,
-    IdListFeature,
-    IndexConfig,
-    NumericFeature,
-    VocabularyConfig,
-)
-from recmoe.features.statistics import NumericStatistics
-
-DEFAULT_LIST_LENGTH = 10
-"""Ids of a list where nobody says how many there are."""
-
-
-def id_tables(schema: FeatureSchema) -> dict[str, IdFeature | IdListFeature]:
-    """The tables of ids, each with the first feature that reads it."""
-    tables: dict[str, IdFeature | IdListFeature] = {}
-    for name, feature in schema.features.items():
-        if not isinstance(feature, NumericFeature):
-            tables.setdefault(feature.table or name, feature)
-    return tables
+from recmoe.features.schema import FeatureSchema
 
 
 def tables_without_rows(schema: FeatureSchema, rows: Mapping[str, int]) -> list[str]:
@@ -39,15 +16,13 @@ def tables_without_rows(schema: FeatureSchema, rows: Mapping[str, int]) -> list[
     Raises:
         SchemaError: ``rows`` names what is no table of ids.
     """
-    tables = id_tables(schema)
+    tables = schema.tables()
     for name in rows:
         if name not in tables:
             close = difflib.get_close_matches(name, tables, n=1)
             hint = f", did you mean {close[0]}?" if close else f"; there are: {', '.join(tables)}"
             raise SchemaError(f"--rows {name}: there is no such table of ids{hint}")
-    return [
-        name for name, feature in tables.items() if name not in rows and isinstance(feature.encoding, VocabularyConfig)
-    ]
+    return [name for name, table in tables.items() if name not in rows and table.encoding.num_planned_ids is None]
 
 
 def planned_layout(schema: FeatureSchema, rows: Mapping[str, int]) -> InputLayout:
@@ -61,28 +36,17 @@ def planned_layout(schema: FeatureSchema, rows: Mapping[str, int]) -> InputLayou
     missing = tables_without_rows(schema, rows)
     assert not missing, f"no row counts for {', '.join(missing)}"
     num_rows = {}
-    for name, feature in id_tables(schema).items():
-        encoding = feature.encoding
-        if name in rows:
-            num_ids = rows[name]
-        elif isinstance(encoding, HashConfig):
-            num_ids = encoding.num_buckets
-        elif isinstance(encoding, DynamicConfig):
-            num_ids = encoding.capacity
-        else:
-            assert isinstance(encoding, IndexConfig)
-            num_ids = encoding.num_ids
+    for name, table in schema.tables().items():
+        num_ids = rows.get(name, table.encoding.num_planned_ids)
+        assert num_ids is not None
         num_rows[name] = num_ids + 1
-    numbers = {
-        name: NumericStatistics(mean=0.0, std=1.0, edges=tuple(map(float, range(_num_buckets(feature) + 1))))
-        for name, feature in schema.features.items()
-        if isinstance(feature, NumericFeature)
-    }
+    planned = {name: feature.planned_numbers() for name, feature in schema.features.items()}
+    numbers = {name: statistics for name, statistics in planned.items() if statistics is not None}
     return build_layout(schema, num_rows=num_rows, numbers=numbers)
 
 
 def with_rows(layout: InputLayout, rows: Mapping[str, int]) -> InputLayout:
-    """A learnt layout with the row counts of some tables replaced; row 0 comes on top."""
+    """A learned layout with the row counts of some tables replaced; row 0 comes on top."""
     return replace(
         layout,
         tables=tuple(
@@ -93,9 +57,7 @@ def with_rows(layout: InputLayout, rows: Mapping[str, int]) -> InputLayout:
 
 def frequent_first(schema: FeatureSchema) -> frozenset[str]:
     """Tables whose first rows are the most frequent: vocabularies; all others scatter them, in time at least."""
-    return frozenset(
-        name for name, feature in id_tables(schema).items() if isinstance(feature.encoding, VocabularyConfig)
-    )
+    return frozenset(name for name, table in schema.tables().items() if table.encoding.is_frequent_first)
 
 
 def ids_per_row(schema: FeatureSchema, given: Mapping[str, float]) -> dict[str, float]:
@@ -104,23 +66,13 @@ def ids_per_row(schema: FeatureSchema, given: Mapping[str, float]) -> dict[str, 
     Raises:
         SchemaError: ``given`` names what is no list.
     """
-    lists = [name for name, feature in schema.features.items() if isinstance(feature, IdListFeature)]
+    lists = list(dict.fromkeys(name for name, column in schema.raw_columns() if column.holds == "ids"))
     for name in given:
         if name not in lists:
             raise SchemaError(
                 f"--ids-per-row {name}: there is no such id_list feature; there are: {', '.join(lists) or 'none'}"
             )
-    counts = {}
+    counts: dict[str, float] = {}
     for name, feature in schema.features.items():
-        if isinstance(feature, IdListFeature):
-            counts[name] = given.get(name, float(min(feature.max_length or DEFAULT_LIST_LENGTH, DEFAULT_LIST_LENGTH)))
-        elif isinstance(feature, IdFeature):
-            counts[name] = 1.0
-        elif "bucket" in feature.forms:
-            counts[bucket_key(name)] = 1.0
+        counts.update(feature.planned_ids(name, per_row=given.get(name)))
     return counts
-
-
-def _num_buckets(feature: NumericFeature) -> int:
-    buckets = feature.buckets
-    return len(buckets.boundaries) + 1 if isinstance(buckets, GivenBuckets) else buckets.count

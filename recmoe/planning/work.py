@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from recmoe.embeddings.sparse_optimizer import SparseOptimizerConfig
 from recmoe.features.layout import InputLayout, TableSpec
 from recmoe.model import ModelConfig, TrainingModel, build_training_model, model_layout
-from recmoe.planning.counting import PooledVectors, StepCounts, count_step
+from recmoe.planning.counting import RandomVectors, StepCounts, count_step
 from recmoe.planning.zipf import expected_distinct
 from recmoe.tasks.funnel import TaskSet
 
@@ -27,11 +27,13 @@ class TableWork:
     num_distinct: float
     """Rows that they touch, and the optimizer updates."""
     num_vectors: int
-    """Pooled vectors: rows of the batch times keys."""
+    """Pooled vectors: rows of the batch times keys; ids, where nothing is pooled."""
     width: int
     """Floats of a row, those of the linear part included."""
     state_width: float
     """Floats of optimizer state per row."""
+    is_pooled: bool = True
+    """Whether vectors are pooled where the rows are; where a sequence reads the table, there is one for each id."""
 
     @property
     def lookup_bytes(self) -> float:
@@ -120,16 +122,24 @@ def step_work(
     """
 
     def make() -> TrainingModel:
-        return build_training_model(layout=layout, tasks=tasks, config=model, tables=PooledVectors)
+        return build_training_model(layout=layout, tasks=tasks, config=model, tables=RandomVectors)
 
+    rows = model_layout(layout, tasks=tasks, config=model)
     return Work(
         batch_size=batch_size,
         counts=count_step(
             make, ids_per_row=ids_per_row or {}, num_labels=len(tasks.label_columns), batch_size=batch_size
         ),
         tables=tuple(
-            _table_work(spec, batch_size, ids_per_row=ids_per_row or {}, optimizer=optimizer, zipf=zipf)
-            for spec in model_layout(layout, tasks=tasks, config=model).tables
+            _table_work(
+                spec,
+                batch_size,
+                is_pooled=spec.name not in rows.sequence_tables,
+                ids_per_row=ids_per_row or {},
+                optimizer=optimizer,
+                zipf=zipf,
+            )
+            for spec in rows.tables
         ),
     )
 
@@ -138,6 +148,7 @@ def _table_work(
     spec: TableSpec,
     batch_size: int,
     *,
+    is_pooled: bool,
     ids_per_row: Mapping[str, float],
     optimizer: SparseOptimizerConfig,
     zipf: float,
@@ -151,7 +162,8 @@ def _table_work(
         batch_size=batch_size,
         num_ids=num_ids,
         num_distinct=expected_distinct(spec.num_rows, num_ids, exponent=zipf),
-        num_vectors=batch_size * len(spec.keys),
+        num_vectors=batch_size * len(spec.keys) if is_pooled else round(num_ids),
         width=spec.width,
         state_width=float(sum(math.prod(shape[1:]) for shape in by_row)),
+        is_pooled=is_pooled,
     )

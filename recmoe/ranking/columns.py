@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recmoe.errors import RequestError
+from recmoe.features.columns import is_list_type
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import ALL_SIDES, Side
-from recmoe.features.schema import FeatureSchema, IdListFeature, NumericFeature
+from recmoe.features.schema import FeatureSchema
 from recmoe.ranking.request import RankRequest
 from recmoe.ranking.score import RankingConfig, did_you_mean, unknown_name
 from recmoe.ranking.texts import short
@@ -181,24 +182,29 @@ def _columns_of_side(schema: FeatureSchema, arrow: pa.Schema, side: Side) -> dic
     types: dict[str, pa.DataType] = {}
     ids: set[str] = set()
     separators: dict[str, str | None] = {}
-    for name, feature in schema.features.items():
-        if feature.side != side:
+    for name, column in schema.raw_columns():
+        if schema.features[name].side != side:
             continue
-        column = feature.column or name
-        types[column] = arrow.field(column).type
-        if not isinstance(feature, NumericFeature):
-            ids.add(column)
-        if isinstance(feature, IdListFeature):
-            separators[column] = feature.separator
+        types[column.name] = arrow.field(column.name).type
+        if column.is_id:
+            ids.add(column.name)
+        if column.separator is not None:
+            separators[column.name] = column.separator
     if side == "item" and schema.item is not None:
         types.setdefault(schema.item, arrow.field(schema.item).type)
         ids.add(schema.item)
-    # A number that was whole in every training row may have a fraction in a request; an id may not.
     return {
         name: RequestColumn(
-            pa.float64() if pa.types.is_integer(type_) and name not in ids else type_,
+            type_ if name in ids else _with_fractions(type_),
             is_id=name in ids,
             separator=separators.get(name),
         )
         for name, type_ in types.items()
     }
+
+
+def _with_fractions(kind: pa.DataType) -> pa.DataType:
+    """A number that was whole in every training row may have a fraction in a request; an id may not."""
+    if is_list_type(kind):
+        return pa.list_(_with_fractions(kind.value_type))
+    return pa.float64() if pa.types.is_integer(kind) else kind

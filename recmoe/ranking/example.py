@@ -19,10 +19,10 @@ def requests_of_rows(schema: FeatureSchema, rows: pa.Table) -> Iterator[dict[str
         rows: flat rows with the columns of all sides.
     """
     columns: dict[Side, list[str]] = {"user": [], "context": [], "item": []}
-    for name, feature in schema.features.items():
-        column = feature.column or name
-        if column not in columns[feature.side]:
-            columns[feature.side].append(column)
+    for name, column in schema.raw_columns():
+        of_side = columns[schema.features[name].side]
+        if column.name not in of_side:
+            of_side.append(column.name)
     if schema.item is not None and schema.item not in columns["item"]:
         columns["item"].append(schema.item)
     shared = [*columns["user"], *columns["context"]]

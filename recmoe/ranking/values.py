@@ -123,8 +123,8 @@ def _list_to_arrow(values: Sequence[Any], type_: pa.DataType, path: Path, *, is_
 
 
 def check_sizes(values: Sequence[Any], column: RequestColumn, path: Path, limits: RankingConfig) -> None:
-    """RequestError at the first id that is too long, or list of ids: looking an id up takes time for its length."""
-    if not column.is_id:
+    """RequestError at the first id or list that is too long: reading one takes time for its length."""
+    if not (column.is_id or column.separator is not None or is_list_type(column.type)):
         return
     shortest = min(limits.max_id_length, limits.max_list_length)
     for index, value in enumerate(values):

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from recmoe.features.batch import Batch
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import SHARED_SIDES, InputLayout
-from recmoe.features.schema import NumericFeature
 from recmoe.ranking.columns import OWN_SIDES
 from recmoe.ranking.request import FeatureWarning
 
@@ -29,8 +28,10 @@ class WarningCounter:
     def __init__(self, encoder: FeatureEncoder) -> None:
         self._features = encoder.schema.features
         self._columns = {
-            name: feature.column if feature.column != name else None for name, feature in self._features.items()
+            name: None if (column := feature.raw_columns(name)[0].name) == name else column
+            for name, feature in self._features.items()
         }
+        self._id_tables = frozenset(encoder.lookups)
         self._shared = encoder.layout.select(SHARED_SIDES)
         self._own = encoder.layout.select(OWN_SIDES)
 
@@ -60,7 +61,7 @@ class WarningCounter:
         for name, feature in self._features.items():
             if (feature.side in SHARED_SIDES) != is_shared:
                 continue
-            column = table.column(feature.column or name)
+            column = table.column(feature.raw_columns(name)[0].name)
             is_null_B = column.is_null().to_numpy()
             nulls[name] = is_null_B
             if column.null_count:
@@ -82,7 +83,7 @@ class WarningCounter:
         for key, lengths_B in zip(layout.sparse, lengths_KB, strict=True):
             end = start + int(lengths_B.sum())
             # Row 0 of a number's buckets is "missing", which is counted already.
-            if is_row_zero[start:end].any() and not isinstance(self._features[key.feature], NumericFeature):
+            if is_row_zero[start:end].any() and key.table in self._id_tables:
                 row_of_id = np.repeat(np.arange(len(lengths_B)), lengths_B)
                 unknown_rows = row_of_id[is_row_zero[start:end]]
                 _add(counts, (key.feature, "unknown"), request_B[unknown_rows[~missing[key.feature][unknown_rows]]])

@@ -17,7 +17,6 @@ from mlflow.types import DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType, Array, ColSpec
 
 from recmoe.errors import SchemaError
-from recmoe.features.schema import IdListFeature
 from recmoe.ranking.prediction_columns import score_column
 from recmoe.ranking.ranker import Ranker
 
@@ -82,13 +81,10 @@ def bundle_folder(model_folder: Path) -> Path:
 def signature(ranker: Ranker) -> ModelSignature:
     """Columns in and out. Ids are of any type, for the encoder takes 7 and "7" for the same id."""
     encoder = ranker.bundle.encoder
-    numbers: dict[str, bool] = {}
-    lists: dict[str, bool] = {}
-    for name, feature in encoder.schema.features.items():
-        column = feature.column or name
-        numbers[column] = numbers.get(column, True) and feature.kind == "numeric"
-        lists[column] = isinstance(feature, IdListFeature) and feature.separator is None
-    inputs = [ColSpec(Array(AnyType()) if lists[column] else AnyType(), column, required=False) for column in numbers]
+    types = {
+        column.name: Array(AnyType()) if column.is_list else AnyType() for _, column in encoder.schema.raw_columns()
+    }
+    inputs = [ColSpec(type_, name, required=False) for name, type_ in types.items()]
     outputs = [ColSpec(DataType.float, task) for task in ranker.task_names]
     return ModelSignature(
         inputs=Schema(inputs),

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from recmoe.evaluation.baselines import Baselines, in_words, title
 from recmoe.evaluation.report import metric_name
 from recmoe.experiment import ExperimentConfig
-from recmoe.features.schema import IdFeature, VocabularyConfig
 from recmoe.runs.split_check import Split, SplitCheck, TaskCount
 from recmoe.tasks.funnel import TaskSet
 from recmoe.tasks.task import has_binary_label
@@ -73,8 +72,9 @@ def chance_warnings(baselines: Baselines, tasks: TaskSet) -> Iterator[str]:
 def _unknown_warnings(config: ExperimentConfig, checks: Mapping[Split, SplitCheck]) -> Iterator[str]:
     """Ids that training does not know: one warning per key, of the last split that has many."""
     train = checks["train"]
+    numbers = _number_keys(config)
     for key, known_share in train.unknown_shares.items():
-        is_number = key not in config.inputs.features
+        is_number = key in numbers
         if known_share > MOST and not is_number:
             yield _plain_unknown("train", key, known_share)
         for split in ("test", "validation"):
@@ -88,13 +88,23 @@ def _unknown_warnings(config: ExperimentConfig, checks: Mapping[Split, SplitChec
                 break
 
 
+def _number_keys(config: ExperimentConfig) -> set[str]:
+    """Keys of buckets, whose row 0 is "missing"."""
+    return {
+        key
+        for name, feature in config.inputs.features.items()
+        if not feature.tables(name, width=config.inputs.width)
+        for key in feature.planned_ids(name, per_row=None)
+    }
+
+
 def _plain_unknown(split: Split, key: str, share: float) -> str:
     return f"{split}: {share:.0%} of the ids of {key} are missing or were not seen in training"
 
 
 def _unknown_advice(config: ExperimentConfig, feature: str, share: float) -> str:
     """What to do about an id of which nothing is known later: one that names a list never comes again."""
-    column = config.inputs.features[feature].column or feature
+    column = config.inputs.features[feature].raw_columns(feature)[0].name
     if share < NEARLY_ALL or column == config.inputs.item:
         return ""
     name = f"inputs.features.{feature}"
@@ -125,11 +135,9 @@ def _row_zero_words(config: ExperimentConfig, split: Split, key: str, checks: Ma
 
 
 def _min_count_advice(config: ExperimentConfig, feature: str) -> str:
-    declared = config.inputs.features[feature]
-    encoding = declared.encoding if isinstance(declared, IdFeature) else None
-    if not isinstance(encoding, VocabularyConfig) or encoding.min_count == 1:
-        return ""
-    return f"lower inputs.features.{feature}.encoding.min_count ({encoding.min_count}) to 1, and "
+    (use,) = config.inputs.features[feature].tables(feature, width=config.inputs.width)
+    advice = use.encoding.fewer_unknown(f"inputs.features.{feature}.encoding") if use.encoding else ""
+    return f"{advice}, and " if advice else ""
 
 
 def _largest_difference(

@@ -11,7 +11,6 @@ from recmoe.data.loader import Split
 from recmoe.data.parquet import ParquetStream
 from recmoe.experiment import ExperimentConfig
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.features.schema import IndexConfig, NumericFeature
 from recmoe.runs.encoder import keep_rows
 from recmoe.runs.folder import ENCODED, RunFolder
 
@@ -53,8 +52,7 @@ def keep_splits(
 
 def has_index(config: ExperimentConfig) -> bool:
     """Whether ids are read as row numbers, which learning the encoder does not look at."""
-    features = config.inputs.features.values()
-    return any(not isinstance(one, NumericFeature) and isinstance(one.encoding, IndexConfig) for one in features)
+    return any(table.encoding.can_refuse for table in config.inputs.tables().values())
 
 
 def _is_wanted(config: ExperimentConfig, splits: Mapping[Split, ParquetStream], cache: EncodedCache) -> bool:

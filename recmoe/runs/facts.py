@@ -11,7 +11,6 @@ from recmoe.data.order import Interval
 from recmoe.data.parquet import ParquetStream
 from recmoe.experiment import ExperimentConfig
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.features.schema import IdListFeature
 from recmoe.runs.encoder import CHUNK_ROWS
 from recmoe.runs.folder import RunFolder, write_atomically
 from recmoe.tasks.start import LabelSums, TaskStart
@@ -75,11 +74,10 @@ def _unknown_shares(encoder: FeatureEncoder, stream: ParquetStream) -> dict[str,
         batch = encoder.encode(block.table, with_labels=False)
         counts = encoder.unknown_counts(block.table, batch)
         for key, num_values in zip(encoder.layout.sparse, batch.lengths_KB.sum(dim=1).tolist(), strict=True):
-            if key.feature in counts:
-                unknown, missing = counts[key.feature]
+            if key.name in counts:
+                unknown, missing = counts[key.name]
                 # A missing list has no ids; a missing id has a row.
-                is_list = isinstance(encoder.schema.features[key.feature], IdListFeature)
-                num_ids[key.name] += num_values if is_list else num_values - missing
+                num_ids[key.name] += num_values if key.is_list else num_values - missing
                 num_unknown[key.name] += unknown
     return {key: num_unknown[key] / max(num, 1) for key, num in num_ids.items()}
 

@@ -84,7 +84,7 @@ def count_split(config: ExperimentConfig, stream: ParquetStream, encoder: Featur
     check.tasks_of_unknown = {
         key.feature: {name: TaskCount() for name in tasks.names}
         for key in encoder.layout.sparse
-        if config.inputs.features[key.feature].kind == "id"
+        if not key.is_list and key.table in encoder.lookups
     }
     for batch, _, _ in BatchLoader(stream, encoder, batch_size=CHUNK_ROWS).all_rows():
         labels_BT, weights_BT = tasks.targets(batch.labels_BL)

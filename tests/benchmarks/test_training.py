@@ -20,7 +20,7 @@ from benchmarks.processes import run_measured
 from benchmarks.recmoe_runner import experiment, measure
 from benchmarks.training import _environment, _possible, run
 from recmoe.errors import ConfigError, TrainingError
-from recmoe.features.schema import NumericFeature
+from recmoe.features.kinds import NumericFeature
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,13 @@ FEATURES: dict[str, Any] = {
     "slot": {"kind": "id", "encoding": {"kind": "index", "num_ids": 9}},
     "price": {"kind": "numeric", "log1p": True},
 }
+HISTORY: dict[str, Any] = {
+    "kind": "sequence",
+    "columns": {"item": {"column": "seen", "table": "item"}, "slot": {"column": "seen_slots"}},
+    "time": "seen_at",
+    "max_length": 3,
+    "separator": "|",
+}
 
 
 def write_log(path: Path, num_rows: int, *, seed: int, rows_per_group: int = 7) -> Path:
@@ -44,6 +51,7 @@ def write_log(path: Path, num_rows: int, *, seed: int, rows_per_group: int = 7) 
     words = ["red", "blue", "wool", "silk"]
     tags = [None if random.random() < 0.2 else words[: random.integers(0, 5)] for _ in range(num_rows)]
     click = random.integers(0, 2, num_rows)
+    seen = [random.integers(0, 30, random.integers(0, 6)).tolist() for _ in range(num_rows)]
     table = pa.table(
         {
             "visit": random.integers(0, 9, num_rows),
@@ -57,6 +65,9 @@ def write_log(path: Path, num_rows: int, *, seed: int, rows_per_group: int = 7) 
             "click": pa.array(click, mask=random.random(num_rows) < 0.2),
             "seconds": random.random(num_rows) * click,
             "city": [f"c{i}" for i in random.integers(0, 3, num_rows)],
+            "seen": ["|".join(map(str, items)) for items in seen],
+            "seen_slots": ["|".join(str(item % 4) for item in items) for items in seen],
+            "seen_at": ["|".join(str(item * 0.5) for item in items) for items in seen],
         }
     )
     if path.suffix == ".csv":
@@ -72,7 +83,7 @@ def make_stream(*paths: Path, **options: Any) -> ParquetStream:
 
 
 def make_encoder(stream: ParquetStream, **changes: Any) -> FeatureEncoder:
-    features = {name: {**FEATURES[name], **changes.get(name, {})} for name in FEATURES}
+    features = {name: {**FEATURES.get(name, {}), **changes.get(name, {})} for name in {**FEATURES, **changes}}
     if stream.files[0].suffix == ".csv":
         features["tags"] = {**features["tags"], "separator": "|"}
     schema = FeatureSchema.model_validate({"width": 4, "group": "visit", "features": features})
@@ -93,6 +104,7 @@ def same(batch: Batch, other: Batch) -> bool:
         (batch.values, other.values),
         (batch.labels_BL, other.labels_BL),
         (batch.groups_B, other.groups_B),
+        (batch.ages, other.ages),
     ]
     return all(
         (a is None and b is None)
@@ -130,7 +142,7 @@ def stream(request: pytest.FixtureRequest, tmp_path: Path) -> ParquetStream:
 def test_batches_of_the_cache_are_those_of_the_files(
     stream: ParquetStream, world_size: int, batch_size: int, tmp_path: Path
 ) -> None:
-    encoder = make_encoder(stream)
+    encoder = make_encoder(stream, history=HISTORY)
     rows = keep(tmp_path / "encoded", stream, encoder)
     middle = stream.advance(stream.start(1), num_steps=1, world_size=world_size, batch_size=batch_size)
 
@@ -149,7 +161,7 @@ def test_batches_of_the_cache_are_those_of_the_files(
 def test_all_rows_of_the_cache_are_those_of_the_files(
     stream: ParquetStream, world_size: int, extra: list[str], tmp_path: Path
 ) -> None:
-    encoder = make_encoder(stream)
+    encoder = make_encoder(stream, history=HISTORY)
     rows = keep(tmp_path / "encoded", stream, encoder)
 
     for rank in range(world_size):
@@ -164,7 +176,7 @@ def test_all_rows_of_the_cache_are_those_of_the_files(
 
 def test_batches_are_the_same_whatever_the_number_of_threads(tmp_path: Path) -> None:
     stream = make_stream(write_log(tmp_path / "a.parquet", 101, seed=0))
-    encoder = make_encoder(stream)
+    encoder = make_encoder(stream, history=HISTORY)
 
     one, four = (list(BatchLoader(stream, encoder, batch_size=8, num_threads=n).epoch(stream.start())) for n in (1, 4))
 

@@ -15,8 +15,9 @@ from recmoe.data.loader import BatchLoader, DataConfig
 from recmoe.data.parquet import ParquetStream
 from recmoe.errors import DataError, SchemaError
 from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.kinds import IdFeature, NumericFeature
 from recmoe.features.labels import LabelColumn
-from recmoe.features.schema import FeatureSchema, IdFeature, NumericFeature
+from recmoe.features.schema import FeatureSchema
 
 WriteRows = Callable[..., Path]
 
@@ -143,6 +144,20 @@ def test_row_that_cannot_be_encoded_is_named_with_its_file(write_rows: WriteRows
     with pytest.raises(DataError, match=r"b\.parquet, row 17 of the file: .*clicked"):
         list(loader.all_rows())
     assert _num_threads() == 0
+
+
+def test_history_whose_columns_are_not_aligned_is_named_with_its_file(tmp_path: Path) -> None:
+    good = pa.table({"seen": [["a"]] * 30, "shops": [[1]] * 30})
+    bad = good.set_column(1, "shops", pa.array([[1]] * 17 + [[1, 2]] + [[1]] * 12))
+    columns = {"item": {"column": "seen"}, "shop": {"column": "shops"}}
+    schema = FeatureSchema.model_validate({"features": {"history": {"kind": "sequence", "columns": columns}}})
+    for name, table in (("a", good), ("b", bad)):
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    stream = _stream(tmp_path / "a.parquet", tmp_path / "b.parquet")
+    loader = BatchLoader(stream, FeatureEncoder.fit(schema, [good]), batch_size=16)
+
+    with pytest.raises(DataError, match=r"b\.parquet, row 17 of the file: .* in row 17: 1 in 'seen', 2 in 'shops'"):
+        list(loader.all_rows())
 
 
 def test_error_that_is_not_about_data_is_noted_with_the_files(

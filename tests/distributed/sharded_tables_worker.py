@@ -7,6 +7,7 @@ import json
 import resource
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from recmoe.embeddings.placement import place
 from recmoe.embeddings.tables import TablesConfig
 from recmoe.errors import RecmoeError
 from recmoe.features.batch import Batch
-from recmoe.features.layout import InputLayout, SparseKey, TableSpec
+from recmoe.features.layout import InputLayout, SequenceSpec, SparseKey, TableSpec
+from recmoe.sequence import MeanHistoryConfig
 from recmoe.training.checkpoint import CheckpointStore
 from recmoe.training.optimizers import ConstantSchedule
 from recmoe.training.step import Pipelining, Update, make_stepper
@@ -39,6 +41,27 @@ LAYOUT = InputLayout(
     ),
     dense=(),
 )
+HISTORY = InputLayout(
+    tables=(
+        LAYOUT.tables[0],
+        TableSpec("tags", 20, 8, "mean", ("history#tags", "query", "tags")),
+        TableSpec("type", 20, 4, "sum", ("history#type", "type")),
+    ),
+    sparse=(
+        LAYOUT.sparse[0],
+        SparseKey("history#tags", "history", "user", "tags", 8, is_list=True, is_sequence=True),
+        *(replace(key, is_list=True) for key in LAYOUT.sparse[1:3]),
+        SparseKey("history#type", "history", "user", "type", 4, is_list=True, is_sequence=True),
+        replace(LAYOUT.sparse[3], is_list=True),
+    ),
+    dense=(),
+    sequences=(
+        SequenceSpec(
+            "history", "user", ("history#tags", "history#type"), 3, has_ages=False, encoder=MeanHistoryConfig()
+        ),
+    ),
+)
+"""The same keys, and a history over two of their tables."""
 ROWS = 16
 """Rows per step of all ranks together."""
 
@@ -50,7 +73,11 @@ class Model(nn.Module):
         self.tower = nn.Sequential(nn.Linear(24, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 1))
 
     def forward(self, batch: Batch) -> Tensor:
-        return nn.functional.softplus(self.tower(self.tables(batch))).mean()
+        found = self.tables.look_up(batch)
+        loss: Tensor = nn.functional.softplus(self.tower(found.pooled_BP)).mean()
+        # The number of entries differs between the ranks, that of rows does not.
+        squares = [entries_ND.add(0.1).square().sum() for entries_ND in found.entries.values()]
+        return loss + sum(squares) / batch.num_rows
 
 
 class Run:
@@ -67,9 +94,10 @@ class Run:
         is_async: bool = False,
     ) -> None:
         self.rank, self.world_size = rank, world_size
-        config = TablesConfig.model_validate(values)
+        self.layout = HISTORY if values.get("history") else LAYOUT
+        config = TablesConfig.model_validate({key: value for key, value in values.items() if key != "history"})
         torch.manual_seed(0)
-        model = Model(config.build(layout=LAYOUT, seed=1), dropout)
+        model = Model(config.build(layout=self.layout, seed=1), dropout)
         torch.manual_seed(100 + rank)
         self.placed = place(model, config=config, device=torch.device("cpu"))
         self.dense = torch.optim.AdamW([p for _, p in dense_parameters(self.placed.model)], fused=True)
@@ -86,7 +114,7 @@ class Run:
         for step in steps:
             self.placed.table_optimizer.scale_lr(1.0 / (step + 1))
             self.dense.zero_grad()
-            self.placed.model(share_of(step, self.rank, self.world_size)).backward()
+            self.placed.model(self.share_of(step)).backward()
             self.dense.step()
             self.placed.table_optimizer.step()
 
@@ -107,7 +135,7 @@ class Run:
             pipelining=pipelining,
             device=torch.device("cpu"),
         )
-        batches = (share_of(step, self.rank, self.world_size) for step in steps)
+        batches = (self.share_of(step) for step in steps)
         for step in steps:
             stepper.step(batches, step=step, num_steps=4)
         stepper.stop()
@@ -116,21 +144,24 @@ class Run:
         loss = self.placed.model(batch)
         return loss, loss.detach()[None]
 
+    def share_of(self, step: int) -> Batch:
+        return share_of(step, self.rank, self.world_size, num_keys=len(self.layout.sparse))
+
     def weights(self) -> dict[str, Tensor]:
         both = {**dict(logical_tables(self.placed.model)), **dense_state(self.placed.model)}
         return {name: tensor.clone() for name, tensor in both.items()}
 
 
-def share_of(step: int, rank: int, world_size: int) -> Batch:
+def share_of(step: int, rank: int, world_size: int, *, num_keys: int) -> Batch:
     """A rank's rows of the batch of a step, which is the same for every world size."""
     generator = torch.Generator().manual_seed(step)
-    lengths_KB = torch.randint(0, 4, (4, ROWS), generator=generator, dtype=torch.int32)
+    lengths_KB = torch.randint(0, 4, (num_keys, ROWS), generator=generator, dtype=torch.int32)
     # One user per row, so that there are ids to be made distinct.
     lengths_KB[0] = 1
     values = torch.randint(0, 20, (int(lengths_KB.sum()),), generator=generator)
     bags = values.split(lengths_KB.reshape(-1).tolist())
     size = ROWS // world_size
-    mine = [bags[key * ROWS + row] for key in range(4) for row in range(rank * size, (rank + 1) * size)]
+    mine = [bags[key * ROWS + row] for key in range(num_keys) for row in range(rank * size, (rank + 1) * size)]
     return Batch(
         torch.zeros(size, 0), lengths_KB[:, rank * size : (rank + 1) * size], torch.cat(mine), torch.zeros(size, 0)
     )
@@ -143,7 +174,7 @@ def train_and_save(root: Path, values: dict[str, Any], *, rank: int, world_size:
     run.store.save(2, {"step": 2})
     run.train(2, 3)
     weights = run.weights()
-    plain = Model(TablesConfig(backend="plain").build(layout=LAYOUT, seed=9), 0.0) if rank == 0 else None
+    plain = Model(TablesConfig(backend="plain").build(layout=run.layout, seed=9), 0.0) if rank == 0 else None
     copy_into(plain, run.placed.model)
     if plain is not None:
         assert all(torch.equal(w, weights[name]) for name, w in logical_tables(plain))

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,7 @@ SCRIPT = Path(__file__).with_name("sharded_tables_worker.py")
 CASES = [
     {"optimizer": {"kind": "rowwise_adagrad"}},
     {"optimizer": {"kind": "adagrad"}, "sharding": {"tags": "column_wise", "type": "data_parallel"}},
+    {"optimizer": {"kind": "adagrad"}, "sharding": {"tags": "column_wise", "type": "row_wise"}, "history": True},
 ]
 
 
@@ -30,14 +32,26 @@ EXACT: dict[str, dict[str, Any]] = {
     "distinct ids": {"dedup_ids": True},
     "pipelined": {"pipeline": "on", "sharding": {"tags": "row_wise"}},
     "pipelined, distinct ids": {"pipeline": "on", "dedup_ids": True},
+    "history": {"history": True},
+    "history, row_wise": {"history": True, "sharding": {"tags": "row_wise", "type": "row_wise"}},
+    "history, column_wise": {
+        "history": True,
+        "sharding": {"tags": "column_wise", "type": "row_wise"},
+        "optimizer": {"kind": "adagrad"},
+    },
+    "history, distinct ids": {"history": True, "dedup_ids": True},
+    "history, pipelined": {"history": True, "pipeline": "on", "sharding": {"tags": "row_wise"}},
+    "history, pipelined, distinct ids": {"history": True, "pipeline": "on", "dedup_ids": True},
 }
 ROUNDED: dict[str, dict[str, Any]] = {
-    f"{forward} {backward} {kind}": {
+    f"{forward} {backward} {kind}{', history' * has_history}": {
         "communication": {"forward": forward, "backward": backward},
         "sharding": {"tags": kind},
+        "history": has_history,
     }
     for forward, backward in (("fp16", "fp16"), ("bf16", "bf16"), ("int8", "fp32"))
     for kind in ("table_wise", "row_wise")
+    for has_history in (False, True)
 }
 
 
@@ -83,11 +97,12 @@ def test_two_processes_equal_one_and_their_checkpoint_goes_on_in_one(
     expected = torch.load(tmp_path / "weights.pt")
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert sorted({rank for row in plan for rank in row["ranks"]}) == [0, 1]
-    plain = {"backend": "plain", "optimizer": values["optimizer"]}
+    same = {"optimizer": values["optimizer"], "history": values.get("history", False)}
+    plain = {"backend": "plain", **same}
     unbroken = worker.Run(tmp_path / "none", plain, rank=0, world_size=1)
     unbroken.train(0, 1, 2, 3)
     runs = {"unbroken in plain tables": unbroken}
-    for name, other in {"plain": plain, "sharded": {"backend": "torchrec", "optimizer": values["optimizer"]}}.items():
+    for name, other in {"plain": plain, "sharded": {"backend": "torchrec", **same}}.items():
         resumed = worker.Run(tmp_path / "checkpoints", other, rank=0, world_size=1)
         assert resumed.store.load(2) == {"step": 2}
         resumed.train(2, 3)
@@ -102,17 +117,19 @@ def test_every_kind_of_sharding_and_exchange_trains_the_plain_tables(tmp_path: P
     start_runtime(device="cpu")
     configs = {**EXACT, **ROUNDED}
     plain = {}
-    for kind in ("rowwise_adagrad", "adagrad"):
-        run = worker.Run(tmp_path, {"backend": "plain", "optimizer": {"kind": kind}}, rank=0, world_size=1)
+    for kind, has_history in product(("rowwise_adagrad", "adagrad"), (False, True)):
+        values = {"backend": "plain", "optimizer": {"kind": kind}, "history": has_history}
+        run = worker.Run(tmp_path, values, rank=0, world_size=1)
         run.step_through(range(4), "off")
-        plain[kind] = run.weights()
+        plain[kind, has_history] = run.weights()
 
     run_processes("each", tmp_path, {"configs": list(configs.values())})
 
     for (name, config), (weights, plan) in zip(configs.items(), torch.load(tmp_path / "found.pt"), strict=True):
         kinds = {row["table"]: row["sharding"] for row in plan}
         assert kinds | config.get("sharding", {}) == kinds, name
-        expected = plain[config.get("optimizer", {"kind": "rowwise_adagrad"})["kind"]]
+        kind = config.get("optimizer", {"kind": "rowwise_adagrad"})["kind"]
+        expected = plain[kind, config.get("history", False)]
         tolerance = {"rtol": 1e-5, "atol": 1e-6} if name in EXACT else {"rtol": 0.0, "atol": 3e-4}
         for key, weight in weights.items():
             torch.testing.assert_close(weight, expected[key], **tolerance, msg=f"{name}: {key}")

@@ -45,7 +45,8 @@ def test_both_passes_run_on_one_thread_and_the_others_come_back() -> None:
     weight = torch.tensor([3.0], requires_grad=True)
     scale = torch.tensor([5.0], requires_grad=True)
 
-    result = on_one_thread(lambda: doubled(weight)) * scale
+    (twice,) = on_one_thread(lambda: (doubled(weight),))
+    result = twice * scale
     threads_between = torch.get_num_threads()
     result.sum().backward()
 
@@ -61,24 +62,35 @@ def test_gradient_arrives_in_one_piece() -> None:
     rows = torch.zeros(4, 2, requires_grad=True)
     rows.register_hook(lambda gradient: seen.append(gradient.is_contiguous()))
 
-    result = on_one_thread(lambda: rows.view(4, 2))
+    (result,) = on_one_thread(lambda: (rows.view(4, 2),))
     torch.cat([result, torch.zeros(4, 3)], dim=1).square().sum().backward()
 
     assert seen == [True]
+
+
+def test_several_results_share_one_backward_pass() -> None:
+    weight = torch.tensor([3.0], requires_grad=True)
+
+    twice, same, unused = on_one_thread(lambda: (doubled(weight), weight * 1, weight * 7))
+    (twice + 10 * same).sum().backward()
+
+    assert unused.item() == 21.0
+    assert weight.grad is not None
+    assert weight.grad.item() == 12.0
 
 
 def test_without_gradients_there_is_no_graph() -> None:
     weight = torch.tensor([3.0], requires_grad=True)
 
     with torch.no_grad():
-        result = on_one_thread(lambda: doubled(weight))
+        (result,) = on_one_thread(lambda: (doubled(weight),))
 
     assert Doubled.seen == [1]
     assert not result.requires_grad
 
 
 def test_threads_come_back_after_an_error() -> None:
-    def fail() -> Tensor:
+    def fail() -> tuple[Tensor, ...]:
         raise RuntimeError("no such row")
 
     with pytest.raises(RuntimeError, match="no such row"):

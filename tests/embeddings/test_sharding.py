@@ -8,13 +8,23 @@ from torch import nn
 
 from recmoe.embeddings import sharding
 from recmoe.embeddings.fused import TorchrecTables
+from recmoe.embeddings.hardware import Hardware
 from recmoe.embeddings.placement import place
-from recmoe.embeddings.sharding import describe_plan, make_plan
+from recmoe.embeddings.sharding import describe_plan, make_plan, planned_shards
 from recmoe.embeddings.tables import PlainTables, TablesConfig
 from recmoe.errors import ShardingError
 from recmoe.features.layout import InputLayout, TableSpec
 
 CPU = torch.device("cpu")
+HARDWARE = Hardware(
+    device_bytes=10**10,
+    host_bytes=10**10,
+    memory_bytes_per_s=1e10,
+    intra_node_bytes_per_s=1e9,
+    inter_node_bytes_per_s=1e9,
+    batch_size=64,
+    ids_per_row={"history#item": 20.0},
+)
 
 
 def model_of(*specs: TableSpec) -> nn.Module:
@@ -61,6 +71,30 @@ def test_rows_are_shared_out_on_a_cpu_too(kind: str) -> None:
 
     (row,) = describe_plan(plan, model)
     assert (row["sharding"], row["ranks"]) == (kind, [0, 1])
+
+
+@pytest.mark.parametrize(("device", "hardware"), [("cpu", None), ("cpu", HARDWARE), ("cuda", HARDWARE)])
+def test_tables_of_sequences_are_planned_beside_the_others(
+    device: str, hardware: Hardware | None, history_layout: InputLayout
+) -> None:
+    model = nn.Sequential(TorchrecTables(history_layout))
+    config = TablesConfig.model_validate({"backend": "torchrec", "sharding": {"item": "row_wise"}})
+
+    plan = make_plan(
+        model,
+        config=config,
+        device=torch.device(device),
+        world_size=2,
+        local_world_size=2,
+        hardware=hardware,
+    )
+
+    assert sorted(plan.plan) == ["0.collections.bags", "0.collections.rows_4", "0.collections.rows_8"]
+    rows = {row["table"]: row for row in describe_plan(plan, model)}
+    assert list(rows) == ["user", "item", "act.ion", "type"]
+    assert (rows["item"]["sharding"], rows["item"]["ranks"], rows["item"]["bytes"]) == ("row_wise", [0, 1], 10 * 8 * 4)
+    shards = planned_shards(plan, model)
+    assert sum(shard.num_rows * shard.width for shard in shards) == 5 * 8 + 10 * 8 + 3 * 4 + 3 * 8
 
 
 def test_kernel_and_cache_of_a_table_are_in_the_plan_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

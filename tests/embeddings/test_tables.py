@@ -118,7 +118,7 @@ def test_what_a_cpu_cannot_do_is_told_before_launch(
 ) -> None:
     config = TablesConfig.model_validate({"backend": "torchrec", **values})
 
-    problems = list(config.launch_problems(tables=layout.tables, device_type="cpu", world_size=world_size))
+    problems = list(config.launch_problems(layout=layout, device_type="cpu", world_size=world_size))
 
     assert [found for found, _ in problems] == [path]
     assert message in problems[0][1]
@@ -174,7 +174,9 @@ def test_a_width_the_kernels_cannot_do_is_told_before_launch() -> None:
     config = TablesConfig(backend="torchrec")
     spec = TableSpec("tag", 10, 6, "sum", ("tag",))
 
-    problems = list(config.launch_problems(tables=[spec], device_type="cpu", world_size=1))
+    problems = list(
+        config.launch_problems(layout=InputLayout(tables=(spec,), sparse=(), dense=()), device_type="cpu", world_size=1)
+    )
 
     assert "table tag: width 6 is no multiple of 4, which torchrec's kernels need; use 8" in problems[0][1]
 
@@ -184,7 +186,7 @@ def test_a_gpu_does_what_a_cpu_cannot(layout: InputLayout) -> None:
         {"backend": "torchrec", "sharding": {"tag": {"kernel": "fused_uvm"}}, "optimizer": {"kind": "adam"}}
     )
 
-    assert list(config.launch_problems(tables=layout.tables, device_type="cuda", world_size=2)) == []
+    assert list(config.launch_problems(layout=layout, device_type="cuda", world_size=2)) == []
 
 
 def test_plain_tables_and_checkpoints_do_without_torchrec() -> None:

@@ -1,5 +1,6 @@
 """A replay names the first feature or task that differs."""
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
@@ -7,6 +8,8 @@ import torch
 from recmoe.errors import BundleError
 from recmoe.export.bundle import ModelBundle
 from recmoe.export.replay import Replay
+from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.schema import FeatureSchema
 
 
 def changed(replay: Replay, name: str, value: torch.Tensor) -> Replay:
@@ -41,6 +44,18 @@ def test_id_that_is_encoded_differently_is_named(bundle: ModelBundle) -> None:
         BundleError, match=r"replay: feature item_id is encoded differently .*: other rows of table item_id"
     ):
         changed(bundle.replay, "values", values).check_features(batch, layout)
+
+
+def test_ages_that_are_encoded_differently_are_named() -> None:
+    history = {"kind": "sequence", "columns": {"item": {"column": "seen"}}, "time": "seen_at"}
+    rows = pa.table({"seen": [["a", "b"], []], "seen_at": [[1.0, 4.0], []]})
+    encoder = FeatureEncoder.fit(FeatureSchema.model_validate({"features": {"history": history}}), [rows])
+    replay = Replay.capture(rows, encoder=encoder, task_names=["ctr"], predictions_NT=np.zeros((2, 1)))
+    batch = encoder.encode(rows, with_labels=False)
+
+    replay.check_features(batch, encoder.layout)
+    with pytest.raises(BundleError, match=r"replay: feature history is encoded differently than in .*: other ages"):
+        changed(replay, "ages", replay.encoded["ages"] + 1).check_features(batch, encoder.layout)
 
 
 def test_prediction_that_is_no_number_does_not_pass(bundle: ModelBundle) -> None:

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from recmoe.errors import SchemaError
-from recmoe.features.columns import feature_column, find_column, id_column_of, plain_type
-from recmoe.features.schema import FeatureConfig, IdFeature, IdListFeature, NumericFeature
+from recmoe.features.columns import find_column, id_column_of, plain_type
+from recmoe.features.kinds import FeatureConfig, IdFeature, IdListFeature, NumericFeature
 
 
 def test_missing_column_is_named_with_what_needs_it_and_what_is_there() -> None:
@@ -17,7 +17,7 @@ def test_missing_column_is_named_with_what_needs_it_and_what_is_there() -> None:
         SchemaError,
         match=r"column 'price' is missing, needed by feature 'cost'; did you mean 'prize'\? found: prize, shop",
     ):
-        feature_column(table, "cost", NumericFeature(column="price"))
+        NumericFeature(column="price").raw_columns("cost")[0].read(table, feature="cost")
 
 
 def test_missing_column_of_an_empty_table_is_named() -> None:
@@ -48,7 +48,7 @@ def test_wrong_type_is_named_with_what_was_expected(feature: FeatureConfig, valu
     table = pa.table({"x": values})
 
     with pytest.raises(SchemaError, match=rf"column 'x' of feature 'x': {problem}"):
-        feature_column(table, "x", feature)
+        feature.raw_columns("x")[0].read(table, feature="x")
 
 
 def test_group_must_be_an_id() -> None:
@@ -58,7 +58,7 @@ def test_group_must_be_an_id() -> None:
 
 @pytest.mark.parametrize("feature", [IdFeature(), IdListFeature(), NumericFeature()])
 def test_column_of_nulls_fits_every_feature(feature: FeatureConfig) -> None:
-    assert feature_column(pa.table({"x": pa.nulls(2)}), "x", feature).null_count == 2
+    assert feature.raw_columns("x")[0].read(pa.table({"x": pa.nulls(2)}), feature="x").null_count == 2
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_name_that_is_no_text_is_missing() -> None:
 def test_text_of_nothing_but_marks_for_null_is_a_column_without_numbers() -> None:
     table = pa.table({"x": ["NA", None, "?"], "y": ["NA", None, "7 CHF"]})
 
-    assert feature_column(table, "x", NumericFeature()).null_count == 3
-    assert feature_column(table, "x", IdFeature()).to_pylist() == ["NA", None, "?"]
+    assert NumericFeature().raw_columns("x")[0].read(table, feature="x").null_count == 3
+    assert IdFeature().raw_columns("x")[0].read(table, feature="x").to_pylist() == ["NA", None, "?"]
     with pytest.raises(SchemaError, match="column 'y' of feature 'y': expected a number, found string"):
-        feature_column(table, "y", NumericFeature())
+        NumericFeature().raw_columns("y")[0].read(table, feature="y")

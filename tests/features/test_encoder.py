@@ -14,18 +14,11 @@ import torch
 from recmoe.errors import DataError, SchemaError
 from recmoe.features.batch import NO_GROUP, Batch
 from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.encodings import HashConfig, IndexConfig
+from recmoe.features.kinds import FeatureConfig, GivenBuckets, IdFeature, IdListFeature, NumericFeature
 from recmoe.features.labels import LabelColumn
 from recmoe.features.layout import InputLayout
-from recmoe.features.schema import (
-    FeatureConfig,
-    FeatureSchema,
-    GivenBuckets,
-    HashConfig,
-    IdFeature,
-    IdListFeature,
-    IndexConfig,
-    NumericFeature,
-)
+from recmoe.features.schema import FeatureSchema
 
 LABELS = [LabelColumn(column="click", is_binary=True)]
 

@@ -13,8 +13,10 @@ import torch
 from recmoe.errors import DataError
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.encoder_state import fingerprint, save_encoder
+from recmoe.features.encodings import HashConfig
+from recmoe.features.kinds import IdFeature, IdListFeature, NumericFeature
 from recmoe.features.labels import LabelColumn
-from recmoe.features.schema import FeatureSchema, HashConfig, IdFeature, IdListFeature, NumericFeature
+from recmoe.features.schema import FeatureSchema
 
 LOG = pa.table(
     {

@@ -9,19 +9,11 @@ import pytest
 from recmoe.errors import DataError, SchemaError
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.encoder_state import EncoderState
+from recmoe.features.encodings import HashConfig, VocabularyConfig
 from recmoe.features.fit import Learner, fit_state
+from recmoe.features.kinds import FeatureConfig, GivenBuckets, IdFeature, IdListFeature, NumericFeature, QuantileBuckets
 from recmoe.features.labels import LabelColumn
-from recmoe.features.schema import (
-    FeatureConfig,
-    FeatureSchema,
-    GivenBuckets,
-    HashConfig,
-    IdFeature,
-    IdListFeature,
-    NumericFeature,
-    QuantileBuckets,
-    VocabularyConfig,
-)
+from recmoe.features.schema import FeatureSchema
 
 
 def _fit(features: dict[str, FeatureConfig], *tables: dict[str, object], **fields: str) -> EncoderState:

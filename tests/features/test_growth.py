@@ -8,22 +8,12 @@ import pytest
 
 from recmoe.errors import DataError
 from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.encodings import DynamicConfig, EncodingConfig, HashConfig, IndexConfig, VocabularyConfig
 from recmoe.features.fit import Learner
+from recmoe.features.kinds import FeatureConfig, GivenBuckets, IdFeature, IdListFeature, NumericFeature
 from recmoe.features.number_learner import PIECE_ROWS
 from recmoe.features.row_moves import row_sources
-from recmoe.features.schema import (
-    DynamicConfig,
-    EncodingConfig,
-    FeatureConfig,
-    FeatureSchema,
-    GivenBuckets,
-    HashConfig,
-    IdFeature,
-    IdListFeature,
-    IndexConfig,
-    NumericFeature,
-    VocabularyConfig,
-)
+from recmoe.features.schema import FeatureSchema
 
 
 def fitted(

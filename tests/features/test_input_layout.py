@@ -1,8 +1,10 @@
 """Tests of the layout that a schema makes."""
 
+from recmoe.features.encodings import HashConfig
 from recmoe.features.input_layout import build_layout
+from recmoe.features.kinds import IdFeature, IdListFeature, NumericFeature
 from recmoe.features.layout import TableSpec
-from recmoe.features.schema import FeatureSchema, HashConfig, IdFeature, IdListFeature, NumericFeature
+from recmoe.features.schema import FeatureSchema
 from recmoe.features.statistics import NumericStatistics
 
 NUMBERS = NumericStatistics(mean=0.0, std=1.0, edges=(0.0, 1.0, 2.0, 3.0))

@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 
-from recmoe.features.schema import FeatureSchema, table_pooling
+from recmoe.config import all_problems
+from recmoe.features.schema import FeatureSchema
 
 NAN = float("nan")
 
 
 def _problems(**features: dict[str, Any]) -> list[tuple[str, str]]:
-    return list(FeatureSchema.model_validate({"features": features}).problems())
+    return all_problems(FeatureSchema.model_validate({"features": features}))
 
 
 def test_schema_without_problems_has_none() -> None:
@@ -79,5 +80,4 @@ def test_pooling_of_a_table_is_that_of_its_lists() -> None:
         {"features": {"a": {"kind": "id", "table": "t"}, "b": {"kind": "id_list", "table": "t"}, "c": {"kind": "id"}}}
     )
 
-    assert table_pooling(schema.features, "t") == "mean"
-    assert table_pooling(schema.features, "c") == "sum"
+    assert {table: spec.pooling for table, spec in schema.tables().items()} == {"t": "mean", "c": "sum"}

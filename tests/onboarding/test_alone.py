@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from recmoe.features.schema import IdFeature, IdListFeature, NumericFeature
+from recmoe.features.kinds import IdFeature, IdListFeature, NumericFeature, SequenceColumn, SequenceFeature
 from recmoe.onboarding.alone import TaskRows, alone, auc, auc_error
 from recmoe.onboarding.column_values import column_values
 
@@ -59,6 +59,16 @@ def test_number_may_rise_and_fall_with_the_label() -> None:
 def test_list_tells_by_its_elements_and_by_being_empty() -> None:
     lists = [["a", "b"], [], ["b"], ["c", "b"]] * 100
     values = column_values(pa.table({"tags": lists}), "tags", IdListFeature())
+
+    told = alone(values, binary([1, 1, 0, 0] * 100), np.arange(400) // 4 % 2 == 1)
+
+    assert told.value == 1.0
+
+
+def test_history_tells_by_its_first_column_as_a_list_does() -> None:
+    rows = pa.table({"seen": [["a", "b"], [], ["b"], ["c", "b"]] * 100, "shops": [[1, 1], [], [1], [1, 1]] * 100})
+    columns = {"item": SequenceColumn(column="seen"), "shop": SequenceColumn(column="shops")}
+    values = column_values(rows, "history", SequenceFeature(columns=columns))
 
     told = alone(values, binary([1, 1, 0, 0] * 100), np.arange(400) // 4 % 2 == 1)
 

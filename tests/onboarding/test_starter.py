@@ -13,7 +13,7 @@ from recmoe.data.csv_config import CsvConfig
 from recmoe.errors import DataError
 from recmoe.experiment import ExperimentConfig, load_experiment
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.features.schema import IdFeature, IdListFeature, NumericFeature
+from recmoe.features.kinds import IdFeature, IdListFeature, NumericFeature
 from recmoe.onboarding.starter import StarterConfig, starter_config
 from recmoe.tasks.spaces import label_columns
 
@@ -140,12 +140,16 @@ def test_items_seen_before_are_of_the_user_and_similar_items_of_the_item(tmp_pat
     similar = [f"{(item + 1) % 30}|{item * item % 29}" for item in items]
     table = table.append_column("recent", pa.array(recent)).append_column("similar", pa.array(similar))
 
-    features = loaded(start(tmp_path, table)).inputs.features
+    starter = start(tmp_path, table)
 
+    features = loaded(starter).inputs.features
     assert {name: (features[name].side, features[name].table) for name in ("recent", "similar")} == {
         "recent": ("user", "item_id"),
         "similar": ("item", "item_id"),
     }
+    notes = {feature.column: feature.note for feature in starter.roles.features}
+    assert notes["recent"] == "in the order of time, the newest last? then kind: sequence"
+    assert notes["similar"] == ""
 
 
 def test_columns_that_teach_nothing_are_left_out_with_a_reason(shop: StarterConfig) -> None:

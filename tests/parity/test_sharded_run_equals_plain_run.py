@@ -15,6 +15,7 @@ ADAGRAD = "tables.optimizer={kind: adagrad, lr: 0.05}"
 # Cut by columns, a shard holds vectors' ends or the linear part.
 BY_COLUMNS = "tables.sharding={item_id: column_wise, tags: row_wise, user_id: data_parallel}"
 BY_ROWS = "tables.sharding={item_id: row_wise, tags: table_wise}"
+HISTORY = "inputs.features.history={kind: sequence, columns: {tag: {column: tags, table: tags}}}"
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,8 @@ BY_ROWS = "tables.sharding={item_id: row_wise, tags: table_wise}"
         (ADAGRAD, (BY_COLUMNS,)),
         (ROWWISE, (BY_ROWS,)),
         (ROWWISE, ("tables.dedup_ids=true",)),
+        (ADAGRAD, (BY_COLUMNS, HISTORY)),
+        (ROWWISE, ("tables.dedup_ids=true", HISTORY)),
     ],
 )
 def test_sharded_run_equals_plain_run(
@@ -39,7 +42,8 @@ def test_sharded_run_equals_plain_run(
         "tasks.when={kind: regression, label: visit}",
         optimizer,
     )
-    placements = {"plain": ("tables.backend=plain",), "sharded": ("tables.backend=torchrec", *placement)}
+    histories = tuple(override for override in placement if override == HISTORY)
+    placements = {"plain": ("tables.backend=plain", *histories), "sharded": ("tables.backend=torchrec", *placement)}
 
     states = {}
     for name, chosen in placements.items():

@@ -6,7 +6,7 @@ from recmoe.planning.loads import ShardLoad
 from recmoe.planning.topology import Efficiency, Topology
 
 
-def travel(kind: str, *ranks: int, num_dense_parameters: int = 0) -> Exchange:
+def travel(kind: str, *ranks: int, num_dense_parameters: int = 0, is_pooled: bool = True) -> Exchange:
     """Two nodes of two devices, 1 GB/s inside and 0.5 GB/s between; 1000 vectors of 4 floats."""
     topology = Topology(
         nodes=2,
@@ -24,6 +24,7 @@ def travel(kind: str, *ranks: int, num_dense_parameters: int = 0) -> Exchange:
             num_ids=1000.0,
             num_distinct=50.0,
             num_vectors=1000.0,
+            is_pooled=is_pooled,
         )
         for rank in ranks
     ]
@@ -44,6 +45,12 @@ def test_rows_over_all_workers_are_summed_by_a_ring() -> None:
 
     # Half is summed inside each node; the rest, half of it per device, half of that for the other node.
     assert found.vectors_s == pytest.approx(max(2 * 16_000 / 2 / 1e9, 2 * 16_000 / 2 / 2 / 0.5e9))
+
+
+def test_rows_of_a_sequences_table_are_sent_by_those_who_hold_them() -> None:
+    by_rows, whole = travel("row_wise", 0, is_pooled=False), travel("table_wise", 0)
+
+    assert (by_rows.vectors_s, by_rows.vector_bytes) == (whole.vectors_s, whole.vector_bytes)
 
 
 def test_rows_within_a_node_cost_less_between_nodes_than_rows_over_all() -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from recmoe.embeddings.planned_shard import PlannedShard
@@ -42,6 +44,13 @@ def test_half_of_the_rows_gets_half_of_even_ids_but_all_vectors() -> None:
 
     assert [load.num_ids for load in made] == pytest.approx([10, 10], rel=0.1)
     assert [load.num_vectors for load in made] == [20, 20]
+
+
+def test_half_of_the_rows_of_a_sequences_table_sends_the_vectors_of_its_own_ids() -> None:
+    made = loads(*halves("row_wise"), work=replace(WORK, is_pooled=False))
+
+    assert [load.num_vectors for load in made] == [load.num_ids for load in made]
+    assert sum(load.num_vectors for load in made) == pytest.approx(20)
 
 
 def test_first_half_of_a_vocabulary_gets_the_frequent_ids() -> None:

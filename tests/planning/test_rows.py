@@ -86,3 +86,19 @@ def test_ids_per_row_of_no_list_are_an_error() -> None:
         SchemaError, match=r"--ids-per-row item_id: there is no such id_list feature; there are: history, tags"
     ):
         ids_per_row(SCHEMA, {"item_id": 3})
+
+
+def test_history_counts_as_the_lists_that_it_reads() -> None:
+    columns = {"item": {"column": "seen", "table": "item_id"}, "shop": {"column": "shops", "width": 4}}
+    features = {"item_id": {"kind": "id", "width": 32}, "history": {"kind": "sequence", "columns": columns}}
+    schema = config_from_dict(FeatureSchema, {"width": 8, "features": features})
+
+    layout = planned_layout(schema, {"item_id": 10, "history#shop": 5})
+
+    assert tables_without_rows(schema, {}) == ["item_id", "history#shop"]
+    assert [(spec.name, spec.num_rows, spec.width) for spec in layout.tables] == [
+        ("item_id", 11, 32),
+        ("history#shop", 6, 4),
+    ]
+    assert ids_per_row(schema, {"history": 30}) == {"item_id": 1.0, "history#item": 30, "history#shop": 30}
+    assert ids_per_row(schema, {}) == {"item_id": 1.0, "history#item": 10.0, "history#shop": 10.0}

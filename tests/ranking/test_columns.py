@@ -9,6 +9,7 @@ import pytest
 
 from recmoe.errors import RequestError
 from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.layout import SHARED_SIDES
 from recmoe.features.schema import FeatureSchema
 from recmoe.ranking.columns import RequestDecoder
 from recmoe.ranking.request import RankRequest
@@ -295,3 +296,68 @@ def test_ids_that_json_cannot_hold_come_back_as_text(shop_encoder: FeatureEncode
     decoded = decoder.decode(RankRequest.parse({"candidates": [{"item_id": "2026-01-31"}]}))
 
     assert list(decoded.item_ids) == ["2026-01-31"]
+
+
+HISTORY = {
+    "kind": "sequence",
+    "columns": {"item": {"column": "seen", "table": "item_id"}, "shop": {"column": "shops"}},
+    "time": "seen_at",
+    "max_length": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def histories() -> FeatureEncoder:
+    """Of a log whose users have a history; times are whole numbers in it."""
+    schema = FeatureSchema.model_validate(
+        {"item": "item_id", "features": {"item_id": {"kind": "id"}, "history": HISTORY}}
+    )
+    seen = [[1, 2, 3], None, [4, 1]]
+    log = pa.table(
+        {
+            "item_id": [1, 2, 4],
+            "seen": seen,
+            "shops": [["x", "y", "x"], [], ["y", "y"]],
+            "seen_at": [[1, 2, 3], [], [1, 5]],
+        }
+    )
+    return FeatureEncoder.fit(schema, [log])
+
+
+def test_history_of_a_request_is_encoded_as_that_of_a_row(histories: FeatureEncoder) -> None:
+    user = {"seen": ["2", 3, 4], "shops": ["x", None, "y"], "seen_at": [1, 2.5, 4]}
+    request = RankRequest.parse({"user": user, "candidates": [{"item_id": 1}, {"item_id": 2}]})
+    row = pa.table({"seen": [[2, 3, 4]], "shops": [["x", None, "y"]], "seen_at": [[1, 2.5, 4]]})
+
+    decoded = RequestDecoder(histories).decode(request)
+
+    of_request, of_row = (histories.encode(t, sides=SHARED_SIDES, with_labels=False) for t in (decoded.shared, row))
+    assert of_request.values.tolist() == of_row.values.tolist()
+    assert of_request.ages is not None
+    assert of_request.ages.tolist() == [1.5, 0.0]
+
+
+def test_request_without_a_history_has_an_empty_one(histories: FeatureEncoder) -> None:
+    request = RankRequest.parse({"candidates": [{"item_id": 1}]})
+
+    shared = RequestDecoder(histories).decode(request).shared
+
+    assert histories.encode(shared, sides=SHARED_SIDES, with_labels=False).lengths_KB.tolist() == [[0], [0]]
+
+
+@pytest.mark.parametrize(
+    ("user", "message"),
+    [
+        ({"seen": 7}, r"user\.seen: expected a list, found 7"),
+        ({"seen": [1, [2]]}, r"user\.seen\[1\]: expected an integer \(int64\), found"),
+        ({"seen_at": [1, "now"]}, r'user\.seen_at\[1\]: expected a finite number, found "now"'),
+        ({"seen_at": [1] * 9}, r"user\.seen_at: is a list of 9, at most 8 are read; send the most recent ones"),
+    ],
+)
+def test_value_of_a_history_that_does_not_fit_is_named(
+    histories: FeatureEncoder, user: dict[str, Any], message: str
+) -> None:
+    decoder = RequestDecoder(histories, RankingConfig(max_list_length=8))
+
+    with pytest.raises(RequestError, match=message):
+        decoder.decode(RankRequest.parse({"user": user, "candidates": [{"item_id": 1}]}))

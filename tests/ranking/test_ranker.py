@@ -8,6 +8,7 @@ import pytest
 
 from recmoe.errors import BundleError, RequestError
 from recmoe.export.bundle import ModelBundle
+from recmoe.features.batch import Batch
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import SHARED_SIDES
 from recmoe.features.schema import FeatureSchema, IdFeature, NumericFeature
@@ -187,15 +188,19 @@ def test_bundle_with_an_invalid_ranking_section_is_refused(bundle: ModelBundle) 
         Ranker(ModelBundle(**{**vars(bundle), "config": config}))
 
 
-def test_user_side_is_looked_up_once(ranker: Ranker, bundle: ModelBundle) -> None:
+def test_user_side_is_looked_up_once(ranker: Ranker, bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[int] = []
-    hook = bundle.model.input_layer.tables.register_forward_hook(
-        lambda _module, _inputs, pooled_BP: rows.append(pooled_BP.shape[0])
-    )
+    tables = bundle.model.input_layer.tables
+    look_up = tables.look_up
+
+    def counted(batch: Batch, keys: Any = None) -> Any:
+        rows.append(batch.num_rows)
+        return look_up(batch, keys)
+
+    monkeypatch.setattr(tables, "look_up", counted)
 
     ranker.rank(request(50))
 
-    hook.remove()
     assert rows == [1, 50]
 
 

@@ -112,6 +112,10 @@ def shop(folder: Path, **sections: dict[str, object]) -> ExperimentConfig:
             "visit": pa.array(row // 10, mask=row % 100 == 0),
         }
         pq.write_table(pa.table(columns), folder / f"{name}.parquet")
+    return shop_config(folder, **sections)
+
+
+def shop_config(folder: Path, **sections: dict[str, object]) -> ExperimentConfig:
     video = {"kind": "id", "encoding": {"kind": "vocabulary", "min_count": 2}}
     return config_from_dict(
         ExperimentConfig,
@@ -141,6 +145,23 @@ def test_unknown_ids_whose_labels_differ_from_what_teaches_them_are_told_of(tmp_
         "test: 50% of the ids of video are missing or were not seen in training and look up row 0, but the 50% of the "
         "training rows that teach it are not like theirs: mean like 0.020 in training, 0.500 there; lower "
         "inputs.features.video.encoding.min_count (2) to 1, and raise model.unknown_share (0.01) to about 0.1"
+    ]
+
+
+def test_unknown_ids_of_a_history_are_told_of_by_column(tmp_path: Path) -> None:
+    shop(tmp_path)
+    for name in ("train", "test"):
+        table = pq.read_table(tmp_path / f"{name}.parquet")
+        seen = pa.array([[f"{name}{number % 5}"] * 2 for number in range(table.num_rows)])
+        pq.write_table(table.append_column("seen", seen), tmp_path / f"{name}.parquet")
+    history = {"kind": "sequence", "columns": {"video": {"column": "seen"}}}
+    config = shop_config(tmp_path, inputs={"features": {"video": {"kind": "id"}, "history": history}})
+
+    found = check_data(config, cache_dir=tmp_path)
+
+    assert found.splits["train"].unknown_shares["history#video"] == 0.0
+    assert warnings_about(found, "history#video") == [
+        "test: 100% of the ids of history#video are missing or were not seen in training"
     ]
 
 

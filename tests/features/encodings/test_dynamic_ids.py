@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recmoe.features.dynamic_ids import DynamicIds
+from recmoe.features.encodings import DynamicConfig
+from recmoe.features.encodings.dynamic import DynamicIds
 from recmoe.features.id_keys import keys
-from recmoe.features.schema import DynamicConfig
 
 
 def update(ids: DynamicIds | None, seen: str, **config: Any) -> DynamicIds:
@@ -151,7 +151,7 @@ def test_unknown_and_null_are_row_zero() -> None:
 def test_update_depends_on_the_counts_and_not_on_the_parts_they_come_in(
     evict: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recmoe.features.dynamic_ids.CUT_AT", 30)
+    monkeypatch.setattr("recmoe.features.encodings.dynamic.CUT_AT", 30)
     random = np.random.default_rng(0)
     config = DynamicConfig(capacity=20, admit_after=2, half_life=2.0, evict=evict)  # type: ignore[arg-type]
     whole, in_parts = DynamicIds.empty(20), DynamicIds.empty(20)

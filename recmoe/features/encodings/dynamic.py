@@ -1,50 +1,71 @@
 """DynamicIds: a fixed number of rows for ids that come and go; every id has a row of its own or none.
 
 Ids are admitted and evicted at updates, between which nothing moves: training on any number of processes, evaluation
-and serving look an id up in the same map, and the table keeps its shape for ever.
+and serving look an id up in the same map, and the table always keeps its shape.
 """
 
 # n ids that are known, m ids of an update, c candidates for a row
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import PositiveFloat, PositiveInt
 
+from recmoe.config import Config
+from recmoe.features.encodings.lookup import RowLookup, Rows, zero_where_null
+from recmoe.features.encodings.row_contest import Floats, IdUpdate, Int32s, assign, best, cut, rank_ids
 from recmoe.features.id_keys import UInt64s, keys
 from recmoe.features.key_index import KeyIndex
-from recmoe.features.row_contest import Floats, Int32s, assign, best, rank_ids
-from recmoe.features.schema import DynamicConfig
-from recmoe.features.vocabulary import Rows, zero_where_null
 
 CUT_AT = 1 << 20
 """Ids of a period that are gathered, beside those that may matter, before the others are left out."""
 
 
-@dataclass(frozen=True)
-class IdUpdate:
-    """What one update did to a table, and what the rows it counted look up afterwards."""
+class DynamicConfig(Config):
+    """Ids that come and go: a fixed number of rows, each of which belongs to one id; any other id is row 0.
 
-    number: int
-    """Updates so far, this one included."""
-    rows_used: int
-    """Rows that belong to an id."""
-    capacity: int
-    admitted: int
-    """Ids that got a row."""
-    evicted: int
-    """Ids that lost theirs."""
-    waiting: int
-    """Ids that are remembered without a row."""
-    sightings: int
-    """Ids counted, missing ones left out."""
-    unknown_share: float
-    """Of the sightings: the share of those that look up row 0."""
+    Rows change their owners when the encoder is learned and when it grows (``--warm-start``, ``recmoe daily``), never
+    in between.
+    """
+
+    is_frequent_first: ClassVar[bool] = False
+    can_refuse: ClassVar[bool] = False
+
+    kind: Literal["dynamic"] = "dynamic"
+    capacity: PositiveInt = 100_000
+    """Rows beside row 0; their number never changes."""
+    admit_after: PositiveInt = 2
+    """Occurrences an id needs to get a row, over however many updates."""
+    evict: Literal["least_frequent", "least_recent"] = "least_frequent"
+    """Who gives up a row when there are more such ids than rows."""
+    half_life: PositiveFloat = 7.0
+    """Updates after which an occurrence counts half as much for ``least_frequent``."""
+    forget_after: PositiveInt | None = None
+    """Updates without an occurrence after which an id loses its row in any case; never by default."""
+
+    @property
+    def num_planned_ids(self) -> int:
+        return self.capacity
+
+    def build(self, *, learned: RowLookup | None, seed: int) -> RowLookup:
+        assert learned is not None
+        return learned
+
+    def grow(self, earlier: RowLookup | None) -> "DynamicGrowth":
+        if earlier is None:
+            earlier = DynamicIds.empty(self.capacity)
+        if not isinstance(earlier, DynamicIds):
+            earlier = DynamicIds.holding(*earlier.holders(), self)
+        return DynamicGrowth(self, earlier)
+
+    def fewer_unknown(self, path: str) -> str:
+        return ""
 
 
 class DynamicIds:
@@ -122,7 +143,7 @@ class DynamicIds:
     def num_rows(self) -> int:
         return self.capacity + 1
 
-    def rows(self, ids: pa.Array, *, name: str) -> Rows:  # noqa: ARG002
+    def rows(self, ids: pa.Array, *, name: str) -> Rows:
         return zero_where_null(ids, self.rows_of_keys(keys(ids)))
 
     def rows_of_keys(self, keys_n: UInt64s) -> Rows:
@@ -195,20 +216,9 @@ class DynamicIds:
             parts.append(table.select(["key", "count"]))
             num_gathered += table.num_rows
             if num_gathered > num_kept + max(CUT_AT, num_kept):
-                parts = [self._cut(parts, 2 * config.capacity)]
+                parts = [cut(parts, known_n=self.keys_n, num_new=2 * config.capacity)]
                 num_gathered = num_kept = parts[0].num_rows
-        return self._cut(parts, 2 * config.capacity)
-
-    def _cut(self, parts: Sequence[pa.Table], num_new: int) -> pa.Table:
-        table = pa.concat_tables(parts)
-        keys_m, counts_m = table["key"].to_numpy(), table["count"].to_numpy()
-        order = np.argsort(keys_m, kind="stable")
-        keys_m, counts_m = keys_m[order], counts_m[order]
-        is_known = np.isin(keys_m, self.keys_n, assume_unique=True)
-        # As the weights that they begin with, so that equals are the same ones as in the update.
-        ranks = counts_m.astype(np.float32).view(np.uint32).astype(np.uint64)
-        is_kept = is_known | best(~is_known, ranks, num_new)
-        return pa.table({"key": keys_m[is_kept], "count": counts_m[is_kept]})
+        return cut(parts, known_n=self.keys_n, num_new=2 * config.capacity)
 
     def updated(
         self,
@@ -245,7 +255,7 @@ class DynamicIds:
         is_fresh = np.ones(len(known), np.bool_)
         if config.forget_after is not None:
             is_fresh = seen > number - config.forget_after
-        ranks = rank_ids(weights, seen, rows > 0, config)
+        ranks = rank_ids(weights, seen, rows > 0, evict=config.evict)
         wins = best(is_fresh & (held_before | (sightings >= config.admit_after)), ranks, config.capacity)
         rows = assign(rows, wins, ranks, capacity=config.capacity)
         kept = wins | best(is_fresh & ~wins, ranks, config.capacity)
@@ -269,3 +279,18 @@ class DynamicIds:
             seen_n=seen[kept],
             last=last,
         )
+
+
+class DynamicGrowth:
+    """Ids that come and go, at their next update: what they were before, and the rules."""
+
+    def __init__(self, config: DynamicConfig, before: DynamicIds) -> None:
+        self._config = config
+        self._before = before
+
+    def candidates(self, counts: Iterable[pa.Table]) -> pa.Table:
+        return self._before.candidates(counts, self._config)
+
+    def finish(self, candidates: pa.Table, *, num_sightings: int) -> DynamicIds:
+        keys_m, counts_m = candidates["key"].to_numpy(), candidates["count"].to_numpy()
+        return self._before.updated(keys_m, counts_m, self._config, num_sightings=num_sightings)

@@ -5,15 +5,10 @@ import pyarrow as pa
 import pytest
 
 from recmoe.errors import DataError
-from recmoe.features.schema import HashConfig, IndexConfig, VocabularyConfig
-from recmoe.features.vocabulary import (
-    HashedIds,
-    IndexedIds,
-    Vocabulary,
-    build_lookup,
-    most_frequent,
-    vocabulary_of,
-)
+from recmoe.features.encodings import HashConfig, IndexConfig, VocabularyConfig
+from recmoe.features.encodings.hashed import HashedIds
+from recmoe.features.encodings.index import IndexedIds
+from recmoe.features.encodings.vocabulary import Vocabulary, most_frequent, vocabulary_of
 
 
 def _counts(**counts: int) -> pa.Table:
@@ -133,6 +128,6 @@ def test_id_beyond_its_table_is_an_error_or_unknown(ids: list[int | str], wrong:
 def test_lookup_follows_the_encoding() -> None:
     vocabulary = Vocabulary(pa.array(["a"]))
 
-    assert build_lookup(VocabularyConfig(), learnt=vocabulary, seed=0) is vocabulary
-    assert build_lookup(HashConfig(num_buckets=9), learnt=None, seed=0).num_rows == 10
-    assert build_lookup(IndexConfig(num_ids=9), learnt=None, seed=0).num_rows == 10
+    assert VocabularyConfig().build(learned=vocabulary, seed=0) is vocabulary
+    assert HashConfig(num_buckets=9).build(learned=None, seed=0).num_rows == 10
+    assert IndexConfig(num_ids=9).build(learned=None, seed=0).num_rows == 10

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recmoe.features.numeric import bucket_form, read_and_count, read_number, value_form, vector_form
-from recmoe.features.schema import NumericFeature
+from recmoe.features.kinds import NumericFeature
+from recmoe.features.kinds.numeric import bucket_form, read_and_count, read_number, value_form, vector_form
 from recmoe.features.statistics import NumericStatistics
 
 NUMBERS = NumericStatistics(mean=5.0, std=2.0, edges=(1.0, 4.0, 9.0))
