@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 import yaml
 
 from benchmarks.awkward_logs import MAKERS
@@ -42,7 +43,8 @@ from recmoe.features.label_values import encode_labels
 from recmoe.onboarding.starter import StarterConfig, starter_config
 from recmoe.runs.evaluation import evaluate_bundle
 from recmoe.runs.train import train_run
-from recmoe.tasks.regression import RegressionTaskConfig
+from recmoe.tasks.funnel import TaskSet
+from recmoe.tasks.task import has_binary_label
 
 Floats = npt.NDArray[np.float64]
 
@@ -144,16 +146,13 @@ def _targets(config: ExperimentConfig, splits: Mapping[Split, pa.Table]) -> dict
         )
         for place, name in enumerate(tasks.names):
             label_N = np.where(weights_NT[:, place] > 0, labels_NT[:, place], np.nan)
-            labels[name][split] = _on_scale(config, name, label_N)
-    return {name: Target(tasks.kinds[name] == "binary", labels[name]) for name in tasks.names}
+            labels[name][split] = _on_scale(tasks, name, label_N)
+    return {name: Target(has_binary_label(tasks.kinds[name]), labels[name]) for name in tasks.names}
 
 
-def _on_scale(config: ExperimentConfig, task: str, values_N: Floats) -> Floats:
-    settings = config.tasks[task]
-    if isinstance(settings, RegressionTaskConfig) and settings.transform == "log1p":
-        compressed_N: Floats = np.sign(values_N) * np.log1p(np.abs(values_N))
-        return compressed_N
-    return values_N
+def _on_scale(tasks: TaskSet, task: str, values_N: Floats) -> Floats:
+    on_scale_N: Floats = tasks.scale(task).to(torch.from_numpy(values_N)).numpy()
+    return on_scale_N
 
 
 def _train(
@@ -165,6 +164,12 @@ def _train(
     if plain.model.architecture.kind != kind:
         hidden = list(getattr(plain.model.architecture, "expert_hidden", ()))
         changes += [f"model.architecture.kind={kind}", *([f"model.architecture.expert_hidden={hidden}"] * bool(hidden))]
+    # Errors are measured on the scale of the task, on which the mean of an amount is off by design.
+    changes += [
+        f"tasks.{name}.predicts=median"
+        for name, task in plain.tasks.items()
+        if task.kind == "regression" and task.transform == "log1p"
+    ]
     config = load_experiment(config_path, changes)
     root = folder / f"{kind}-{seed}"
     result, seconds = _timed(train_run, config, root, resume=False, is_quiet=True)
@@ -182,7 +187,9 @@ def _row(
     label_N = target.labels["test"]
     is_known_N = np.isfinite(label_N)
     place = predictions[0].task_names.index(task)
-    models = [_on_scale(config, task, run.predictions_NT[:, place].astype(np.float64)) for run in predictions]
+    models = [
+        _on_scale(config.task_set(), task, run.predictions_NT[:, place].astype(np.float64)) for run in predictions
+    ]
     groups_N = predictions[0].groups_N
     counts = list(
         draw_counts(num_rows=int(is_known_N.sum()), groups_N=None if groups_N is None else groups_N[is_known_N],
@@ -220,7 +227,7 @@ def _best(log: Log, config: ExperimentConfig, task: str, label_N: Floats) -> flo
         return None
     truth_N = log.truth[label][-label_N.size :]
     is_known_N = np.isfinite(label_N)
-    metric: Metric = Auc() if config.task_set().kinds[task] == "binary" else Rmse()
+    metric: Metric = Auc() if has_binary_label(config.task_set().kinds[task]) else Rmse()
     metric.update(truth_N[is_known_N], label_N[is_known_N])
     value = float(metric.compute().values_R[0])
     return value if isinstance(metric, Auc) else -value

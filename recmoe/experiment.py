@@ -19,7 +19,8 @@ from recmoe.ranking.score import RankingConfig
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet
 from recmoe.tasks.problems import task_problems
-from recmoe.tasks.spaces import label_columns
+from recmoe.tasks.spaces import outcome_columns
+from recmoe.tasks.stored import with_stored_tasks
 from recmoe.tracking.tracker import TrackingConfig
 from recmoe.training.loop import TrainingConfig
 
@@ -56,15 +57,28 @@ class ExperimentConfig(Config):
         yield from ((f"tasks.{path}" if path else "tasks", message) for path, message in found)
         if found:
             return
+        yield from self._group_problems()
         yield from self._leaks()
         yield from self._stopping_problems()
         yield from self._architecture_problems()
         yield from self._width_problems()
         yield from ((f"ranking.{path}", message) for path, message in self.ranking.task_problems(list(self.tasks)))
 
+    def _group_problems(self) -> Iterator[tuple[str, str]]:
+        """Tasks that compare the rows of a list, where no column says what a list is."""
+        for name, task in self.tasks.items():
+            if task.needs_groups and self.inputs.group is None:
+                yield f"tasks.{name}", "compares the rows of a list; name the column of the list in inputs.group"
+            elif task.needs_groups and self.data.shuffle_block is None:
+                yield (
+                    "data.shuffle_block",
+                    f"task {name} compares the rows of a list, which shuffling row by row would tear apart; set it to "
+                    "the rows of some lists, such as 100, and write the rows of a list one after the other",
+                )
+
     def _leaks(self) -> Iterator[tuple[str, str]]:
         """Labels among the features: the model would read the answer."""
-        labels = {label.column for label in label_columns(self.tasks)}
+        labels = outcome_columns(self.tasks)
         for name, column in self.inputs.raw_columns():
             if column.name in labels:
                 yield f"inputs.features.{name}", f"column {column.name} is a label; a feature must not be one"
@@ -83,11 +97,12 @@ class ExperimentConfig(Config):
         if stopping.metric == SCORE:
             return
         metrics = self.evaluation.metric_names(self.tasks, has_groups=self.inputs.group is not None)
-        usable = [name for name in metrics if metric_best(name) != "one"]
+        usable = [name for name in metrics if metric_best(name) in ("highest", "lowest")]
         if stopping.metric in metrics and stopping.metric not in usable:
+            where = "at 1" if metric_best(stopping.metric) == "one" else "at its level"
             yield (
                 path,
-                f"{stopping.metric} is best at 1, neither high nor low; choose one of {', '.join(usable)}",
+                f"{stopping.metric} is best {where}, neither high nor low; choose one of {', '.join(usable)}",
             )
         elif stopping.metric not in metrics:
             near = difflib.get_close_matches(stopping.metric, metrics, n=1, cutoff=0.3)
@@ -131,4 +146,4 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentConf
 
 def experiment_from_json(text: str, *, source: str = "config.json") -> ExperimentConfig:
     """The config that a run or a bundle keeps as JSON; ``source`` names it in errors."""
-    return config_from_dict(ExperimentConfig, json.loads(text), source=source)
+    return config_from_dict(ExperimentConfig, with_stored_tasks(json.loads(text)), source=source)

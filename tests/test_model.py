@@ -200,6 +200,6 @@ def test_logits_are_float32_under_autocast(shop_encoder: FeatureEncoder, shop_lo
     model = build_model(layout=layout, tasks=tasks, config=ModelConfig(), tables=PlainTables)
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits_BT = model(shop_encoder.encode(shop_log.slice(0, 4), with_labels=False)).logits_BT
+        logits_BZ = model(shop_encoder.encode(shop_log.slice(0, 4), with_labels=False)).logits_BZ
 
-    assert logits_BT.dtype == torch.float32
+    assert logits_BZ.dtype == torch.float32

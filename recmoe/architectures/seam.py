@@ -1,6 +1,6 @@
 """The seam: what a model of any architecture is made for, what it reads and what it gives."""
 
-# B rows, T' towers, T tasks, H width of a representation
+# B rows, T tasks, H width of a representation, K logits of a task, Z logits of all tasks with a tower
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ class Inputs(NamedTuple):
 class Outputs(NamedTuple):
     """What a model gives."""
 
-    logits_BT: Tensor
-    """Of the towers, before the start of each task and the linear part are added."""
+    logits_BZ: Tensor
+    """Of the towers, before the start of each logit and the linear part are added; ``TaskSet.columns`` knows whose."""
     routing: Sequence[GateUse] = ()
     """How the gates mixed the experts, level by level."""
     extra: Mapping[str, Tensor] = {}
@@ -80,8 +80,8 @@ class Parts:
     widths: Mapping[str, int]
     """Width of each group of features; ``all`` is D."""
     tasks: TaskSet
-    make_tower: Callable[[int], nn.Module]
-    """From the width H of a representation to a tower, h_BH → logit_B."""
+    make_tower: Callable[[int, str], nn.Module]
+    """From the width H of a representation and a task to its tower, h_BH → logits_BK."""
 
     @property
     def in_features(self) -> int:

@@ -1,8 +1,9 @@
 """TowerModel: an architecture that gives every task a representation, with a tower on each."""
 
-# B rows, D input width, H representation width, T' towers
+# B rows, D input width, H representation width, K logits of a task, Z logits of all
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Protocol, cast
 
 import torch
@@ -36,11 +37,11 @@ class Forkable(Protocol):
 
 
 class TowerModel(nn.Module):
-    """logits[b, t] = tower_t(h_t[b]); see ``Model``.
+    """The logits of task t in row b are tower_t(h_t[b]), side by side; see ``Model``.
 
     Args:
         architecture: x_BD → one h_BH per tower.
-        towers: h_BH → logit_B, one per task.
+        towers: h_BH → logits_BK, one per task.
         task_names: of the towers.
     """
 
@@ -56,8 +57,8 @@ class TowerModel(nn.Module):
     def forward(self, inputs: Inputs) -> Outputs:
         """The logits of some rows."""
         representations, routing = self.architecture(inputs.x, inputs.groups)
-        logits = [tower(h_BH) for tower, h_BH in zip(self.towers, representations, strict=True)]
-        return Outputs(torch.stack(logits, dim=1), routing)
+        towers = [tower(h_BH).unbind(dim=1) for tower, h_BH in zip(self.towers, representations, strict=True)]
+        return Outputs(torch.stack(list(chain.from_iterable(towers)), dim=1), routing)
 
     def part_names(self) -> PartNames:
         """Every task has a tower."""
@@ -96,4 +97,5 @@ class TowerKind(ArchitectureKind):
         width = architecture.out_features
         assert isinstance(width, int)
         names = parts.tasks.tower_names
-        return TowerModel(architecture=architecture, towers=[parts.make_tower(width) for _ in names], task_names=names)
+        towers = [parts.make_tower(width, name) for name in names]
+        return TowerModel(architecture=architecture, towers=towers, task_names=names)

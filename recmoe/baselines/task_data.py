@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recmoe.tasks.task import TaskOutput
+from recmoe.tasks.task import LabelKind
 
 MAX_TRAIN_ROWS = 200_000
 """Rows that one baseline of one task learns from."""
@@ -18,7 +18,7 @@ MAX_TRAIN_ROWS = 200_000
 class TaskData:
     """What a baseline learns: row numbers, targets and how many rows each one stands for."""
 
-    output: TaskOutput
+    output: LabelKind
     rows_M: NDArray[np.int64]
     """Numbers of rows in the split that was read."""
     targets_M: NDArray[np.float64]

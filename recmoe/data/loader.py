@@ -51,6 +51,9 @@ class DataConfig(Config):
     """Rows for the final report; may be left out."""
     shuffle_rows: PositiveInt = 262_144
     """Rows shuffled together, and held in memory twice."""
+    shuffle_block: PositiveInt | None = None
+    """Neighbouring rows of a file that shuffling leaves together: several lists' rows for tasks of kind ranking, which
+    learn from the rows of a list that one batch holds. None by default."""
     on_error: Literal["fail", "skip"] = "fail"
     """Whether damaged files and rows stop the run, or are found at its start, left out and counted."""
     cache_dir: str | None = None
@@ -94,6 +97,7 @@ class DataConfig(Config):
             paths,
             seed=seed,
             shuffle_rows=self.shuffle_rows if split == "train" else None,
+            shuffle_block=self.shuffle_block or 1,
             on_error=self.on_error,
             cache_dir=self.cache_folder(cache_dir),
             csv=self._settled_csv(),

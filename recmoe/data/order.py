@@ -77,11 +77,14 @@ class EpochOrder:
 
     Row groups are permuted by (seed, epoch); consecutive ones make a window of at least
     ``shuffle_rows`` rows, the last one of what is left; the rows of a window are permuted by
-    (seed, epoch, window). Positions 0 … N run through the windows. Without ``shuffle_rows`` nothing
-    moves and each row group is a window.
+    (seed, epoch, window), blocks of ``shuffle_block`` rows that follow each other staying together.
+    Positions 0 … N run through the windows. Without ``shuffle_rows`` nothing moves and each row group is a window.
     """
 
-    def __init__(self, groups: Sequence[RowGroup], *, seed: int, epoch: int, shuffle_rows: int | None) -> None:
+    def __init__(
+        self, groups: Sequence[RowGroup], *, seed: int, epoch: int, shuffle_rows: int | None, shuffle_block: int = 1
+    ) -> None:
+        self.shuffle_block = shuffle_block
         self.seed = seed
         self.epoch = epoch
         self.is_shuffled = shuffle_rows is not None
@@ -98,7 +101,12 @@ class EpochOrder:
         if not self.is_shuffled:
             return np.arange(start, stop, dtype=np.int64)
         num_rows = int(self.starts[window + 1] - self.starts[window])
-        return _permutation(num_rows, self.seed, self.epoch, 1 + window)[start:stop]
+        num_blocks = -(-num_rows // self.shuffle_block)
+        blocks = _permutation(num_blocks, self.seed, self.epoch, 1 + window)
+        if self.shuffle_block > 1:
+            rows = (blocks[:, None] * self.shuffle_block + np.arange(self.shuffle_block)).ravel()
+            return rows[rows < num_rows][start:stop]
+        return blocks[start:stop]
 
     def visits(self, intervals: Sequence[Interval]) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Windows that some positions touch, each with the rows to take from it, in order.

@@ -37,6 +37,7 @@ class ParquetStream:
         paths: files, folders and globs; see ``find_files``.
         seed: of the order of rows.
         shuffle_rows: rows shuffled together; None keeps the order of the files.
+        shuffle_block: rows that follow each other and stay together.
         on_error: whether damaged rows are an error, or are looked for at opening, by reading
             everything once, and left out.
         cache_dir: where other files are converted to Parquet.
@@ -54,6 +55,7 @@ class ParquetStream:
         *,
         seed: int,
         shuffle_rows: int | None,
+        shuffle_block: int = 1,
         on_error: Literal["fail", "skip"] = "fail",
         cache_dir: Path,
         csv: CsvConfig = READ_AS_IT_IS,
@@ -65,6 +67,7 @@ class ParquetStream:
             raise DataError("the split is empty: no files are given; name them under data")
         self.seed = seed
         self.shuffle_rows = shuffle_rows
+        self.shuffle_block = shuffle_block
         found = find_files(paths)
         self.skipped: list[str]
         """What was left out and why, a line per file or row group."""
@@ -198,7 +201,13 @@ class ParquetStream:
         """The order of an epoch, and the positions in it of a rank's full batches."""
         assert cursor.remaining == () or cursor.remaining[-1][1] <= self.num_rows
         num_rows = self.num_steps(cursor, world_size=world_size, batch_size=batch_size) * batch_size
-        order = EpochOrder(self._groups, seed=self.seed, epoch=cursor.epoch, shuffle_rows=self.shuffle_rows)
+        order = EpochOrder(
+            self._groups,
+            seed=self.seed,
+            epoch=cursor.epoch,
+            shuffle_rows=self.shuffle_rows,
+            shuffle_block=self.shuffle_block,
+        )
         return order, Cursor(cursor.epoch, cursor.share(rank=rank, world_size=world_size)).first(num_rows)
 
     def blocks_in_file_order(

@@ -2,7 +2,7 @@
 
 # N rows, T tasks, R resamples
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from recmoe.evaluation.metrics.auc import AucConfig
 from recmoe.evaluation.metrics.metric import FloatArray, Metric
 from recmoe.evaluation.metrics.rmse import RmseConfig
 from recmoe.evaluation.predictions import Predictions
+from recmoe.tasks.task import has_binary_label
 
 MODEL = "model"
 
@@ -26,7 +27,9 @@ def compare(
     *,
     config: EvaluationConfig,
 ) -> tuple[Comparison, ...]:
-    """A model against each baseline, for every task: AUC of probabilities, RMSE of values.
+    """A model against each baseline, for every task: AUC of probabilities and scores, RMSE of expected values.
+
+    A baseline says nothing about a task of which its predictions are NaN.
 
     Every resample draws the same rows (or lists) for both, so that the difference is known better than either.
 
@@ -41,17 +44,20 @@ def compare(
         mask_N = predictions.in_space(task)
         scores, labels = predictions.of_task(task)
         groups = None if predictions.groups_N is None else predictions.groups_N[mask_N]
-        kind = AucConfig() if predictions.kinds[task] == "binary" else RmseConfig()
-        states: dict[str, Metric] = {name: kind.build() for name in (MODEL, *baselines_NT)}
+        kind = AucConfig() if has_binary_label(predictions.kinds[task]) else RmseConfig()
+        beside = {
+            name: values_NT[mask_N, column] for name, values_NT in baselines_NT.items() if _fits(values_NT, column)
+        }
+        states: dict[str, Metric] = {name: kind.build() for name in (MODEL, *beside)}
         states[MODEL].update(scores, labels, groups)
-        for name, values_NT in baselines_NT.items():
-            states[name].update(values_NT[mask_N, column], labels, groups)
+        for name, values_M in beside.items():
+            states[name].update(values_M, labels, groups)
         values_R = resampled(
             states, num_rows=len(labels), groups_N=groups, num_resamples=config.num_resamples, seed=config.seed
         )
         sign = 1.0 if kind.best == "highest" else -1.0
         model, model_R = states[MODEL].compute().values_R[0], values_R[MODEL]
-        for name in baselines_NT:
+        for name in beside:
             baseline = states[name].compute().values_R[0]
             advantage = _estimate(sign * (model - baseline), sign * (model_R - values_R[name]))
             found.append(
@@ -69,10 +75,22 @@ def compare(
     return tuple(found)
 
 
-def baseline_values(predictions: Predictions, *, config: EvaluationConfig) -> dict[str, Estimate]:
-    """All numbers of a baseline, by name, as ``evaluate`` measures a model; slices left out."""
-    report = evaluate(predictions, config=config.model_copy(update={"slices": ()}))
-    return {row.name: Estimate(row.value, row.low, row.high) for row in report.rows}
+def baseline_values(
+    predictions: Predictions, *, config: EvaluationConfig, own: Mapping[str, Collection[str]]
+) -> dict[str, Estimate]:
+    """All numbers of a baseline, by name, as ``evaluate`` measures a model; slices left out.
+
+    Args:
+        own: by task, the metrics that it brings itself: they need more than a prediction, so a baseline has none.
+    """
+    whole = predictions.predictions_NT
+    fitting = [place for place in range(len(predictions.task_names)) if _fits(whole, place)]
+    report = evaluate(predictions.take_tasks(fitting), config=config.model_copy(update={"slices": ()}))
+    return {row.name: Estimate(row.value, row.low, row.high) for row in report.rows if row.metric not in own[row.task]}
+
+
+def _fits(values_NT: NDArray[np.floating[Any]], column: int) -> bool:
+    return not np.isnan(values_NT[:, column]).all()
 
 
 def chance_values(predictions: Predictions, *, config: EvaluationConfig) -> dict[str, float]:
@@ -81,7 +99,7 @@ def chance_values(predictions: Predictions, *, config: EvaluationConfig) -> dict
         return {}
     # Ties are measured by expectation, so equal scores stand for all orders.
     level = replace(predictions, predictions_NT=np.full_like(predictions.predictions_NT, 0.5), slices={})
-    asked = [metric for metric in config.metrics_for("binary", has_groups=True) if metric.needs_groups]
+    asked = [metric for metric in config.metrics_for("score", has_groups=True) if metric.needs_groups]
     report = evaluate(
         level, config=config.model_copy(update={"metrics": tuple(asked), "num_resamples": 0, "slices": ()})
     )

@@ -67,7 +67,7 @@ def reliability_bins(
     predicted_U = np.add.reduceat(scores_N, starts_U) / num_rows_U
     observed_U = np.add.reduceat(labels_N, starts_U) / num_rows_U
     if is_binary:
-        low_U, high_U = _wilson(observed_U, num_rows_U)
+        low_U, high_U = wilson(observed_U, num_rows_U)
     else:
         squares_U = np.add.reduceat(labels_N**2, starts_U) / num_rows_U
         error_U = 1.96 * np.sqrt(np.maximum(squares_U - observed_U**2, 0) / num_rows_U)
@@ -75,7 +75,7 @@ def reliability_bins(
     return ReliabilityBins(predicted_U, observed_U, low_U, high_U, num_rows_U.astype(np.int64))
 
 
-def _wilson(rate_U: FloatArray, num_rows_U: NDArray[np.intp]) -> tuple[FloatArray, FloatArray]:
+def wilson(rate_U: FloatArray, num_rows_U: NDArray[np.intp]) -> tuple[FloatArray, FloatArray]:
     """95 % interval of a share, Wilson 1927: unlike ± 1.96 standard errors it stays within 0 and 1."""
     z2 = 1.96**2
     centre_U = (rate_U + z2 / (2 * num_rows_U)) / (1 + z2 / num_rows_U)

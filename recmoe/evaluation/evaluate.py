@@ -2,7 +2,7 @@
 
 # N rows, R resamples
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,21 +14,23 @@ from recmoe.errors import EvaluationError
 from recmoe.evaluation.baselines import BaselineKind
 from recmoe.evaluation.bootstrap import intervals
 from recmoe.evaluation.metrics import METRIC_KINDS, MetricConfig
+from recmoe.evaluation.metrics.measure import RowMean
 from recmoe.evaluation.metrics.metric import Metric, MetricValue
 from recmoe.evaluation.metrics.ndcg import NdcgConfig
 from recmoe.evaluation.metrics.recall import RecallConfig
 from recmoe.evaluation.predictions import Predictions
 from recmoe.evaluation.report import MetricRow, Report, metric_name
 from recmoe.tasks import TaskConfig
-from recmoe.tasks.spaces import task_space
-from recmoe.tasks.task import TaskOutput
+from recmoe.tasks.funnel import TaskSet
+from recmoe.tasks.task import TaskOutput, has_binary_label
 
 
 class EvaluationConfig(Config):
     """What is measured on a split."""
 
     metrics: tuple[MetricConfig, ...] | None = None
-    """Metrics, each for the tasks it fits; by default all that fit a task and, over groups, the log."""
+    """Metrics, each for the tasks it fits; by default all that fit a task and, over groups, the log. What a kind of
+    task measures itself, such as the pinball loss of a quantile, is always given."""
     ks: tuple[PositiveInt, ...] = (5, 10)
     """Places from the top for the default NDCG and recall."""
     slices: tuple[str, ...] = ()
@@ -49,20 +51,29 @@ class EvaluationConfig(Config):
             if name in names[:index]:
                 yield f"metrics.{index}", f"{name} is given twice"
 
-    def metrics_for(self, output: TaskOutput, *, has_groups: bool) -> list[MetricConfig]:
-        """The metrics of a task that predicts probabilities or values."""
+    def metrics_for(self, output: TaskOutput, *, has_groups: bool, own: Collection[str] = ()) -> list[MetricConfig]:
+        """The general metrics of a task, by what it predicts.
+
+        Args:
+            own: metrics that the task brings itself.
+        """
         chosen = self.metrics
         if chosen is None:
             chosen = tuple(metric for kind in METRIC_KINDS for metric in self._defaults(kind))
-        return [metric for metric in chosen if output in metric.outputs and (has_groups or not metric.needs_groups)]
+        return [
+            metric
+            for metric in chosen
+            if output in metric.outputs and (has_groups or not metric.needs_groups) and metric.name not in own
+        ]
 
     def metric_names(self, tasks: Mapping[str, TaskConfig], *, has_groups: bool) -> list[str]:
         """Names of everything a report will hold for these tasks, without slices: ``cvr.auc[click]``, …"""
-        return [
-            metric_name(name, metric.name, task_space(tasks, name))
-            for name, task in tasks.items()
-            for metric in self.metrics_for(task.output, has_groups=has_groups)
-        ]
+        found = TaskSet(tasks)
+        names = []
+        for task, own in found.measure_names.items():
+            general = self.metrics_for(found.kinds[task], has_groups=has_groups, own=own)
+            names += [metric_name(task, name, found.spaces[task]) for name in [*(m.name for m in general), *own]]
+        return names
 
     def _defaults(self, kind: type[MetricConfig]) -> list[MetricConfig]:
         if kind is NdcgConfig or kind is RecallConfig:
@@ -126,10 +137,11 @@ def _task_rows(
         counts_N = predictions.in_space(task) & mask_N
         scores, labels = predictions.of_task(task, counts_N)
         groups = None if predictions.groups_N is None else predictions.groups_N[counts_N]
-        chosen = config.metrics_for(predictions.kinds[task], has_groups=groups is not None)
-        metrics[task] = {metric.name: metric.build() for metric in chosen}
+        own = predictions.measures.get(task, {})
+        chosen = config.metrics_for(predictions.kinds[task], has_groups=groups is not None, own=own)
+        metrics[task] = {metric.name: metric.build() for metric in chosen} | {name: RowMean() for name in own}
         for name, metric in metrics[task].items():
-            metric.update(scores, labels, groups)
+            metric.update(np.asarray(own[name][counts_N]) if name in own else scores, labels, groups)
             # Tasks on the same rows share their resamples, which are drawn once.
             by_mask.setdefault(counts_N.tobytes(), {})[f"{task}.{name}"] = metric
     bounds: dict[str, tuple[float, float] | None] = {}
@@ -170,7 +182,7 @@ def _row(
         low=low,
         high=high,
         num_rows=len(labels),
-        num_positive=int(labels.sum()) if predictions.kinds[task] == "binary" else None,
+        num_positive=int(labels.sum()) if has_binary_label(predictions.kinds[task]) else None,
         num_groups_used=value.num_groups_used,
         num_groups_dropped=value.num_groups_dropped,
         reason=value.reason,

@@ -4,8 +4,10 @@ from collections.abc import Iterable
 
 
 def main_metrics(names: Iterable[str]) -> list[str]:
-    """Of each task in each of its spaces the chief metric, in the order given: AUC, else RMSE."""
+    """Of each task in each of its spaces the chief metric, in the order given: AUC, else RMSE, else pinball losses."""
     found = list(dict.fromkeys(names))
-    aucs = [name for name in found if ".auc[" in name]
-    tasks = {name.rpartition(".auc[")[0] for name in aucs}
-    return aucs + [name for name in found if ".rmse[" in name and name.rpartition(".rmse[")[0] not in tasks]
+    chosen: list[str] = []
+    for metric in (".auc[", ".rmse[", ".pinball@"):
+        tasks = {name.partition(".")[0] for name in chosen}
+        chosen += [name for name in found if metric in name and name.partition(".")[0] not in tasks]
+    return chosen

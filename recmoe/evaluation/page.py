@@ -11,12 +11,13 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from recmoe.evaluation.baselines import TITLES, Baselines, Comparison, heading, in_words
-from recmoe.evaluation.metrics import METRIC_KINDS
+from recmoe.evaluation.metrics import MEASURES, METRIC_KINDS, metric_best
 from recmoe.evaluation.metrics.metric import FloatArray
 from recmoe.evaluation.plots import (
     beside_plot,
     gain_plot,
     gate_plot,
+    level_plot,
     reliability_plot,
     roc_plot,
     score_plot,
@@ -27,6 +28,7 @@ from recmoe.evaluation.report import MetricRow, Report, metric_name
 from recmoe.evaluation.summary_table import verdict_in_words
 from recmoe.evaluation.tables import baseline_cells, format_groups, format_interval, format_number
 from recmoe.moe.balance import ExpertUsage
+from recmoe.tasks.task import TaskOutput, has_binary_label
 
 
 @dataclass(frozen=True)
@@ -129,21 +131,22 @@ def _section(report: Report, predictions: Predictions, task: str) -> TaskSection
         space=predictions.spaces[task],
         kind=kind,
         num_rows=len(scores),
-        num_positive=int(labels.sum()) if kind == "binary" else None,
+        num_positive=int(labels.sum()) if has_binary_label(kind) else None,
         rows=[row for row in rows if row.slice is None],
-        plots=_plots(scores.astype(np.float64), labels.astype(np.float64), is_binary=kind == "binary"),
+        plots=[*_plots(scores.astype(np.float64), labels.astype(np.float64), kind), *_level_plots(rows)],
         slices=list(slices.items()),
     )
 
 
-def _plots(scores_N: FloatArray, labels_N: FloatArray, *, is_binary: bool) -> list[Plot]:
+def _plots(scores_N: FloatArray, labels_N: FloatArray, kind: TaskOutput) -> list[Plot]:
     """The plots of a task; those that its rows do not allow say why."""
     no_rows = None if len(scores_N) else "no rows"
     no_gain = no_rows or (None if labels_N.min() >= 0 and labels_N.any() else "labels are negative or all 0")
-    if not is_binary:
+    if not has_binary_label(kind):
         return [
-            _plot("Reliability", "mean label by mean prediction, bins of equal mass, 95 % intervals", no_rows,
-                  lambda: reliability_plot(scores_N, labels_N, is_binary=False)),
+            *([] if kind == "quantile" else [
+                _plot("Reliability", "mean label by mean prediction, bins of equal mass, 95 % intervals", no_rows,
+                      lambda: reliability_plot(scores_N, labels_N, is_binary=False))]),
             _plot("Cumulative gain", "share of the sum of labels in the rows with the highest predictions", no_gain,
                   lambda: gain_plot(scores_N, labels_N, of="the sum of labels")),
             _plot("Values", "distribution of predictions and labels", no_rows, lambda: value_plot(scores_N, labels_N)),
@@ -153,12 +156,25 @@ def _plots(scores_N: FloatArray, labels_N: FloatArray, *, is_binary: bool) -> li
     return [
         _plot("ROC", "how well positives are told from negatives, at every threshold", both,
               lambda: roc_plot(scores_N, labels_N)),
-        _plot("Reliability", "mean label by mean prediction, bins of equal mass, 95 % intervals", one_class,
-              lambda: reliability_plot(scores_N, labels_N, is_binary=True)),
+        *([] if kind == "score" else [
+            _plot("Reliability", "mean label by mean prediction, bins of equal mass, 95 % intervals", one_class,
+                  lambda: reliability_plot(scores_N, labels_N, is_binary=True))]),
         _plot("Cumulative gain", "share of all positives among the rows with the highest predictions", one_class,
               lambda: gain_plot(scores_N, labels_N, of="positives")),
         _plot("Scores", "distribution of predictions, by label", no_rows, lambda: score_plot(scores_N, labels_N)),
     ]  # fmt: skip
+
+
+def _level_plots(rows: Sequence[MetricRow]) -> list[Plot]:
+    """Measures that are right at the level in their names, such as the coverage of quantiles."""
+    found = [row for row in rows if row.slice is None and metric_best(row.name) == "level"]
+    if not found:
+        return []
+    quantile_U = np.array([float(row.metric.split("@")[1]) for row in found])
+    share_U = np.array([row.value for row in found], dtype=np.float64)
+    explanation = "share of labels at or below each quantile, 95 % intervals"
+    reason = next((row.reason for row in found if row.reason), None)
+    return [_plot("Coverage", explanation, reason, lambda: level_plot(quantile_U, share_U, num_rows=found[0].num_rows))]
 
 
 def _plot(title: str, explanation: str, reason: str | None, draw: Callable[[], str]) -> Plot:
@@ -183,4 +199,5 @@ def _glossary(report: Report) -> list[tuple[str, str]]:
     """What the metrics in a report mean, from their own docstrings."""
     used = {row.metric.split("@")[0] for row in report.rows}
     kinds = [(str(config.model_fields["kind"].default), config.__doc__ or "") for config in METRIC_KINDS]
-    return [(kind, meaning) for kind, meaning in kinds if kind in used]
+    own = [(name, measure.meaning) for name, measure in MEASURES.items()]
+    return [(kind, meaning) for kind, meaning in dict([*kinds, *own]).items() if kind in used]

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from recmoe.evaluation.baselines import Comparison, title
-from recmoe.evaluation.curves import gain_curve, reliability_bins, roc_curve
+from recmoe.evaluation.curves import gain_curve, reliability_bins, roc_curve, wilson
 from recmoe.evaluation.metrics.metric import FloatArray
 from recmoe.moe.balance import ExpertUsage
 
@@ -125,6 +125,19 @@ def reliability_plot(scores_N: FloatArray, labels_N: FloatArray, *, is_binary: b
 
     # Values may have long tick labels; the rates of a binary label fit the fixed margins.
     return draw_svg(draw, size=None if is_binary else PLOT_SIZE)
+
+
+def level_plot(quantile_U: FloatArray, share_U: FloatArray, *, num_rows: int) -> str:
+    """Shares of ``num_rows`` labels at or below quantiles, against the quantiles, with 95 % intervals."""
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
+        low_U, high_U = wilson(share_U, np.full(len(share_U), num_rows))
+        axes.errorbar(quantile_U, share_U, yerr=np.stack([share_U - low_U, high_U - share_U]).clip(min=0), fmt="o")
+        _unit_square(axes)
+        axes.set(xlabel="quantile", ylabel="labels at or below")
+
+    return draw_svg(draw)
 
 
 def gain_plot(scores_N: FloatArray, labels_N: FloatArray, *, of: str) -> str:

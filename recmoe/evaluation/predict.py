@@ -68,6 +68,10 @@ def predict_rows(
         slices={name: whole.columns[name] for name in slices},
         spaces=dict(ranker.tasks.spaces),
         kinds=dict(ranker.tasks.kinds),
+        measures={
+            task: {name: whole.columns[_measure_column(task, name)] for name in names}
+            for task, names in ranker.tasks.measure_names.items()
+        },
     )
     return Scored(predictions=predictions, usages=whole.usages)
 
@@ -77,10 +81,12 @@ def _score_batch(ranker: MultiTaskRanker, batch: Any, num_rows: int, slices: Seq
     output = ranker(batch)
     labels_BT, weights_BT = ranker.tasks.targets(batch.labels_BL)
     columns = {
-        "/predictions": ranker.tasks.predict(output.logits_BT)[:num_rows].cpu().numpy(),
+        "/predictions": ranker.tasks.predict(output.logits_BZ)[:num_rows].cpu().numpy(),
         "/labels": labels_BT[:num_rows].cpu().numpy(),
         "/weights": weights_BT[:num_rows].cpu().numpy(),
     }
+    for task, measures in ranker.tasks.measures(output.logits_BZ, labels_BT).items():
+        columns |= {_measure_column(task, name): m_B[:num_rows].cpu().numpy() for name, m_B in measures.items()}
     if batch.groups_B is not None:
         columns["/groups"] = batch.groups_B[:num_rows].cpu().numpy()
     for name in slices:
@@ -88,6 +94,10 @@ def _score_batch(ranker: MultiTaskRanker, batch: Any, num_rows: int, slices: Seq
     # A rank without a row of its own still has usages to merge.
     uses = [replace(use, weights_BGE=use.weights_BGE[: max(num_rows, 1)]) for use in output.gate_uses]
     return _Share(columns=columns, usages=[expert_usage(use) for use in uses])
+
+
+def _measure_column(task: str, name: str) -> str:
+    return f"/measures/{task}/{name}"
 
 
 def _joined(parts: Sequence[_Share]) -> _Share:

@@ -34,11 +34,13 @@ class Predictions:
     spaces: Mapping[str, str]
     """By task: ``all``, or the label column that is 1 in its space."""
     kinds: Mapping[str, TaskOutput]
-    """By task: whether it predicts a probability (binary) or a value (regression)."""
+    """By task: what its prediction is, such as a probability or an expected value."""
     groups_N: NDArray[np.int64] | None = None
     """Group of each row (request, session, user), ``NO_GROUP`` for a row without one; None where the log has none."""
     slices: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """Raw columns by which metrics are cut."""
+    measures: Mapping[str, Mapping[str, NDArray[np.floating[Any]]]] = field(default_factory=dict)
+    """By task and name, what the task measures itself in every row: the metric is the mean over its rows."""
 
     def __post_init__(self) -> None:
         shape = (len(self.predictions_NT), len(self.task_names))
@@ -83,6 +85,21 @@ class Predictions:
             weights_NT=self.weights_NT[rows],
             groups_N=None if self.groups_N is None else self.groups_N[rows],
             slices={name: column[rows] for name, column in self.slices.items()},
+            measures={
+                task: {name: column[rows] for name, column in of_task.items()}
+                for task, of_task in self.measures.items()
+            },
+        )
+
+    def take_tasks(self, places: Sequence[int]) -> "Predictions":
+        """Some of the tasks, by column."""
+        columns = list(places)
+        return replace(
+            self,
+            task_names=tuple(self.task_names[place] for place in columns),
+            predictions_NT=self.predictions_NT[:, columns],
+            labels_NT=self.labels_NT[:, columns],
+            weights_NT=self.weights_NT[:, columns],
         )
 
     @classmethod
@@ -101,4 +118,8 @@ class Predictions:
             if first.groups_N is None
             else np.concatenate([part.groups_N for part in parts if part.groups_N is not None]),
             slices={name: np.concatenate([part.slices[name] for part in parts]) for name in first.slices},
+            measures={
+                task: {name: np.concatenate([part.measures[task][name] for part in parts]) for name in of_task}
+                for task, of_task in first.measures.items()
+            },
         )

@@ -3,20 +3,23 @@
 # N rows of one task
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from recmoe.evaluation.metrics.auc import Auc
 from recmoe.evaluation.predictions import Predictions
-from recmoe.features.transforms import Floats
-from recmoe.tasks.task import TaskOutput
+from recmoe.tasks.error import ErrorMeasure
+from recmoe.tasks.task import has_binary_label
 
 SCORE = "score"
 """What the mean over all tasks is called where a metric is named."""
 PRIOR_CASES = 100.0
 """Cases of the rarer label at which a task counts half: with few, its number is mostly chance."""
-SMALLEST_PROBABILITY = 1e-7
 
 
 @dataclass(frozen=True)
@@ -42,45 +45,44 @@ class Skill:
         return sum(task.weight * task.value for task in self.tasks.values()) / total if total else math.nan
 
 
-def skill(
-    predictions: Predictions,
-    *,
-    weights: Mapping[str, float],
-    on_scale: Callable[[str, Floats], Floats] = lambda _, values: values,
-) -> Skill:
+def skill(predictions: Predictions, *, weights: Mapping[str, float], errors: Mapping[str, ErrorMeasure]) -> Skill:
     """The skill of every task that is trained, in its space::
 
         skill = 1 − loss of the model / loss of the best constant
 
-    The loss is the cross-entropy of a probability (so that skill is 1 − normalized entropy) and the squared error of a
-    value on the scale on which it is fitted (so that it is R²).
+    The loss is the one that the kind of prediction is best in (``errors``): the cross-entropy of a probability (so that
+    skill is 1 − normalized entropy), the squared error of an expected value (so that it is R²). Of a score, which only
+    orders, it is the share of pairs in the wrong order: skill is 2 · AUC − 1.
 
     Args:
         predictions: of a validation split.
         weights: by task, the factor of its loss; a task of 0 does not count.
-        on_scale: (task, values) → the values on the scale of the task's error, such as log1p.
+        errors: by task, the loss; not read of scores.
     """
     found: dict[str, TaskSkill] = {}
     for task in predictions.task_names:
         scores_N, labels_N = predictions.of_task(task)
         if not weights[task] or not len(labels_N):
             continue
-        kind = predictions.kinds[task]
-        if kind == "regression":
-            scores_N, labels_N = on_scale(task, scores_N), on_scale(task, labels_N)
-        constant = _loss(np.full(len(labels_N), labels_N.mean(dtype=np.float64)), labels_N, kind)
-        if constant <= 0:
+        is_binary = has_binary_label(predictions.kinds[task])
+        num_positive = int(labels_N.sum()) if is_binary else len(labels_N)
+        num_cases = min(num_positive, len(labels_N) - num_positive) if is_binary else num_positive
+        if labels_N.min() == labels_N.max():
             continue
-        num_positive = int(labels_N.sum()) if kind == "binary" else len(labels_N)
-        num_cases = min(num_positive, len(labels_N) - num_positive) if kind == "binary" else num_positive
-        found[task] = TaskSkill(
-            value=1.0 - _loss(scores_N, labels_N, kind) / constant, weight=num_cases / (num_cases + PRIOR_CASES)
-        )
+        if predictions.kinds[task] == "score":
+            value = 2.0 * _auc(scores_N, labels_N) - 1.0
+        else:
+            value = _saved(errors[task], torch.from_numpy(scores_N).double(), torch.from_numpy(labels_N).double())
+        found[task] = TaskSkill(value=value, weight=num_cases / (num_cases + PRIOR_CASES))
     return Skill(found)
 
 
-def _loss(scores_N: Floats, labels_N: Floats, kind: TaskOutput) -> float:
-    if kind == "regression":
-        return float(np.square(scores_N.astype(np.float64) - labels_N).mean())
-    p_N = np.clip(scores_N.astype(np.float64), SMALLEST_PROBABILITY, 1.0 - SMALLEST_PROBABILITY)
-    return float(-np.where(labels_N > 0.5, np.log(p_N), np.log1p(-p_N)).mean()) if 0 < labels_N.mean() < 1 else 0.0
+def _saved(error: ErrorMeasure, scores_N: Tensor, labels_N: Tensor) -> float:
+    constant_N = error.constant(labels_N).expand(len(labels_N))
+    return 1.0 - float(error.losses(scores_N, labels_N).mean() / error.losses(constant_N, labels_N).mean())
+
+
+def _auc(scores_N: NDArray[Any], labels_N: NDArray[Any]) -> float:
+    state = Auc()
+    state.update(scores_N, labels_N)
+    return float(state.compute().values_R[0])

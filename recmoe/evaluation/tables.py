@@ -140,6 +140,7 @@ def _best_models(name: str, found: Mapping[str, MetricRow | None]) -> set[str]:
     if not values:
         return set()
     best = metric_best(name)
-    badness = {m: abs(v - 1) if best == "one" else (-v if best == "highest" else v) for m, v in values.items()}
+    goal = float(name.split("@")[1].split("[")[0]) if best == "level" else 1.0
+    badness = {m: {"highest": -v, "lowest": v}.get(best, abs(v - goal)) for m, v in values.items()}
     winner = min(badness, key=badness.__getitem__)
     return {model for model in values if format_number(values[model]) == format_number(values[winner])}

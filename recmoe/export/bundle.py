@@ -38,6 +38,7 @@ from recmoe.features.schema import FeatureSchema
 from recmoe.model import ModelConfig, MultiTaskRanker, build_model, model_layout
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet
+from recmoe.tasks.stored import with_stored_tasks
 
 MAX_FILE_BYTES = 512 * 2**20
 """Larger uploads time out or are refused by registries and the proxies before them."""
@@ -79,7 +80,7 @@ class ModelBundle:
         manifest = Manifest.read(path)
         manifest.verify(path)
         try:
-            config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+            config = with_stored_tasks(json.loads((path / "config.json").read_text(encoding="utf-8")))
             sections = _ModelSections.model_validate(config)
         except (ValueError, ValidationError) as error:
             raise BundleError(f"{path / 'config.json'} does not fit this version of recmoe: {error}") from error

@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recmoe.errors import ConfigError
+from recmoe.evaluation.skill import SCORE
+from recmoe.tasks import TASK_KINDS
+from recmoe.tasks.task import TaskOutput, has_binary_label
 
 TaskChoice = Sequence[str] | Mapping[str, Mapping[str, Any]]
 """Outcomes by column (``click``, ``rating>=4``) or task, or a section ``tasks`` as in a config."""
@@ -41,8 +44,17 @@ def choose_tasks(document: dict[str, Any], tasks: TaskChoice) -> None:
         ranking["default"] = main
     stopping = (document.get("training") or {}).get("early_stopping") or {}
     if str(stopping.get("metric", "")).partition(".")[0] in gone:
-        metric = "rmse" if chosen[main].get("kind") == "regression" else "auc"
-        stopping["metric"] = f"{main}.{metric}[{chosen[main].get('space') or 'all'}]"
+        stopping["metric"] = _stopping_metric(main, chosen[main])
+
+
+def _stopping_metric(name: str, task: Mapping[str, Any]) -> str:
+    """AUC or RMSE of a task; where it has neither, or rows of its own, the mean over all tasks."""
+    output: TaskOutput = next(
+        (kind.output for kind in TASK_KINDS if kind.model_fields["kind"].default == task.get("kind")), "binary"
+    )
+    if output == "quantile" or task.get("available") is not None:
+        return SCORE
+    return f"{name}.{'auc' if has_binary_label(output) else 'rmse'}[{task.get('space') or 'all'}]"
 
 
 def _outcome(task: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from recmoe.errors import DataError, SchemaError
 from recmoe.features.columns import find_column
 from recmoe.features.id_keys import is_text_type
-from recmoe.features.labels import LabelColumn, LabelValue, Positive
+from recmoe.features.labels import LabelColumn, LabelValue, Levels, Positive
 from recmoe.features.null_marks import holds_marks_only
 from recmoe.features.transforms import Floats, as_floats, is_number_type
 
@@ -48,6 +48,8 @@ def _floats(table: pa.Table, label: LabelColumn) -> Floats:
     kind = column.type
     if label.positive is not None:
         return _positive_floats(column, label.column, label.positive)
+    if label.levels is not None:
+        return _level_floats(column, label.column, label.levels)
     if is_number_type(kind):
         return as_floats(column)
     is_text = is_text_type(kind.value_type if pa.types.is_dictionary(kind) else kind)
@@ -81,20 +83,39 @@ def _positive_floats(column: pa.ChunkedArray, name: str, positive: Positive) -> 
     elif positive.above is not None:
         is_one_B = values_B > positive.above
     else:
-        is_one_B = np.isin(values_B, [_number(value, name, kind) for value in positive.values])
+        is_one_B = np.isin(values_B, [_number(value, name, kind, given_as="positive") for value in positive.values])
     return np.where(np.isnan(values_B), np.nan, is_one_B)
+
+
+def _level_floats(column: pa.ChunkedArray, name: str, levels: Levels) -> Floats:
+    """What the values stand for; infinity marks those that are no level, NaN those that are missing or empty texts."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    numbers_K = np.array([*levels.numbers, np.inf])
+    if is_text_type(kind):
+        text = pc.utf8_trim_whitespace(column.cast(pa.string()))
+        place = pc.index_in(text, value_set=pa.array([_text(value) for value, _ in levels.pairs]))
+        place_B = pc.fill_null(place, len(levels.pairs)).to_numpy().astype(np.int64)
+        is_missing_B = pc.fill_null(pc.equal(text, ""), True).to_numpy(zero_copy_only=False)
+        return np.where(is_missing_B, np.nan, numbers_K[place_B])
+    if not is_number_type(kind):
+        raise SchemaError(f"label column {name!r}: expected numbers or text, found {kind}; convert the column")
+    values_B = as_floats(column)
+    found_B = np.full(len(values_B), np.inf)
+    for value, number in levels.pairs:
+        found_B[values_B == _number(value, name, kind, given_as="level")] = number
+    return np.where(np.isnan(values_B), np.nan, found_B)
 
 
 def _text(value: LabelValue) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _number(value: LabelValue, name: str, kind: pa.DataType) -> float:
+def _number(value: LabelValue, name: str, kind: pa.DataType, *, given_as: str) -> float:
     try:
         return float(value)
     except ValueError:
         raise SchemaError(
-            f"label column {name!r} holds {kind}, in which {value!r} does not occur; give a number as positive"
+            f"label column {name!r} holds {kind}, in which {value!r} does not occur; give a number as {given_as}"
         ) from None
 
 
@@ -104,6 +125,8 @@ def _check_values(table: pa.Table, label: LabelColumn, values_B: Floats, first_r
     else:
         with np.errstate(over="ignore"):
             is_wrong_B = np.isinf(values_B.astype(np.float32))
+        if label.is_amount:
+            is_wrong_B |= values_B < 0
     if not is_wrong_B.any():
         return
     row = int(is_wrong_B.argmax())
@@ -114,6 +137,10 @@ def _check_values(table: pa.Table, label: LabelColumn, values_B: Floats, first_r
             f"{where}; a binary label is 0, 1, true, false or null: mend it, say with positive: which values count as "
             "1, or declare a regression task"
         )
+    if label.levels is not None:
+        raise DataError(f"{where}, which is none of the levels {label.levels}: name it in levels, or mend it")
+    if label.is_amount and value < 0:
+        raise DataError(f"{where}; an amount is 0 or more: mend it, or declare a regression task")
     raise DataError(f"{where}; a label must be a finite number or null: mend it")
 
 

@@ -51,6 +51,46 @@ class Positive(Config):
         return "is " + " or ".join(map(str, self.values))
 
 
+class Levels(Config):
+    """The values of a label column that count as its levels, each with the number that it stands for.
+
+    A config writes numbers that stand for themselves, or values with their numbers::
+
+        levels: [1, 2, 3, 4, 5]        levels: {view: 0, cart: 2, buy: 10}
+    """
+
+    pairs: tuple[tuple[LabelValue, float], ...]
+    """(value as the log writes it, number), in order."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_values(cls, given: Any) -> Any:
+        if isinstance(given, Levels) or (isinstance(given, dict) and set(given) == {"pairs"}):
+            return given
+        if isinstance(given, dict):
+            return {"pairs": list(given.items())}
+        return {"pairs": [(number, number) for number in given]} if isinstance(given, list | tuple) else given
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """What the levels stand for."""
+        return tuple(number for _, number in self.pairs)
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What does not fit together, as (key path, message)."""
+        if len(self.pairs) < 2:
+            yield "", f"give two levels or more, got {len(self.pairs)}"
+        for number in self.numbers:
+            if not math.isfinite(number):
+                yield "", f"a level must stand for a finite number, got {number}"
+            if self.numbers.count(number) > 1:
+                yield "", f"two levels stand for {number:g}; give them different numbers, or make them one"
+                return
+
+    def __str__(self) -> str:
+        return ", ".join(f"{value}" if value == number else f"{value}: {number:g}" for value, number in self.pairs)
+
+
 @dataclass(frozen=True)
 class LabelColumn:
     """One label, as the tasks that use it declare it: a column, or some of its values."""
@@ -62,20 +102,34 @@ class LabelColumn:
     """Name of the binary label that must be 1 wherever this one is positive: a conversion needs its click."""
     positive: Positive | None = None
     """Which values count as 1; None where the column holds the label itself."""
+    levels: Levels | None = None
+    """The only values that are allowed, and what they stand for."""
+    is_amount: bool = False
+    """Whether negative values are refused."""
 
     @property
     def name(self) -> str:
-        """Tells apart the labels that are made of one column: ``click``, ``rating >= 4``."""
+        """Tells apart the labels that are made of one column: ``click``, ``rating >= 4``, ``rating of 1, 2, 3``."""
+        if self.levels is not None:
+            return f"{self.column} of {self.levels}"
         return self.column if self.positive is None else f"{self.column} {self.positive}"
 
     def to_json(self) -> dict[str, Any]:
         """What ``from_json`` reads; as long as labels are columns it is what earlier versions wrote."""
         document = asdict(self)
-        positive = document.pop("positive")
-        return document if positive is None else document | {"positive": positive.model_dump(mode="json")}
+        for name in ("positive", "levels"):
+            value = document.pop(name)
+            if value is not None:
+                document[name] = value.model_dump(mode="json")
+        if not document["is_amount"]:
+            del document["is_amount"]
+        return document
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "LabelColumn":
         """A label as an encoder keeps it."""
-        positive = document.get("positive")
-        return cls(**document | {"positive": None if positive is None else Positive.model_validate(positive)})
+        read = dict(document)
+        for name, kind in (("positive", Positive), ("levels", Levels)):
+            if read.get(name) is not None:
+                read[name] = kind.model_validate(read[name])
+        return cls(**read)

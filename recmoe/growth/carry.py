@@ -131,7 +131,7 @@ def _carry_tables(
 ) -> None:
     tables = find_tables(placed.model)[1]
     weights = tables.table_weights()
-    towers = (earlier.config.task_set().tower_names, tasks.tower_names)
+    logits = (earlier.config.task_set().logit_names, tasks.logit_names)
     state = placed.table_optimizer.state()
     has_optimizer = earlier.weights.table_optimizer == placed.table_optimizer.rule.kind
     before = {spec.name: spec for spec in earlier.layout.tables}
@@ -140,7 +140,7 @@ def _carry_tables(
         kept = int((sources >= 0).sum())
         if spec.name in before:
             sources_V = torch.from_numpy(sources)
-            columns = _column_sources(before[spec.name], spec, towers)
+            columns = _column_sources(before[spec.name], spec, logits)
             move_rows(weights[spec.name], earlier.weights.table(spec.name), sources_V, columns=columns)
             slots = placed.table_optimizer.rule.slots(spec.num_rows, spec.width)
             # Of a table that other processes hold there is no state here.
@@ -163,15 +163,15 @@ def _carry_tables(
     report.dropped_tables = [name for name in before if name not in report.tables]
 
 
-def _column_sources(old: TableSpec, new: TableSpec, towers: tuple[Sequence[str], Sequence[str]]) -> list[int]:
-    """Per float of a row, the float it goes on from, -1 for none: vectors by place, weights of towers by name."""
+def _column_sources(old: TableSpec, new: TableSpec, logits: tuple[Sequence[str], Sequence[str]]) -> list[int]:
+    """Per float of a row, the float it goes on from, -1 for none: vectors by place, weights of logits by name."""
     assert old.vector_width == new.vector_width, "check_widths comes first"
     vector = list(range(new.vector_width))
     if not (old.num_linear and new.num_linear):
         return vector + [-1] * new.num_linear
-    place = {tower: old.vector_width + index for index, tower in enumerate(towers[0])}
-    padding = [-1] * (new.num_linear - len(towers[1]))
-    return [*vector, *(place.get(tower, -1) for tower in towers[1]), *padding]
+    place = {logit: old.vector_width + index for index, logit in enumerate(logits[0])}
+    padding = [-1] * (new.num_linear - len(logits[1]))
+    return [*vector, *(place.get(logit, -1) for logit in logits[1]), *padding]
 
 
 def _carry_dense(

@@ -50,10 +50,10 @@ def name_dense(
         config: what it was built from.
         encoder: what its inputs are made by.
     """
-    towers = ranker.tasks.tower_names
+    logits = ranker.tasks.logit_names
     known = {
-        **{"start_T": NamedTensor("start_T", (towers,)), "unit_T": NamedTensor("unit_T", (towers,))},
-        **{name: NamedTensor(name, axes) for name, axes in _wide_axes(encoder, towers).items()},
+        **{"start_T": NamedTensor("start_T", (logits,)), "unit_T": NamedTensor("unit_T", (logits,))},
+        **{name: NamedTensor(name, axes) for name, axes in _wide_axes(encoder, logits).items()},
         **_named_vectors(encoder, ranker),
         **_named_histories(encoder, ranker),
         **_named_model(ranker, config, encoder),
@@ -93,15 +93,15 @@ def _column_labels(encoder: FeatureEncoder, features: Collection[str] | None = N
     )
 
 
-def _wide_axes(encoder: FeatureEncoder, towers: Labels) -> dict[str, tuple[Labels, ...]]:
-    """Towers and numbers, by weight of the linear part. A new number's weights begin at 0, as all of them do."""
+def _wide_axes(encoder: FeatureEncoder, logits: Labels) -> dict[str, tuple[Labels, ...]]:
+    """Logits and numbers, by weight of the linear part. A new number's weights begin at 0, as all of them do."""
     numbers: dict[bool, list[Hashable]] = {True: [], False: []}
     for column in encoder.layout.dense:
         if column.form == "value":
             numbers[column.side in SHARED_SIDES].append((column.name, column.meaning))
     return {
-        "input_layer.wide.shared": (towers, tuple(numbers[True])),
-        "input_layer.wide.own": (towers, tuple(numbers[False])),
+        "input_layer.wide.shared": (logits, tuple(numbers[True])),
+        "input_layer.wide.own": (logits, tuple(numbers[False])),
     }
 
 

@@ -22,7 +22,7 @@ MakeTables = Callable[[InputLayout], nn.Module]
 def model_layout(layout: InputLayout, *, tasks: TaskSet, config: ModelConfig) -> InputLayout:
     """The layout of a model's tables: that of the encoder, with room for what the model keeps in their rows."""
     rows = config.architecture.rows(layout, tasks)
-    return config.wide.rows(rows, num_outputs=len(tasks.tower_names))
+    return config.wide.rows(rows, num_outputs=len(tasks.logit_names))
 
 
 def build_model(*, layout: InputLayout, tasks: TaskSet, config: ModelConfig, tables: MakeTables) -> MultiTaskRanker:
@@ -35,7 +35,7 @@ def build_model(*, layout: InputLayout, tasks: TaskSet, config: ModelConfig, tab
     made = tables(layout)
     model = config.architecture.assemble(model_parts(layout, tasks=tasks, config=config))
     wide = config.wide.build(
-        num_outputs=len(tasks.tower_names),
+        num_outputs=len(tasks.logit_names),
         num_shared=num_values(layout, shared=True),
         num_own=num_values(layout, shared=False),
     )
@@ -48,7 +48,7 @@ def model_parts(layout: InputLayout, *, tasks: TaskSet, config: ModelConfig) -> 
     return Parts(
         widths=input_widths(layout, config.groups),
         tasks=tasks,
-        make_tower=lambda width: config.towers.build(in_features=width),
+        make_tower=lambda width, task: config.towers.build(in_features=width, logits=tasks.logits[task]),
     )
 
 
@@ -70,7 +70,7 @@ def build_training_model(
 
     Args:
         layout: of the encoder.
-        starts: one per tower; by these every task predicts its base rate.
+        starts: one per logit; by these every task predicts its base rate.
         unknown_shares: by sparse key, the share of ids in the validation split that training has not seen.
         seed: of the weights.
         rank: of this process.
@@ -84,7 +84,7 @@ def build_training_model(
         cast(Model, ranker.model).fork_shared(fork)
     weighting = config.weighting.build(
         weights=[tasks.weights[name] for name in tasks.names],
-        outputs=[tasks.kinds[name] for name in tasks.names],
+        outputs=[tasks.loss_kinds[name] for name in tasks.names],
         fork=fork,
     )
     torch.manual_seed(seed + 1 + rank)

@@ -82,7 +82,7 @@ class TrainingModel(nn.Module):
         """The loss to minimise, and the losses by name as they are before weighting; see ``loss_names``."""
         output = self.ranker(batch)
         targets = Targets(*self.ranker.tasks.targets(batch.labels_BL))
-        losses_T = self.ranker.tasks.losses(output.logits_BT, targets.labels_BT, targets.weights_BT)
+        losses_T = self.ranker.tasks.losses(output.logits_BZ, *targets, batch.groups_B)
         in_units_T = losses_T / self.ranker.loss_units()
         loss = self.weighting(in_units_T * self._keeps_T if self._replaces else in_units_T)
         if self.balance > 0:
@@ -103,7 +103,7 @@ class TrainingModel(nn.Module):
         weights = self.model.loss_weights
         if not weights:
             return []
-        losses = self.model.losses(Outputs(output.logits_BT, output.gate_uses, output.extra), targets)
+        losses = self.model.losses(Outputs(output.logits_BZ, output.gate_uses, output.extra), targets)
         assert losses.keys() == weights.keys(), "a model gives the losses that it names"
         return [losses[name].float() for name in weights]
 

@@ -1,6 +1,6 @@
 """MultiTaskRanker: inputs, model, linear part and tasks joined."""
 
-# B rows, R requests, C candidates, T tasks, T' towers
+# B rows, R requests, C candidates, T tasks, Z logits; start_T and unit_T have the names that stored models know
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from recmoe.tasks.start import TaskStart
 class ModelOutput(NamedTuple):
     """Logits of the towers, how the gates mixed the experts, and what only the model's own losses read."""
 
-    logits_BT: Tensor
+    logits_BZ: Tensor
     gate_uses: Sequence[GateUse]
     extra: Mapping[str, Tensor]
 
@@ -30,39 +30,42 @@ class MultiTaskRanker(nn.Module):
     A logit is what model and linear part make of a row, in units of the task's spread, counted from where the task
     starts: its log-odds, or its mean::
 
-        logit[b, t] = start[t] + unit[t] · (model(x[b])[t] + wide[b, t])
+        logit[b, z] = start[z] + unit[z] · (model(x[b])[z] + wide[b, z])
 
     Args:
         input_layer: tables and numbers joined to x_BD, and the linear part.
-        model: from inputs to logits_BT' in the order of ``tasks.tower_names``; see ``Model``.
+        model: from inputs to logits_BZ in the order of ``tasks.logit_names``; see ``Model``.
         tasks: link, space and composition of each task.
     """
 
     start_T: Tensor
-    """Per tower."""
+    """Per logit."""
     unit_T: Tensor
-    """Per tower; 1 where it predicts a probability."""
-    _loss_towers_T: Tensor
+    """Per logit; 1 where it is a log-odds."""
 
     def __init__(self, *, input_layer: InputLayer, model: nn.Module, tasks: TaskSet) -> None:
         super().__init__()
         self.input_layer = input_layer
         self.model = model
         self.tasks = tasks
-        self.register_buffer("start_T", torch.zeros(len(tasks.tower_names)))
-        self.register_buffer("unit_T", torch.ones(len(tasks.tower_names)))
-        self.register_buffer("_loss_towers_T", torch.tensor(tasks.loss_towers), persistent=False)
+        self.register_buffer("start_T", torch.zeros(len(tasks.logit_names)))
+        self.register_buffer("unit_T", torch.ones(len(tasks.logit_names)))
 
     @torch.no_grad()
     def begin(self, starts: Sequence[TaskStart]) -> None:
         """Make an untrained model predict each task's base rate or mean in every row.
 
         Args:
-            starts: one per tower.
+            starts: one per logit.
         """
         self.start_T.copy_(torch.tensor([start.logit for start in starts]))
         self.unit_T.copy_(torch.tensor([start.unit for start in starts]))
         self.model.begin_at_zero()  # type: ignore[operator]
+
+    @torch.no_grad()
+    def shift(self, shifts_Z: Tensor) -> None:
+        """Add to every logit of a trained model, in all rows; see ``TaskSet.level_shifts``."""
+        self.start_T += shifts_Z.to(self.start_T)
 
     def forward(self, batch: Batch) -> ModelOutput:
         """Logits of rows that hold all sides."""
@@ -70,7 +73,7 @@ class MultiTaskRanker(nn.Module):
 
     def predict(self, batch: Batch) -> Tensor:
         """predictions_BT of all tasks in natural units: probabilities and values."""
-        return self.tasks.predict(self.forward(batch).logits_BT)
+        return self.tasks.predict(self.forward(batch).logits_BZ)
 
     def predict_sided(self, shared: Batch, own: Batch, request_C: Tensor) -> Tensor:
         """predictions_CT of candidates; user and context are looked up and multiplied once per request.
@@ -80,19 +83,16 @@ class MultiTaskRanker(nn.Module):
             own: C rows with the columns of ``layout.select(OWN_SIDES)``.
             request_C: int64, the request of each candidate.
         """
-        return self.tasks.predict(self._from_inputs(self.input_layer.sided(shared, own, request_C)).logits_BT)
+        return self.tasks.predict(self._from_inputs(self.input_layer.sided(shared, own, request_C)).logits_BZ)
 
     def _from_inputs(self, rows: RowInputs) -> ModelOutput:
         outputs: Outputs = self.model(rows.inputs)
         # Losses and links are computed in float32: a sigmoid in bfloat16 has three digits.
-        own_BT = outputs.logits_BT.float()
+        own_BZ = outputs.logits_BZ.float()
         if rows.wide_BT is not None:
-            own_BT = own_BT + rows.wide_BT
-        return ModelOutput(self.start_T + self.unit_T * own_BT, outputs.routing, outputs.extra)
+            own_BZ = own_BZ + rows.wide_BT
+        return ModelOutput(self.start_T + self.unit_T * own_BZ, outputs.routing, outputs.extra)
 
     def loss_units(self) -> Tensor:
-        """units_T: what a task's loss is measured in, so that losses of tasks can be added: 1, or a label's variance.
-
-        A squared error of seconds would otherwise drown cross-entropies.
-        """
-        return self.unit_T.index_select(0, self._loss_towers_T).square()
+        """units_T: what a task's loss is measured in, so that losses of tasks can be added."""
+        return self.tasks.loss_units(self.unit_T)

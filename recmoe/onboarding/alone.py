@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from recmoe.onboarding.column_values import Bools, ColumnValues
 from recmoe.tasks.funnel import TaskSet
-from recmoe.tasks.task import ALL_ROWS, TaskOutput
+from recmoe.tasks.task import ALL_ROWS, LabelKind, label_kind
 
 Floats = NDArray[np.float64]
 
@@ -27,7 +27,7 @@ class TaskRows:
     name: str
     label: str
     """The name with its space, in words."""
-    kind: TaskOutput
+    kind: LabelKind
     label_N: Floats
     """0 or 1; for a regression the rank among the rows that count, from 0 to 1."""
     counts_N: Bools
@@ -53,7 +53,7 @@ def task_rows(tasks: TaskSet, labels_NT: Floats, weights_NT: Floats) -> list[Tas
     """The tasks of a sample from ``TaskSet.targets``."""
     asked = []
     for place, name in enumerate(tasks.names):
-        kind, space, counts_N = tasks.kinds[name], tasks.spaces[name], weights_NT[:, place] > 0
+        kind, space, counts_N = label_kind(tasks.kinds[name]), tasks.spaces[name], weights_NT[:, place] > 0
         label_N = labels_NT[:, place].astype(np.float64)
         if kind == "regression":
             label_N = _ranks(label_N, counts_N)
@@ -68,7 +68,7 @@ def whether_any(tasks: TaskSet, labels_NT: Floats, weights_NT: Floats) -> list[T
     for place, name in enumerate(tasks.names):
         counts_N = weights_NT[:, place] > 0
         label_N = labels_NT[:, place].astype(np.float64)
-        if tasks.kinds[name] == "regression" and counts_N.any() and label_N[counts_N].min() == 0:
+        if label_kind(tasks.kinds[name]) == "regression" and counts_N.any() and label_N[counts_N].min() == 0:
             asked.append(TaskRows(name, f"{name} > 0", "binary", (label_N > 0).astype(np.float64), counts_N))
     return asked
 

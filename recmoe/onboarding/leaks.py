@@ -21,7 +21,7 @@ from recmoe.onboarding.alone import Alone, TaskRows, alone, measure, task_rows, 
 from recmoe.onboarding.column_values import Bools, ColumnValues, column_values
 from recmoe.onboarding.leak_rules import Evidence, Leak, judge
 from recmoe.onboarding.sampled_rows import SAMPLE_ROWS, sample_rows
-from recmoe.tasks.task import TaskOutput
+from recmoe.tasks.task import LabelKind
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Told:
 
     feature: str
     task: str
-    kind: TaskOutput
+    kind: LabelKind
     value: float | None
     """AUC within the task's space, or rank correlation of a regression; None where it is not defined."""
 

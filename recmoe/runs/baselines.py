@@ -106,7 +106,9 @@ def _measured(config: ExperimentConfig, fitted: FittedBaselines, test: RawRows) 
     )
     return Baselines(
         values={
-            kind: baseline_values(replace(level, predictions_NT=values_NT), config=config.evaluation)
+            kind: baseline_values(
+                replace(level, predictions_NT=values_NT), config=config.evaluation, own=tasks.measure_names
+            )
             for kind, values_NT in fitted.predictions_NT.items()
         },
         settings=fitted.settings,

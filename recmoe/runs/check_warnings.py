@@ -8,7 +8,7 @@ from recmoe.evaluation.report import metric_name
 from recmoe.experiment import ExperimentConfig
 from recmoe.runs.split_check import Split, SplitCheck, TaskCount
 from recmoe.tasks.funnel import TaskSet
-from recmoe.tasks.regression import RegressionTaskConfig
+from recmoe.tasks.task import has_binary_label
 
 MOST = 0.5
 """Share of unknown ids that is told of in any case."""
@@ -38,12 +38,12 @@ def _split_warnings(config: ExperimentConfig, split: Split, check: SplitCheck) -
     for name, count in check.tasks.items():
         if count.num_rows == 0:
             yield f"{split}: no row counts for task {name}; its label is missing or its space is empty"
-        elif config.tasks[name].output == "binary" and count.mean in (0.0, 1.0):
+        elif has_binary_label(config.tasks[name].output) and count.mean in (0.0, 1.0):
             kind = "negative" if count.mean == 0 else "positive"
             yield f"{split}: every label of task {name} is {kind}; AUC is not defined"
     for name, num_outside in check.num_outside.items():
         task = config.tasks[name]
-        if num_outside and not isinstance(task, RegressionTaskConfig) and task.kind == "binary":
+        if num_outside and has_binary_label(task.output):
             yield (
                 f"{split}: {num_outside:,} rows with {task.label} = 1 lie outside {task.space} (it is 0 or missing "
                 f"there) and do not count for task {name}; mend the log, or give the task another space"
@@ -150,7 +150,7 @@ def _largest_difference(
     found: tuple[float, str] | None = None
     for name, count in later.items():
         other = taught[name]
-        if config.tasks[name].output != "binary" or min(count.num_rows, other.num_rows) < MIN_UNKNOWN:
+        if not has_binary_label(config.tasks[name].output) or min(count.num_rows, other.num_rows) < MIN_UNKNOWN:
             continue
         mean = (count.total + other.total) / (count.num_rows + other.num_rows)
         error = math.sqrt(mean * (1 - mean) * (1 / count.num_rows + 1 / other.num_rows))

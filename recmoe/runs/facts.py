@@ -26,7 +26,7 @@ class RunFacts:
     """Where tasks begin, and how many ids will be new."""
 
     starts: tuple[TaskStart, ...]
-    """One per tower, from the training split."""
+    """One per logit, from the training split."""
     unknown_shares: dict[str, float]
     """By key of an id, the share of the validation split's ids that training has not seen; empty without one."""
 

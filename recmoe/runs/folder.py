@@ -10,6 +10,7 @@ from typing import Any
 
 from recmoe.errors import TrainingError
 from recmoe.runs.claim import CLAIM_FILES, claimed
+from recmoe.tasks.stored import with_stored_tasks
 from recmoe.training.checkpoint_folder import committed
 
 ENCODED = "encoded"
@@ -88,7 +89,7 @@ class RunFolder:
             return
         if not resume and self.state.get("status") not in ("preparing", "prepared"):
             raise TrainingError(f"{self.root} holds a run already; go on with --resume or choose another --run-dir")
-        changed = sorted(_differences(_read(self.config), config))
+        changed = sorted(_differences(with_stored_tasks(_read(self.config)), config))
         has_something_to_lose = committed(self.checkpoints) or self.state.get("status") == "finished"
         if changed and not has_something_to_lose:
             if any(path.startswith(LEARNT_FROM) for path in changed):

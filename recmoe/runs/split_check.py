@@ -17,9 +17,7 @@ from recmoe.features.batch import Batch
 from recmoe.features.columns import id_column_of
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.runs.encoder import CHUNK_ROWS
-from recmoe.tasks.binary import BinaryTaskConfig
 from recmoe.tasks.funnel import TaskSet
-from recmoe.tasks.regression import RegressionTaskConfig
 from recmoe.tasks.spaces import space_label, step_labels
 
 Split = Literal["train", "validation", "test"]
@@ -113,7 +111,7 @@ def _add(counts: Mapping[str, TaskCount], labels_BT: Tensor, weights_BT: Tensor)
 def _add_outside(check: SplitCheck, config: ExperimentConfig, tasks: TaskSet, batch: Batch) -> None:
     places = {label.name: place for place, label in enumerate(tasks.label_columns)}
     for name, task in config.tasks.items():
-        if isinstance(task, BinaryTaskConfig | RegressionTaskConfig) and task.space is not None:
+        if task.space is not None:
             label, space = step_labels(config.tasks, name)[-1], space_label(config.tasks, name)
             assert space is not None
             is_outside_B = (batch.labels_BL[:, places[label]] > 0) & (batch.labels_BL[:, places[space]] != 1)

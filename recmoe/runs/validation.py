@@ -3,14 +3,11 @@
 import math
 from collections.abc import Callable
 
-import torch
-
 from recmoe.evaluation.evaluate import EvaluationConfig, evaluate
 from recmoe.evaluation.metrics import metric_best
 from recmoe.evaluation.predictions import Predictions
 from recmoe.evaluation.skill import SCORE, skill
 from recmoe.experiment import ExperimentConfig
-from recmoe.features.transforms import Floats
 from recmoe.tasks.funnel import TaskSet
 from recmoe.training.loop import Validation
 
@@ -49,14 +46,11 @@ class Validator:
         predictions = self._score(quick)
         report = evaluate(predictions, config=quick)
         values = {f"val/{name}": value for name, value in report.values().items()}
-        score = skill(predictions, weights=self._tasks.weights, on_scale=self._on_scale).score
+        errors = {name: self._tasks.error(name) for name in self._tasks.names}
+        score = skill(predictions, weights=self._tasks.weights, errors=errors).score
         if not math.isnan(score):
             values[f"val/{SCORE}"] = score
         stopping = self._config.training.early_stopping
         if stopping is None:
             return values, None
         return values, score if stopping.metric == SCORE else report.value(stopping.metric)
-
-    def _on_scale(self, task: str, values_N: Floats) -> Floats:
-        scaled_N: Floats = self._tasks.on_scale(task, torch.from_numpy(values_N)).numpy()
-        return scaled_N

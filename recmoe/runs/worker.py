@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from recmoe.config import dump_config
 from recmoe.data.loader import Split
@@ -78,6 +79,7 @@ def run_worker(
         )
     if not result.is_interrupted and not is_trial:
         job.load_best(result.position)
+        job.set_levels()
         job.write_report()
         job.write_bundle()
 
@@ -170,6 +172,18 @@ class _Job:
         if position.best_step is not None and position.best_step != position.step:
             folder = step_folder(self.folder.checkpoints, position.best_step)
             load_weights(folder, model=self.placed.model, fingerprint=self.encoder.fingerprint)
+
+    def set_levels(self) -> None:
+        """Make predictions of amounts right on average over the validation split; nothing to do without one."""
+        if not (self.config.data.validation and self.tasks.has_levels):
+            return
+        predictions = self._score("validation", EvaluationConfig()).predictions
+
+        def of_task(name: str) -> tuple[Tensor, Tensor]:
+            scores_N, labels_N = predictions.of_task(name)
+            return torch.from_numpy(scores_N), torch.from_numpy(labels_N)
+
+        self.ranker.shift(self.tasks.level_shifts(of_task))
 
     def write_report(self) -> None:
         """Score the test split with the training model itself; nothing to do without one."""

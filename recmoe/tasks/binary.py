@@ -1,36 +1,55 @@
 """Binary tasks: click, conversion, like."""
 
-# B rows, M = 1 tower
+# B rows, K = 1 logit
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.nn import functional
 
-from recmoe.config import Config
-from recmoe.features.labels import Positive
-from recmoe.tasks.task import OutsideSpace, Space, TaskOutput
+from recmoe.features.labels import LabelColumn, Positive
+from recmoe.tasks.error import CROSS_ENTROPY, ErrorMeasure
+from recmoe.tasks.level import Level
+from recmoe.tasks.own_label import OwnLabelConfig
+from recmoe.tasks.scale import NATURAL, Scale
+from recmoe.tasks.start import LabelSums, TaskStart
+from recmoe.tasks.task import TaskOutput, TaskRows
 
 
 class BinaryTask:
     """Probability of a 0/1 label: p = σ(z), loss −y·log p − (1 − y)·log(1 − p)."""
 
-    def losses(self, logits_BM: Tensor, labels_B: Tensor) -> Tensor:
+    logits: tuple[str, ...] = ("",)
+    loss_power: Literal[0, 1, 2] = 0
+    scale: Scale = NATURAL
+    level: Level | None = None
+    error: ErrorMeasure = CROSS_ENTROPY
+
+    def losses(self, rows: TaskRows) -> Tensor:
         """Cross-entropy per row, in nats; see ``Task``."""
-        return functional.binary_cross_entropy_with_logits(logits_BM[:, 0], labels_B, reduction="none")
+        return functional.binary_cross_entropy_with_logits(rows.logits_BK[:, 0], rows.labels_B, reduction="none")
 
-    def target(self, labels_B: Tensor) -> Tensor:
-        """The label as it is; see ``Task``."""
-        return labels_B
-
-    def predict(self, logits_BM: Tensor) -> Tensor:
+    def predict(self, logits_BK: Tensor) -> Tensor:
         """Probability per row; see ``Task``."""
-        return torch.sigmoid(logits_BM[:, 0])
+        return torch.sigmoid(logits_BK[:, 0])
+
+    def measures(self, logits_BK: Tensor, labels_B: Tensor) -> Mapping[str, Tensor]:
+        """None; see ``Task``."""
+        del logits_BK, labels_B
+        return {}
+
+    def statistics(self, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+        """The label; see ``Task``."""
+        return labels_B[:, None], torch.ones_like(labels_B)[:, None]
+
+    def starts(self, sums: LabelSums) -> list[TaskStart]:
+        """The log-odds; see ``Task``."""
+        return [sums.binary_start(0)]
 
 
-class BinaryTaskConfig(Config):
+class BinaryTaskConfig(OwnLabelConfig):
     """A 0/1 label, predicted as its probability within the task's space."""
 
     output: ClassVar[TaskOutput] = "binary"
@@ -40,12 +59,10 @@ class BinaryTaskConfig(Config):
     """Column that holds 0, 1 or null, or what ``positive`` reads; null rows are left out of loss and metrics."""
     positive: Positive | None = None
     """Which values count as 1: ``Y``, ``[cart, buy]``, ``{at_least: 4}``; by default 1 and true do."""
-    space: Space = None
-    """Binary task, or the label column of one, that must be 1 for a row to count, such as click for a conversion."""
-    weight: NonNegativeFloat = 1.0
-    """Factor of the task's loss; 0 trains the tower only through products that contain it."""
-    outside_space: OutsideSpace = "error"
-    """What a positive label outside the space does: stop with an error (conversion without click), or be ignored."""
+
+    def label_column(self) -> LabelColumn | None:
+        """Its label, as the encoder reads it."""
+        return LabelColumn(self.label, is_binary=True, positive=self.positive)
 
     def build(self) -> BinaryTask:
         """Link and loss of this task."""

@@ -5,27 +5,33 @@ impression ──click──▶ clicked ──purchase──▶ bought         c
                                                            ctcvr  = ctr · cvr,     lives in all
 """
 
-# B rows, L labels, T tasks, T' tasks with a tower, M towers that one task reads
+# B rows, L labels, T tasks, T' tasks with a tower, K logits of a task, Z logits of all towers, S statistics
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from recmoe.features.labels import LabelColumn
 from recmoe.tasks import TaskConfig
-from recmoe.tasks.product import ProductTaskConfig
-from recmoe.tasks.spaces import label_columns, space_label, step_labels, steps_of, task_space
+from recmoe.tasks.error import ErrorMeasure
+from recmoe.tasks.scale import Scale
+from recmoe.tasks.spaces import available_columns, label_columns, rows_of, space_label, step_labels, steps_of
 from recmoe.tasks.start import LabelSums, TaskStart
-from recmoe.tasks.task import TaskOutput
+from recmoe.tasks.task import LabelKind, Task, TaskOutput, TaskRows
 
 
 class TaskSet:
     """The tasks of one model: what they learn from a batch, and what they predict.
 
-    A row counts for a task where the task's space column is 1 and its label is known. A product's
+    A row counts for a task where the task's space column is 1, it is available, and its label is known. A product's
     label is 1 where the label of every step is 1, and 0 as soon as one is 0, so that a row without a
     click counts as "no conversion" even where the log leaves its conversion empty.
+
+    The logits of all towers stand side by side: ``ctr`` of one logit and ``rating`` of two are logits_BZ with Z = 3::
+
+        tower_names  ("ctr", "rating")          logit_names  ("ctr", "rating.1-2", "rating.2-3")
 
     Args:
         tasks: the config's tasks by name; ``task_problems`` has found nothing in them.
@@ -34,34 +40,56 @@ class TaskSet:
     names: tuple[str, ...]
     """T tasks, in the config's order: columns of labels_BT, weights_BT, losses_T and predictions_BT."""
     tower_names: tuple[str, ...]
-    """T' tasks that have a tower, in the same order: columns of logits_BT'."""
+    """T' tasks that have a tower, in the same order."""
+    logits: dict[str, tuple[str, ...]]
+    """By task with a tower: the names of its K logits, of which one without a name of its own has that of the task."""
+    logit_names: tuple[str, ...]
+    """Those of all of them: Z columns of logits_BZ."""
     spaces: dict[str, str]
-    """By task: ``all``, or what must be 1 as the config names it: a binary task or its label column."""
+    """By task: ``all``, or what must be 1 as the config names it: a task or its label column, an availability."""
     kinds: dict[str, TaskOutput]
-    """By task: whether it predicts a probability (binary) or a value (regression)."""
+    """By task: what its prediction is: a probability, an expected value, a quantile or a score."""
+    loss_kinds: dict[str, LabelKind]
+    """By task: regression where the loss is a squared error, which decides how its noise weighs, else binary."""
+    measure_names: dict[str, tuple[str, ...]]
+    """By task: the metrics that it brings itself."""
     weights: dict[str, float]
     """By task: the factor of its loss."""
-    loss_towers: tuple[int, ...]
-    """By task, in order: the tower whose unit its error is measured in; of a product, that of its first step."""
     label_columns: tuple[LabelColumn, ...]
     """L columns of labels_BL that ``targets`` reads, in order."""
 
     def __init__(self, tasks: Mapping[str, TaskConfig]) -> None:
         self.names = tuple(tasks)
-        self.tower_names = tuple(name for name, task in tasks.items() if not isinstance(task, ProductTaskConfig))
-        self.spaces = {name: task_space(tasks, name) for name in tasks}
+        self.tower_names = tuple(name for name, task in tasks.items() if not task.factors)
+        self.spaces = {name: rows_of(tasks, name) for name in tasks}
         self.kinds = {name: task.output for name, task in tasks.items()}
         self.weights = {name: task.weight for name, task in tasks.items()}
         self.label_columns = label_columns(tasks)
-        self._tasks = [task.build() for task in tasks.values()]
+        self._tasks: dict[str, Task] = {name: task.build() for name, task in tasks.items()}
+        self.logits = {
+            name: tuple(f"{name}.{logit}" if logit else name for logit in self._tasks[name].logits)
+            for name in self.tower_names
+        }
+        self.logit_names = tuple(chain.from_iterable(self.logits.values()))
+        place = {logit: position for position, logit in enumerate(self.logit_names)}
+        self._columns = {
+            name: [place[logit] for step in steps_of(tasks, name) for logit in self.logits[step]] for name in self.names
+        }
+        self.loss_kinds = {
+            name: "regression" if task.loss_power == 2 else "binary" for name, task in self._tasks.items()
+        }
+        self.measure_names = {name: tuple(self._no_measures(name)) for name in self.names}
         index = {label.name: position for position, label in enumerate(self.label_columns)}
-        towers = {name: position for position, name in enumerate(self.tower_names)}
-        spaces = [space_label(tasks, name) for name in self.names]
-        self._space_columns = [None if space is None else index[space] for space in spaces]
-        self._label_columns = [[index[label] for label in step_labels(tasks, name)] for name in self.names]
-        self._towers = [[towers[step] for step in steps_of(tasks, name)] for name in self.names]
-        self._places = [self.names.index(name) for name in self.tower_names]
-        self.loss_towers = tuple(of_task[0] for of_task in self._towers)
+        self._label_columns = {name: [index[label] for label in step_labels(tasks, name)] for name in self.names}
+        self._must_be_one: dict[str, list[int]] = {}
+        for name in self.names:
+            space = space_label(tasks, name)
+            columns = [*([] if space is None else [space]), *available_columns(tasks, name)]
+            self._must_be_one[name] = [index[column] for column in columns]
+
+    def columns(self, name: str) -> list[int]:
+        """Columns of logits_BZ that a task reads: its own, or those of the factors of a product."""
+        return self._columns[name]
 
     def targets(self, labels_BL: Tensor) -> tuple[Tensor, Tensor]:
         """What each task learns from a batch.
@@ -71,70 +99,125 @@ class TaskSet:
 
         Returns:
             labels_BT: float32; 0 where the weight is 0.
-            weights_BT: float32; 1 where the row counts for the task, 0 outside its space or without its label.
+            weights_BT: float32; 1 where the row counts for the task, 0 where it is outside its space, not available or
+                without its label.
         """
         labels, weights = [], []
-        for columns, space in zip(self._label_columns, self._space_columns, strict=True):
-            label_B = labels_BL[:, columns[-1]]
-            for column in columns[:-1]:
+        for name in self.names:
+            *before, last = self._label_columns[name]
+            label_B = labels_BL[:, last]
+            for column in before:
                 earlier_B = labels_BL[:, column]
                 either_is_zero_B = (earlier_B == 0) | (label_B == 0)
                 # NaN unless both are 1 or one is 0: what is not known to have failed is not known.
                 label_B = torch.where(either_is_zero_B, torch.zeros_like(label_B), earlier_B * label_B)
             counts_B = ~torch.isnan(label_B)
-            if space is not None:
-                counts_B = counts_B & (labels_BL[:, space] == 1)
+            for column in self._must_be_one[name]:
+                counts_B = counts_B & (labels_BL[:, column] == 1)
             labels.append(torch.where(counts_B, label_B, torch.zeros_like(label_B)))
             weights.append(counts_B)
         return torch.stack(labels, dim=1), torch.stack(weights, dim=1).to(labels_BL.dtype)
 
     def label_sums(self, labels_BL: Tensor) -> LabelSums:
-        """Counts and sums of the labels of a batch, per tower; ``starts`` makes of them where training begins."""
+        """Sums of what the tasks ask of the labels of a batch; ``starts`` makes of them where training begins."""
         labels_BT, weights_BT = self.targets(labels_BL)
-        targets_BT = torch.stack([self._tasks[place].target(labels_BT[:, place]) for place in self._places], dim=1)
-        return LabelSums.of(targets_BT, weights_BT[:, self._places])
+        values, weights = [], []
+        for name in self.tower_names:
+            place = self.names.index(name)
+            values_BS, counts_BS = self._tasks[name].statistics(labels_BT[:, place])
+            values.append(values_BS)
+            weights.append(weights_BT[:, place, None] * counts_BS)
+        return LabelSums.of(torch.cat(values, dim=1), torch.cat(weights, dim=1))
 
     def starts(self, sums: LabelSums) -> list[TaskStart]:
-        """One per tower: what predicts its label best without looking at a row."""
-        return [
-            sums.value_start(tower) if self.kinds[name] == "regression" else sums.binary_start(tower)
-            for tower, name in enumerate(self.tower_names)
-        ]
+        """One per logit: what predicts the labels best without looking at a row."""
+        starts, first = [], 0
+        for name in self.tower_names:
+            size = self._tasks[name].statistics(torch.zeros(0))[0].shape[1]
+            starts += self._tasks[name].starts(sums.take(first, size))
+            first += size
+        return starts
 
-    def on_scale(self, name: str, values_N: Tensor) -> Tensor:
-        """Labels or predictions of a task on the scale of its error."""
-        return self._tasks[self.names.index(name)].target(values_N)
+    @property
+    def has_levels(self) -> bool:
+        """Whether any task's predictions are to be made to sum to its labels."""
+        return any(self._tasks[name].level is not None for name in self.tower_names)
 
-    def losses(self, logits_BT: Tensor, labels_BT: Tensor, weights_BT: Tensor) -> Tensor:
+    def level_shifts(self, of_task: Callable[[str], tuple[Tensor, Tensor]]) -> Tensor:
+        """shifts_Z: what to add to the logits so that amounts are right on average; 0 for all others.
+
+        Args:
+            of_task: predictions and labels of the rows that count for a task, which the model has not learned from.
+        """
+        shifts_Z = torch.zeros(len(self.logit_names))
+        for name in self.tower_names:
+            level = self._tasks[name].level
+            if level is not None:
+                shifts_Z[self._columns[name][level.logit]] = level.shift(*of_task(name))
+        return shifts_Z
+
+    def loss_units(self, units_Z: Tensor) -> Tensor:
+        """units_T: what a task's loss is measured in, so that losses of tasks can be added.
+
+        A squared error of seconds would otherwise drown cross-entropies.
+
+        Args:
+            units_Z: of the logits, from ``starts``.
+        """
+        units = []
+        for name in self.names:
+            unit, power = units_Z[self._columns[name][0]], self._tasks[name].loss_power
+            units.append(unit.square() if power == 2 else unit if power == 1 else torch.ones_like(unit))
+        return torch.stack(units)
+
+    def scale(self, name: str) -> Scale:
+        """Where the labels of a task are near to normal."""
+        return self._tasks[name].scale
+
+    def error(self, name: str) -> ErrorMeasure:
+        """What the predictions of a task are judged by."""
+        return self._tasks[name].error
+
+    def losses(
+        self, logits_BZ: Tensor, labels_BT: Tensor, weights_BT: Tensor, groups_B: Tensor | None = None
+    ) -> Tensor:
         """losses_T: Σ over rows of weight · loss, divided by B.
 
         The divisor is the batch size, not the number of rows that count: so a row weighs the same
         whatever its neighbours are.
 
         Args:
-            logits_BT: one column per tower.
+            logits_BZ: of all towers.
             labels_BT: from ``targets``.
             weights_BT: from ``targets``.
+            groups_B: the list of each row, for tasks that compare the rows of a list.
         """
-        losses_BT = torch.stack(
-            [
-                task.losses(self._logits_of(towers, logits_BT), labels_BT[:, position])
-                for position, (task, towers) in enumerate(zip(self._tasks, self._towers, strict=True))
-            ],
-            dim=1,
-        )
-        return (weights_BT * losses_BT).sum(dim=0) / logits_BT.shape[0]
+        losses = []
+        for place, name in enumerate(self.names):
+            rows = TaskRows(self._logits_of(name, logits_BZ), labels_BT[:, place], weights_BT[:, place], groups_B)
+            losses.append(self._tasks[name].losses(rows))
+        return (weights_BT * torch.stack(losses, dim=1)).sum(dim=0) / logits_BZ.shape[0]
 
-    def predict(self, logits_BT: Tensor) -> Tensor:
-        """predictions_BT of all tasks from one logit per tower: probabilities, or values in the label's unit."""
-        return torch.stack(
-            [
-                task.predict(self._logits_of(towers, logits_BT))
-                for task, towers in zip(self._tasks, self._towers, strict=True)
-            ],
-            dim=1,
-        )
+    def predict(self, logits_BZ: Tensor) -> Tensor:
+        """predictions_BT of all tasks: probabilities, values in the label's unit, scores."""
+        return torch.stack([self._tasks[name].predict(self._logits_of(name, logits_BZ)) for name in self.names], dim=1)
 
-    def _logits_of(self, towers: Sequence[int], logits_BT: Tensor) -> Tensor:
-        # Slices, not an index tensor: that would have to be copied to the device for every batch.
-        return torch.stack([logits_BT[:, tower] for tower in towers], dim=1)
+    def measures(self, logits_BZ: Tensor, labels_BT: Tensor) -> dict[str, dict[str, Tensor]]:
+        """By task and name, what the tasks measure themselves in every row; the metric is the mean of rows that count.
+
+        Args:
+            logits_BZ: of all towers.
+            labels_BT: from ``targets``.
+        """
+        return {
+            name: dict(self._tasks[name].measures(self._logits_of(name, logits_BZ), labels_BT[:, place]))
+            for place, name in enumerate(self.names)
+        }
+
+    def _no_measures(self, name: str) -> Mapping[str, Tensor]:
+        """The measures of no rows, for their names."""
+        return self._tasks[name].measures(torch.zeros(0, len(self._columns[name])), torch.zeros(0))
+
+    def _logits_of(self, name: str, logits_BZ: Tensor) -> Tensor:
+        # Columns, not an index tensor: that would have to be copied to the device for every batch.
+        return torch.stack([logits_BZ[:, place] for place in self._columns[name]], dim=1)

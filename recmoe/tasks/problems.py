@@ -5,12 +5,11 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 
 from recmoe.tasks import TaskConfig
-from recmoe.tasks.binary import BinaryTaskConfig
-from recmoe.tasks.product import ProductTaskConfig
 from recmoe.tasks.spaces import (
     closure,
     implications,
     innermost,
+    learns_space,
     own_label,
     space_label,
     space_owners,
@@ -32,6 +31,7 @@ def task_problems(tasks: Mapping[str, TaskConfig]) -> Iterator[tuple[str, str]]:
     if product_problems:
         return
     yield from _space_problems(tasks)
+    yield from _available_problems(tasks)
     yield from _chain_problems(tasks)
     if all(task.weight == 0 for task in tasks.values()):
         yield "", "every task has weight 0, so there is nothing to learn; give at least one a weight above 0"
@@ -48,11 +48,8 @@ def _name_problems(tasks: Mapping[str, TaskConfig]) -> Iterator[tuple[str, str]]
 
 
 def _product_problems(tasks: Mapping[str, TaskConfig], name: str) -> Iterator[tuple[str, str]]:
-    task = tasks[name]
-    if not isinstance(task, ProductTaskConfig):
-        return
     path = f"{name}.of"
-    for factor in task.of:
+    for factor in tasks[name].factors:
         if factor not in tasks:
             yield path, f"no such task: {factor}{_did_you_mean(factor, tasks)}"
         elif tasks[factor].output != "binary":
@@ -69,19 +66,19 @@ def _leads_to(tasks: Mapping[str, TaskConfig], start: str, goal: str) -> bool:
         if name == goal:
             return True
         task = tasks.get(name)
-        if name not in seen and isinstance(task, ProductTaskConfig):
-            waiting += task.of
+        if name not in seen and task is not None:
+            waiting += task.factors
         seen.add(name)
     return False
 
 
 def _space_problems(tasks: Mapping[str, TaskConfig]) -> Iterator[tuple[str, str]]:
     """Spaces that are not the label of one binary task, or that a label cannot lie in."""
-    binary = {part for name, task in tasks.items() if isinstance(task, BinaryTaskConfig) for part in (name, task.label)}
+    binary = {part for name, task in tasks.items() if learns_space(task) for part in (name, task.label or name)}
     implies = implications(tasks)
     for name, task in tasks.items():
         path = f"{name}.space"
-        if isinstance(task, ProductTaskConfig) or task.space is None:
+        if task.space is None:
             continue
         label, owner = own_label(tasks, name).name, space_task(tasks, task.space)
         if owner is None:
@@ -107,12 +104,16 @@ def _space_problems(tasks: Mapping[str, TaskConfig]) -> Iterator[tuple[str, str]
             )
 
 
+def _available_problems(tasks: Mapping[str, TaskConfig]) -> Iterator[tuple[str, str]]:
+    for name, task in tasks.items():
+        if task.available is not None and task.available == own_label(tasks, name).column:
+            yield f"{name}.available", f"{task.available} is the task's own label, which would always be 1 there"
+
+
 def _chain_problems(tasks: Mapping[str, TaskConfig]) -> Iterator[tuple[str, str]]:
     """Products whose factors do not follow each other: p(a) · p(b) is only p(a and b) where b is learnt within a."""
     for name, task in tasks.items():
-        if not isinstance(task, ProductTaskConfig):
-            continue
-        for before, after in zip(task.of, task.of[1:], strict=False):
+        for before, after in zip(task.factors, task.factors[1:], strict=False):
             label = step_labels(tasks, before)[-1]
             if space_label(tasks, steps_of(tasks, after)[0]) != label:
                 yield (

@@ -3,8 +3,9 @@
 ESMM: Ma et al., SIGIR 2018, https://arxiv.org/abs/1804.07931, equations 1-3.
 """
 
-# B rows, M factors
+# B rows, K factors
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -13,41 +14,69 @@ from torch import Tensor
 from torch.nn import functional
 
 from recmoe.config import Config
-from recmoe.tasks.task import TaskOutput
+from recmoe.features.labels import LabelColumn
+from recmoe.tasks.error import CROSS_ENTROPY, ErrorMeasure
+from recmoe.tasks.level import Level
+from recmoe.tasks.scale import NATURAL, Scale
+from recmoe.tasks.start import LabelSums, TaskStart
+from recmoe.tasks.task import Measure, OutsideSpace, TaskOutput, TaskRows
 
 
 class ProductTask:
-    """Probability that every step of a funnel happens: p = Π σ(z_m), such as pCTCVR = pCTR · pCVR.
+    """Probability that every step of a funnel happens: p = Π σ(z_k), such as pCTCVR = pCTR · pCVR.
 
     Works in logarithms throughout, so neither a tiny nor a sure product loses its gradient::
 
-        log p       = Σ_m log σ(z_m)
-        log (1 − p) = log Σ_m  σ(z_1) ⋯ σ(z_{m−1}) · σ(−z_m)      "the first m − 1 steps happen, step m does not"
+        log p       = Σ_k log σ(z_k)
+        log (1 − p) = log Σ_k  σ(z_1) ⋯ σ(z_{k−1}) · σ(−z_k)      "the first k − 1 steps happen, step k does not"
 
     The sum over the step that fails equals log1mexp(log p), but keeps gradients where log p rounds to 0.
     """
 
-    def losses(self, logits_BM: Tensor, labels_B: Tensor) -> Tensor:
+    logits: tuple[str, ...] = ()
+    loss_power: Literal[0, 1, 2] = 0
+    scale: Scale = NATURAL
+    level: Level | None = None
+    error: ErrorMeasure = CROSS_ENTROPY
+
+    def losses(self, rows: TaskRows) -> Tensor:
         """Cross-entropy per row, −y·log p − (1 − y)·log(1 − p), in nats; see ``Task``."""
-        log_steps_BM = functional.logsigmoid(logits_BM)
-        log_reached_BM = log_steps_BM.cumsum(dim=1)
-        log_p_B = log_reached_BM[:, -1]
-        log_fails_BM = log_reached_BM - log_steps_BM + functional.logsigmoid(-logits_BM)
-        return -torch.where(labels_B > 0.5, log_p_B, torch.logsumexp(log_fails_BM, dim=1))
+        log_steps_BK = functional.logsigmoid(rows.logits_BK)
+        log_reached_BK = log_steps_BK.cumsum(dim=1)
+        log_p_B = log_reached_BK[:, -1]
+        log_fails_BK = log_reached_BK - log_steps_BK + functional.logsigmoid(-rows.logits_BK)
+        return -torch.where(rows.labels_B > 0.5, log_p_B, torch.logsumexp(log_fails_BK, dim=1))
 
-    def target(self, labels_B: Tensor) -> Tensor:
-        """The label as it is; see ``Task``."""
-        return labels_B
-
-    def predict(self, logits_BM: Tensor) -> Tensor:
+    def predict(self, logits_BK: Tensor) -> Tensor:
         """Probability per row; see ``Task``."""
-        return torch.exp(functional.logsigmoid(logits_BM).sum(dim=1))
+        return torch.exp(functional.logsigmoid(logits_BK).sum(dim=1))
+
+    def measures(self, logits_BK: Tensor, labels_B: Tensor) -> Mapping[str, Tensor]:
+        """None; see ``Task``."""
+        del logits_BK, labels_B
+        return {}
+
+    def statistics(self, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+        """None: it has no tower to start; see ``Task``."""
+        return labels_B[:, None][:, :0], labels_B[:, None][:, :0]
+
+    def starts(self, sums: LabelSums) -> list[TaskStart]:
+        """None; see ``Task``."""
+        del sums
+        return []
 
 
 class ProductTaskConfig(Config):
     """A funnel as one task: it has no tower, its loss trains the towers of its factors over the first one's space."""
 
     output: ClassVar[TaskOutput] = "binary"
+    needs_groups: ClassVar[bool] = False
+    measures: ClassVar[Mapping[str, Measure]] = {}
+    space: ClassVar[str | None] = None
+    """Of its own: it lives where its first factor does."""
+    available: ClassVar[str | None] = None
+    """Of its own: its rows are those that are available to all factors."""
+    outside_space: ClassVar[OutsideSpace] = "ignore"
 
     kind: Literal["product"] = "product"
     of: Annotated[tuple[str, ...], Field(min_length=2)]
@@ -56,6 +85,15 @@ class ProductTaskConfig(Config):
     """Column that says whether the last step happened; the label of the last factor by default."""
     weight: NonNegativeFloat = 1.0
     """Factor of the task's loss; 0 predicts and evaluates the product without training on it."""
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """Tasks that it multiplies."""
+        return self.of
+
+    def label_column(self) -> LabelColumn | None:
+        """Its label where it has one of its own, as the encoder reads it."""
+        return None if self.label is None else LabelColumn(self.label, is_binary=True)
 
     def build(self) -> ProductTask:
         """Link and loss of this task."""

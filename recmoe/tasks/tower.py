@@ -1,6 +1,6 @@
 """Tower: one task's head on its shared representation."""
 
-# B rows, H width of the representation
+# B rows, H width of the representation, K logits of the task
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -8,19 +8,21 @@ from typing import Annotated
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from recmoe.axes import WeightAxes
 from recmoe.config import Config
 
 
 class Tower(nn.Module):
-    """A multilayer perceptron that ends in one logit per row.
+    """A multilayer perceptron that ends in the logits of a task.
 
     Args:
         in_features: H, width of what the architecture gives each task.
         hidden: widths of the hidden layers; none makes the tower linear.
         dropout: share of hidden activations dropped in training.
+        logits: names of the K logits, by which those of two models are matched.
     """
 
-    def __init__(self, *, in_features: int, hidden: Sequence[int], dropout: float) -> None:
+    def __init__(self, *, in_features: int, hidden: Sequence[int], dropout: float, logits: Sequence[str]) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for width in hidden:
@@ -28,8 +30,14 @@ class Tower(nn.Module):
             if dropout > 0:
                 layers.append(nn.Dropout(dropout))
             in_features = width
-        layers.append(nn.Linear(in_features, 1))
+        layers.append(nn.Linear(in_features, len(logits)))
         self.layers = nn.Sequential(*layers)
+        self.logits = tuple(logits)
+
+    def weight_axes(self) -> WeightAxes:
+        """The rows of the last layer are the logits."""
+        last = f"layers.{len(self.layers) - 1}"
+        return {f"{last}.weight": (self.logits, None), f"{last}.bias": (self.logits,)}
 
     def begin_at_zero(self) -> None:
         """Make every logit 0, whatever the representation: what a task knows before it has learned anything."""
@@ -39,9 +47,9 @@ class Tower(nn.Module):
         nn.init.zeros_(last.bias)
 
     def forward(self, h_BH: Tensor) -> Tensor:
-        """logit_B."""
-        logits_B1: Tensor = self.layers(h_BH)
-        return logits_B1[:, 0]
+        """logits_BK."""
+        logits_BK: Tensor = self.layers(h_BH)
+        return logits_BK
 
 
 class TowerConfig(Config):
@@ -52,6 +60,6 @@ class TowerConfig(Config):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of hidden activations dropped in training."""
 
-    def build(self, *, in_features: int) -> Tower:
-        """A tower on representations of width ``in_features``."""
-        return Tower(in_features=in_features, hidden=self.hidden, dropout=self.dropout)
+    def build(self, *, in_features: int, logits: Sequence[str]) -> Tower:
+        """A tower on representations of width ``in_features``, for a task with these logits."""
+        return Tower(in_features=in_features, hidden=self.hidden, dropout=self.dropout, logits=logits)

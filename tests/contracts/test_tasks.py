@@ -1,16 +1,24 @@
 """What every task kind promises; a new member of the union is tested as soon as it is listed."""
 
-from typing import Any, get_args
+import json
+import math
+from typing import Any
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 
-from recmoe.tasks import TaskConfig
+from recmoe.evaluation.metrics import MEASURES, metric_best
+from recmoe.tasks import TASK_KINDS, TaskConfig
 from recmoe.tasks.binary import BinaryTaskConfig
 from recmoe.tasks.funnel import TaskSet
 from recmoe.tasks.problems import task_problems
+from recmoe.tasks.task import has_binary_label
 
-KINDS: tuple[Any, ...] = get_args(get_args(TaskConfig)[0])
+NAN = math.nan
+# Whether y is 0 or 1, and the list that a row belongs to: every list has both.
+LABELS = torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0, 0.0])
+LISTS = torch.tensor([7, 7, 8, 8, 7, 8])
 
 
 def tasks_with(kind: Any) -> dict[str, TaskConfig]:
@@ -21,65 +29,160 @@ def tasks_with(kind: Any) -> dict[str, TaskConfig]:
     return {"y": kind(label="b")}
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: kind.model_fields["kind"].default)
-def tasks(request: pytest.FixtureRequest) -> TaskSet:
-    return TaskSet(tasks_with(request.param))
+@pytest.fixture(params=TASK_KINDS, ids=lambda kind: kind.model_fields["kind"].default)
+def kind(request: pytest.FixtureRequest) -> Any:
+    return request.param
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.model_fields["kind"].default)
+@pytest.fixture
+def tasks(kind: Any) -> TaskSet:
+    return TaskSet(tasks_with(kind))
+
+
+def rows_with(tasks: TaskSet, labels_B: torch.Tensor) -> torch.Tensor:
+    """The label in every column, so that a product's is the same."""
+    return labels_B[:, None].repeat(1, len(tasks.label_columns))
+
+
+def started(tasks: TaskSet, labels_B: torch.Tensor, *, noise: float = 0.0) -> torch.Tensor:
+    """The logits at which training on these labels begins, in every row."""
+    starts = tasks.starts(tasks.label_sums(rows_with(tasks, labels_B)))
+    logits_BZ = torch.tensor([start.logit for start in starts]).repeat(len(labels_B), 1)
+    generator = torch.Generator().manual_seed(0)
+    return (logits_BZ + noise * torch.randn(logits_BZ.shape, generator=generator)).requires_grad_()
+
+
+def loss_of(tasks: TaskSet, logits_BZ: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
+    """Of ``y``."""
+    return tasks.losses(logits_BZ, *tasks.targets(rows_with(tasks, labels_B)), LISTS[: len(labels_B)])[-1]
+
+
 def test_defaults_work(kind: Any) -> None:
     assert list(task_problems(tasks_with(kind))) == []
 
 
-def rows_with_label(tasks: TaskSet, label: float) -> torch.Tensor:
-    return torch.full((3, len(tasks.label_columns)), label)
+def test_config_survives_json(kind: Any) -> None:
+    adapter = TypeAdapter[TaskConfig](TaskConfig)
+    config = tasks_with(kind)["y"]
+
+    read = adapter.validate_python(json.loads(json.dumps(config.model_dump(mode="json"))))
+
+    assert read == config
 
 
 def test_absent_label_gives_no_loss_and_no_gradient(tasks: TaskSet) -> None:
-    logits_BT = torch.randn(3, len(tasks.tower_names), requires_grad=True)
+    logits_BZ = torch.randn(3, len(tasks.logit_names), requires_grad=True)
 
-    losses_T = tasks.losses(logits_BT, *tasks.targets(rows_with_label(tasks, float("nan"))))
-    losses_T[-1].backward()
+    loss = loss_of(tasks, logits_BZ, torch.full((3,), NAN))
+    loss.backward()
 
-    assert losses_T[-1] == 0
-    assert logits_BT.grad is not None
-    assert not logits_BT.grad.any()
+    assert loss == 0
+    assert logits_BZ.grad is not None
+    assert not logits_BZ.grad.any()
 
 
-@pytest.mark.parametrize("label", [0.0, 1.0])
-def test_loss_falls_as_the_prediction_nears_the_label(tasks: TaskSet, label: float) -> None:
-    labels_BT, weights_BT = tasks.targets(rows_with_label(tasks, label))
-    logits = torch.tensor([-3.0, 0.0, 0.5, 2.0, 5.0])
+def test_row_without_a_label_changes_nothing_for_the_others(tasks: TaskSet) -> None:
+    logits_BZ = started(tasks, LABELS, noise=0.5)
+    labels_B = LABELS.clone()
+    labels_B[2] = NAN
 
-    losses, distances = [], []
-    for logit in logits:
-        logits_BT = logit.repeat(3, len(tasks.tower_names))
-        losses.append(float(tasks.losses(logits_BT, labels_BT, weights_BT)[-1]))
-        distances.append(float((tasks.predict(logits_BT)[0, -1] - label).abs()))
+    losses = []
+    for shift in (0.0, 3.0):
+        moved_BZ = logits_BZ.detach().clone()
+        moved_BZ[2] += shift
+        losses.append(float(loss_of(tasks, moved_BZ, labels_B).detach()))
 
-    assert sorted(range(5), key=losses.__getitem__) == sorted(range(5), key=distances.__getitem__)
+    assert losses[0] > 0
+    assert losses[0] == losses[1]
+
+
+def test_following_the_gradient_leads_to_the_labels(tasks: TaskSet) -> None:
+    logits_BZ = started(tasks, LABELS)
+    optimizer = torch.optim.Adam([logits_BZ], lr=0.1)
+
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss_of(tasks, logits_BZ, LABELS).backward()
+        optimizer.step()
+
+    predictions_B = tasks.predict(logits_BZ)[:, -1]
+    if tasks.kinds["y"] == "score":
+        assert predictions_B[LABELS == 1].min() > predictions_B[LABELS == 0].max()
+    else:
+        torch.testing.assert_close(predictions_B, LABELS, atol=0.05, rtol=0)
+
+
+def test_no_constant_beats_the_start_by_much(tasks: TaskSet) -> None:
+    logits_BZ = started(tasks, LABELS)
+    at_start = float(loss_of(tasks, logits_BZ, LABELS).detach())
+    shift_Z = torch.zeros(logits_BZ.shape[1], requires_grad=True)
+    optimizer = torch.optim.Adam([shift_Z], lr=0.05)
+
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss = loss_of(tasks, logits_BZ.detach() + shift_Z, LABELS)
+        loss.backward()
+        optimizer.step()
+
+    # Amounts that are all 1 have no spread: their density has no bound, and is no measure of the start.
+    if "sigma" not in "".join(tasks.logit_names):
+        assert at_start - float(loss.detach()) < 0.1
 
 
 def test_predictions_are_in_the_range_of_the_output(tasks: TaskSet) -> None:
-    predictions_BT = tasks.predict(torch.linspace(-40, 40, 9)[:, None].repeat(1, len(tasks.tower_names)))
+    predictions_BT = tasks.predict(torch.linspace(-40, 40, 9)[:, None].repeat(1, len(tasks.logit_names)))
 
     assert torch.isfinite(predictions_BT).all()
     if tasks.kinds["y"] == "binary":
         assert ((predictions_BT >= 0) & (predictions_BT <= 1)).all()
 
 
-def test_gradient_reaches_every_tower_of_the_task(tasks: TaskSet) -> None:
-    logits_BT = torch.full((3, len(tasks.tower_names)), 0.3, requires_grad=True)
+def test_gradient_reaches_every_logit_of_the_task(tasks: TaskSet) -> None:
+    logits_BZ = started(tasks, LABELS, noise=0.3)
 
-    tasks.losses(logits_BT, *tasks.targets(rows_with_label(tasks, 1.0)))[-1].backward()
+    loss_of(tasks, logits_BZ, LABELS).backward()
 
-    assert logits_BT.grad is not None
-    assert (logits_BT.grad != 0).all()
+    assert logits_BZ.grad is not None
+    assert (logits_BZ.grad != 0).any(dim=0).all()
 
 
 def test_batch_of_one_is_a_batch(tasks: TaskSet) -> None:
-    logits_BT = torch.randn(2, len(tasks.tower_names))
+    logits_BZ = torch.randn(2, len(tasks.logit_names))
 
-    together_BT = tasks.predict(logits_BT)
+    together_BT = tasks.predict(logits_BZ)
 
-    torch.testing.assert_close(torch.cat([tasks.predict(logits_BT[:1]), tasks.predict(logits_BT[1:])]), together_BT)
+    torch.testing.assert_close(torch.cat([tasks.predict(logits_BZ[:1]), tasks.predict(logits_BZ[1:])]), together_BT)
+
+
+def test_measures_are_those_that_the_config_lists(kind: Any, tasks: TaskSet) -> None:
+    logits_BZ = started(tasks, LABELS, noise=0.3)
+    labels_BT, _ = tasks.targets(rows_with(tasks, LABELS))
+
+    measures = tasks.measures(logits_BZ, labels_BT)["y"]
+
+    assert tuple(measures) == tasks.measure_names["y"]
+    assert {name.split("@")[0] for name in measures} <= set(kind.measures) <= set(MEASURES)
+    assert all(metric_best(f"y.{name}[all]") == MEASURES[name.split("@")[0]].best for name in measures)
+    assert all(measure_B.shape == (6,) and torch.isfinite(measure_B).all() for measure_B in measures.values())
+
+
+def test_error_is_least_at_its_constant(tasks: TaskSet) -> None:
+    labels_N = torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0] if has_binary_label(tasks.kinds["y"]) else [0.0, 1, 2, 9, 1])
+    error = tasks.error("y")
+    constant = error.constant(labels_N.double())
+
+    least = error.losses(constant.expand(5), labels_N.double()).mean()
+    beside = [error.losses((constant + step).expand(5), labels_N.double()).mean() for step in (-0.05, 0.05)]
+
+    assert least <= min(beside)
+    assert not error.losses(labels_N.clamp(1e-7, None), labels_N).round(decimals=4).any()
+
+
+def test_scale_keeps_the_order_and_comes_back(tasks: TaskSet) -> None:
+    values_N = torch.tensor([-5.0, -0.5, 0.0, 0.5, 300.0])
+    scale = tasks.scale("y")
+
+    on_scale_N = scale.to(values_N)
+
+    assert (on_scale_N.diff() > 0).all()
+    torch.testing.assert_close(scale.back(on_scale_N), values_N)

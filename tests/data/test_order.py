@@ -1,5 +1,7 @@
 """Tests of Cursor and EpochOrder."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -74,6 +76,19 @@ def test_epoch_is_a_permutation_of_all_rows(shuffle_rows: int | None) -> None:
     order = EpochOrder(SEVEN_GROUPS, seed=0, epoch=0, shuffle_rows=shuffle_rows)
 
     assert sorted(_rows(order, ((0, 70),))) == list(range(70))
+
+
+@pytest.mark.parametrize("shuffle_block", [4, 10, 7])
+def test_blocks_of_rows_stay_together_and_no_row_is_lost(shuffle_block: int) -> None:
+    order = EpochOrder(SEVEN_GROUPS, seed=1, epoch=0, shuffle_rows=1000, shuffle_block=shuffle_block)
+
+    rows = _rows(order, ((0, 70),))
+
+    assert sorted(rows) == list(range(70))
+    assert rows != sorted(rows)
+    joins = sum(after == before + 1 for before, after in itertools.pairwise(rows))
+    assert joins >= 70 - 70 // shuffle_block - 1
+    assert _rows(order, ((0, 25),)) + _rows(order, ((25, 70),)) == rows
 
 
 def test_order_without_shuffling_is_that_of_the_files() -> None:

@@ -76,11 +76,29 @@ def test_without_resamples_no_verdict_is_given(predictions: Predictions) -> None
 
 
 def test_values_of_a_baseline_are_those_of_a_model_with_its_predictions(predictions: Predictions) -> None:
-    values = baseline_values(predictions, config=CONFIG)
+    own = {"ctr": (), "cvr": (), "seconds": ("mae",)}
+
+    values = baseline_values(predictions, config=CONFIG, own=own)
 
     row = evaluate(predictions, config=CONFIG).row("ctr.auc[all]")
     assert (values["ctr.auc[all]"].value, values["ctr.auc[all]"].low) == (row.value, row.low)
     assert not any("device" in name for name in values)
+    assert {name.split(".")[1] for name in values if name.startswith("seconds")} == {
+        "rmse[all]",
+        "calibration[all]",
+    }
+
+
+def test_task_that_no_baseline_fits_has_neither_values_nor_a_comparison(predictions: Predictions) -> None:
+    without_NT = predictions.predictions_NT.copy()
+    without_NT[:, 1] = np.nan
+    own = dict.fromkeys(predictions.task_names, ())
+
+    compared = compare(predictions, {"boosted_trees": without_NT}, config=CONFIG)
+    values = baseline_values(replace(predictions, predictions_NT=without_NT), config=CONFIG, own=own)
+
+    assert [one.task for one in compared] == ["ctr", "seconds"]
+    assert {name.split(".")[0] for name in values} == {"ctr", "seconds"}
 
 
 def test_chance_is_the_mean_over_all_orders_of_a_list(make_predictions: Callable[[], Predictions]) -> None:

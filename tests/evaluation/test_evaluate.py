@@ -56,6 +56,37 @@ def test_config_tells_the_names_of_what_a_report_will_hold(predictions: Predicti
     assert names == [row.name for row in evaluate(predictions, config=FAST).rows]
 
 
+def test_what_a_task_measures_itself_is_the_mean_over_its_rows_and_takes_the_place_of_a_general_metric(
+    predictions: Predictions,
+) -> None:
+    error_N = np.arange(12.0)
+    rows = replace(predictions, measures={"seconds": {"mae": error_N, "coverage@0.9": error_N < 4}})
+
+    report = evaluate(rows, config=EvaluationConfig(metrics=(RmseConfig(),), num_resamples=20))
+
+    # Row 0 has no label: the mean of 1 … 11, and rows 1, 2 and 3 of eleven.
+    assert report.value("seconds.mae[all]") == 6.0
+    assert report.value("seconds.coverage@0.9[all]") == pytest.approx(3 / 11)
+    assert [row.metric for row in report.rows if row.task == "seconds"] == ["rmse", "mae", "coverage@0.9"]
+    low, high = report.row("seconds.mae[all]").low, report.row("seconds.mae[all]").high
+    assert low is not None
+    assert high is not None
+    assert low < 6.0 < high
+
+
+def test_scores_and_quantiles_have_no_metrics_of_probabilities_and_means(predictions: Predictions) -> None:
+    kinds = {"ctr": "score", "cvr": "score", "seconds": "quantile"}
+    rows = replace(predictions, kinds=kinds, measures={"seconds": {"pinball@0.5": np.ones(12)}})  # type: ignore[arg-type]
+
+    report = evaluate(rows, config=FAST)
+
+    assert [row.metric for row in report.rows if row.task == "ctr"] == [
+        "auc", "gauc_user_mean", "gauc_impression", "ndcg@5", "ndcg@10", "mrr", "recall@5", "recall@10",
+    ]  # fmt: skip
+    assert [row.metric for row in report.rows if row.task == "seconds"] == ["pinball@0.5"]
+    assert report.row("ctr.auc[all]").num_positive == 6
+
+
 def test_product_is_named_with_the_space_of_its_first_step() -> None:
     tasks: dict[str, TaskConfig] = {
         "ctr": BinaryTaskConfig(label="click"),

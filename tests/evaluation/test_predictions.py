@@ -24,6 +24,7 @@ def test_concatenating_parts_gives_the_whole(predictions: Predictions) -> None:
             weights_NT=predictions.weights_NT[rows],
             groups_N=predictions.groups_N[rows],
             slices={"device": predictions.slices["device"][rows]},
+            measures={"seconds": {"mae": np.arange(12.0)[rows]}},
         )
         for rows in (slice(0, 5), slice(5, 12))
     ]
@@ -34,6 +35,16 @@ def test_concatenating_parts_gives_the_whole(predictions: Predictions) -> None:
     np.testing.assert_array_equal(whole.predictions_NT, predictions.predictions_NT)
     np.testing.assert_array_equal(whole.groups_N, predictions.groups_N)
     assert whole.slices["device"].tolist() == predictions.slices["device"].tolist()
+    assert whole.measures["seconds"]["mae"].tolist() == list(range(12))
+    assert whole.take(np.array([3, 1])).measures["seconds"]["mae"].tolist() == [3, 1]
+
+
+def test_some_tasks_keep_their_columns(predictions: Predictions) -> None:
+    taken = predictions.take_tasks([2, 0])
+
+    assert taken.task_names == ("seconds", "ctr")
+    np.testing.assert_array_equal(taken.predictions_NT, predictions.predictions_NT[:, [2, 0]])
+    assert taken.of_task("ctr")[1].tolist() == predictions.of_task("ctr")[1].tolist()
 
 
 def test_prediction_that_is_not_finite_names_task_and_row(predictions: Predictions) -> None:

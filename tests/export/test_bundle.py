@@ -11,14 +11,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from pydantic import TypeAdapter
 
+from recmoe.embeddings.tables import PlainTables
 from recmoe.errors import BundleError
 from recmoe.export.bundle import ModelBundle
 from recmoe.export.manifest import Manifest, digest_of, list_files
 from recmoe.export.replay import Replay
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.schema import FeatureSchema
-from recmoe.model import MultiTaskRanker
+from recmoe.model import ModelConfig, MultiTaskRanker, build_model
+from recmoe.tasks import TaskConfig
+from recmoe.tasks.funnel import TaskSet
+from recmoe.tasks.stored import with_stored_tasks
 
 
 @pytest.fixture
@@ -49,6 +54,32 @@ def test_loaded_bundle_predicts_as_the_model_it_was_made_of(
     assert bundle.report.value("cvr.auc[click]") == 0.75
     assert bundle.replay.rows.num_rows == 40
     assert not bundle.model.training
+
+
+def test_bundle_of_a_version_without_means_predicts_medians_as_it_did(
+    shop_config: dict[str, Any], shop_log: pa.Table, make_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    long = {"kind": "regression", "label": "visit", "transform": "log1p"}
+    stored = {**shop_config, "tasks": {**shop_config["tasks"], "long": long}}
+    tasks = TaskSet(TypeAdapter(dict[str, TaskConfig]).validate_python(with_stored_tasks(stored)["tasks"]))
+    encoder = FeatureEncoder.fit(FeatureSchema.model_validate(shop_config["inputs"]), [shop_log], tasks.label_columns)
+    model = build_model(
+        layout=encoder.layout,
+        tasks=tasks,
+        config=ModelConfig.model_validate(shop_config["model"]),
+        tables=PlainTables,
+    ).eval()
+    with torch.inference_mode():
+        expected = model.predict(encoder.encode(shop_log, with_labels=False)).numpy()
+    replay = Replay.capture(shop_log, encoder=encoder, task_names=tasks.names, predictions_NT=expected)
+
+    path = make_bundle(tmp_path / "old", config=stored, encoder=encoder, model=model, replay=replay)
+
+    loaded = ModelBundle.load(path)
+    loaded.check_replay()
+    assert tasks.logit_names == ("ctr", "cvr", "long")
+    assert loaded.config["tasks"]["long"]["predicts"] == "median"
+    np.testing.assert_array_equal(loaded.predict(shop_log), expected)
 
 
 def test_bundle_holds_no_pickle(bundle_path: Path) -> None:

@@ -54,6 +54,24 @@ def test_score_and_stopping_metric_name_a_task_that_is_left() -> None:
 
 
 @pytest.mark.parametrize(
+    ("task", "metric"),
+    [
+        ({"kind": "ordinal", "label": "rating"}, "x.rmse[all]"),
+        ({"kind": "ranking", "label": "buy", "space": "click"}, "x.auc[click]"),
+        ({"kind": "quantile", "label": "rating"}, "score"),
+        ({"kind": "binary", "label": "buy", "available": "reports"}, "score"),
+        ({"kind": "product", "of": ["x", "y"]}, "x.auc[all]"),
+    ],
+)
+def test_stopping_metric_is_one_that_the_task_has(task: dict[str, Any], metric: str) -> None:
+    document = starter()
+
+    choose_tasks(document, {"x": task})
+
+    assert document["training"]["early_stopping"]["metric"] == metric
+
+
+@pytest.mark.parametrize(
     ("tasks", "columns"),
     [
         (["click", "rating>=4"], ["click", "rating>=4"]),

@@ -7,7 +7,7 @@ import pytest
 
 from recmoe.errors import DataError, SchemaError
 from recmoe.features.label_values import encode_labels
-from recmoe.features.labels import LabelColumn, Positive
+from recmoe.features.labels import LabelColumn, Levels, Positive
 
 CLICK = LabelColumn(column="click", is_binary=True)
 SALE = LabelColumn(column="sale", is_binary=True, implies="click")
@@ -158,3 +158,60 @@ def test_column_that_cannot_hold_the_positive_values_is_named(values: list[Any],
 
     with pytest.raises(SchemaError, match=message):
         encode_labels(pa.table({"y": values}), [label])
+
+
+@pytest.mark.parametrize(
+    ("values", "levels", "expected"),
+    [
+        ([1, 5, None, 3], [1, 3, 5], [1, 5, None, 3]),
+        ([1.0, 0.5, float("nan"), 1.0], {0.5: 0, 1: 7}, [7, 0, None, 7]),
+        (["pv", " buy", "", None], {"pv": 0, "buy": 2.5}, [0, 2.5, None, None]),
+        (["1", "2", None, "1"], [1, 2], [1, 2, None, 1]),
+        ([True, False, None, True], {True: 3, False: -1}, [3, -1, None, 3]),
+        (pa.array(["a", "b", None, "a"]).dictionary_encode(), {"a": 1, "b": 2}, [1, 2, None, 1]),
+    ],
+    ids=str,
+)
+def test_levels_become_what_they_stand_for(values: Any, levels: Any, expected: list[float | None]) -> None:
+    label = LabelColumn("y", is_binary=False, levels=Levels.model_validate(levels))
+
+    labels_BL = encode_labels(pa.table({"y": values}), [label])
+
+    assert _nan_as_none(labels_BL.tolist()) == [[value] for value in expected]
+
+
+@pytest.mark.parametrize(
+    ("values", "levels", "message"),
+    [
+        ([1, 7], [1, 2], "label column 'y' holds 7 in row 11, which is none of the levels 1, 2: name it in levels"),
+        (["a", "c"], {"a": 0, "b": 1}, "holds 'c' in row 11, which is none of the levels a: 0, b: 1"),
+    ],
+)
+def test_value_that_is_no_level_is_named_with_its_row(values: list[Any], levels: Any, message: str) -> None:
+    label = LabelColumn("y", is_binary=False, levels=Levels.model_validate(levels))
+
+    with pytest.raises(DataError, match=message):
+        encode_labels(pa.table({"y": values}), [label], first_row=10)
+
+
+@pytest.mark.parametrize(
+    ("values", "levels", "message"),
+    [
+        ([1], {"Y": 0, "N": 1}, "label column 'y' holds int64, in which 'Y' does not occur; give a number as level"),
+        ([[1]], [0, 1], "label column 'y': expected numbers or text, found list"),
+    ],
+)
+def test_column_that_cannot_hold_the_levels_is_named(values: list[Any], levels: Any, message: str) -> None:
+    label = LabelColumn("y", is_binary=False, levels=Levels.model_validate(levels))
+
+    with pytest.raises(SchemaError, match=message):
+        encode_labels(pa.table({"y": values}), [label])
+
+
+def test_negative_amount_is_named_with_its_row() -> None:
+    label = LabelColumn("y", is_binary=False, is_amount=True)
+
+    with pytest.raises(
+        DataError, match=r"'y' holds -0\.5 in row 1; an amount is 0 or more: mend it, or declare a regr"
+    ):
+        encode_labels(pa.table({"y": [0.0, -0.5]}), [label])

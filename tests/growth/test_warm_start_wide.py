@@ -96,6 +96,33 @@ def test_new_task_begins_at_its_base_rate_and_kept_ones_where_they_were(
     assert float(new.start_T[2]) == pytest.approx(RunFacts.read(folder).starts[2].logit)
 
 
+def test_logits_of_a_task_go_on_by_what_they_mean(
+    train: Train, make_experiment: ExperimentMaker, shop_log: pa.Table, tmp_path: Path
+) -> None:
+    late = "tasks.late={{kind: quantile, label: visit, quantiles: [{}], predicts: 0.5}}"
+    long = "tasks.long={{kind: regression, label: visit, transform: log1p, predicts: {}}}"
+    earlier = make_experiment(tmp_path, FEW, late.format("0.5, 0.9"), long.format("median"))
+    train(earlier, tmp_path / "earlier")
+    config = make_experiment(tmp_path, *NO_STEPS, late.format("0.1, 0.5, 0.9"), long.format("mean"))
+
+    folder = train(config, tmp_path / "run", warm_start=find_warm_start(str(tmp_path / "earlier"))).folder
+
+    # The served quantile and its way to 0.9 go on; the way from 0.1 is new, and so is the mean beside the median.
+    old, new = (ModelBundle.load(run / "bundle").model for run in (tmp_path / "earlier", folder.root))
+    assert old.tasks.logit_names == ("ctr", "cvr", "late.0.5", "late.0.5-0.9", "long")
+    assert new.tasks.logit_names == ("ctr", "cvr", "late.0.5", "late.0.1-0.5", "late.0.5-0.9", "long", "long.mean")
+    assert torch.equal(new.start_T[[2, 4, 5]], old.start_T[[2, 3, 4]])
+    weights = [model.state_dict()["model.towers.2.layers.2.weight"] for model in (old, new)]
+    torch.testing.assert_close(weights[1][[0, 2]], weights[0], rtol=0, atol=TINY)
+    assert weights[1][1].abs().max() < TINY
+    tables = [model.state_dict()["input_layer.tables.tables.item_id"] for model in (old, new)]
+    assert (tables[1][:, [6, 8, 9]] - tables[0][:, [6, 7, 8]]).abs().max() < TINY
+    assert (
+        np.abs(predictions(folder.root, shop_log, "late") - predictions(tmp_path / "earlier", shop_log, "late")).max()
+        < 1e-4
+    )
+
+
 def test_dropped_task_leaves_the_others_theirs(
     train: Train, make_experiment: ExperimentMaker, earlier_run: Path, tmp_path: Path
 ) -> None:

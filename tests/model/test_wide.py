@@ -129,13 +129,13 @@ def test_logit_is_tower_and_linear_part_in_units_from_the_start() -> None:
     ranker.start_T.copy_(torch.tensor([-2.0, 0.5, 7.0]))
     ranker.unit_T.copy_(torch.tensor([1.0, 1.0, 10.0]))
 
-    logits_BT = ranker(batch).logits_BT
+    logits_BZ = ranker(batch).logits_BZ
 
     rows = ranker.input_layer(batch)
-    model_BT = ranker.model(rows.inputs).logits_BT
+    model_BZ = ranker.model(rows.inputs).logits_BZ
     assert rows.wide_BT is not None
-    expected = torch.tensor([-2.0, 0.5, 7.0]) + torch.tensor([1.0, 1.0, 10.0]) * (model_BT + rows.wide_BT)
-    torch.testing.assert_close(logits_BT, expected)
+    expected = torch.tensor([-2.0, 0.5, 7.0]) + torch.tensor([1.0, 1.0, 10.0]) * (model_BZ + rows.wide_BT)
+    torch.testing.assert_close(logits_BZ, expected)
 
 
 def test_experts_alone_have_rows_of_vectors() -> None:

@@ -77,7 +77,7 @@ def test_count_equals_what_torch_counts_in_a_real_step(layout_of: LayoutMaker, t
     )
 
     with FlopCounterMode(display=False) as counter:
-        model(batch).logits_BT.sum().backward()
+        model(batch).logits_BZ.sum().backward()
 
     made = work(layout, two_tasks, 6, **config.model_dump())
     # Mixing is no matrix product in the form for a CPU.

@@ -77,6 +77,19 @@ def test_resume_with_another_config_names_every_key_that_differs(started: RunFol
     assert json.loads(started.config.read_text()) == CONFIG
 
 
+def test_log1p_regression_of_an_earlier_version_is_resumed_by_saying_that_it_predicts_the_median(
+    started: RunFolder,
+) -> None:
+    watch = {"kind": "regression", "transform": "log1p"}
+    write_atomically(started.config, json.dumps({**CONFIG, "tasks": {"watch": watch}}))
+
+    with pytest.raises(
+        TrainingError, match=r"started with another config: tasks\.watch\.predicts; resume with the same"
+    ):
+        started.start({**CONFIG, "tasks": {"watch": {**watch, "predicts": None}}}, resume=True)
+    started.start({**CONFIG, "tasks": {"watch": {**watch, "predicts": "median"}}}, resume=True)
+
+
 def test_resume_may_change_what_does_not_change_the_numbers(started: RunFolder) -> None:
     other = changed(
         data={"cache_dir": "/tmp"},

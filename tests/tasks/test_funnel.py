@@ -4,14 +4,17 @@ import re
 import pytest
 import torch
 
-from recmoe.features.labels import LabelColumn, Positive
+from recmoe.features.labels import LabelColumn, Levels, Positive
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.binary import BinaryTaskConfig
 from recmoe.tasks.funnel import TaskSet
+from recmoe.tasks.ordinal import OrdinalTaskConfig
 from recmoe.tasks.problems import task_problems
 from recmoe.tasks.product import ProductTaskConfig
+from recmoe.tasks.quantile import QuantileTaskConfig
 from recmoe.tasks.regression import RegressionTaskConfig
-from recmoe.tasks.spaces import label_columns
+from recmoe.tasks.spaces import label_columns, outcome_columns
+from recmoe.tasks.zero_inflated_lognormal import ZeroInflatedLognormalTaskConfig
 
 NAN = math.nan
 
@@ -159,26 +162,111 @@ def test_losses_are_divided_by_the_batch_size() -> None:
 
 def test_loss_of_a_row_does_not_depend_on_its_neighbours() -> None:
     tasks = TaskSet(ESMM)
-    logits_BT = torch.tensor([[0.3, -0.2], [1.0, 2.0]], requires_grad=True)
+    logits_BZ = torch.tensor([[0.3, -0.2], [1.0, 2.0]], requires_grad=True)
 
     gradients = []
     for neighbour in ([0.0, 0.0], [1.0, 1.0]):
-        losses_T = tasks.losses(logits_BT, *tasks.targets(torch.tensor([[1.0, 0.0], neighbour])))
-        gradients.append(torch.autograd.grad(losses_T.sum(), logits_BT)[0][0])
+        losses_T = tasks.losses(logits_BZ, *tasks.targets(torch.tensor([[1.0, 0.0], neighbour])))
+        gradients.append(torch.autograd.grad(losses_T.sum(), logits_BZ)[0][0])
 
     torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=0)
 
 
 def test_row_without_labels_has_no_gradient() -> None:
     tasks = TaskSet(ESMM)
-    logits_BT = torch.zeros(2, 2, requires_grad=True)
+    logits_BZ = torch.zeros(2, 2, requires_grad=True)
 
-    losses_T = tasks.losses(logits_BT, *tasks.targets(torch.tensor([[NAN, NAN], [0.0, NAN]])))
+    losses_T = tasks.losses(logits_BZ, *tasks.targets(torch.tensor([[NAN, NAN], [0.0, NAN]])))
     losses_T.sum().backward()
 
-    assert logits_BT.grad is not None
-    assert logits_BT.grad[0].tolist() == [0, 0]
-    assert logits_BT.grad[1, 0] > 0
+    assert logits_BZ.grad is not None
+    assert logits_BZ.grad[0].tolist() == [0, 0]
+    assert logits_BZ.grad[1, 0] > 0
+
+
+REPORTED: dict[str, TaskConfig] = {
+    "ctr": BinaryTaskConfig(label="click"),
+    "cvr": BinaryTaskConfig(label="buy", space="click", available="reports"),
+    "ctcvr": ProductTaskConfig(of=("ctr", "cvr")),
+    "spend": RegressionTaskConfig(label="spend", available="reports"),
+}
+
+
+def test_rows_that_are_not_available_do_not_count_whatever_their_label_is() -> None:
+    tasks = TaskSet(REPORTED)
+    # click, buy, spend, reports
+    labels_BL = torch.tensor(
+        [[1.0, 1.0, 5.0, 1.0], [1.0, 0.0, 5.0, 0.0], [0.0, 0.0, 5.0, 0.0], [0.0, 0.0, NAN, 1.0], [1.0, 1.0, 5.0, NAN]]
+    )
+
+    labels_BT, weights_BT = tasks.targets(labels_BL)
+
+    assert [label.name for label in tasks.label_columns] == ["click", "buy", "spend", "reports"]
+    assert weights_BT.tolist() == [[1, 1, 1, 1], [1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 1, 0], [1, 0, 0, 0]]
+    assert labels_BT[:, 3].tolist() == [5, 0, 0, 0, 0]
+
+
+def test_rows_that_are_not_available_change_neither_starts_nor_losses() -> None:
+    tasks = TaskSet(REPORTED)
+    known = torch.tensor([[1.0, 1.0, 5.0, 1.0], [1.0, 0.0, 7.0, 1.0]])
+    hidden = torch.tensor([[1.0, 0.0, 900.0, 0.0]])
+    logits_BZ = torch.randn(3, 3, requires_grad=True)
+
+    _, cvr, spend = tasks.starts(tasks.label_sums(torch.cat([known, hidden])))
+    losses_T = tasks.losses(logits_BZ, *tasks.targets(torch.cat([known, hidden])))
+    losses_T[1:].sum().backward()
+
+    assert (cvr, spend) == tuple(tasks.starts(tasks.label_sums(known))[1:])
+    assert logits_BZ.grad is not None
+    assert logits_BZ.grad[2].tolist() == [0, 0, 0]
+
+
+def test_name_of_a_space_says_what_is_available() -> None:
+    spaces = TaskSet(REPORTED).spaces
+
+    assert spaces == {"ctr": "all", "cvr": "click & reports", "ctcvr": "reports", "spend": "reports"}
+
+
+def test_column_that_says_what_is_available_is_no_outcome() -> None:
+    assert outcome_columns(REPORTED) == {"click", "buy", "spend"}
+    assert outcome_columns({**REPORTED, "r": BinaryTaskConfig(label="reports")}) == {"click", "buy", "spend", "reports"}
+
+
+def test_logits_of_tasks_stand_side_by_side() -> None:
+    tasks = TaskSet(
+        {
+            "stars": OrdinalTaskConfig(label="stars", levels=Levels.model_validate([1, 2, 3])),
+            "ctcvr": ProductTaskConfig(of=("ctr", "cvr")),
+            "spend": ZeroInflatedLognormalTaskConfig(label="spend"),
+            "ctr": BinaryTaskConfig(label="click"),
+            "cvr": BinaryTaskConfig(label="buy", space="click"),
+        }
+    )
+    logits_BZ = torch.tensor([[0.0, -50.0, 50.0, 2.0, -50.0, math.log(3.0), 0.0]])
+
+    predictions_BT = tasks.predict(logits_BZ)
+
+    assert tasks.tower_names == ("stars", "spend", "ctr", "cvr")
+    assert [len(tasks.logits[name]) for name in tasks.tower_names] == [2, 3, 1, 1]
+    assert tasks.columns("ctcvr") == [5, 6]
+    assert tasks.logit_names == ("stars.1-2", "stars.2-3", "spend.any", "spend.mu", "spend.sigma", "ctr", "cvr")
+    # Half above the lowest level and as many above the next; a lognormal of no width; 3/4 · 1/2.
+    torch.testing.assert_close(predictions_BT, torch.tensor([[2.0, 0.375, math.exp(2.0), 0.75, 0.5]]))
+
+
+def test_losses_are_in_the_power_of_their_label_s_unit() -> None:
+    tasks = TaskSet(
+        {
+            "ctr": BinaryTaskConfig(label="click"),
+            "seconds": RegressionTaskConfig(label="seconds"),
+            "late": QuantileTaskConfig(label="late", quantiles=(0.5, 0.9)),
+            "spend": ZeroInflatedLognormalTaskConfig(label="spend"),
+        }
+    )
+
+    units_T = tasks.loss_units(torch.tensor([1.0, 10.0, 3.0, 1.0, 1.0, 7.0, 1.0]))
+
+    assert units_T.tolist() == [1, 100, 3, 1]
 
 
 CLICK = BinaryTaskConfig(label="click")
@@ -207,6 +295,7 @@ PROBLEMS: list[tuple[dict[str, TaskConfig], str, str]] = [
         "y is not the label of a binary task",
     ),
     ({"a": BinaryTaskConfig(label="click", space="buy"), "b": BUY}, "a.space", "must not go in a circle"),
+    ({"ctr": BinaryTaskConfig(label="click", available="click")}, "ctr.available", "click is the task's own label"),
     (
         {"a": CLICK, "b": BinaryTaskConfig(label="like"), "c": BUY, "d": BinaryTaskConfig(label="buy", space="like")},
         "c.space",

@@ -17,7 +17,7 @@ TASKS = TaskSet(
         "ctr": BinaryTaskConfig(label="click"),
         "ctcvr": ProductTaskConfig(of=("ctr", "cvr")),
         "cvr": BinaryTaskConfig(label="buy", space="click"),
-        "watch": RegressionTaskConfig(label="seconds", transform="log1p"),
+        "watch": RegressionTaskConfig(label="seconds", transform="log1p", predicts="median"),
     }
 )
 
@@ -50,9 +50,9 @@ def test_sums_of_parts_are_the_sums_of_the_whole() -> None:
 
     whole = TASKS.label_sums(SIX)
 
-    assert parts.num_rows_T.tolist() == whole.num_rows_T.tolist() == [6, 3, 2]
-    assert parts.sums_T.tolist() == pytest.approx([3, 1, 4])
-    assert parts.squares_T.tolist() == pytest.approx([3, 1, 10])
+    assert parts.num_rows_S.tolist() == whole.num_rows_S.tolist() == [6, 3, 2]
+    assert parts.sums_S.tolist() == pytest.approx([3, 1, 4])
+    assert parts.squares_S.tolist() == pytest.approx([3, 1, 10])
 
 
 @pytest.mark.parametrize(("label", "logit"), [(0.0, math.log(0.5 / 4.5)), (1.0, math.log(4.5 / 0.5))])

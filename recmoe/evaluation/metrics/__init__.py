@@ -11,12 +11,13 @@ from recmoe.evaluation.metrics.ece import EceConfig
 from recmoe.evaluation.metrics.gauc import GaucImpressionConfig, GaucUserMeanConfig
 from recmoe.evaluation.metrics.logloss import LogLossConfig
 from recmoe.evaluation.metrics.mae import MaeConfig
-from recmoe.evaluation.metrics.metric import Best
 from recmoe.evaluation.metrics.mrr import MrrConfig
 from recmoe.evaluation.metrics.ndcg import NdcgConfig
 from recmoe.evaluation.metrics.normalized_entropy import NormalizedEntropyConfig
 from recmoe.evaluation.metrics.recall import RecallConfig
 from recmoe.evaluation.metrics.rmse import RmseConfig
+from recmoe.tasks import TASK_KINDS
+from recmoe.tasks.task import Best, Measure
 
 MetricConfig = Annotated[
     AucConfig
@@ -37,6 +38,9 @@ MetricConfig = Annotated[
 METRIC_KINDS: tuple[type[MetricConfig], ...] = get_args(get_args(MetricConfig)[0])
 """The members of the union, in the order in which a report lists them."""
 
+MEASURES: dict[str, Measure] = {name: measure for kind in TASK_KINDS for name, measure in kind.measures.items()}
+"""Metrics that kinds of tasks bring themselves, by name up to an @."""
+
 
 def metric_best(name: str) -> Best:
     """Where a metric is best: highest, lowest, or at 1.
@@ -47,9 +51,12 @@ def metric_best(name: str) -> Best:
     Raises:
         EvaluationError: no metric has this name.
     """
-    kind = name.split("[")[0].rpartition(".")[2].split("@")[0]
+    kind = name.split("[")[0].split("@")[0].rpartition(".")[2]
     for config in METRIC_KINDS:
         if config.model_fields["kind"].default == kind:
             return config.best
-    known = ", ".join(str(config.model_fields["kind"].default) for config in METRIC_KINDS)
+    if kind in MEASURES:
+        return MEASURES[kind].best
+    kinds = [str(config.model_fields["kind"].default) for config in METRIC_KINDS]
+    known = ", ".join([*kinds, *(measure for measure in MEASURES if measure not in kinds)])
     raise EvaluationError(f"no such metric: {name}; there are {known}")

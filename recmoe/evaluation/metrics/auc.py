@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recmoe.config import Config
-from recmoe.evaluation.metrics.metric import Best, FloatArray, MetricValue, ratio, undefined
+from recmoe.evaluation.metrics.metric import FloatArray, MetricValue, ratio, undefined
 from recmoe.evaluation.metrics.scored_rows import ScoredRows
-from recmoe.tasks.task import TaskOutput
+from recmoe.tasks.task import Best, TaskOutput
 
 
 class Auc:
@@ -56,7 +56,7 @@ class Auc:
 class AucConfig(Config):
     """Area under the ROC curve."""
 
-    outputs: ClassVar[tuple[TaskOutput, ...]] = ("binary",)
+    outputs: ClassVar[tuple[TaskOutput, ...]] = ("binary", "score")
     needs_groups: ClassVar[bool] = False
     best: ClassVar[Best] = "highest"
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recmoe.config import Config
-from recmoe.evaluation.metrics.metric import Best, FloatArray, MetricValue, ratio, row_means, undefined
+from recmoe.evaluation.metrics.metric import FloatArray, MetricValue, ratio, row_means, undefined
 from recmoe.evaluation.metrics.scored_rows import ScoredRows
-from recmoe.tasks.task import TaskOutput
+from recmoe.tasks.task import Best, TaskOutput
 
 
 class Calibration:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from recmoe.config import Config
-from recmoe.evaluation.metrics.metric import Best, FloatArray, MetricValue, ratio, undefined
+from recmoe.evaluation.metrics.metric import FloatArray, MetricValue, ratio, undefined
 from recmoe.evaluation.metrics.scored_rows import ScoredRows
-from recmoe.tasks.task import TaskOutput
+from recmoe.tasks.task import Best, TaskOutput
 
 
 def equal_mass_starts(num_rows: int, run_starts_U: NDArray[np.intp], *, num_bins: int) -> NDArray[np.intp]:

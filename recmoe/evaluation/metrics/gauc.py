@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recmoe.config import Config
-from recmoe.evaluation.metrics.metric import Best, FloatArray, MetricValue, ratio
+from recmoe.evaluation.metrics.metric import FloatArray, MetricValue, ratio
 from recmoe.evaluation.metrics.scored_rows import ScoredRows
-from recmoe.tasks.task import TaskOutput
+from recmoe.tasks.task import Best, TaskOutput
 
 
 class Gauc:
@@ -60,7 +60,7 @@ class Gauc:
 class GaucUserMeanConfig(Config):
     """AUC within each group, every group counting once."""
 
-    outputs: ClassVar[tuple[TaskOutput, ...]] = ("binary",)
+    outputs: ClassVar[tuple[TaskOutput, ...]] = ("binary", "score")
     needs_groups: ClassVar[bool] = True
     best: ClassVar[Best] = "highest"
 
@@ -79,7 +79,7 @@ class GaucUserMeanConfig(Config):
 class GaucImpressionConfig(Config):
     """AUC within each group, every group counting as often as it has rows."""
 
-    outputs: ClassVar[tuple[TaskOutput, ...]] = ("binary",)
+    outputs: ClassVar[tuple[TaskOutput, ...]] = ("binary", "score")
     needs_groups: ClassVar[bool] = True
     best: ClassVar[Best] = "highest"
 

@@ -3,15 +3,12 @@
 # N rows, R resamples
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
-
-Best = Literal["highest", "lowest", "one"]
-"""Where a metric is best: as high or as low as can be, or at 1."""
 
 
 @dataclass(frozen=True)

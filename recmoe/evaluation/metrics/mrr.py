@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from recmoe.config import Config
-from recmoe.evaluation.metrics.metric import Best, FloatArray, MetricValue
+from recmoe.evaluation.metrics.metric import FloatArray, MetricValue
 from recmoe.evaluation.metrics.scored_rows import ScoredRows
-from recmoe.tasks.task import TaskOutput
+from recmoe.tasks.task import Best, TaskOutput
 
 
 class Mrr:
@@ -77,7 +77,7 @@ def _expected_reciprocal(offset_G: FloatArray, size_G: FloatArray, positives_G: 
 class MrrConfig(Config):
     """Reciprocal place of the first positive."""
 
-    outputs: ClassVar[tuple[TaskOutput, ...]] = ("binary",)
+    outputs: ClassVar[tuple[TaskOutput, ...]] = ("binary", "score")
     needs_groups: ClassVar[bool] = True
     best: ClassVar[Best] = "highest"
 

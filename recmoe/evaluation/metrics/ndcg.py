@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from recmoe.config import Config
-from recmoe.evaluation.metrics.metric import Best, FloatArray, MetricValue, ratio
+from recmoe.evaluation.metrics.metric import FloatArray, MetricValue, ratio
 from recmoe.evaluation.metrics.scored_rows import ScoredRows
-from recmoe.tasks.task import TaskOutput
+from recmoe.tasks.task import Best, TaskOutput
 
 
 class Ndcg:
@@ -62,7 +62,7 @@ class Ndcg:
 class NdcgConfig(Config):
     """Normalized discounted cumulative gain at k."""
 
-    outputs: ClassVar[tuple[TaskOutput, ...]] = ("binary",)
+    outputs: ClassVar[tuple[TaskOutput, ...]] = ("binary", "score")
     needs_groups: ClassVar[bool] = True
     best: ClassVar[Best] = "highest"
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from recmoe.config import Config
 from recmoe.evaluation.metrics.logloss import clipped, cross_entropy
-from recmoe.evaluation.metrics.metric import Best, FloatArray, MetricValue, row_means, undefined
+from recmoe.evaluation.metrics.metric import FloatArray, MetricValue, row_means, undefined
 from recmoe.evaluation.metrics.scored_rows import ScoredRows
-from recmoe.tasks.task import TaskOutput
+from recmoe.tasks.task import Best, TaskOutput
 
 
 class NormalizedEntropy:

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from recmoe.config import Config
-from recmoe.evaluation.metrics.metric import Best, FloatArray, MetricValue, ratio
+from recmoe.evaluation.metrics.metric import FloatArray, MetricValue, ratio
 from recmoe.evaluation.metrics.scored_rows import ScoredRows
-from recmoe.tasks.task import TaskOutput
+from recmoe.tasks.task import Best, TaskOutput
 
 
 class Recall:
@@ -53,7 +53,7 @@ class Recall:
 class RecallConfig(Config):
     """Share of the positives in the first k places."""
 
-    outputs: ClassVar[tuple[TaskOutput, ...]] = ("binary",)
+    outputs: ClassVar[tuple[TaskOutput, ...]] = ("binary", "score")
     needs_groups: ClassVar[bool] = True
     best: ClassVar[Best] = "highest"
 
