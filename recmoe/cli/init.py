@@ -8,13 +8,16 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from recmoe.cli.options import Seed
 from recmoe.cli.output import print_columns
 from recmoe.errors import DataError
+
+if TYPE_CHECKING:
+    from recmoe.onboarding.starter import StarterConfig
 
 
 class SplitName(StrEnum):
@@ -67,7 +70,7 @@ def init(
     from recmoe.onboarding.starter import starter_config
 
     warnings: list[str] = []
-    reading = [file for file in files if _is_override(file)]
+    reading = list(filter(_is_override, files))
     with _stopped_by_sigterm():
         starter = starter_config(
             [Path(file) for file in files if file not in reading],
@@ -81,12 +84,17 @@ def init(
             owners=Owners(group=group, item=item, user=user),
             verify=lambda config: warnings.extend(_checked(config)),
         )
+    _print_result(starter, warnings)
+
+
+def _print_result(starter: "StarterConfig", warnings: list[str]) -> None:
     if starter.path is None:
         print(starter.text)
-        raise typer.Exit
+        return
     print_columns(["split", "rows"], list(starter.num_rows.items()))
-    print("".join(f"warning: {warning}\n" for warning in (*starter.warnings, *warnings)))
-    print(f"wrote {starter.path}: read it, then")
+    for warning in (*starter.warnings, *warnings):
+        print(f"warning: {warning}")
+    print(f"\nwrote {starter.path}: read it, then")
     print(f"      recmoe train {starter.path} --run-dir runs/{starter.path.resolve().parent.name}")
 
 
