@@ -10,8 +10,9 @@ from recmoe.errors import BundleError, RequestError
 from recmoe.export.bundle import ModelBundle
 from recmoe.features.batch import Batch
 from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.kinds import IdFeature, NumericFeature
 from recmoe.features.layout import SHARED_SIDES
-from recmoe.features.schema import FeatureSchema, IdFeature, NumericFeature
+from recmoe.features.schema import FeatureSchema
 from recmoe.ranking import Ranker, RankRequest
 from recmoe.ranking.columns import OWN_SIDES
 from recmoe.ranking.warning_counter import WarningCounter
