@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from recmoe.errors import TrainingError
+from recmoe.config import dump_config
+from recmoe.errors import ConfigError, TrainingError
+from recmoe.experiment import experiment_from_json
 from recmoe.runs.claim import CLAIM_FILES, claimed
 from recmoe.tasks.stored import with_stored_tasks
 from recmoe.training.checkpoint_folder import committed
@@ -89,7 +91,7 @@ class RunFolder:
             return
         if not resume and self.state.get("status") not in ("preparing", "prepared"):
             raise TrainingError(f"{self.root} holds a run already; go on with --resume or choose another --run-dir")
-        changed = sorted(_differences(with_stored_tasks(_read(self.config)), config))
+        changed = sorted(_differences(_as_read_now(_read(self.config)), config))
         has_something_to_lose = committed(self.checkpoints) or self.state.get("status") == "finished"
         if changed and not has_something_to_lose:
             if any(path.startswith(LEARNT_FROM) for path in changed):
@@ -164,6 +166,14 @@ FILE_KEYS = ("data.train", "data.validation", "data.test")
 
 LEARNT_FROM = ("data.", "inputs.", "tasks.")
 """What vocabularies, statistics and the check of all rows depend on."""
+
+
+def _as_read_now(stored: dict[str, Any]) -> dict[str, Any]:
+    """The config of a run with what keys that are newer than it mean: their defaults."""
+    try:
+        return dump_config(experiment_from_json(json.dumps(stored)))
+    except ConfigError:
+        return with_stored_tasks(stored)
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

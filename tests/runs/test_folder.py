@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from recmoe.config import config_from_dict, dump_config
 from recmoe.errors import TrainingError
+from recmoe.experiment import ExperimentConfig
 from recmoe.runs.folder import RunFolder, emptied, write_atomically
 
 CONFIG: dict[str, Any] = {
@@ -193,3 +195,26 @@ def test_emptied_folder_is_gone_whatever_was_in_it(tmp_path: Path) -> None:
 
     assert before == []
     assert not folder.exists()
+
+
+def test_run_of_an_earlier_version_is_resumed_where_newer_keys_have_their_defaults(started: RunFolder) -> None:
+    config = dump_config(
+        config_from_dict(
+            ExperimentConfig,
+            {
+                "name": "shop",
+                "data": {"train": "log.parquet"},
+                "inputs": {"features": {"user": {"kind": "id"}}},
+                "tasks": {"ctr": {"kind": "binary", "label": "click"}},
+            },
+        )
+    )
+    earlier = json.loads(json.dumps(config))
+    del earlier["model"]["groups"], earlier["model"]["architecture"]["expert"]
+    write_atomically(started.config, json.dumps(earlier))
+    grouped = {**config, "model": {**config["model"], "groups": {"who": ["user"]}}}
+
+    started.start(config, resume=True)
+
+    with pytest.raises(TrainingError, match=r"started with another config: model\.groups\.who; resume"):
+        started.start(grouped, resume=True)
