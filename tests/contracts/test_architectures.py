@@ -1,4 +1,4 @@
-"""One contract for every architecture of the union, with every gate where it has gates."""
+"""One contract for every architecture x → h of the union, with every gate where it has gates."""
 
 from typing import get_args
 
@@ -8,11 +8,12 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from recmoe.architectures import ArchitectureConfig
+from recmoe.architectures.towers import TowerKind
 from recmoe.moe.gates import GateConfig
 from recmoe.moe.linear import SidedInput
 
 GATES = [gate_class() for gate_class in get_args(get_args(GateConfig)[0])]
-KINDS = get_args(get_args(ArchitectureConfig)[0])
+KINDS = [kind for kind in get_args(get_args(ArchitectureConfig)[0]) if issubclass(kind, TowerKind)]
 
 
 def variants() -> list[ArchitectureConfig]:
