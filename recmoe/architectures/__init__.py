@@ -6,6 +6,7 @@ from pydantic import Field
 
 from recmoe.architectures.aitm import AITMConfig
 from recmoe.architectures.cgc import CGC, CGCConfig
+from recmoe.architectures.escm2 import ESCM2Config
 from recmoe.architectures.mmoe import MMoE, MMoEConfig
 from recmoe.architectures.omoe import OMoE, OMoEConfig
 from recmoe.architectures.ple import PLE, PLEConfig
@@ -13,7 +14,7 @@ from recmoe.architectures.shared_bottom import SharedBottom, SharedBottomConfig
 from recmoe.architectures.single_task import SingleTask, SingleTaskConfig
 
 ArchitectureConfig = Annotated[
-    SingleTaskConfig | SharedBottomConfig | OMoEConfig | MMoEConfig | CGCConfig | PLEConfig | AITMConfig,
+    SingleTaskConfig | SharedBottomConfig | OMoEConfig | MMoEConfig | CGCConfig | PLEConfig | AITMConfig | ESCM2Config,
     Field(discriminator="kind"),
 ]
 
