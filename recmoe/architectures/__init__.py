@@ -9,12 +9,21 @@ from recmoe.architectures.cgc import CGC, CGCConfig
 from recmoe.architectures.escm2 import ESCM2Config
 from recmoe.architectures.mmoe import MMoE, MMoEConfig
 from recmoe.architectures.omoe import OMoE, OMoEConfig
+from recmoe.architectures.pepnet import PEPNetConfig
 from recmoe.architectures.ple import PLE, PLEConfig
 from recmoe.architectures.shared_bottom import SharedBottom, SharedBottomConfig
 from recmoe.architectures.single_task import SingleTask, SingleTaskConfig
 
 ArchitectureConfig = Annotated[
-    SingleTaskConfig | SharedBottomConfig | OMoEConfig | MMoEConfig | CGCConfig | PLEConfig | AITMConfig | ESCM2Config,
+    SingleTaskConfig
+    | SharedBottomConfig
+    | OMoEConfig
+    | MMoEConfig
+    | CGCConfig
+    | PLEConfig
+    | AITMConfig
+    | ESCM2Config
+    | PEPNetConfig,
     Field(discriminator="kind"),
 ]
 
