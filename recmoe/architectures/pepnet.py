@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
+from torch.nn import functional
 
 from recmoe.architectures.seam import ArchitectureKind, Parts
 from recmoe.architectures.towers import TowerModel
@@ -33,6 +34,8 @@ class PEPNetConfig(ArchitectureKind):
     """Group of features by which the layers are scaled, such as user, item and author; all features by default."""
     hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (256, 128)
     """Width of each layer of a task's network."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of activations dropped in training."""
     gate_hidden: PositiveInt = 64
     """Width of the hidden layer of a gate."""
     gamma: PositiveFloat = 2.0
@@ -49,6 +52,7 @@ class PEPNetConfig(ArchitectureKind):
             personal_features=parts.widths[self.personal],
             task_names=names,
             hidden=self.hidden,
+            dropout=self.dropout,
             gate_hidden=self.gate_hidden,
             gamma=self.gamma,
         )
@@ -103,6 +107,7 @@ class PEPNet(nn.Module):
         domain_features, personal_features: their widths.
         task_names: one network each.
         hidden: width of each layer; the last is H.
+        dropout: share of activations dropped in training.
         gate_hidden, gamma: of the gates.
     """
 
@@ -118,9 +123,11 @@ class PEPNet(nn.Module):
         hidden: Sequence[int],
         gate_hidden: int,
         gamma: float,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.domain, self.personal = domain, personal
+        self.dropout = dropout
         self.task_names = tuple(task_names)
         self.out_features = hidden[-1]
         sizes = {"in_features": in_features, "hidden": gate_hidden}
@@ -152,5 +159,6 @@ class PEPNet(nn.Module):
             h_BO = scaled_BD
             for layer, gate in zip(layers, gates, strict=True):  # type: ignore[call-overload]
                 h_BO = torch.relu(layer(gate(personal, scaled_BD) * h_BO))
+                h_BO = functional.dropout(h_BO, self.dropout, self.training)
             h.append(h_BO)
         return h, []

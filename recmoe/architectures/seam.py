@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from recmoe.balancing.fork import Fork
 from recmoe.config import Config
-from recmoe.features.layout import InputLayout
 from recmoe.moe.expert_layer import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 from recmoe.tasks.funnel import TaskSet
@@ -22,7 +21,7 @@ class Inputs(NamedTuple):
     x: Tensor | SidedInput
     """x_BD, all features side by side."""
     groups: Groups = NO_GROUPS
-    """Some of them, by the names that ``model.groups`` gives; and what the model asked of the tables."""
+    """Some of them, by the names that ``model.groups`` gives; and the copies that the model asked for."""
 
 
 class Outputs(NamedTuple):
@@ -89,6 +88,11 @@ class Parts:
         return self.widths["all"]
 
 
+def copy_group(name: str) -> str:
+    """The group of features that holds one of several vectors of every id, and all numbers."""
+    return f"copy of {name}"
+
+
 class ArchitectureKind(Config):
     """What every kind of architecture says of itself; most kinds leave it at that."""
 
@@ -103,6 +107,6 @@ class ArchitectureKind(Config):
         """What does not fit the tasks or the groups of features, as (key below the section, message)."""
         return iter(())
 
-    def rows(self, layout: InputLayout, tasks: TaskSet) -> InputLayout:  # noqa: ARG002
-        """The layout of tables whose rows hold what the model asks of them."""
-        return layout
+    def copies(self, tasks: TaskSet) -> tuple[str, ...]:  # noqa: ARG002
+        """Names of the vectors that the model keeps for every id, where it keeps several; see ``copy_group``."""
+        return ()

@@ -4,7 +4,7 @@ The boundary between features and model: the encoder fills a ``Batch`` in this o
 model reads it in this order, and the fingerprint of both travels in checkpoints and bundles.
 """
 
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -109,6 +109,8 @@ class InputLayout:
     sparse: tuple[SparseKey, ...]
     dense: tuple[DenseColumn, ...]
     sequences: tuple[SequenceSpec, ...] = ()
+    copies: tuple[str, ...] = ()
+    """Whose vectors stand side by side in every row of a table, where it has several, such as one per task."""
 
     @property
     def pooled(self) -> tuple[SparseKey, ...]:
@@ -122,8 +124,8 @@ class InputLayout:
 
     def select(self, sides: Collection[Side]) -> "InputLayout":
         """The same layout with the columns of some sides only; all tables stay."""
-        return InputLayout(
-            tables=self.tables,
+        return replace(
+            self,
             sparse=tuple(key for key in self.sparse if key.side in sides),
             dense=tuple(column for column in self.dense if column.side in sides),
             sequences=tuple(sequence for sequence in self.sequences if sequence.side in sides),
@@ -133,6 +135,17 @@ class InputLayout:
     def width(self) -> int:
         """Floats per row that enter the first level of the model, what sequences add left out."""
         return sum(key.vector_width for key in self.pooled) + sum(column.width for column in self.dense)
+
+    def with_copies(self, copies: Sequence[str]) -> "InputLayout":
+        """The same layout with rows that hold a vector for each of these names; one look-up brings them all."""
+        if not copies:
+            return self
+        return replace(
+            self,
+            tables=tuple(replace(table, width=table.width * len(copies)) for table in self.tables),
+            sparse=tuple(replace(key, width=key.width * len(copies)) for key in self.sparse),
+            copies=tuple(copies),
+        )
 
     def with_linear(self, num_outputs: int) -> "InputLayout":
         """The same layout with rows that end in ``num_outputs`` weights of a linear part.

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recmoe.architectures.cgc import SHARED
 from recmoe.axes import Labels
 from recmoe.embeddings.logical import dense_parameters, dense_state, find_tables
 from recmoe.embeddings.placement import PlacedModel
@@ -132,6 +133,7 @@ def _carry_tables(
     tables = find_tables(placed.model)[1]
     weights = tables.table_weights()
     logits = (earlier.config.task_set().logit_names, tasks.logit_names)
+    copies = (earlier.layout.copies, tables.layout.copies)
     state = placed.table_optimizer.state()
     has_optimizer = earlier.weights.table_optimizer == placed.table_optimizer.rule.kind
     before = {spec.name: spec for spec in earlier.layout.tables}
@@ -140,7 +142,7 @@ def _carry_tables(
         kept = int((sources >= 0).sum())
         if spec.name in before:
             sources_V = torch.from_numpy(sources)
-            columns = _column_sources(before[spec.name], spec, logits)
+            columns = column_sources(before[spec.name], spec, logits, copies)
             move_rows(weights[spec.name], earlier.weights.table(spec.name), sources_V, columns=columns)
             slots = placed.table_optimizer.rule.slots(spec.num_rows, spec.width)
             # Of a table that other processes hold there is no state here.
@@ -163,10 +165,19 @@ def _carry_tables(
     report.dropped_tables = [name for name in before if name not in report.tables]
 
 
-def _column_sources(old: TableSpec, new: TableSpec, logits: tuple[Sequence[str], Sequence[str]]) -> list[int]:
-    """Per float of a row, the float it goes on from, -1 for none: vectors by place, weights of logits by name."""
-    assert old.vector_width == new.vector_width, "check_widths comes first"
-    vector = list(range(new.vector_width))
+def column_sources(
+    old: TableSpec,
+    new: TableSpec,
+    logits: tuple[Sequence[str], Sequence[str]],
+    copies: tuple[Sequence[str], Sequence[str]],
+) -> list[int]:
+    """Per float of a row, the float it goes on from, -1 for none: vectors and weights of logits by their names."""
+    # A model with one vector per id shares it between its tasks.
+    old_copies, new_copies = (names or (SHARED,) for names in copies)
+    width = new.vector_width // len(new_copies)
+    assert width * len(old_copies) == old.vector_width, "check_widths comes first"
+    first = {name: index * width for index, name in enumerate(old_copies)}
+    vector = [first[name] + index if name in first else -1 for name in new_copies for index in range(width)]
     if not (old.num_linear and new.num_linear):
         return vector + [-1] * new.num_linear
     place = {logit: old.vector_width + index for index, logit in enumerate(logits[0])}

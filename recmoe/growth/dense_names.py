@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from recmoe.architectures.seam import Parts
+from recmoe.architectures.seam import Parts, copy_group
 from recmoe.axes import Labels, describe
 from recmoe.embeddings.tables import member_name
 from recmoe.features.encoder import FeatureEncoder
@@ -149,6 +149,7 @@ def _named_model(ranker: MultiTaskRanker, config: ModelConfig, encoder: FeatureE
     columns: dict[str, Labels] = {
         "all": _column_labels(encoder),
         **{name: _column_labels(encoder, features) for name, features in config.groups.items()},
+        **{copy_group(name): _column_labels(encoder) for name in ranker.input_layer.layout.copies},
     }
     read = {name: _axes_of_inputs(config, parts, name) for name in parts.widths}
     named = {}

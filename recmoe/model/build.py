@@ -21,7 +21,7 @@ MakeTables = Callable[[InputLayout], nn.Module]
 
 def model_layout(layout: InputLayout, *, tasks: TaskSet, config: ModelConfig) -> InputLayout:
     """The layout of a model's tables: that of the encoder, with room for what the model keeps in their rows."""
-    rows = config.architecture.rows(layout, tasks)
+    rows = layout.with_copies(config.architecture.copies(tasks))
     return config.wide.rows(rows, num_outputs=len(tasks.logit_names))
 
 

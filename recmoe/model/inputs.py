@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from recmoe.architectures.seam import Inputs
+from recmoe.architectures.seam import Inputs, copy_group
 from recmoe.embeddings.numeric_vectors import NumericVectors
 from recmoe.embeddings.tables import LookedUp, LooksUp
 from recmoe.features.batch import Batch
@@ -63,7 +63,7 @@ class InputLayer(nn.Module):
         self.shared_vectors = NumericVectors([c for c in vectors if c.side in SHARED_SIDES])
         self.own_vectors = NumericVectors([c for c in vectors if c.side == "item"])
         self.histories = Histories(layout)
-        self.groups = {name: _Group(layout, features) for name, features in groups.items()}
+        self.groups = _groups(layout, groups)
 
     def forward(self, batch: Batch) -> RowInputs:
         """The inputs of rows that hold all sides."""
@@ -129,19 +129,32 @@ class InputLayer(nn.Module):
         return _Half(pieces, wide_BT)
 
 
-class _Group:
-    """Where the features of a group stand in x_BD, by whether they are shared."""
+def _groups(layout: InputLayout, groups: Mapping[str, Sequence[str]]) -> "dict[str, _Group]":
+    """Those that the config names, and one for every copy of the vectors."""
+    every = [part.feature for part in input_order(layout)]
+    return {
+        **{name: _Group(layout, features) for name, features in groups.items()},
+        **{copy_group(name): _Group(layout, every, copy=index) for index, name in enumerate(layout.copies)},
+    }
 
-    def __init__(self, layout: InputLayout, features: Sequence[str]) -> None:
+
+class _Group:
+    """Where the features of a group, or one of several vectors of every id, stand in x_BD; by whether shared."""
+
+    def __init__(self, layout: InputLayout, features: Collection[str], *, copy: int | None = None) -> None:
         self.slices: dict[bool, list[slice]] = {True: [], False: []}
         self.width = 0
         for is_shared, sides in ((True, SHARED_SIDES), (False, OWN_SIDES)):
             start = 0
             for part in _half_order(layout, sides):
                 width = part.vector_width if isinstance(part, SparseKey) else part.width
+                first, own = start, width
+                if copy is not None and isinstance(part, SparseKey):
+                    own = width // len(layout.copies)
+                    first += copy * own
                 if part.feature in features:
-                    self.slices[is_shared].append(slice(start, start + width))
-                    self.width += width
+                    self.slices[is_shared].append(slice(first, first + own))
+                    self.width += own
                 start += width
             if is_shared:
                 self.num_shared = start
@@ -236,7 +249,7 @@ def _half_order(layout: InputLayout, sides: Collection[Side]) -> list[InputPart]
 def input_widths(layout: InputLayout, groups: Mapping[str, Sequence[str]]) -> dict[str, int]:
     """Floats of each group of features; ``all`` is D."""
     every = [part.feature for part in input_order(layout)]
-    return {name: _Group(layout, features).width for name, features in {"all": every, **groups}.items()}
+    return {name: group.width for name, group in _groups(layout, {"all": every, **groups}).items()}
 
 
 def num_values(layout: InputLayout, *, shared: bool) -> int:

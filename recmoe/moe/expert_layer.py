@@ -121,8 +121,8 @@ class ExpertLayer(nn.Module):
         Returns:
             One h_BH per gate, and how the gates weighted the experts.
         """
-        weights = self.weigh(inputs, groups)
-        weights_BGE = self._spread(weights)
+        weights, use = self.route(inputs, groups)
+        weights_BGE = use.weights_BGE
         experts = cast(ExpertStack, self.experts)
         if self.fork is not None and torch.is_grad_enabled():
             h = self._mix_apart(experts, inputs, weights, weights_BGE, self.fork)
@@ -132,14 +132,19 @@ class ExpertLayer(nn.Module):
             h = mixed_in_one(experts, inputs, weights_BGE=weights_BGE)
         else:
             h = mixed_in_turn(experts, inputs, weights=weights, seen=self.seen)
+        return h, use
+
+    def route(self, inputs: Sequence[Tensor | SidedInput], groups: Groups = NO_GROUPS) -> tuple[list[Tensor], GateUse]:
+        """p_BV of every gate, and the same weights by the names of gates and experts."""
+        weights = self.weigh(inputs, groups)
         use = GateUse(
             level=self.level,
             gates=self.gate_names,
             experts=self.expert_names,
-            weights_BGE=weights_BGE,
+            weights_BGE=self._spread(weights),
             visible_GE=self.visible_GE,
         )
-        return h, use
+        return weights, use
 
     def _mix_apart(
         self,

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from recmoe.architectures import ArchitectureConfig
-from recmoe.architectures.seam import Inputs, Outputs, Parts, Targets
+from recmoe.architectures.seam import Inputs, Outputs, Parts, Targets, copy_group
 from recmoe.axes import describe
 from recmoe.moe.linear import SidedInput
 from recmoe.tasks import TaskConfig
@@ -25,10 +25,10 @@ TASKS = {
 }
 
 
-def parts_of(names: tuple[str, ...] = ("click", "buy", "rate")) -> Parts:
+def parts_of(kind: type[ArchitectureConfig], names: tuple[str, ...] = ("click", "buy", "rate")) -> Parts:
     tasks = TaskSet(TypeAdapter(dict[str, TaskConfig]).validate_python({name: TASKS[name] for name in names}))
     return Parts(
-        widths={"all": 6},
+        widths={"all": 6, **{copy_group(copy): 6 for copy in kind().copies(tasks)}},
         tasks=tasks,
         make_tower=lambda width, name: TowerConfig().build(in_features=width, logits=tasks.logits[name]),
     )
@@ -36,7 +36,12 @@ def parts_of(names: tuple[str, ...] = ("click", "buy", "rate")) -> Parts:
 
 def model_of(kind: type[ArchitectureConfig], *, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return kind().assemble(parts_of()).eval()
+    return kind().assemble(parts_of(kind)).eval()
+
+
+def inputs_of(kind: type[ArchitectureConfig], x: torch.Tensor | SidedInput) -> Inputs:
+    """The rows, as every copy that the kind asks for too."""
+    return Inputs(x, {copy_group(copy): x for copy in kind().copies(parts_of(kind).tasks)})
 
 
 def targets_of(num_rows: int) -> Targets:
@@ -48,7 +53,7 @@ def targets_of(num_rows: int) -> Targets:
 @every_kind
 @pytest.mark.parametrize("num_rows", [1, 5])
 def test_every_logit_is_a_column(kind: type[ArchitectureConfig], num_rows: int) -> None:
-    outputs = model_of(kind)(Inputs(torch.randn(num_rows, 6)))
+    outputs = model_of(kind)(inputs_of(kind, torch.randn(num_rows, 6)))
 
     assert outputs.logits_BZ.shape == (num_rows, 3)
 
@@ -58,9 +63,9 @@ def test_row_does_not_depend_on_its_neighbours(kind: type[ArchitectureConfig]) -
     model = model_of(kind)
     x_BD = torch.randn(20, 6)
 
-    alone_BZ = torch.cat([model(Inputs(x_1D)).logits_BZ for x_1D in x_BD.split(1)])
+    alone_BZ = torch.cat([model(inputs_of(kind, x_1D)).logits_BZ for x_1D in x_BD.split(1)])
 
-    torch.testing.assert_close(model(Inputs(x_BD)).logits_BZ, alone_BZ, rtol=0, atol=1e-5)
+    torch.testing.assert_close(model(inputs_of(kind, x_BD)).logits_BZ, alone_BZ, rtol=0, atol=1e-5)
 
 
 @every_kind
@@ -68,9 +73,9 @@ def test_sided_input_equals_the_concatenated_one(kind: type[ArchitectureConfig])
     model = model_of(kind)
     x = SidedInput(shared_RS=torch.randn(2, 4), own_CI=torch.randn(5, 2), request_C=torch.tensor([0, 0, 1, 1, 0]))
 
-    logits_BZ = model(Inputs(x)).logits_BZ
+    logits_BZ = model(inputs_of(kind, x)).logits_BZ
 
-    torch.testing.assert_close(logits_BZ, model(Inputs(x.concatenated())).logits_BZ, rtol=0, atol=1e-5)
+    torch.testing.assert_close(logits_BZ, model(inputs_of(kind, x.concatenated())).logits_BZ, rtol=0, atol=1e-5)
 
 
 @every_kind
@@ -79,13 +84,13 @@ def test_model_begins_at_zero(kind: type[ArchitectureConfig]) -> None:
 
     model.begin_at_zero()
 
-    assert not model(Inputs(torch.randn(5, 6))).logits_BZ.any()
+    assert not model(inputs_of(kind, torch.randn(5, 6))).logits_BZ.any()
 
 
 @every_kind
 def test_own_losses_are_those_that_it_names_and_can_be_differentiated(kind: type[ArchitectureConfig]) -> None:
     model = model_of(kind).train()
-    outputs: Outputs = model(Inputs(torch.randn(50, 6)))
+    outputs: Outputs = model(inputs_of(kind, torch.randn(50, 6)))
 
     losses = model.losses(outputs, targets_of(50))
 
@@ -105,7 +110,7 @@ def test_every_weight_says_what_it_belongs_to(kind: type[ArchitectureConfig]) ->
 @every_kind
 def test_weights_of_a_task_keep_their_names_when_a_task_is_put_in_front(kind: type[ArchitectureConfig]) -> None:
     torch.manual_seed(0)
-    before = {one.name for one in describe(kind().assemble(parts_of(("buy", "rate")))).values()}
-    after = {one.name for one in describe(kind().assemble(parts_of(("click", "buy", "rate")))).values()}
+    before = {one.name for one in describe(kind().assemble(parts_of(kind, ("buy", "rate")))).values()}
+    after = {one.name for one in describe(kind().assemble(parts_of(kind))).values()}
 
     assert before <= after
