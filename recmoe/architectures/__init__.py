@@ -13,6 +13,7 @@ from recmoe.architectures.pepnet import PEPNetConfig
 from recmoe.architectures.ple import PLE, PLEConfig
 from recmoe.architectures.shared_bottom import SharedBottom, SharedBottomConfig
 from recmoe.architectures.single_task import SingleTask, SingleTaskConfig
+from recmoe.architectures.stem import STEMConfig
 
 ArchitectureConfig = Annotated[
     SingleTaskConfig
@@ -23,7 +24,8 @@ ArchitectureConfig = Annotated[
     | PLEConfig
     | AITMConfig
     | ESCM2Config
-    | PEPNetConfig,
+    | PEPNetConfig
+    | STEMConfig,
     Field(discriminator="kind"),
 ]
 
