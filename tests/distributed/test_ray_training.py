@@ -123,9 +123,10 @@ def test_two_workers_take_equal_steps_and_score_every_test_row_once(unbroken: Ru
     bundle = ModelBundle.load(unbroken.folder.bundle)
     again = evaluate_bundle(bundle, cache_dir=unbroken.folder.cache).report
 
-    # What one process has found out is where the model of both has begun.
-    starts = RunFacts.read(unbroken.folder).starts
-    assert bundle.model.start_T.tolist() == pytest.approx([start.logit for start in starts], rel=1e-6)
+    # What one process has found out is where the model of both has begun; the mean of an amount, which is the last
+    # logit, is set once more when training is done.
+    starts = [start.logit for start in RunFacts.read(unbroken.folder).starts]
+    assert bundle.model.start_T[:-1].tolist() == pytest.approx(starts[:-1], rel=1e-6)
     assert (state["status"], state["world_size"], state["step"], state["num_steps"]) == (
         "finished",
         NUM_WORKERS,

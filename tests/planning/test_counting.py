@@ -38,7 +38,7 @@ class Attentive(nn.Module):
         query_BTA = self.query(torch.stack(h, dim=1))
         shares_BTT = torch.softmax(query_BTA @ query_BTA.transpose(1, 2), dim=2)
         scaled = [h_BH * shares_BTT[:, :1, 0] for h_BH in h]
-        return Outputs(torch.stack([tower(h_BH) for tower, h_BH in zip(self.towers, scaled, strict=True)], 1), uses)
+        return Outputs(torch.cat([tower(h_BH) for tower, h_BH in zip(self.towers, scaled, strict=True)], dim=1), uses)
 
 
 def test_what_a_model_does_that_no_one_foresaw_is_counted(layout_of: LayoutMaker, two_tasks: TaskSet) -> None:

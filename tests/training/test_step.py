@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from recmoe.embeddings.fused import BAGS
 from recmoe.embeddings.logical import dense_parameters, dense_state, logical_tables
 from recmoe.embeddings.placement import PlacedModel, place
 from recmoe.embeddings.tables import PlainTables, TablesConfig
@@ -135,7 +136,7 @@ def test_a_module_that_cannot_be_pipelined_is_named_and_the_loop_goes_on_plainly
     for job in (plain, pipelined):
         inner = job.placed.model.module
         assert isinstance(inner, nn.Module)
-        inner.tower.add_module("sequences", other.model.module.tables.bags)  # type: ignore[union-attr, operator]
+        inner.tower.add_module("sequences", other.model.module.tables.collections[BAGS])  # type: ignore[union-attr, operator, index]
 
     with caplog.at_level(logging.WARNING, logger="recmoe"):
         losses = [job.losses(batches_of(0, 5), 0, 5) for job in (plain, pipelined)]
