@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
+from recmoe.architectures.seam import ArchitectureKind
 from recmoe.architectures.towers import TowerKind
 from recmoe.balancing.fork import Fork
 from recmoe.errors import ConfigError
@@ -22,7 +23,7 @@ from recmoe.tasks.funnel import TaskSet
 SHARED = "shared"
 
 
-class OwnAndSharedConfig(MixtureConfig, TowerKind):
+class OwnAndSharedConfig(MixtureConfig, ArchitectureKind):
     """Experts that a task owns beside those that all tasks share."""
 
     num_shared_experts: PositiveInt = 2
@@ -39,7 +40,7 @@ class OwnAndSharedConfig(MixtureConfig, TowerKind):
             yield "num_task_experts", str(error)
 
 
-class CGCConfig(OwnAndSharedConfig):
+class CGCConfig(OwnAndSharedConfig, TowerKind):
     """Every task mixes experts of its own with experts that all tasks share."""
 
     can_fork: ClassVar[bool] = True

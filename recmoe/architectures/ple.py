@@ -13,6 +13,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from recmoe.architectures.cgc import SHARED, OwnAndSharedConfig, expert_names, experts_by_task, own_and_shared_mask
+from recmoe.architectures.towers import TowerKind
 from recmoe.axes import PartNames
 from recmoe.balancing.fork import Fork
 from recmoe.moe.expert_layer import ExpertLayer, GateUse
@@ -20,7 +21,7 @@ from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 from recmoe.moe.mixture import MakeLayer
 
 
-class PLEConfig(OwnAndSharedConfig):
+class PLEConfig(OwnAndSharedConfig, TowerKind):
     """Levels of CGC; a shared gate carries what all experts found to the next level."""
 
     can_fork: ClassVar[bool] = True

@@ -6,7 +6,7 @@ Shared and task-specific embeddings: Su et al., AAAI 2024, https://arxiv.org/abs
 # B rows, D input width of one copy, E experts, H expert width, T' towers
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -23,7 +23,6 @@ from recmoe.tasks.funnel import TaskSet
 class STEMConfig(OwnAndSharedConfig):
     """A vector per task and a shared one for every id; experts of each, which all gates see."""
 
-    can_fork: ClassVar[bool] = False
     kind: Literal["stem"] = "stem"
 
     def copies(self, tasks: TaskSet) -> tuple[str, ...]:
