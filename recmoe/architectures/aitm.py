@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from recmoe.architectures.seam import ArchitectureKind, Inputs, Outputs, Parts, Targets
 from recmoe.architectures.towers import TowerModel
 from recmoe.axes import PartNames
-from recmoe.balancing.fork import Fork
 from recmoe.moe.expert_layer import GateUse
 from recmoe.moe.experts import MlpExperts
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
@@ -168,10 +167,6 @@ class AITM(nn.Module):
     def begin_at_zero(self) -> None:
         """Make every logit 0; see ``Model``."""
         self.inner.begin_at_zero()
-
-    def fork_shared(self, fork: Fork) -> None:  # noqa: ARG002
-        """Tasks share nothing but the tables."""
-        raise AssertionError("no kind of architecture that cannot fork is asked to")
 
     def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:  # noqa: ARG002
         """By how much steps are more probable than the ones before."""

@@ -17,7 +17,6 @@ from torch.nn import functional
 from recmoe.architectures.seam import ArchitectureKind, Inputs, Outputs, Parts, Targets
 from recmoe.architectures.shared_bottom import SharedBottom
 from recmoe.architectures.towers import TowerModel
-from recmoe.balancing.fork import Fork
 from recmoe.tasks.funnel import TaskSet
 from recmoe.tasks.tower import Tower
 
@@ -131,9 +130,8 @@ class ESCM2(nn.Module):
             outputs: Outputs = self.inner(inputs)
             return outputs
         h, routing = self.inner.architecture(inputs.x, inputs.groups)
-        logits_BZ = torch.cat([tower(h_BH) for tower, h_BH in zip(self.inner.towers, h, strict=True)], dim=1)
         imputed_B = functional.softplus(self.imputation(h[self._place])[:, 0].float())
-        return Outputs(logits_BZ, routing, {IMPUTED: imputed_B})
+        return Outputs(self.inner.logits_of(h), routing, {IMPUTED: imputed_B})
 
     def begin_at_zero(self) -> None:
         """Make every logit 0; see ``Model``."""
@@ -141,10 +139,6 @@ class ESCM2(nn.Module):
         if self.imputation is not None:
             assert isinstance(self.imputation, Tower)
             self.imputation.begin_at_zero()
-
-    def fork_shared(self, fork: Fork) -> None:  # noqa: ARG002
-        """Not offered: the own losses belong to no single tower."""
-        raise AssertionError("no kind of architecture that cannot fork is asked to")
 
     def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         """L_IPS, or L_DR and L_imputed."""

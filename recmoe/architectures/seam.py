@@ -2,6 +2,7 @@
 
 # B rows, T tasks, H width of a representation, K logits of a task, Z logits of all tasks with a tower
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
@@ -59,16 +60,20 @@ class Model(Protocol):
         """Make every logit 0, whatever the row: what a model knows before it has learned anything."""
         ...
 
-    def fork_shared(self, fork: Fork) -> None:
-        """Let the tasks read copies of what they share, by a fork for as many tasks as there are towers."""
-        ...
-
     def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         """Own losses by name, scalars, each a sum over rows divided by B.
 
         Args:
             outputs: of the model, with the logits as the tasks read them.
         """
+        ...
+
+
+class Forkable(Protocol):
+    """A model, or an architecture x → h, of a kind that ``can_fork``."""
+
+    def fork_shared(self, fork: Fork) -> None:
+        """Let the tasks read copies of what they share, by a fork for as many tasks as there are towers."""
         ...
 
 
@@ -97,11 +102,11 @@ class ArchitectureKind(Config):
     """What every kind of architecture says of itself; most kinds leave it at that."""
 
     can_fork: ClassVar[bool] = False
-    """Whether ``fork_shared`` of the model finds what its tasks share."""
+    """Whether the model is ``Forkable``: it finds what its tasks share."""
 
+    @abstractmethod
     def assemble(self, parts: Parts) -> nn.Module:
         """The ``Model``, with weights drawn from torch's global generator."""
-        raise NotImplementedError
 
     def task_problems(self, tasks: TaskSet, groups: Sequence[str]) -> Iterator[tuple[str, str]]:  # noqa: ARG002
         """What does not fit the tasks or the groups of features, as (key below the section, message)."""

@@ -2,6 +2,7 @@
 
 # B rows, D input width, H representation width, K logits of a task, Z logits of all
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Protocol, cast
@@ -9,7 +10,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from recmoe.architectures.seam import ArchitectureKind, Inputs, Outputs, Parts, Targets
+from recmoe.architectures.seam import ArchitectureKind, Forkable, Inputs, Outputs, Parts, Targets
 from recmoe.axes import PartNames
 from recmoe.balancing.fork import Fork
 from recmoe.moe.expert_layer import GateUse
@@ -25,14 +26,6 @@ class Architecture(Protocol):
 
     def __call__(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> tuple[list[Tensor], list[GateUse]]:
         """One h_BH per task, in the order of the names it was built with, and the use of its gates, level by level."""
-        ...
-
-
-class Forkable(Protocol):
-    """An architecture of a kind that ``can_fork``."""
-
-    def fork_shared(self, fork: Fork) -> None:
-        """Let the tasks read copies of what they share."""
         ...
 
 
@@ -56,9 +49,13 @@ class TowerModel(nn.Module):
 
     def forward(self, inputs: Inputs) -> Outputs:
         """The logits of some rows."""
-        representations, routing = self.architecture(inputs.x, inputs.groups)
-        towers = [tower(h_BH).unbind(dim=1) for tower, h_BH in zip(self.towers, representations, strict=True)]
-        return Outputs(torch.stack(list(chain.from_iterable(towers)), dim=1), routing)
+        h, routing = self.architecture(inputs.x, inputs.groups)
+        return Outputs(self.logits_of(h), routing)
+
+    def logits_of(self, h: Sequence[Tensor]) -> Tensor:
+        """logits_BZ from one h_BH per tower."""
+        towers = [tower(h_BH).unbind(dim=1) for tower, h_BH in zip(self.towers, h, strict=True)]
+        return torch.stack(list(chain.from_iterable(towers)), dim=1)
 
     def part_names(self) -> PartNames:
         """Every task has a tower."""
@@ -71,7 +68,7 @@ class TowerModel(nn.Module):
             tower.begin_at_zero()
 
     def fork_shared(self, fork: Fork) -> None:
-        """Let the towers read copies of what the architecture shares; see ``Model``."""
+        """Let the towers read copies of what the architecture shares; see ``Forkable``."""
         cast(Forkable, self.architecture).fork_shared(fork)
 
     def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:  # noqa: ARG002
@@ -82,6 +79,7 @@ class TowerModel(nn.Module):
 class TowerKind(ArchitectureKind):
     """A kind of architecture x → h."""
 
+    @abstractmethod
     def build(self, *, in_features: int, task_names: Sequence[str]) -> nn.Module:
         """The architecture, with weights drawn from torch's global generator.
 
@@ -89,7 +87,6 @@ class TowerKind(ArchitectureKind):
             in_features: D.
             task_names: of the tasks with a tower, in order.
         """
-        raise NotImplementedError
 
     def assemble(self, parts: Parts) -> nn.Module:
         """The architecture with a tower on every representation."""

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from recmoe.architectures.seam import Model, Parts
+from recmoe.architectures.seam import Forkable, Parts
 from recmoe.features.layout import InputLayout
 from recmoe.model.config import ModelConfig
 from recmoe.model.inputs import InputLayer, input_widths, num_values
@@ -81,7 +81,7 @@ def build_training_model(
         ranker.begin(starts)
     fork = config.balancing.build(num_tasks=len(tasks.tower_names))
     if fork is not None:
-        cast(Model, ranker.model).fork_shared(fork)
+        cast(Forkable, ranker.model).fork_shared(fork)
     weighting = config.weighting.build(
         weights=[tasks.weights[name] for name in tasks.names],
         outputs=[tasks.loss_kinds[name] for name in tasks.names],
