@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from recmoe.architectures.seam import Forkable, Parts
+from recmoe.architectures.seam import Forkable, Model, Parts
 from recmoe.features.layout import InputLayout
 from recmoe.model.config import ModelConfig
 from recmoe.model.inputs import InputLayer, input_widths, num_values
@@ -82,8 +82,10 @@ def build_training_model(
     fork = config.balancing.build(num_tasks=len(tasks.tower_names))
     if fork is not None:
         cast(Forkable, ranker.model).fork_shared(fork)
+    # A loss that one of the model's own stands for takes no part: a 0 in its place would still be weighed.
+    replaced = cast(Model, ranker.model).replaces
     weighting = config.weighting.build(
-        weights=[tasks.weights[name] for name in tasks.names],
+        weights=[0.0 if name in replaced else tasks.weights[name] for name in tasks.names],
         outputs=[tasks.loss_kinds[name] for name in tasks.names],
         fork=fork,
     )

@@ -33,7 +33,6 @@ class TrainingModel(nn.Module):
     """
 
     unknown_shares_K: Tensor
-    _keeps_T: Tensor
 
     def __init__(
         self,
@@ -53,12 +52,8 @@ class TrainingModel(nn.Module):
         self._seed = seed
         self._hides_ids = any(unknown_shares)
         self.register_buffer("unknown_shares_K", torch.tensor(unknown_shares), persistent=False)
-        names, replaced = ranker.tasks.names, self.model.replaces
-        self.loss_names = (*names, *self.model.loss_weights)
+        self.loss_names = (*ranker.tasks.names, *self.model.loss_weights)
         """What ``forward`` reports: the tasks, then the model's own losses."""
-        self._replaces = any(name in replaced for name in names)
-        keeps = [float(name not in replaced) for name in names]
-        self.register_buffer("_keeps_T", torch.tensor(keeps), persistent=False)
 
     @property
     def model(self) -> Model:
@@ -83,8 +78,7 @@ class TrainingModel(nn.Module):
         output = self.ranker(batch)
         targets = Targets(*self.ranker.tasks.targets(batch.labels_BL))
         losses_T = self.ranker.tasks.losses(output.logits_BZ, *targets, batch.groups_B)
-        in_units_T = losses_T / self.ranker.loss_units()
-        loss = self.weighting(in_units_T * self._keeps_T if self._replaces else in_units_T)
+        loss = self.weighting(losses_T / self.ranker.loss_units())
         if self.balance > 0:
             loss = loss + self.balance * importance_loss(output.gate_uses)
         own_M = self._own_losses(output, targets)

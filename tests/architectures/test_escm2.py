@@ -10,6 +10,10 @@ from torch import Tensor
 
 from recmoe.architectures.escm2 import ESCM2, ESCM2Config
 from recmoe.architectures.seam import Inputs, Outputs, Parts, Targets
+from recmoe.embeddings.tables import PlainTables
+from recmoe.features.batch import Batch
+from recmoe.features.layout import DenseColumn, InputLayout
+from recmoe.model import ModelConfig, build_training_model
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet
 from recmoe.tasks.tower import TowerConfig
@@ -137,3 +141,22 @@ def test_value_is_no_conversion() -> None:
     assert list(ESCM2Config().task_problems(tasks, ())) == [
         ("conversion", "spend is no probability; name a binary task")
     ]
+
+
+@pytest.mark.parametrize("weighting", ["fixed", "uncertainty", "dwa", "famo"])
+def test_loss_that_is_replaced_takes_no_part_in_any_weighting(weighting: str) -> None:
+    layout = InputLayout(tables=(), sparse=(), dense=(DenseColumn("price", "price", "item", "value"),))
+    config = ModelConfig.model_validate({"architecture": {"kind": "escm2"}, "weighting": {"kind": weighting}})
+    model = build_training_model(layout=layout, tasks=tasks_of(), config=config, tables=PlainTables)
+    none = torch.empty(0, 4, dtype=torch.int32), torch.empty(0, dtype=torch.int64)
+    batch = Batch(torch.randn(4, 1), *none, torch.tensor([[1.0, 1.0], [0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]))
+
+    loss, losses_L = model(batch)
+    loss.backward()
+
+    assert model.loss_names == ("ctr", "cvr", "ctcvr", "cvr_dr", "cvr_imputed")
+    assert losses_L[1] > 0
+    for name, weight in model.weighting.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad[1] == 0
+    assert model.weighting.weights_T.tolist() == [1.0, 0.0, 1.0]
