@@ -18,6 +18,8 @@ OUTCOMES = {
 }
 NOT_READ = {"census": ("person_id",), "hillstrom": ("customer_id",), "trivago": ("timestamp", "list_id")}
 """Numbers of the rows, of lists, and times: what a model reads nothing from."""
+HISTORIES = "history_"
+"""How the columns of a session's events begin: no baseline reads lists in order, so the plain log has none."""
 
 
 def plain_log(name: str, data: Path) -> pa.Table:
@@ -33,6 +35,7 @@ def plain_log(name: str, data: Path) -> pa.Table:
     with tempfile.TemporaryDirectory(prefix="recmoe-") as folder:
         import_dataset(name, data / FOLDERS[name], Path(folder))
         rows = pa.concat_tables([pq.read_table(Path(folder) / f"{split}.parquet") for split in SPLITS])
+    rows = rows.drop_columns([column for column in rows.column_names if column.startswith(HISTORIES)])
     key = NOT_READ[name][0]
     rows = rows.sort_by([(column, "ascending") for column in NOT_READ[name]])
     return rows if key == "timestamp" else rows.drop_columns(key)

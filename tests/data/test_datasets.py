@@ -161,6 +161,9 @@ def test_trivago_features_look_back_and_labels_ahead(tmp_path: Path) -> None:
     assert rows["is_last_item"] == [1, 0, 0]
     assert rows["offset_from_last"] == [0, 1, 2]
     assert rows["session_items"] == [[9, 7]] * 3
+    assert rows["history_items"] == [[9, 9, 7]] * 3
+    assert rows["history_actions"] == [["interaction item image"] * 2 + ["clickout item"]] * 3
+    assert rows["history_times"] == [[100, 105, 110]] * 3
     assert rows["click"] == [0, 0, 1]
     assert rows["interaction"] == [0, 1, 0]
 
@@ -202,10 +205,20 @@ def test_trivago_baselines_are_those_of_the_test_lists(tmp_path: Path) -> None:
 def test_history_keeps_the_last_items_and_joins_repeats() -> None:
     events = ItemEvents(np.array([0, 0, 0, 0, 1]), np.array([1, 2, 3, 4, 1]), np.array([7, 7, 8, 9, 5]))
 
-    offsets, items = events.history(np.array([0, 0, 1]), np.array([5, 3, 1]), max_length=2)
+    offsets, rows = events.history(np.array([0, 0, 1]), np.array([5, 3, 1]), max_length=2)
 
     assert offsets.tolist() == [0, 2, 3, 3]
-    assert items.tolist() == [8, 9, 7]
+    assert rows.tolist() == [2, 3, 0]
+    assert events.item_N[rows].tolist() == [8, 9, 7]
+
+
+def test_history_with_repeats_keeps_every_event() -> None:
+    events = ItemEvents(np.array([0, 0, 0, 0, 1]), np.array([1, 2, 3, 4, 1]), np.array([7, 7, 8, 9, 5]))
+
+    offsets, rows = events.history(np.array([0, 0, 1]), np.array([5, 3, 1]), max_length=3, repeats=True)
+
+    assert offsets.tolist() == [0, 3, 5, 5]
+    assert rows.tolist() == [1, 2, 3, 0, 1]
 
 
 @pytest.mark.parametrize("name", sorted(IMPORTERS))

@@ -50,22 +50,29 @@ class ItemEvents:
         end_Q = np.searchsorted(keys_N, first_Q + step_Q, side="left")
         return np.where(end_Q > np.searchsorted(keys_N, first_Q, side="left"), end_Q - 1, -1)
 
-    def history(self, session_Q: Ints, step_Q: Ints, *, max_length: int) -> tuple[Ints, Ints]:
-        """The last items of a session before a step, oldest first; several events in a row on an item count once.
+    def history(self, session_Q: Ints, step_Q: Ints, *, max_length: int, repeats: bool = False) -> tuple[Ints, Ints]:
+        """The last events of a session before a step, oldest first.
+
+        Args:
+            session_Q: of each question.
+            step_Q: of each question.
+            max_length: events per question.
+            repeats: whether all events count; otherwise several in a row on an item count once, as the first.
 
         Returns:
-            offsets: where the items of each question start, and the end of the last; Q + 1 of them.
-            items: of all questions, one after the other.
+            offsets: where the events of each question start, and the end of the last; Q + 1 of them.
+            rows: of the events of all questions, one after the other.
         """
         is_repeat_N = np.zeros(self.item_N.size, dtype=bool)
-        is_repeat_N[1:] = (self.item_N[1:] == self.item_N[:-1]) & (self.session_N[1:] == self.session_N[:-1])
+        if not repeats:
+            is_repeat_N[1:] = (self.item_N[1:] == self.item_N[:-1]) & (self.session_N[1:] == self.session_N[:-1])
         kept = np.flatnonzero(~is_repeat_N)
         keys, first_Q = self._session_keys(kept, session_Q, step_Q)
         end_Q = np.searchsorted(keys, first_Q + step_Q, side="left")
         length_Q = np.minimum(end_Q - np.searchsorted(keys, first_Q, side="left"), max_length)
         offsets = np.concatenate([[0], np.cumsum(length_Q)])
         places = np.arange(offsets[-1]) + np.repeat(end_Q - length_Q - offsets[:-1], length_Q)
-        return offsets, self.item_N[kept][places]
+        return offsets, kept[places]
 
     def _num_steps(self, step_Q: Ints) -> int:
         return int(max(self.step_N.max(initial=0), step_Q.max(initial=0))) + 1

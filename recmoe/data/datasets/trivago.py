@@ -30,7 +30,10 @@ COLUMNS = (
     "current_filters", "impressions", "prices",
 )  # fmt: skip
 CLICKOUT = "clickout item"
-HISTORY_LENGTH = 10
+NUM_ITEMS = 10
+"""Different items in a row of ``session_items``."""
+HISTORY_LENGTH = 30
+"""Events of a session kept as its history."""
 SHARES: dict[Split, float] = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
 Ints = npt.NDArray[np.int64]
@@ -74,7 +77,8 @@ def _impressions(path: Path, log: pa.Table) -> tuple[pa.Table, Ints]:
     item_I = _flat(lists["items"])
     price_I = _flat(lists["price_list"])
 
-    events, time_N, is_click_N = _item_events(log)
+    events, found = _item_events(log)
+    time_N, is_click_N = found["timestamp"].to_numpy(), pc.equal(found["action_type"], CLICKOUT).to_numpy()
     session_I = lists["session"].to_numpy()[list_I]
     step_I = lists["step"].to_numpy()[list_I]
     time_I = lists["timestamp"].to_numpy()[list_I]
@@ -101,7 +105,7 @@ def _impressions(path: Path, log: pa.Table) -> tuple[pa.Table, Ints]:
         "is_last_item": pa.array(is_latest_I.astype(np.int8)),
         "offset_from_last": _offset_from_last(list_I, position_I, is_latest_I),
         "last_item": pa.array(events.item_N[latest_I], mask=latest_I < 0),
-        "session_items": _session_items(events, lists, list_I),
+        **_histories(events, found, lists, list_I),
     }
     for name in ("platform", "city", "device", "current_filters"):
         columns[name] = lists[name].combine_chunks().take(pa.array(list_I))
@@ -133,8 +137,8 @@ def _lists(path: Path, log: pa.Table) -> pa.Table:
     return lists.filter(pa.array(is_hit_L)).combine_chunks()
 
 
-def _item_events(log: pa.Table) -> tuple[ItemEvents, Ints, npt.NDArray[np.bool_]]:
-    """Events whose reference is a hotel, their times in seconds, and which of them are clicks."""
+def _item_events(log: pa.Table) -> tuple[ItemEvents, pa.Table]:
+    """Events whose reference is a hotel, and their rows of the log."""
     on_items = pc.and_(
         pc.match_substring_regex(log["action_type"], "^(interaction item|clickout item|search for item)"),
         pc.match_substring_regex(log["reference"], "^[0-9]+$"),
@@ -143,7 +147,7 @@ def _item_events(log: pa.Table) -> tuple[ItemEvents, Ints, npt.NDArray[np.bool_]
     events = ItemEvents(
         found["session"].to_numpy(), found["step"].to_numpy(), found["reference"].cast(pa.int64()).to_numpy()
     )
-    return events, found["timestamp"].to_numpy(), pc.equal(found["action_type"], CLICKOUT).to_numpy()
+    return events, found
 
 
 def _price_rank(list_I: Ints, price_I: npt.NDArray[np.float64], num_L: Ints) -> Ints:
@@ -162,9 +166,24 @@ def _offset_from_last(list_I: Ints, position_I: Ints, is_latest_I: npt.NDArray[n
     return pa.array(position_I - last_I, mask=last_I < 0)
 
 
-def _session_items(events: ItemEvents, lists: pa.Table, list_I: Ints) -> pa.Array:
-    offsets, items = events.history(lists["session"].to_numpy(), lists["step"].to_numpy(), max_length=HISTORY_LENGTH)
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(items)).take(pa.array(list_I))
+def _histories(events: ItemEvents, found: pa.Table, lists: pa.Table, list_I: Ints) -> dict[str, pa.Array]:
+    """What the session did with which hotel before the list: its last hotels, and its last events with action and time.
+    """
+    session_L, step_L = lists["session"].to_numpy(), lists["step"].to_numpy()
+
+    def of_events(values: pa.Array, offsets: Ints, rows: Ints) -> pa.Array:
+        of_lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values.take(pa.array(rows)))
+        return of_lists.take(pa.array(list_I))
+
+    items, actions, times = pa.array(events.item_N), found["action_type"].combine_chunks(), found["timestamp"]
+    changes = events.history(session_L, step_L, max_length=NUM_ITEMS)
+    history = events.history(session_L, step_L, max_length=HISTORY_LENGTH, repeats=True)
+    return {
+        "session_items": of_events(items, *changes),
+        "history_items": of_events(items, *history),
+        "history_actions": of_events(actions, *history),
+        "history_times": of_events(times.combine_chunks(), *history),
+    }
 
 
 def _split(rows: pa.Table, session_start_I: Ints) -> dict[Split, pa.Table]:
