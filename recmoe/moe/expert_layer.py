@@ -16,8 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from recmoe.axes import EXPERTS, PartNames, WeightAxes
-from recmoe.moe.executors import ForkShared, copies_by_gate, dispatched, mixed_apart, mixed_in_one, mixed_in_turn
-from recmoe.moe.experts.stack import ExpertStack
+from recmoe.moe.executors import (
+    ForkShared,
+    copies_by_gate,
+    dispatched,
+    dispatched_in_place,
+    mixed_apart,
+    mixed_in_one,
+    mixed_in_turn,
+)
+from recmoe.moe.experts.stack import ExpertStack, TakesGroups
 from recmoe.moe.gates.gate import Gate, LinearForm
 from recmoe.moe.gates.softmax import gate_logits
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
@@ -64,6 +72,7 @@ class ExpertLayer(nn.Module):
 
     visible_GE: Tensor
     column_V: Tensor
+    read_E: Tensor
 
     def __init__(
         self,
@@ -90,11 +99,13 @@ class ExpertLayer(nn.Module):
         """What tells apart the gradients that the gates send to experts which several of them see."""
         self.out_features = experts.out_features
         self.is_sparse = any(gate.is_sparse for gate in gates)
+        self.num_used = tuple(gate.num_used for gate in gates)
         self.seen = [[expert for expert, is_seen in enumerate(row) if is_seen] for row in mask_GE]
         self.register_buffer("visible_GE", torch.tensor(mask_GE, dtype=torch.bool), persistent=False)
         # Not by nonzero(), which the meta device lacks.
         columns = [column for column, is_seen in enumerate(chain.from_iterable(mask_GE)) if is_seen]
         self.register_buffer("column_V", torch.tensor(columns), persistent=False)
+        self.register_buffer("read_E", torch.tensor(experts.input_of_expert), persistent=False)
 
     def weight_axes(self) -> WeightAxes:
         """A gate's outputs are the experts that it sees."""
@@ -126,6 +137,10 @@ class ExpertLayer(nn.Module):
         experts = cast(ExpertStack, self.experts)
         if self.fork is not None and torch.is_grad_enabled():
             h = self._mix_apart(experts, inputs, weights, weights_BGE, self.fork)
+        elif self.is_sparse and experts.is_batched and isinstance(experts, TakesGroups):
+            h = dispatched_in_place(
+                experts, inputs, read_E=self.read_E, weights_BGE=weights_BGE, num_used=self.num_used
+            )
         elif self.is_sparse:
             h = dispatched(experts, inputs, weights_BGE=weights_BGE)
         elif experts.is_batched:

@@ -167,7 +167,7 @@ def _offset_from_last(list_I: Ints, position_I: Ints, is_latest_I: npt.NDArray[n
 
 
 def _histories(events: ItemEvents, found: pa.Table, lists: pa.Table, list_I: Ints) -> dict[str, pa.Array]:
-    """What the session did with which hotel before the list: its last hotels, and its last events with action and time."""
+    """What the session did before the list: its last hotels, and its last events with hotel, action and time."""
     session_L, step_L = lists["session"].to_numpy(), lists["step"].to_numpy()
 
     def of_events(values: pa.Array, offsets: Ints, rows: Ints) -> pa.Array:

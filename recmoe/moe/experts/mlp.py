@@ -1,6 +1,6 @@
 """MLP experts: networks of one shape with their weights stacked, computed in the form that suits the device."""
 
-# E experts, B rows, D input width, O width of a layer, H width of the last layer
+# E experts, B rows, P rows of all experts, D input width, O width of a layer, H width of the last layer
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,7 @@ from recmoe.axes import WeightAxes
 from recmoe.config import Config
 from recmoe.moe.experts.joint import joint_experts
 from recmoe.moe.experts.stack import Form
+from recmoe.moe.grouped import RowGroups, grouped_linear
 from recmoe.moe.linear import SidedInput, compute_dtype, linear
 
 Run = tuple[Tensor | SidedInput, int]
@@ -101,6 +102,14 @@ class MlpExperts(nn.Module):
         for weight_EOD, bias_EO in zip(self.weights_EOD[1:], self.biases_EO[1:], strict=True):
             y_EBO = self._activate(torch.baddbmm(bias_EO.unsqueeze(1), y_EBO, weight_EOD.transpose(1, 2)))
         return y_EBO
+
+    def grouped(self, x_PD: Tensor, groups: RowGroups) -> Tensor:
+        """y_PH of rows that lie expert after expert."""
+        dtype = compute_dtype(self.weights_EOD[0])
+        y = x_PD.to(dtype)
+        for weight_EOD, bias_EO in zip(self.weights_EOD, self.biases_EO, strict=True):
+            y = self._activate(grouped_linear(y, weight_EOD.to(dtype), bias_EO.to(dtype), groups))
+        return y
 
     def _runs(self, inputs: Sequence[Tensor | SidedInput]) -> list[Run]:
         # Autocast would cast an input anew, and its gradient back, for every expert that reads it.

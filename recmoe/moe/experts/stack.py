@@ -1,14 +1,15 @@
 """ExpertStack: the experts of one layer."""
 
-# E experts, B rows, H width of an expert's output
+# E experts, B rows, P rows of all experts, D input width, H width of an expert's output
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from recmoe.axes import PartNames
+from recmoe.moe.grouped import RowGroups
 from recmoe.moe.linear import SidedInput
 
 Form = Literal["auto", "loop", "batched"]
@@ -55,6 +56,17 @@ class ExpertStack(Protocol):
 
     def batched(self, inputs: Sequence[Tensor | SidedInput]) -> Tensor:
         """y_EBH of every expert on all rows of its input."""
+        ...
+
+
+@runtime_checkable
+class TakesGroups(Protocol):
+    """A stack whose experts can be given rows that the host has not counted."""
+
+    is_batched: bool
+
+    def grouped(self, x_PD: Tensor, groups: RowGroups) -> Tensor:
+        """y_PH of rows that lie expert after expert."""
         ...
 
 
