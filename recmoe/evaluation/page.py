@@ -182,9 +182,10 @@ def _plot(title: str, explanation: str, reason: str | None, draw: Callable[[], s
 
 
 def _gate(usage: ExpertUsage) -> Plot:
+    sums_to_one = bool(((usage.usage_GE.sum(dim=1) - 1.0).abs() < 1e-3).all())
     return Plot(
         title=f"Level {usage.level}",
-        explanation=f"mean weight over {usage.num_rows:,} rows; rows sum to one",
+        explanation=f"mean weight over {usage.num_rows:,} rows{'; rows sum to one' if sums_to_one else ''}",
         image=data_uri(gate_plot(usage)),
         is_wide=len(usage.experts) > 6,
     )

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from recmoe.moe.expert_layer import GateUse
 
+SMALLEST_SHARE = 1e-12
+"""A mean weight below it counts as none."""
+
 
 @dataclass(frozen=True)
 class ExpertUsage:
@@ -26,7 +29,7 @@ class ExpertUsage:
     gates: tuple[str, ...]
     experts: tuple[str, ...]
     usage_GE: Tensor
-    """float64 on the CPU; rows sum to one."""
+    """float64 on the CPU; rows sum to one where the weights of the gate do."""
     visible_GE: Tensor
     """bool, which experts each gate sees."""
     num_rows: int
@@ -63,13 +66,12 @@ def dead_experts(usages: Sequence[ExpertUsage], *, threshold: float = 0.05) -> l
     """Experts that no gate uses, as "level 0: ctr.1".
 
     Args:
-        threshold: an expert is dead where every gate that sees it gives it less than this part of an even share,
-            1 / (experts that the gate sees).
+        threshold: an expert is dead where every gate that sees it gives it less than this part of an even share:
+            the mean over the experts that the gate sees.
     """
     dead = []
     for usage in usages:
-        num_visible_G1 = usage.visible_GE.sum(dim=1, keepdim=True)
-        best_E = (usage.usage_GE * num_visible_G1).amax(dim=0)
+        best_E = _relative(usage.usage_GE, usage.visible_GE, sums_to_one=False).amax(dim=0)
         dead += [
             f"level {usage.level}: {expert}"
             for expert, best in zip(usage.experts, best_E.tolist(), strict=True)
@@ -92,12 +94,16 @@ def importance_loss(uses: Sequence[GateUse]) -> Tensor:
     losses = []
     for use in uses:
         visible_GE = _visible(use)
-        num_visible_G = visible_GE.sum(dim=1)
-        # Weights of a row sum to one, so an expert's even share is known: rows / experts seen.
-        relative_GE = use.weights_BGE.mean(dim=0) * num_visible_G.unsqueeze(1)
+        relative_GE = _relative(use.weights_BGE.mean(dim=0), visible_GE, sums_to_one=use.sums_to_one)
         deviation_GE = torch.where(visible_GE, relative_GE - 1.0, 0.0)
-        losses.append(deviation_GE.square().sum(dim=1) / num_visible_G)
+        losses.append(deviation_GE.square().sum(dim=1) / visible_GE.sum(dim=1))
     return torch.cat(losses).mean()
+
+
+def _relative(mean_GE: Tensor, visible_GE: Tensor, *, sums_to_one: bool) -> Tensor:
+    """Mean weights in even shares of what their gate gives: its mean over the experts that it sees; 0 of nothing."""
+    relative_GE = mean_GE * visible_GE.sum(dim=1, keepdim=True)
+    return relative_GE if sums_to_one else relative_GE / mean_GE.sum(dim=1, keepdim=True).clamp(min=SMALLEST_SHARE)
 
 
 def _visible(use: GateUse) -> Tensor:

@@ -42,6 +42,8 @@ class GateUse:
     """float32, part of the graph; zero where a gate does not see or did not choose an expert."""
     visible_GE: Tensor | None = None
     """bool, which experts each gate sees; None where every gate sees all."""
+    sums_to_one: bool = True
+    """Whether the weights of every row of every gate sum to one."""
 
 
 class ExpertLayer(nn.Module):
@@ -98,7 +100,6 @@ class ExpertLayer(nn.Module):
         self.fork: ForkShared | None = None
         """What tells apart the gradients that the gates send to experts which several of them see."""
         self.out_features = experts.out_features
-        self.is_sparse = any(gate.is_sparse for gate in gates)
         self.num_used = tuple(gate.num_used for gate in gates)
         self.seen = [[expert for expert, is_seen in enumerate(row) if is_seen] for row in mask_GE]
         self.register_buffer("visible_GE", torch.tensor(mask_GE, dtype=torch.bool), persistent=False)
@@ -106,6 +107,11 @@ class ExpertLayer(nn.Module):
         columns = [column for column, is_seen in enumerate(chain.from_iterable(mask_GE)) if is_seen]
         self.register_buffer("column_V", torch.tensor(columns), persistent=False)
         self.register_buffer("read_E", torch.tensor(experts.input_of_expert), persistent=False)
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether only what some gate chose is computed, in the mode that the gates are in."""
+        return any(cast(Gate, gate).is_sparse for gate in self.gates)
 
     def weight_axes(self) -> WeightAxes:
         """A gate's outputs are the experts that it sees."""
@@ -158,6 +164,7 @@ class ExpertLayer(nn.Module):
             experts=self.expert_names,
             weights_BGE=self._spread(weights),
             visible_GE=self.visible_GE,
+            sums_to_one=all(cast(Gate, gate).sums_to_one for gate in self.gates),
         )
         return weights, use
 

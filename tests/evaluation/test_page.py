@@ -61,6 +61,19 @@ def test_page_has_the_plots_of_every_task_and_the_gates(page: str) -> None:
         assert ElementTree.fromstring(base64.b64decode(image)).tag.endswith("svg")
 
 
+def test_page_says_that_weights_sum_to_one_only_where_they_do(
+    predictions: Predictions, page: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "report.html"
+    doubled = replace(USAGE, usage_GE=2 * USAGE.usage_GE)
+
+    write_report_page(evaluate(predictions, config=CONFIG), predictions, [doubled], path, title="doubled")
+
+    assert "mean weight over 12 rows; rows sum to one" in page
+    assert "mean weight over 12 rows" in path.read_text(encoding="utf-8")
+    assert "rows sum to one" not in path.read_text(encoding="utf-8")
+
+
 def test_same_report_gives_the_same_page(predictions: Predictions, page: str, tmp_path: Path) -> None:
     again = tmp_path / "again.html"
 

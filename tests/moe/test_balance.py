@@ -7,7 +7,9 @@ from recmoe.moe.balance import dead_experts, expert_usage, importance_loss
 from recmoe.moe.expert_layer import GateUse
 
 
-def gate_use(weights_BGE: list[list[list[float]]], visible_GE: list[list[bool]] | None = None) -> GateUse:
+def gate_use(
+    weights_BGE: list[list[list[float]]], visible_GE: list[list[bool]] | None = None, *, sums_to_one: bool = True
+) -> GateUse:
     weights = torch.tensor(weights_BGE, requires_grad=True)
     return GateUse(
         level=0,
@@ -15,6 +17,7 @@ def gate_use(weights_BGE: list[list[list[float]]], visible_GE: list[list[bool]] 
         experts=tuple(f"shared.{expert}" for expert in range(weights.shape[2])),
         weights_BGE=weights,
         visible_GE=None if visible_GE is None else torch.tensor(visible_GE),
+        sums_to_one=sums_to_one,
     )
 
 
@@ -78,12 +81,36 @@ def test_loss_is_the_squared_coefficient_of_variation() -> None:
     assert loss.item() == pytest.approx(0.04)
 
 
+def test_loss_is_the_same_for_weights_that_sum_to_something_else() -> None:
+    # Three times the weights of the test above.
+    loss = importance_loss([gate_use([[[2.1, 0.9]], [[1.5, 1.5]]], sums_to_one=False)])
+
+    assert loss.item() == pytest.approx(0.04)
+
+
 def test_masked_experts_do_not_count_as_unbalanced() -> None:
     loss = importance_loss(
         [gate_use([[[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]]], [[True, True, False], [False, False, True]])]
     )
 
     assert loss.item() == pytest.approx(0.0)
+
+
+def test_gate_that_uses_no_expert_has_a_finite_loss_and_gradient() -> None:
+    use = gate_use([[[0.0, 0.0]]], sums_to_one=False)
+
+    loss = importance_loss([use])
+    loss.backward()
+
+    assert loss.item() == pytest.approx(1.0)
+    assert use.weights_BGE.grad is not None
+    assert use.weights_BGE.grad.isfinite().all()
+
+
+def test_dead_expert_is_found_by_its_part_of_what_the_gate_gives() -> None:
+    usage = expert_usage(gate_use([[[0.004, 0.00001]]]))
+
+    assert dead_experts([usage]) == ["level 0: shared.1"]
 
 
 def test_model_without_gates_costs_nothing() -> None:

@@ -22,13 +22,25 @@ class LinearForm(NamedTuple):
 class Gate(Protocol):
     """A module that weights the experts it sees, row by row."""
 
-    is_sparse: bool
-    """Most weights are exactly zero, so that it pays to compute only the experts of the others."""
     num_used: int
     """Experts with a weight per row, at most."""
 
+    @property
+    def sums_to_one(self) -> bool:
+        """Whether the weights of every row sum to one; where they do not, a row may have no expert at all."""
+        ...
+
+    @property
+    def is_sparse(self) -> bool:
+        """Weights are exactly zero, so that it pays to compute only the experts of the others.
+
+        An expert of weight zero must need no gradient from the row: it is not computed, and the gate hears nothing of
+        it. A gate of which that holds only while it serves says so by its mode.
+        """
+        ...
+
     def __call__(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Tensor:
-        """p_BV in float32, not negative, rows sum to one.
+        """p_BV in float32, not negative; rows sum to one where the gate ``sums_to_one``.
 
         Args:
             x: the input of the gate's group.

@@ -43,6 +43,7 @@ class NoisyTopKGate(nn.Module):
         k: experts used per row; all where V is smaller.
     """
 
+    sums_to_one = True
     is_sparse = True
 
     def __init__(self, *, in_features: int, num_experts: int, k: int) -> None:

@@ -39,6 +39,7 @@ class SoftmaxGate(nn.Module):
         temperature: divides the logits.
     """
 
+    sums_to_one = True
     is_sparse = False
 
     def __init__(self, *, in_features: int, num_experts: int, temperature: float = 1.0) -> None:

@@ -42,6 +42,7 @@ class TopKGate(nn.Module):
         temperature: divides the logits.
     """
 
+    sums_to_one = True
     is_sparse = True
 
     def __init__(self, *, in_features: int, num_experts: int, k: int, temperature: float = 1.0) -> None:
