@@ -23,6 +23,23 @@ EXPERTS: Labels = ("the experts that a gate sees",)
 """In a gate's ``weight_axes``: its layer knows their names."""
 
 
+def of_all_experts(size: int) -> Labels:
+    """In a gate's ``weight_axes``: an axis whose indices mean something for just the experts that it sees, in order.
+
+    Bits of a code that numbers the experts are such: with one expert more, every code may mean another one.
+    """
+    return tuple((EXPERTS, index) for index in range(size))
+
+
+def name_experts(labels: Labels | None, names: Sequence[str]) -> Labels | None:
+    """The labels of an axis of a gate, once the names of the experts that it sees are known."""
+    if labels is EXPERTS:
+        return tuple(names)
+    if labels is None or labels != of_all_experts(len(labels)):
+        return labels
+    return tuple((tuple(names), index) for index in range(len(labels)))
+
+
 class Described(NamedTuple):
     """A weight, its name without positions, and what its indices stand for."""
 

@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from recmoe.axes import EXPERTS, PartNames, WeightAxes
+from recmoe.axes import PartNames, WeightAxes, name_experts
 from recmoe.moe.executors import (
     ForkShared,
     copies_by_gate,
@@ -117,7 +117,7 @@ class ExpertLayer(nn.Module):
         """A gate's outputs are the experts that it sees."""
         seen_names = [tuple(self.expert_names[expert] for expert in seen) for seen in self.seen]
         return {
-            f"gates.{index}.{name}": tuple(names if labels is EXPERTS else labels for labels in of_weight)
+            f"gates.{index}.{name}": tuple(name_experts(labels, names) for labels in of_weight)
             for index, (gate, names) in enumerate(zip(self.gates, seen_names, strict=True))
             for name, of_weight in cast(Gate, gate).weight_axes().items()
         }

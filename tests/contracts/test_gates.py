@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, TypeAdapter
 from torch import nn
 
-from recmoe.axes import EXPERTS
+from recmoe.axes import EXPERTS, of_all_experts
 from recmoe.moe.expert_layer import ExpertLayer
 from recmoe.moe.experts import MlpExperts
 from recmoe.moe.gates import GateConfig, SoftmaxGate, SoftmaxGateConfig
@@ -86,7 +86,8 @@ def test_every_axis_of_the_experts_is_named(config: GateConfig) -> None:
         for axis, size in enumerate(weight.shape)
         if size != more.state_dict()[name].shape[axis]
     }
-    assert grown == {(n, axis) for n, labels in axes.items() for axis, of in enumerate(labels) if of is EXPERTS}
+    named = {(name, axis): of for name, labels in axes.items() for axis, of in enumerate(labels) if of is not None}
+    assert grown == {place for place, of in named.items() if of is EXPERTS or of == of_all_experts(len(of))}
 
 
 @every_gate
