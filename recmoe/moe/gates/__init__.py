@@ -5,13 +5,14 @@ from typing import Annotated
 from pydantic import Field
 
 from recmoe.moe.gates.cosine import CosineGateConfig
+from recmoe.moe.gates.dselect_k import DSelectKGateConfig
 from recmoe.moe.gates.mlp import MlpGateConfig
 from recmoe.moe.gates.noisy_top_k import NoisyTopKGateConfig
 from recmoe.moe.gates.softmax import SoftmaxGate, SoftmaxGateConfig
 from recmoe.moe.gates.top_k import TopKGate, TopKGateConfig
 
 GateConfig = Annotated[
-    SoftmaxGateConfig | TopKGateConfig | MlpGateConfig | NoisyTopKGateConfig | CosineGateConfig,
+    SoftmaxGateConfig | TopKGateConfig | MlpGateConfig | NoisyTopKGateConfig | CosineGateConfig | DSelectKGateConfig,
     Field(discriminator="kind"),
 ]
 
