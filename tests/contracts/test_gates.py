@@ -146,9 +146,8 @@ def test_sparse_gate_says_so(config: GateConfig) -> None:
 
 
 @every_gate
-@both_modes
-def test_sparse_gate_needs_nothing_from_experts_of_weight_zero(config: GateConfig, is_training: bool) -> None:
-    gate = gate_of(config, num_experts=7, is_training=is_training)
+def test_gate_that_is_sparse_in_training_needs_nothing_from_experts_of_weight_zero(config: GateConfig) -> None:
+    gate = gate_of(config, num_experts=7, is_training=True)
     x_BD = torch.randn(50, 6) * (1000.0 if gate.is_sparse else 1.0)
     slope_BV = torch.randn(50, 7)
 
@@ -158,8 +157,9 @@ def test_sparse_gate_needs_nothing_from_experts_of_weight_zero(config: GateConfi
         of_weights_BV = torch.where(p_BV.detach() == 0, zeros * slope_BV, slope_BV)
         return list(torch.autograd.grad(p_BV, list(gate.parameters()), of_weights_BV))
 
-    if gate.is_sparse:
-        torch.testing.assert_close(gradient_with(zeros=1.0), gradient_with(zeros=0.0))
+    whole, without_zeros = gradient_with(zeros=1.0), gradient_with(zeros=0.0)
+    needs_nothing = all(torch.allclose(*pair) for pair in zip(whole, without_zeros, strict=True))
+    assert needs_nothing or not gate.is_sparse
 
 
 @every_gate
