@@ -6,13 +6,20 @@ from pydantic import Field
 
 from recmoe.moe.gates.cosine import CosineGateConfig
 from recmoe.moe.gates.dselect_k import DSelectKGateConfig
+from recmoe.moe.gates.gumbel import GumbelGateConfig
 from recmoe.moe.gates.mlp import MlpGateConfig
 from recmoe.moe.gates.noisy_top_k import NoisyTopKGateConfig
 from recmoe.moe.gates.softmax import SoftmaxGate, SoftmaxGateConfig
 from recmoe.moe.gates.top_k import TopKGate, TopKGateConfig
 
 GateConfig = Annotated[
-    SoftmaxGateConfig | TopKGateConfig | MlpGateConfig | NoisyTopKGateConfig | CosineGateConfig | DSelectKGateConfig,
+    SoftmaxGateConfig
+    | TopKGateConfig
+    | MlpGateConfig
+    | NoisyTopKGateConfig
+    | CosineGateConfig
+    | DSelectKGateConfig
+    | GumbelGateConfig,
     Field(discriminator="kind"),
 ]
 
