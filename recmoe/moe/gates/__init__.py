@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from recmoe.moe.gates.attention import AttentionGateConfig
 from recmoe.moe.gates.cosine import CosineGateConfig
 from recmoe.moe.gates.dselect_k import DSelectKGateConfig
 from recmoe.moe.gates.gumbel import GumbelGateConfig
@@ -19,7 +20,8 @@ GateConfig = Annotated[
     | NoisyTopKGateConfig
     | CosineGateConfig
     | DSelectKGateConfig
-    | GumbelGateConfig,
+    | GumbelGateConfig
+    | AttentionGateConfig,
     Field(discriminator="kind"),
 ]
 
