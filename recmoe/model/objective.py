@@ -16,6 +16,7 @@ from recmoe.balancing.weightings import Weighting
 from recmoe.features.batch import Batch
 from recmoe.model.ranker import ModelOutput, MultiTaskRanker
 from recmoe.moe.balance import importance_loss
+from recmoe.moe.expert_layer import ExpertLayer
 
 
 class TrainingModel(nn.Module):
@@ -87,10 +88,16 @@ class TrainingModel(nn.Module):
         return loss, torch.cat([losses_T.detach(), torch.stack(own_M).detach()]) if own_M else losses_T.detach()
 
     def curves(self) -> Mapping[str, float]:
-        """What balances the tasks, as it is now: weights of losses; cosines and weights of gradients."""
+        """What balances the tasks, as it is now: weights of losses; cosines and weights of gradients; what became of
+        the rows that gates shared out since the last call."""
         tasks = self.ranker.tasks
-        of_losses = cast(Weighting, self.weighting).curves(tasks.names)
-        return of_losses if self.fork is None else {**of_losses, **self.fork.curves(tasks.tower_names)}
+        values = dict(cast(Weighting, self.weighting).curves(tasks.names))
+        if self.fork is not None:
+            values |= self.fork.curves(tasks.tower_names)
+        for layer in self.ranker.modules():
+            if isinstance(layer, ExpertLayer):
+                values |= layer.curves()
+        return values
 
     def _own_losses(self, output: ModelOutput, targets: Targets) -> list[Tensor]:
         """Of the model, in the order of its names."""

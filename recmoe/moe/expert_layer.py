@@ -6,7 +6,7 @@ PLE: Tang et al., RecSys 2020, https://doi.org/10.1145/3383313.3412236, equation
 
 # B rows, G gates, E experts, V experts visible to a gate, D input width, H expert width, L logits of a gate's product
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, groupby
@@ -26,7 +26,7 @@ from recmoe.moe.executors import (
     mixed_in_turn,
 )
 from recmoe.moe.experts.stack import ExpertStack, TakesGroups
-from recmoe.moe.gates.gate import Gate, LinearForm
+from recmoe.moe.gates.gate import Gate, LinearForm, SharesOut
 from recmoe.moe.gates.softmax import gate_logits
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
@@ -100,7 +100,6 @@ class ExpertLayer(nn.Module):
         self.fork: ForkShared | None = None
         """What tells apart the gradients that the gates send to experts which several of them see."""
         self.out_features = experts.out_features
-        self.num_used = tuple(gate.num_used for gate in gates)
         self.seen = [[expert for expert, is_seen in enumerate(row) if is_seen] for row in mask_GE]
         self.register_buffer("visible_GE", torch.tensor(mask_GE, dtype=torch.bool), persistent=False)
         # Not by nonzero(), which the meta device lacks.
@@ -112,6 +111,27 @@ class ExpertLayer(nn.Module):
     def is_sparse(self) -> bool:
         """Whether only what some gate chose is computed, in the mode that the gates are in."""
         return any(cast(Gate, gate).is_sparse for gate in self.gates)
+
+    @property
+    def num_used(self) -> tuple[int, ...]:
+        """Of each gate, the experts with a weight per row, at most."""
+        return tuple(cast(Gate, gate).num_used for gate in self.gates)
+
+    def curves(self) -> Mapping[str, float]:
+        """Of each gate that shares out its experts among the rows of a training batch, since the last call.
+
+        ``rerouted``: the share of rows that had other experts than they would be served with; ``unrouted``: of those
+        that had none.
+        """
+        values: dict[str, float] = {}
+        for name, gate in zip(self.gate_names, self.gates, strict=True):
+            if not isinstance(gate, SharesOut):
+                continue
+            num_rows, num_rerouted, num_unrouted = gate.take_counts()
+            if num_rows:
+                values[f"train/{name}/level{self.level}/rerouted"] = num_rerouted / num_rows
+                values[f"train/{name}/level{self.level}/unrouted"] = num_unrouted / num_rows
+        return values
 
     def weight_axes(self) -> WeightAxes:
         """A gate's outputs are the experts that it sees."""

@@ -108,7 +108,6 @@ def test_weight_of_zero_belongs_to_no_pair() -> None:
 def test_dense_and_sparse_gates_share_the_groups() -> None:
     expert_layer = layer(8)
     expert_layer.gates[1] = SoftmaxGateConfig().build(in_features=8, num_experts=3)
-    expert_layer.num_used = (2, 3)
     inputs = [torch.randn(6, 8) for _ in range(3)]
 
     h, use = expert_layer(inputs)

@@ -3,7 +3,7 @@
 # B rows, V experts visible to the gate, D input width, L logits of a row
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -20,10 +20,12 @@ class LinearForm(NamedTuple):
 
 
 class Gate(Protocol):
-    """A module that weights the experts it sees, row by row."""
+    """A module that weights the experts it sees, row by row; while it trains, it may look at all rows together."""
 
-    num_used: int
-    """Experts with a weight per row, at most."""
+    @property
+    def num_used(self) -> int:
+        """Experts with a weight per row, at most, in the mode that the gate is in."""
+        ...
 
     @property
     def sums_to_one(self) -> bool:
@@ -57,6 +59,16 @@ class Gate(Protocol):
 
     def weight_axes(self) -> WeightAxes:
         """Which axes of its weights are the experts it sees (``EXPERTS``); see ``recmoe.axes``."""
+        ...
+
+
+@runtime_checkable
+class SharesOut(Protocol):
+    """A gate that shares out its experts among the rows of a training batch, and counts what becomes of the rows."""
+
+    def take_counts(self) -> tuple[int, int, int]:
+        """Rows that trained since the last call: all; those with other experts than they would be served with; those
+        without any."""
         ...
 
 
