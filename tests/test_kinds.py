@@ -12,6 +12,7 @@ from recmoe.balancing.weightings import WeightingConfig
 from recmoe.features.kinds import FeatureConfig
 from recmoe.moe.experts import ExpertConfig
 from recmoe.moe.gates import GateConfig
+from recmoe.moe.gates.in_training import InTrainingConfig
 from recmoe.sequence import HistoryEncoderConfig
 from recmoe.tasks import TaskConfig
 
@@ -28,11 +29,13 @@ UNIONS: tuple[Any, ...] = (
     FeatureConfig,
     GateConfig,
     HistoryEncoderConfig,
+    InTrainingConfig,
     TaskConfig,
     WeightingConfig,
 )
 KINDS: list[type] = [kind for union in UNIONS for kind in get_args(get_args(union)[0])]
 DEFAULTS = {
+    "FirstComeConfig": {"recmoe/moe/gates/switch.py"},
     "FixedWeightingConfig": {"recmoe/model/config.py"},
     "MMoEConfig": {"recmoe/model/config.py"},
     "MlpExpertConfig": {"recmoe/moe/mixture.py"},

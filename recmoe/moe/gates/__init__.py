@@ -1,17 +1,31 @@
 """The gates; the union is the registry."""
 
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from recmoe.moe.gates.attention import AttentionGateConfig
 from recmoe.moe.gates.cosine import CosineGateConfig
 from recmoe.moe.gates.dselect_k import DSelectKGateConfig
 from recmoe.moe.gates.gumbel import GumbelGateConfig
+from recmoe.moe.gates.in_training import InTrainingConfig
 from recmoe.moe.gates.mlp import MlpGateConfig
 from recmoe.moe.gates.noisy_top_k import NoisyTopKGateConfig
 from recmoe.moe.gates.softmax import SoftmaxGate, SoftmaxGateConfig
+from recmoe.moe.gates.switch import SwitchGateConfig
 from recmoe.moe.gates.top_k import TopKGate, TopKGateConfig
+
+
+def _serving(value: Any) -> Any:
+    """Refuse rules that mix the rows of a batch where a gate is asked for, which has to serve too."""
+    rules = [rule.model_fields["kind"].default for rule in get_args(get_args(InTrainingConfig)[0])]
+    if isinstance(value, dict) and value.get("kind") in rules:
+        raise ValueError(
+            f"{value['kind']} mixes the rows of a batch, so it cannot serve; say what serves, and where it trains: "
+            f"gate: {{kind: switch, in_training: {{kind: {value['kind']}}}}}"
+        )
+    return value
+
 
 GateConfig = Annotated[
     SoftmaxGateConfig
@@ -21,8 +35,10 @@ GateConfig = Annotated[
     | CosineGateConfig
     | DSelectKGateConfig
     | GumbelGateConfig
-    | AttentionGateConfig,
+    | AttentionGateConfig
+    | SwitchGateConfig,
     Field(discriminator="kind"),
+    BeforeValidator(_serving),
 ]
 
 __all__ = ["GateConfig", "SoftmaxGate", "SoftmaxGateConfig", "TopKGate", "TopKGateConfig"]
