@@ -1,6 +1,6 @@
 """ExpertLayer: gates mix the experts that they see; sparse gates skip the work."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import pytest
@@ -149,6 +149,37 @@ def test_work_of_a_top_k_layer_is_k_experts_per_row() -> None:
     per_row_and_expert = sum(2 * inputs * width for inputs, width in pairwise((5, 7, 4)))
     gate = 50 * 2 * 5 * 10
     assert counter.get_total_flops() == 50 * 2 * per_row_and_expert + gate
+
+
+def flops_of(step: Callable[[], Tensor]) -> int:
+    """Floating point operations of a forward and a backward pass; torch does not count grouped products by itself."""
+    grouped = {torch.ops.aten._grouped_mm: lambda a, b, *_, **__: 2 * a[0] * a[1] * b[-1]}
+    with FlopCounterMode(display=False, custom_mapping=grouped) as counter:
+        step().backward()
+    total: int = counter.get_total_flops()
+    return total
+
+
+@pytest.mark.parametrize("form", ["loop", "batched"])
+def test_top_2_of_16_experts_is_an_eighth_of_the_work_of_all(form: Form) -> None:
+    def work_of_the_experts(gate: SoftmaxGateConfig | TopKGateConfig) -> int:
+        expert_layer = MixtureConfig(expert_hidden=(16, 8), gate=gate).layer(
+            experts={f"shared.{expert}": 0 for expert in range(16)},
+            gates={"a": 0},
+            mask_GE=[[True] * 16],
+            in_features=24,
+            form=form,
+        )
+        x_BD = torch.randn(64, 24)
+        whole = flops_of(lambda: expert_layer([x_BD])[0][0].sum())
+        return whole - flops_of(lambda: expert_layer.route([x_BD])[1].weights_BGE.square().sum())
+
+    dense, sparse = work_of_the_experts(SoftmaxGateConfig()), work_of_the_experts(TopKGateConfig(k=2))
+
+    # Forward and twice backward, but for the gradient of the input, which nothing asks for.
+    per_row_and_expert = 2 * (2 * 24 * 16 + 3 * 16 * 8)
+    assert sparse >= 64 * 2 * per_row_and_expert
+    assert sparse * 8 == dense
 
 
 def test_pair_that_two_gates_chose_is_computed_once() -> None:
