@@ -25,6 +25,7 @@ from recmoe.moe.executors import (
     mixed_in_one,
     mixed_in_turn,
 )
+from recmoe.moe.expert_dropout import drop_experts
 from recmoe.moe.experts.stack import ExpertStack, TakesGroups
 from recmoe.moe.gates.gate import Gate, LinearForm, SharesOut
 from recmoe.moe.gates.softmax import gate_logits
@@ -70,6 +71,7 @@ class ExpertLayer(nn.Module):
         input_of_gate: which of the inputs each gate reads.
         mask_GE: which experts each gate sees, at least one.
         level: of the layer in its model.
+        expert_dropout: probability with which a row leaves out an expert of a gate in training; see ``drop_experts``.
     """
 
     visible_GE: Tensor
@@ -85,6 +87,7 @@ class ExpertLayer(nn.Module):
         input_of_gate: Sequence[int],
         mask_GE: Sequence[Sequence[bool]],
         level: int = 0,
+        expert_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         assert all(len(row) == experts.num_experts for row in mask_GE), "one column per expert"
@@ -97,6 +100,7 @@ class ExpertLayer(nn.Module):
         self.gate_names = tuple(gate_names)
         self.input_of_gate = tuple(input_of_gate)
         self.level = level
+        self.expert_dropout = expert_dropout
         self.fork: ForkShared | None = None
         """What tells apart the gradients that the gates send to experts which several of them see."""
         self.out_features = experts.out_features
@@ -213,6 +217,8 @@ class ExpertLayer(nn.Module):
                 weights += _joint_weights(inputs[read], [form for _, _, form in run if form is not None])
             else:
                 weights += [gate(inputs[read], groups) for _, gate, _ in run]
+        if self.training and self.expert_dropout:
+            return [drop_experts(p_BV, self.expert_dropout) for p_BV in weights]
         return weights
 
     def _spread(self, weights: Sequence[Tensor]) -> Tensor:

@@ -37,6 +37,8 @@ class MixtureConfig(Config):
     """Width of each layer of an expert."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of an expert's activations dropped in training."""
+    expert_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability with which a row leaves out an expert of a gate in training; the other weights grow to make up."""
     expert: ExpertConfig | Annotated[tuple[ExpertConfig, ...], Field(min_length=1)] = MlpExpertConfig()
     """What an expert is; of a list, each owner's experts take one kind after the other."""
     gate: GateConfig = SoftmaxGateConfig()
@@ -70,6 +72,7 @@ class MixtureConfig(Config):
             input_of_gate=tuple(gates.values()),
             mask_GE=mask_GE,
             level=level,
+            expert_dropout=self.expert_dropout,
         )
 
     def _experts(self, reads: Mapping[str, int], *, in_features: int, form: Form) -> ExpertStack:
