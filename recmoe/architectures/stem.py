@@ -5,7 +5,7 @@ Shared and task-specific embeddings: Su et al., AAAI 2024, https://arxiv.org/abs
 
 # B rows, D input width of one copy, E experts, H expert width, T' towers
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -28,6 +28,12 @@ class STEMConfig(OwnAndSharedConfig):
     def copies(self, tasks: TaskSet) -> tuple[str, ...]:
         """The shared vector, and one per task with a tower."""
         return (SHARED, *tasks.tower_names)
+
+    def task_problems(self, tasks: TaskSet, groups: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Merged experts: no gradient goes to those of other tasks, which are read by their outputs."""
+        yield from super().task_problems(tasks, groups)
+        if self.mixes != "outputs":
+            yield "mixes", "stem reads the experts of other tasks by their outputs; drop it"
 
     def assemble(self, parts: Parts) -> nn.Module:
         """The experts with their gates, and a tower on each task's mixture."""

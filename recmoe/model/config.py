@@ -10,6 +10,7 @@ from recmoe.balancing.rules import BalancingConfig, NoBalancingConfig
 from recmoe.balancing.weightings import FixedWeightingConfig, WeightingConfig
 from recmoe.config import Config
 from recmoe.model.wide import LinearWideConfig, WideConfig
+from recmoe.moe.mixture import MixtureConfig
 from recmoe.tasks.funnel import TaskSet
 from recmoe.tasks.tower import TowerConfig
 
@@ -56,6 +57,12 @@ class ModelConfig(Config):
                 "balancing.kind",
                 f"{self.architecture.kind} has no one place at which tasks read what they share; drop it, or choose "
                 "another model.architecture.kind",
+            )
+        if isinstance(self.architecture, MixtureConfig) and self.architecture.mixes == "weights":
+            yield (
+                "balancing.kind",
+                "merged experts have no outputs at which tasks could read what they share; drop it, or set "
+                "model.architecture.mixes to outputs",
             )
         if len(tasks.tower_names) < 2:
             yield "balancing.kind", "there is one task, whose gradients meet no others; drop it"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, groupby
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +26,13 @@ from recmoe.moe.executors import (
     mixed_in_turn,
 )
 from recmoe.moe.expert_dropout import drop_experts
-from recmoe.moe.experts.stack import ExpertStack, TakesGroups
+from recmoe.moe.experts.stack import ExpertStack, MergesWeights, TakesGroups
 from recmoe.moe.gates.gate import Gate, LinearForm, SharesOut
 from recmoe.moe.gates.softmax import gate_logits
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
+
+Mixes = Literal["outputs", "weights"]
+"""What gates mix: what experts make of a row, or the experts themselves."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,14 @@ class ExpertLayer(nn.Module):
 
     With sparse gates only the pairs of row and expert that some gate chose are computed.
 
+    Or gates mix weights in place of outputs: then a row is computed by one expert per gate, the mean of those that the
+    gate sees. Soft merging (SMEAR): Muqeeth et al. 2023, https://arxiv.org/abs/2306.03745, section 3.1::
+
+        h[b, g] = expert(x[b]; Σ_e p[b, g, e] · θ_e)
+
+    The paper merges once per example, a text of many tokens; an example is a row here. Where experts of a gate read
+    different inputs, the first layer takes the mean of what each makes of its own.
+
     Args:
         experts: E of them, and which input each reads.
         gates: of the experts that each sees.
@@ -72,6 +83,7 @@ class ExpertLayer(nn.Module):
         mask_GE: which experts each gate sees, at least one.
         level: of the layer in its model.
         expert_dropout: probability with which a row leaves out an expert of a gate in training; see ``drop_experts``.
+        mixes: outputs of experts, or their weights, of a stack that ``MergesWeights``.
     """
 
     visible_GE: Tensor
@@ -88,6 +100,7 @@ class ExpertLayer(nn.Module):
         mask_GE: Sequence[Sequence[bool]],
         level: int = 0,
         expert_dropout: float = 0.0,
+        mixes: Mixes = "outputs",
     ) -> None:
         super().__init__()
         assert all(len(row) == experts.num_experts for row in mask_GE), "one column per expert"
@@ -101,6 +114,8 @@ class ExpertLayer(nn.Module):
         self.input_of_gate = tuple(input_of_gate)
         self.level = level
         self.expert_dropout = expert_dropout
+        assert mixes == "outputs" or isinstance(experts, MergesWeights), "experts that can be merged"
+        self.mixes = mixes
         self.fork: ForkShared | None = None
         """What tells apart the gradients that the gates send to experts which several of them see."""
         self.out_features = experts.out_features
@@ -165,7 +180,10 @@ class ExpertLayer(nn.Module):
         weights, use = self.route(inputs, groups)
         weights_BGE = use.weights_BGE
         experts = cast(ExpertStack, self.experts)
-        if self.fork is not None and torch.is_grad_enabled():
+        if self.mixes == "weights":
+            assert self.fork is None, "merged experts have no outputs of which gates could read copies"
+            h = cast(MergesWeights, experts).merged(inputs, weights=weights, seen=self.seen)
+        elif self.fork is not None and torch.is_grad_enabled():
             h = self._mix_apart(experts, inputs, weights, weights_BGE, self.fork)
         elif self.is_sparse and experts.is_batched and isinstance(experts, TakesGroups):
             h = dispatched_in_place(

@@ -5,10 +5,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Protocol
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
 from recmoe.config import Config
-from recmoe.moe.expert_layer import ExpertLayer
+from recmoe.moe.expert_layer import ExpertLayer, Mixes
 from recmoe.moe.experts import ExpertConfig, ExpertStack, Form, MlpExpertConfig
 from recmoe.moe.experts.mixed import MixedExperts
 from recmoe.moe.gates import GateConfig, SoftmaxGateConfig
@@ -43,6 +43,21 @@ class MixtureConfig(Config):
     """What an expert is; of a list, each owner's experts take one kind after the other."""
     gate: GateConfig = SoftmaxGateConfig()
     """How rows choose their experts."""
+    mixes: Mixes = "outputs"
+    """What gates mix: outputs of experts; or their weights, so that one merged expert computes a row (SMEAR)."""
+
+    @field_validator("mixes")
+    @classmethod
+    def _can_merge(cls, mixes: Mixes, info: ValidationInfo) -> Mixes:
+        experts = info.data.get("expert", ())
+        kinds = experts if isinstance(experts, tuple) else (experts,)
+        others = [kind.kind for kind in kinds if not kind.can_merge]
+        if mixes == "weights" and (others or len(kinds) > 1):
+            raise ValueError(
+                f"weights of {' and '.join(dict.fromkeys(kind.kind for kind in kinds))} experts cannot be merged; "
+                "choose one kind of experts that can, such as expert: {kind: mlp}"
+            )
+        return mixes
 
     def layer(
         self,
@@ -73,6 +88,7 @@ class MixtureConfig(Config):
             mask_GE=mask_GE,
             level=level,
             expert_dropout=self.expert_dropout,
+            mixes=self.mixes,
         )
 
     def _experts(self, reads: Mapping[str, int], *, in_features: int, form: Form) -> ExpertStack:

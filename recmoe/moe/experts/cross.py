@@ -13,8 +13,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recmoe.config import Config
-from recmoe.moe.experts.stack import Form, SeparateExperts
+from recmoe.moe.experts.stack import ExpertKind, Form, SeparateExperts
 from recmoe.moe.linear import SidedInput, rows_of
 
 
@@ -53,7 +52,7 @@ class CrossExpert(nn.Module):
         return functional.dropout(torch.relu(self.map(crossed_BD)), self.dropout, self.training)
 
 
-class CrossExpertConfig(Config):
+class CrossExpertConfig(ExpertKind):
     """A cross network (DCN-V2), and one matrix with ReLU to the width of an expert."""
 
     kind: Literal["cross"] = "cross"

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recmoe.config import Config
-from recmoe.moe.experts.stack import Form, SeparateExperts
+from recmoe.moe.experts.stack import ExpertKind, Form, SeparateExperts
 from recmoe.moe.linear import SidedInput, linear
 
 
@@ -43,7 +42,7 @@ class GatedExpert(nn.Module):
         return x
 
 
-class GatedExpertConfig(Config):
+class GatedExpertConfig(ExpertKind):
     """A network of gated linear units; a layer costs twice an MLP's."""
 
     kind: Literal["gated"] = "gated"

@@ -5,8 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from recmoe.config import Config
-from recmoe.moe.experts.stack import Form, SeparateExperts
+from recmoe.moe.experts.stack import ExpertKind, Form, SeparateExperts
 from recmoe.moe.linear import SidedInput, linear, rows_of
 
 
@@ -29,7 +28,7 @@ class IdentityExpert(nn.Module):
         return rows_of(x) if self.map is None else linear(x, self.map.weight)
 
 
-class IdentityExpertConfig(Config):
+class IdentityExpertConfig(ExpertKind):
     """The input itself; through one matrix where it is not as wide as the other experts."""
 
     kind: Literal["identity"] = "identity"

@@ -10,8 +10,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recmoe.config import Config
-from recmoe.moe.experts.stack import Form, SeparateExperts
+from recmoe.moe.experts.stack import ExpertKind, Form, SeparateExperts
 from recmoe.moe.linear import SidedInput, linear
 
 
@@ -41,7 +40,7 @@ class LowRankExpert(nn.Module):
         return x
 
 
-class LowRankExpertConfig(Config):
+class LowRankExpertConfig(ExpertKind):
     """A multi-layer perceptron of thin matrices: many experts for the price of few."""
 
     kind: Literal["low_rank"] = "low_rank"

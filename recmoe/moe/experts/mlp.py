@@ -5,16 +5,15 @@
 import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby, pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from recmoe.axes import WeightAxes
-from recmoe.config import Config
 from recmoe.moe.experts.joint import joint_experts
-from recmoe.moe.experts.stack import Form
+from recmoe.moe.experts.stack import ExpertKind, Form
 from recmoe.moe.grouped import RowGroups, grouped_linear
 from recmoe.moe.linear import SidedInput, compute_dtype, linear
 
@@ -90,15 +89,7 @@ class MlpExperts(nn.Module):
 
     def batched(self, inputs: Sequence[Tensor | SidedInput]) -> Tensor:
         """y_EBH, with one wide matmul per run of experts that read the same input, then one batched per layer."""
-        runs = self._runs(inputs)
-        counts = [count for _, count in runs]
-        layer = zip(runs, self.weights_EOD[0].split(counts), self.biases_EO[0].split(counts), strict=True)
-        firsts = [
-            linear(x, weight_EOD.flatten(0, 1), bias_EO.flatten()).view(-1, *bias_EO.shape)
-            for (x, _), weight_EOD, bias_EO in layer
-        ]
-        y_BEO = firsts[0] if len(firsts) == 1 else torch.cat(firsts, dim=1)
-        y_EBO = self._activate(y_BEO).transpose(0, 1)
+        y_EBO = self._activate(self._first_layer(inputs)).transpose(0, 1)
         for weight_EOD, bias_EO in zip(self.weights_EOD[1:], self.biases_EO[1:], strict=True):
             y_EBO = self._activate(torch.baddbmm(bias_EO.unsqueeze(1), y_EBO, weight_EOD.transpose(1, 2)))
         return y_EBO
@@ -110,6 +101,33 @@ class MlpExperts(nn.Module):
         for weight_EOD, bias_EO in zip(self.weights_EOD, self.biases_EO, strict=True):
             y = self._activate(grouped_linear(y, weight_EOD.to(dtype), bias_EO.to(dtype), groups))
         return y
+
+    def merged(
+        self, inputs: Sequence[Tensor | SidedInput], *, weights: Sequence[Tensor], seen: Sequence[Sequence[int]]
+    ) -> list[Tensor]:
+        """One h_BH per gate, of experts merged row by row; see ``MergesWeights``.
+
+        No matrix is merged: a layer is linear in its weights, so the mean over experts of what it makes of a row is
+        what the merged layer makes of it. A row costs as much as all experts together; the gates share the first layer.
+        """
+        first_BEO = self._first_layer(inputs)
+        outputs = []
+        for p_BV, experts in zip(weights, seen, strict=True):
+            sees_all = len(experts) == self.num_experts
+            y_BO = self._activate(_mean(first_BEO if sees_all else first_BEO[:, experts], p_BV))
+            for weight_EOD, bias_EO in zip(self.weights_EOD[1:], self.biases_EO[1:], strict=True):
+                weight_VOD, bias_VO = (weight_EOD, bias_EO) if sees_all else (weight_EOD[experts], bias_EO[experts])
+                y_BO = self._activate(_mean(_every(y_BO, weight_VOD, bias_VO), p_BV))
+            outputs.append(y_BO)
+        return outputs
+
+    def _first_layer(self, inputs: Sequence[Tensor | SidedInput]) -> Tensor:
+        """y_BEO before the activation."""
+        runs = self._runs(inputs)
+        counts = [count for _, count in runs]
+        layer = zip(runs, self.weights_EOD[0].split(counts), self.biases_EO[0].split(counts), strict=True)
+        firsts = [_every(x, weight_EOD, bias_EO) for (x, _), weight_EOD, bias_EO in layer]
+        return firsts[0] if len(firsts) == 1 else torch.cat(firsts, dim=1)
 
     def _runs(self, inputs: Sequence[Tensor | SidedInput]) -> list[Run]:
         # Autocast would cast an input anew, and its gradient back, for every expert that reads it.
@@ -147,9 +165,19 @@ class MlpExperts(nn.Module):
         return functional.dropout(functional.relu_(y), self.dropout, self.training)
 
 
-class MlpExpertConfig(Config):
+def _every(x: Tensor | SidedInput, weight_EOD: Tensor, bias_EO: Tensor) -> Tensor:
+    """y_BEO: the layer of every expert on the same rows, by one wide product."""
+    return linear(x, weight_EOD.flatten(0, 1), bias_EO.flatten()).view(-1, *bias_EO.shape)
+
+
+def _mean(y_BVO: Tensor, p_BV: Tensor) -> Tensor:
+    return torch.einsum("bv,bvo->bo", p_BV.to(y_BVO.dtype), y_BVO)
+
+
+class MlpExpertConfig(ExpertKind):
     """A multi-layer perceptron with ReLU."""
 
+    can_merge: ClassVar[bool] = True
     kind: Literal["mlp"] = "mlp"
 
     def build(

@@ -3,12 +3,13 @@
 # E experts, B rows, P rows of all experts, D input width, H width of an expert's output
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from recmoe.axes import PartNames
+from recmoe.config import Config
 from recmoe.moe.grouped import RowGroups
 from recmoe.moe.linear import SidedInput
 
@@ -68,6 +69,30 @@ class TakesGroups(Protocol):
     def grouped(self, x_PD: Tensor, groups: RowGroups) -> Tensor:
         """y_PH of rows that lie expert after expert."""
         ...
+
+
+@runtime_checkable
+class MergesWeights(Protocol):
+    """A stack whose experts can be merged, weight by weight; its kind says so by ``can_merge``."""
+
+    def merged(
+        self, inputs: Sequence[Tensor | SidedInput], *, weights: Sequence[Tensor], seen: Sequence[Sequence[int]]
+    ) -> list[Tensor]:
+        """One h_BH per gate: what one expert makes of a row, every weight of which is a mean over experts.
+
+        Args:
+            inputs: of the layer.
+            weights: p_BV per gate, by which the means are weighted, row by row.
+            seen: of each gate, the expert that each column of its weights belongs to.
+        """
+        ...
+
+
+class ExpertKind(Config):
+    """What every kind of expert says of itself; most leave it at that."""
+
+    can_merge: ClassVar[bool] = False
+    """Whether its stack is one that ``MergesWeights``."""
 
 
 class SeparateExperts(nn.Module):
