@@ -36,21 +36,28 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "target attention": {"kind": "target_attention"},
     "transformer": {"kind": "transformer"},
 }
-HISTORIES = ("as configured", "none", *ENCODERS)
+LIST = {
+    "kind": "id_list",
+    "side": "context",
+    "table": "item",
+    "pooling": "mean",
+    "encoding": {"kind": "vocabulary", "min_count": 50},
+}
+HISTORIES = ("none", "list of hotels", *ENCODERS)
 
 
 def with_history(values: dict[str, Any], history: str, *, has_counts: bool) -> dict[str, Any]:
-    """The config with another history.
+    """The config with a history, which it has not by itself.
 
     Args:
         values: of the config that the importer wrote.
-        history: one of ``HISTORIES``; an encoder's reads the last events in place of the list of hotels.
+        history: one of ``HISTORIES``: the last hotels in one mean, or the last events by an encoder.
         has_counts: whether the features made by hand stay.
     """
     features = dict(values["inputs"]["features"])
     tables = dict(values["tables"])
-    if history != "as configured":
-        del features["session_items"]
+    if history == "list of hotels":
+        features["session_items"] = LIST
     if history in ENCODERS:
         features["hotel"] = {
             "kind": "id",

@@ -20,6 +20,5 @@ def test_every_trial_is_the_config_with_another_history(tmp_path: Path, history:
 
     tried = load_experiment(tmp_path / "tried.yaml")
 
-    new = {"hotel", "history"} if history in ENCODERS else set()
-    gone = set() if history == "as configured" else {"session_items"}
-    assert set(tried.inputs.features) == before - gone - (set() if has_counts else set(COUNTS)) | new
+    new = {"hotel", "history"} if history in ENCODERS else {"session_items"} if history != "none" else set()
+    assert set(tried.inputs.features) == before - (set() if has_counts else set(COUNTS)) | new
