@@ -6,6 +6,7 @@ from pydantic import Field
 
 from recmoe.architectures.aitm import AITMConfig
 from recmoe.architectures.cgc import CGC, CGCConfig
+from recmoe.architectures.cross_stitch import CrossStitchConfig
 from recmoe.architectures.escm2 import ESCM2Config
 from recmoe.architectures.mmoe import MMoE, MMoEConfig
 from recmoe.architectures.omoe import OMoE, OMoEConfig
@@ -25,7 +26,8 @@ ArchitectureConfig = Annotated[
     | AITMConfig
     | ESCM2Config
     | PEPNetConfig
-    | STEMConfig,
+    | STEMConfig
+    | CrossStitchConfig,
     Field(discriminator="kind"),
 ]
 

@@ -20,6 +20,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "mmoe": {"num_experts": 3, "expert_hidden": (5,)},
     "cgc": {"num_task_experts": 1, "num_shared_experts": 2, "expert_hidden": (5,)},
     "ple": {"num_task_experts": 1, "num_shared_experts": 2, "expert_hidden": (5,)},
+    "cross_stitch": {"hidden": (6, 5)},
 }
 KINDS = [cls for cls in get_args(get_args(ArchitectureConfig)[0]) if cls.can_fork]
 SPARSE = {"gate": {"kind": "top_k", "k": 2}}
