@@ -11,7 +11,6 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import PositiveFloat
 from torch import Tensor
-from torch.nn import functional
 
 from recmoe.config import Config
 from recmoe.moe.gates.in_training.rule import room
@@ -50,7 +49,7 @@ class BatchPriority:
         order_B = scores_BV.amax(dim=1).argsort(descending=True, stable=True)
         wanted_BK = scores_BV.index_select(0, order_B).topk(k, dim=1).indices
         # The first choices of all rows, then the second ones.
-        asks_KBV = functional.one_hot(wanted_BK.t(), num_experts)
+        asks_KBV = wanted_BK.t()[:, :, None] == torch.arange(num_experts, device=scores_BV.device)
         place_KBV = asks_KBV.flatten(0, 1).cumsum(dim=0).view_as(asks_KBV)
-        is_taken_BV = ((asks_KBV > 0) & (place_KBV <= per_expert)).any(dim=0)
+        is_taken_BV = (asks_KBV & (place_KBV <= per_expert)).any(dim=0)
         return torch.zeros_like(is_taken_BV).index_copy(0, order_B, is_taken_BV)

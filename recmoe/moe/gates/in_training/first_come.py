@@ -12,7 +12,6 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
 from recmoe.config import Config
 from recmoe.moe.gates.in_training.rule import room
@@ -58,16 +57,17 @@ class FirstCome:
         per_expert = room(num_rows=num_rows, num_experts=num_experts, k=k, capacity_factor=self.capacity_factor)
         is_given_BV = torch.zeros_like(scores_BV, dtype=torch.bool)
         room_V = torch.full((num_experts,), per_expert, device=scores_BV.device)
+        expert_V = torch.arange(num_experts, device=scores_BV.device)
         # In every round, a row that asks is given an expert or leaves one that is full.
         for _ in range(num_experts + k - 1):
             is_open_BV = ~is_given_BV & (room_V > 0)
             is_asking_B = (is_given_BV.sum(dim=1) < k) & is_open_BV.any(dim=1)
             # A GPU would have to be waited for.
-            if not scores_BV.is_cuda and not is_asking_B.any():
+            if scores_BV.device.type == "cpu" and not is_asking_B.any():
                 break
             wanted_B = scores_BV.masked_fill(~is_open_BV, -1.0).argmax(dim=1)
-            asks_BV = functional.one_hot(wanted_B, num_experts) * is_asking_B[:, None]
-            is_taken_BV = (asks_BV > 0) & (asks_BV.cumsum(dim=0) <= room_V)
+            asks_BV = (wanted_B[:, None] == expert_V) & is_asking_B[:, None]
+            is_taken_BV = asks_BV & (asks_BV.cumsum(dim=0) <= room_V)
             is_given_BV = is_given_BV | is_taken_BV
             room_V = room_V - is_taken_BV.sum(dim=0)
         return is_given_BV

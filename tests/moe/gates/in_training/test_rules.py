@@ -134,3 +134,15 @@ def test_no_expert_takes_more_rows_than_it_has_room_for(rule: Rule) -> None:
     is_given_BV = rule(scores_BV, 2)
 
     assert is_given_BV.sum(0).max() == 32
+
+
+@pytest.mark.parametrize("rule", [FirstCome(1.0), BatchPriority(1.0), ExpertChoice(1.0)])
+def test_nothing_is_read_on_the_host_where_it_would_have_to_wait_for_a_device(rule: Rule) -> None:
+    # A tensor without numbers: whatever asks for one, such as whether all rows are placed, fails.
+    scores_BV = torch.rand(20, 4, device="meta")
+
+    is_given_BV = rule(scores_BV, 2)
+
+    assert is_given_BV.shape == (20, 4)
+    with pytest.raises(RuntimeError, match="meta"):
+        bool(is_given_BV.any())
