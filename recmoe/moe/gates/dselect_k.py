@@ -103,14 +103,14 @@ class DSelectKGate(nn.Module):
 
     def _selections(self, logits_BL: Tensor) -> Selections:
         num_selectors, num_bits, _ = self.bits_KMD.shape
-        bits_BL, shares_BK = logits_BL.split([num_selectors * num_bits, num_selectors], dim=1)
+        bits_BL, shares_BK = torch.split(logits_BL, [num_selectors * num_bits, num_selectors], dim=1)
         bits_BKM = smooth_step(bits_BL.unflatten(1, (num_selectors, num_bits)), self.gamma)
         codes_BKC = torch.ones_like(bits_BKM[:, :, :1])
         # Bit after bit, not by prod(): its gradient at zeros, which are the point here, asks the device for a count.
-        for bit_BK1 in bits_BKM.split(1, dim=2):
+        for bit_BK1 in torch.split(bits_BKM, 1, dim=2):
             codes_BKC = torch.cat([codes_BKC * (1.0 - bit_BK1), codes_BKC * bit_BK1], dim=2)
         num_spare = codes_BKC.shape[2] - self.num_experts
-        named_BKV, spare_BKC = codes_BKC.split([self.num_experts, num_spare], dim=2)
+        named_BKV, spare_BKC = torch.split(codes_BKC, [self.num_experts, num_spare], dim=2)
         experts_BKV = named_BKV + functional.pad(spare_BKC, (0, self.num_experts - num_spare))
         return Selections(experts_BKV, torch.softmax(shares_BK, dim=1))
 
