@@ -11,6 +11,7 @@ from recmoe.moe.gates.gumbel import GumbelGateConfig
 from recmoe.moe.gates.in_training import InTrainingConfig
 from recmoe.moe.gates.mlp import MlpGateConfig
 from recmoe.moe.gates.noisy_top_k import NoisyTopKGateConfig
+from recmoe.moe.gates.relu import ReluGateConfig
 from recmoe.moe.gates.softmax import SoftmaxGate, SoftmaxGateConfig
 from recmoe.moe.gates.switch import SwitchGateConfig
 from recmoe.moe.gates.top_k import TopKGate, TopKGateConfig
@@ -36,6 +37,7 @@ GateConfig = Annotated[
     | DSelectKGateConfig
     | GumbelGateConfig
     | AttentionGateConfig
+    | ReluGateConfig
     | SwitchGateConfig,
     Field(discriminator="kind"),
     BeforeValidator(_serving),
