@@ -24,6 +24,7 @@ from recmoe.features.schema import FeatureSchema
 from recmoe.growth.earlier import WarmStart
 from recmoe.model import ModelConfig, MultiTaskRanker, build_model
 from recmoe.runs.folder import RunFolder
+from recmoe.runs.origin import Origin
 from recmoe.runs.train import RunResult, train_run
 from recmoe.runs.worker import run_worker
 from recmoe.tasks import TaskConfig
@@ -155,6 +156,7 @@ def train() -> Train:
         resume: bool = False,
         event: Event = nothing,
         warm_start: WarmStart | None = None,
+        teacher: Origin | None = None,
         is_strict: bool = False,
     ) -> RunResult:
         def launch(config: ExperimentConfig, folder: RunFolder) -> None:
@@ -163,7 +165,14 @@ def train() -> Train:
             run_worker(config, FolderWithEvents(folder.root, event), runtime=runtime)
 
         return train_run(
-            config, root, resume=resume, launch=launch, is_quiet=True, warm_start=warm_start, is_strict=is_strict
+            config,
+            root,
+            resume=resume,
+            launch=launch,
+            is_quiet=True,
+            warm_start=warm_start,
+            teacher=teacher,
+            is_strict=is_strict,
         )
 
     return run

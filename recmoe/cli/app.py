@@ -19,6 +19,7 @@ from recmoe import __version__
 from recmoe.cli.checkpoint import checkpoint_app
 from recmoe.cli.daily import daily
 from recmoe.cli.data import data_app
+from recmoe.cli.derive import distil
 from recmoe.cli.doctor import doctor
 from recmoe.cli.init import init
 from recmoe.cli.models import promote, register, rollback
@@ -64,6 +65,9 @@ app.command(
 )(plan)
 app.command(epilog="Example: recmoe prepare configs/ple.yaml --run-dir runs/ple --workers 2 --memory 8GB")(prepare)
 app.command(epilog="Example: recmoe train configs/ple.yaml training.epochs=3 --run-dir runs/ple --workers 2")(train)
+app.command(
+    epilog="Example: recmoe distil models:/shop@champion configs/shared_bottom.yaml model.distillation.temperature=2"
+)(distil)
 app.command(epilog="Example: recmoe tune mylog/config.yaml --to tuning/first --trials 30 --time 20m")(tune)
 app.command(epilog="Example: recmoe daily configs/ple.yaml --days 'log/day=*' --run-dir runs/shop-daily")(daily)
 app.add_typer(checkpoint_app)

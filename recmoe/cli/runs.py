@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recmoe.cli.cost import print_cost
 from recmoe.cli.options import (
     Config,
     Json,
@@ -30,7 +31,7 @@ from recmoe.runs.source import RUNS, load_ranker
 
 if TYPE_CHECKING:
     from recmoe.evaluation.report import Report
-    from recmoe.runs.train import Launch
+    from recmoe.runs.train import Launch, RunResult
 
 INTERRUPTED = 130
 """Exit code of a run that was told to stop, as of a process that SIGINT ended."""
@@ -85,7 +86,6 @@ def train(
     Ctrl-C and SIGTERM save a checkpoint and stop; the same command with --resume goes on from there.
     """
     from recmoe.experiment import load_experiment
-    from recmoe.runs.about import checkpoint_in_words
     from recmoe.runs.train import train_run
     from recmoe.runs.warm_start import find_warm_start
 
@@ -94,14 +94,27 @@ def train(
     launch, _ = launch_of(workers)
     earlier = None if warm_start is None else find_warm_start(warm_start, registry_uri=registry)
     result = train_run(experiment, root, resume=resume, launch=launch, warm_start=earlier, is_strict=strict)
-    state = result.folder.state
+    show_run(result, show_all=show_all, as_json=as_json)
+
+
+def show_run(result: "RunResult", *, show_all: bool, as_json: bool) -> None:
+    """What a run left behind, for people or as JSON.
+
+    Raises:
+        typer.Exit: it was interrupted.
+    """
+    from recmoe.runs.about import checkpoint_in_words
+
+    state, root = result.folder.state, result.folder.root
     if as_json:
         values = result.report.values() if result.report else {}
+        cost = result.folder.cost_report()
         print_json({"run_dir": root, "is_interrupted": result.is_interrupted, "metrics": values,
                     "samples_per_s": result.samples_per_s, "bundle": result.folder.bundle,
                     "tracking_page": state.get("tracking_page"), "skipped": state.get("skipped", {}),
                     "wait_share": state.get("wait_share", 0.0),
-                    "warm_start": result.folder.warm_start_report()})  # fmt: skip
+                    "warm_start": result.folder.warm_start_report(),
+                    **({} if cost is None else {"cost": cost})})  # fmt: skip
     if result.is_interrupted:
         print(f"stopped at step {state['step']:,}; go on with --resume --run-dir {root}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
@@ -111,6 +124,7 @@ def train(
             _print_report(result.report, slices=False, is_long=show_all)
             print(f"\ntest     checkpoint of {checkpoint_in_words(state)}")
             print(f"report   {result.folder.page}")
+        print_cost(result.folder.cost_report())
         for split, told in state.get("skipped", {}).items():
             print(f"skipped  {split}: {told}")
         print(f"bundle   {result.folder.bundle}")

@@ -1,13 +1,15 @@
 """EncodedRows: the encoded rows of a split in memory-mapped files, gathered into batches."""
 
-# N rows of the split, B rows of a batch
+# N rows of the split, B rows of a batch, Z logits of another model
 
 import mmap
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from recmoe.data.order import Interval
@@ -30,11 +32,14 @@ class EncodedRows:
     Args:
         folder: ``rows.bin``, N records, and ``list_0.bin`` … with what the lists hold.
         format: of the records.
+        teacher_NZ: what another model gives for the same rows, where they go with their batches.
     """
 
-    def __init__(self, folder: Path, format: RowFormat) -> None:
+    def __init__(self, folder: Path, format: RowFormat, *, teacher_NZ: NDArray[np.float32] | None = None) -> None:
+        assert teacher_NZ is None or teacher_NZ.dtype == np.float32
         self.folder = folder
         self.format = format
+        self._teacher_NZ = teacher_NZ
         rows = _mapped(folder / ROWS_FILE)
         lists = [_mapped(folder / list_file(place)) for place in range(len(format.list_types))]
         self._records_N = _array(rows, format.dtype)
@@ -52,7 +57,15 @@ class EncodedRows:
 
     def batch(self, rows_B: Ints) -> Batch:
         """Some rows, in the order given."""
-        return self.format.unpack(self._records_N.take(rows_B), self._lists)
+        batch = self.format.unpack(self._records_N.take(rows_B), self._lists)
+        if self._teacher_NZ is None:
+            return batch
+        return replace(batch, teacher_BZ=torch.from_numpy(self._teacher_NZ.take(rows_B, axis=0)))
+
+    def taught_by(self, teacher_NZ: NDArray[np.float32]) -> "EncodedRows":
+        """The same rows, whose batches hold what another model gives for them."""
+        assert len(teacher_NZ) == self.num_rows
+        return EncodedRows(self.folder, self.format, teacher_NZ=teacher_NZ)
 
     def will_need(self, ranges: Iterable[Interval]) -> None:
         """Have the machine read some rows ahead, from front to back, where they are not in memory yet."""

@@ -2,9 +2,9 @@
 
 # N rows, T tasks, R resamples
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,19 @@ from recmoe.evaluation.predictions import Predictions
 from recmoe.tasks.task import has_binary_label
 
 MODEL = "model"
+
+
+class Paired(NamedTuple):
+    """A model against another one on the rows of a task."""
+
+    task: str
+    space: str
+    metric: str
+    other: str
+    model: Estimate
+    of_other: Estimate
+    advantage: Estimate
+    """How much better the model is, by paired resamples; positive is better for any metric."""
 
 
 def compare(
@@ -38,16 +51,32 @@ def compare(
         baselines_NT: the baselines' predictions of the same rows and tasks.
         config: number of resamples and seed.
     """
-    found = []
+    return tuple(
+        Comparison(
+            task=one.task,
+            space=one.space,
+            metric=one.metric,
+            kind=cast(BaselineKind, one.other),
+            model=one.model,
+            baseline=one.of_other,
+            advantage=one.advantage,
+            verdict=verdict(one.advantage),
+        )
+        for one in paired(predictions, baselines_NT, config=config)
+    )
+
+
+def paired(
+    predictions: Predictions, others_NT: Mapping[Any, NDArray[np.floating[Any]]], *, config: EvaluationConfig
+) -> Iterator[Paired]:
+    """A model against others by their names; see ``compare``."""
     for task in predictions.task_names:
         column = predictions.task_names.index(task)
         mask_N = predictions.in_space(task)
         scores, labels = predictions.of_task(task)
         groups = None if predictions.groups_N is None else predictions.groups_N[mask_N]
         kind = AucConfig() if has_binary_label(predictions.kinds[task]) else RmseConfig()
-        beside = {
-            name: values_NT[mask_N, column] for name, values_NT in baselines_NT.items() if _fits(values_NT, column)
-        }
+        beside = {name: values_NT[mask_N, column] for name, values_NT in others_NT.items() if _fits(values_NT, column)}
         states: dict[str, Metric] = {name: kind.build() for name in (MODEL, *beside)}
         states[MODEL].update(scores, labels, groups)
         for name, values_M in beside.items():
@@ -60,19 +89,15 @@ def compare(
         for name in beside:
             baseline = states[name].compute().values_R[0]
             advantage = _estimate(sign * (model - baseline), sign * (model_R - values_R[name]))
-            found.append(
-                Comparison(
-                    task=task,
-                    space=predictions.spaces[task],
-                    metric=kind.name,
-                    kind=name,
-                    model=_estimate(model, model_R),
-                    baseline=_estimate(baseline, values_R[name]),
-                    advantage=advantage,
-                    verdict=verdict(advantage),
-                )
+            yield Paired(
+                task=task,
+                space=predictions.spaces[task],
+                metric=kind.name,
+                other=name,
+                model=_estimate(model, model_R),
+                of_other=_estimate(baseline, values_R[name]),
+                advantage=advantage,
             )
-    return tuple(found)
 
 
 def baseline_values(

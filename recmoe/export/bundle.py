@@ -6,6 +6,7 @@ encoder/                 vocabularies and statistics
 dense.safetensors        experts, gates, towers, numeric vectors
 tables.json  tables/     embedding tables, in files below a size limit, named by their content
 report.json              metrics of the test split, where there was one
+lineage.json             the model that this one was made from, where there was one
 replay*                  raw rows, their encoding, the training model's predictions
 """
 
@@ -30,6 +31,7 @@ from recmoe import __version__
 from recmoe.embeddings.tables import PlainTables
 from recmoe.errors import BundleError, DataError, EvaluationError, SchemaError
 from recmoe.evaluation.report import Report
+from recmoe.export.lineage import Lineage
 from recmoe.export.manifest import FILE_NAME, Manifest, digest_of, list_files
 from recmoe.export.replay import Replay
 from recmoe.export.weights import read_weights, write_weights
@@ -69,6 +71,7 @@ class ModelBundle:
     model: MultiTaskRanker
     report: Report | None
     replay: Replay
+    lineage: Lineage | None = None
 
     @classmethod
     def load(cls, path: Path) -> "ModelBundle":
@@ -110,6 +113,7 @@ class ModelBundle:
             model=model.eval().requires_grad_(False),
             report=report,
             replay=Replay.load(path),
+            lineage=Lineage.read(path),
         )
 
     def predict(self, rows: pa.Table) -> NDArray[np.float32]:
@@ -140,6 +144,7 @@ def write_bundle(
     model: MultiTaskRanker,
     replay: Replay,
     report: Report | None = None,
+    lineage: Lineage | None = None,
     max_file_bytes: int = MAX_FILE_BYTES,
     replace: bool = False,
 ) -> ModelBundle:
@@ -150,6 +155,7 @@ def write_bundle(
         config: the run's resolved config, as JSON would hold it.
         model: over plain tables.
         replay: rows with the predictions of the model as it was trained.
+        lineage: the model that this one was made from.
         max_file_bytes: limit of the files that hold tables.
         replace: give up an older bundle of that path.
 
@@ -166,6 +172,8 @@ def write_bundle(
         replay.save(folder)
         if report is not None:
             (folder / "report.json").write_text(report.to_json(), encoding="utf-8")
+        if lineage is not None:
+            lineage.write(folder)
         files = list_files(folder)
         manifest = Manifest(
             name=name,

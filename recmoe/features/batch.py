@@ -1,6 +1,6 @@
 """Batch: rows as tensors, the only thing the model reads."""
 
-# B rows, F dense columns, K sparse keys, L label columns, N entries of a sequence in all rows
+# B rows, F dense columns, K sparse keys, L label columns, Z logits, N entries of a sequence in all rows
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -57,6 +57,8 @@ class Batch:
     ages: Tensor | None = None
     """float32, one per entry of the sequences that have times, sequence by sequence, within it row by row; None where
     no sequence has."""
+    teacher_BZ: Tensor | None = None
+    """float32, the logits that another model gives for the rows, NaN where it knows no such task; None without one."""
 
     @property
     def num_rows(self) -> int:
@@ -96,6 +98,7 @@ class Batch:
             labels_BL=self.labels_BL.to(device, non_blocking=True),
             groups_B=None if self.groups_B is None else self.groups_B.to(device, non_blocking=True),
             ages=None if self.ages is None else self.ages.to(device, non_blocking=True),
+            teacher_BZ=None if self.teacher_BZ is None else self.teacher_BZ.to(device, non_blocking=True),
         )
 
     def pin_memory(self) -> "Batch":
@@ -108,10 +111,12 @@ class Batch:
             labels_BL=self.labels_BL.pin_memory(),
             groups_B=None if self.groups_B is None else self.groups_B.pin_memory(),
             ages=None if self.ages is None else self.ages.pin_memory(),
+            teacher_BZ=None if self.teacher_BZ is None else self.teacher_BZ.pin_memory(),
         )
 
     def record_stream(self, stream: torch.Stream) -> None:
         """Keeps the memory alive until the GPU stream that uses the batch has finished."""
-        for tensor in (self.dense_BF, self.lengths_KB, self.values, self.labels_BL, self.groups_B, self.ages):
+        optional = (self.groups_B, self.ages, self.teacher_BZ)
+        for tensor in (self.dense_BF, self.lengths_KB, self.values, self.labels_BL, *optional):
             if tensor is not None:
                 tensor.record_stream(stream)

@@ -1,6 +1,6 @@
 """build_model(), build_training_model(): the only place where the parts of a model are put together."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -9,6 +9,7 @@ from torch import nn
 from recmoe.architectures.seam import Forkable, Model, Parts
 from recmoe.features.layout import InputLayout
 from recmoe.model.config import ModelConfig
+from recmoe.model.imitation import Imitation
 from recmoe.model.inputs import InputLayer, input_widths, num_values
 from recmoe.model.objective import TrainingModel
 from recmoe.model.ranker import MultiTaskRanker
@@ -60,6 +61,7 @@ def build_training_model(
     tables: MakeTables,
     starts: Sequence[TaskStart] | None = None,
     unknown_shares: Mapping[str, float] | None = None,
+    taught: Collection[str] = (),
     seed: int = 0,
     rank: int = 0,
 ) -> TrainingModel:
@@ -72,6 +74,7 @@ def build_training_model(
         layout: of the encoder.
         starts: one per logit; by these every task predicts its base rate.
         unknown_shares: by sparse key, the share of ids in the validation split that training has not seen.
+        taught: tasks that a teacher knows too, whose batches hold what it says.
         seed: of the weights.
         rank: of this process.
     """
@@ -89,12 +92,14 @@ def build_training_model(
         outputs=[tasks.loss_kinds[name] for name in tasks.names],
         fork=fork,
     )
+    known = [name for name in tasks.names if name in taught and name not in replaced]
     torch.manual_seed(seed + 1 + rank)
     return TrainingModel(
         ranker=ranker,
         weighting=weighting,
         fork=fork,
         balance=config.balance,
+        imitation=Imitation(tasks, known, config.distillation) if known else None,
         unknown_shares=config.unknown_shares([key.name for key in layout.sparse], unknown_shares or {}),
         seed=seed + rank,
     )

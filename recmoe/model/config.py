@@ -9,6 +9,7 @@ from recmoe.architectures import ArchitectureConfig, MMoEConfig
 from recmoe.balancing.rules import BalancingConfig, NoBalancingConfig
 from recmoe.balancing.weightings import FixedWeightingConfig, WeightingConfig
 from recmoe.config import Config
+from recmoe.model.imitation import DistillationConfig
 from recmoe.model.wide import LinearWideConfig, WideConfig
 from recmoe.moe.mixture import MixtureConfig
 from recmoe.tasks.funnel import TaskSet
@@ -36,6 +37,8 @@ class ModelConfig(Config):
     """How the gradients that the tasks send to what they share become one."""
     balance: NonNegativeFloat = 0.0
     """Factor of the balance loss, which keeps gates from leaving experts unused."""
+    distillation: DistillationConfig = DistillationConfig()
+    """How a student learns from a teacher, where it has one."""
     unknown_share: Literal["auto"] | Annotated[float, Field(ge=0.0, lt=1.0)] = "auto"
     """Share of the ids that a training step reads as unknown, so that row 0 learns what a new id is worth; auto is, for
     each feature, the share of its ids in the validation split that training has not seen, from 0.01 to 0.5."""

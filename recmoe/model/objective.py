@@ -14,6 +14,7 @@ from recmoe.architectures.seam import Model, Outputs, Targets
 from recmoe.balancing.fork import Fork
 from recmoe.balancing.weightings import Weighting
 from recmoe.features.batch import Batch
+from recmoe.model.imitation import Imitation
 from recmoe.model.ranker import ModelOutput, MultiTaskRanker
 from recmoe.moe.balance import importance_loss
 from recmoe.moe.expert_layer import ExpertLayer
@@ -24,11 +25,14 @@ class TrainingModel(nn.Module):
 
         weighting(losses of the tasks)  +  balance · importance loss of the gates  +  Σ_m weight_m · own loss m
 
+    Where there is a teacher, the loss of a task holds the distance to it, too: see ``Imitation``.
+
     Args:
         ranker: the model that will serve.
         weighting: losses_T → one loss; may learn its weights.
         fork: of what the model's tasks share; it is in the model already.
         balance: factor of the balance loss.
+        imitation: what a student learns from a teacher besides its labels.
         unknown_shares: per sparse key, the probability with which an id is read as row 0 while training.
         seed: of the draws by which ids are hidden; another one in every process.
     """
@@ -42,6 +46,7 @@ class TrainingModel(nn.Module):
         weighting: nn.Module,
         fork: Fork | None = None,
         balance: float = 0.0,
+        imitation: Imitation | None = None,
         unknown_shares: Sequence[float] = (),
         seed: int = 0,
     ) -> None:
@@ -50,11 +55,13 @@ class TrainingModel(nn.Module):
         self.weighting = weighting
         self.fork = fork
         self.balance = balance
+        self.imitation = imitation
         self._seed = seed
         self._hides_ids = any(unknown_shares)
         self.register_buffer("unknown_shares_K", torch.tensor(unknown_shares), persistent=False)
-        self.loss_names = (*ranker.tasks.names, *self.model.loss_weights)
-        """What ``forward`` reports: the tasks, then the model's own losses."""
+        taught = () if imitation is None else tuple(f"{name}/teacher" for name in imitation.names)
+        self.loss_names = (*ranker.tasks.names, *taught, *self.model.loss_weights)
+        """What ``forward`` reports: the tasks, their distances to a teacher, then the model's own losses."""
 
     @property
     def model(self) -> Model:
@@ -79,13 +86,20 @@ class TrainingModel(nn.Module):
         output = self.ranker(batch)
         targets = Targets(*self.ranker.tasks.targets(batch.labels_BL))
         losses_T = self.ranker.tasks.losses(output.logits_BZ, *targets, batch.groups_B)
-        loss = self.weighting(losses_T / self.ranker.loss_units())
+        learned_T, named = losses_T, [losses_T.detach()]
+        if self.imitation is not None:
+            imitations_N = self.imitation.losses(output.logits_BZ, batch)
+            learned_T = self.imitation.added(losses_T, imitations_N)
+            named.append(imitations_N.detach())
+        loss = self.weighting(learned_T / self.ranker.loss_units())
         if self.balance > 0:
             loss = loss + self.balance * importance_loss(output.gate_uses)
         own_M = self._own_losses(output, targets)
         for own, weight in zip(own_M, self.model.loss_weights.values(), strict=True):
             loss = loss + weight * own
-        return loss, torch.cat([losses_T.detach(), torch.stack(own_M).detach()]) if own_M else losses_T.detach()
+        if own_M:
+            named.append(torch.stack(own_M).detach())
+        return loss, torch.cat(named)
 
     def curves(self) -> Mapping[str, float]:
         """What balances the tasks, as it is now: weights of losses; cosines and weights of gradients; what became of

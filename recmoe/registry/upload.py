@@ -47,6 +47,8 @@ def facts(ranker: Ranker) -> dict[str, str]:
         "recmoe.feature_schema_hash": bundle.encoder.fingerprint,
         "recmoe.tasks": ",".join(bundle.tasks.names),
     }
+    if bundle.lineage is not None:
+        tags |= bundle.lineage.tags()
     if bundle.report is not None:
         values = bundle.report.values()
         # The report has all of them; a page with a hundred tags is not read.

@@ -13,6 +13,7 @@ from recmoe.experiment import ExperimentConfig
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.runs.encoder import keep_rows
 from recmoe.runs.folder import ENCODED, RunFolder
+from recmoe.runs.teacher import taught_tasks
 
 _logger = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ def keep_splits(
         DataError, SchemaError: as training would find it, with file and row; or the disk is full.
     """
     cache = open_cache(config, folder, encoder)
-    if not _is_wanted(config, splits, cache):
+    # What a teacher says of a row is found by the number of its record.
+    if not taught_tasks(folder) and not _is_wanted(config, splits, cache):
         return False
     kept = [keep_rows(stream, encoder, cache, split=split, is_quiet=is_quiet) for split, stream in splits.items()]
     if not is_quiet:

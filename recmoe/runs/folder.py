@@ -31,8 +31,9 @@ class RunFolder:
     metrics.jsonl    a line per logged step and validation
     baselines.json   what simple models reach on the test split; baselines.npz holds their predictions
     report.json      metrics of the test split; report.html shows them
+    cost.json        what the model costs and predicts next to the one that it was made from, where there is one
     bundle/          the model as it is served
-    cache/           CSV files as Parquet, encoded rows while the run needs them
+    cache/           CSV files as Parquet, encoded rows while the run needs them, and what a teacher says of them
     facts.json       where tasks begin, and the share of ids that are new in validation
     scratch/         ids that exceed the memory of preparation, while it lasts
     state.json       status, tracking id, identity of the files, best step
@@ -55,6 +56,8 @@ class RunFolder:
         self.bundle = root / "bundle"
         self.cache = root / "cache"
         self.encoded = self.cache / ENCODED
+        self.teacher = self.cache / "teacher"
+        self.cost = root / "cost.json"
         self.scratch = root / "scratch"
         self._state = root / "state.json"
 
@@ -128,6 +131,10 @@ class RunFolder:
     def warm_start_report(self) -> dict[str, Any] | None:
         """What was carried over from an earlier model; None for a run that began by itself."""
         return _read(self.warm_start) if self.warm_start.exists() else None
+
+    def cost_report(self) -> dict[str, Any] | None:
+        """What the model costs next to the one that it was made from; None for one that was made from none."""
+        return _read(self.cost) if self.cost.exists() else None
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Append a line to the curves."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from recmoe.evaluation.report import Report
 from recmoe.experiment import ExperimentConfig
 from recmoe.runs.folder import RunFolder
+from recmoe.runs.origin import lineage_of
 from recmoe.tracking.tracker import Tracker, metric_name
 
 
@@ -12,6 +13,8 @@ def record_results(folder: RunFolder, tracker: Tracker) -> None:
     """Report, page and plan go where the run is recorded."""
     tracker.log_file(folder.plan)
     tracker.log_file(folder.leaks)
+    if folder.cost.exists():
+        tracker.log_file(folder.cost)
     if folder.report.exists():
         report = Report.from_json(folder.report.read_text(encoding="utf-8"))
         values = {f"test/{name}": value for name, value in report.values().items()}
@@ -32,7 +35,9 @@ def record_results(folder: RunFolder, tracker: Tracker) -> None:
 def run_facts(config: ExperimentConfig, folder: RunFolder) -> dict[str, str]:
     """What a run is found by among others."""
     root = str(folder.root.resolve())
+    lineage = lineage_of(folder)
     return {
+        **({} if lineage is None else lineage.tags()),
         "mlflow.source.name": root,
         "mlflow.source.type": "LOCAL",
         "recmoe.folder": root,

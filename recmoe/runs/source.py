@@ -26,6 +26,20 @@ def bundle_of(source: str) -> str:
     return str(run_bundle(folder)) if folder.state else source
 
 
+def bundle_path(source: str, *, runs: Path = RUNS, registry_uri: str | None = None) -> Path:
+    """The folder of the bundle of ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, a run or a bundle.
+
+    Raises:
+        RegistryError, TrainingError: there is no such model.
+    """
+    bundle = bundle_of(source)
+    if not bundle.startswith("models:"):
+        return Path(bundle).resolve()
+    from recmoe.registry.registry import Registry
+
+    return Registry.connect(registry_uri, folder=runs).resolve(bundle, cache=runs / "cache").path.resolve()
+
+
 def load_ranker(
     source: str, *, runs: Path = RUNS, registry_uri: str | None = None, strict_fields: bool = False
 ) -> "Ranker":

@@ -9,6 +9,7 @@ from recmoe.experiment import ExperimentConfig
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.runs.encoded import open_cache
 from recmoe.runs.folder import RunFolder
+from recmoe.runs.teacher import teacher_rows
 from recmoe.training.runtime import Runtime
 
 CORES_PER_ENCODER = 4
@@ -53,7 +54,11 @@ class Splits:
         """The split as ``prepare`` has encoded it; None where it has not, or on a machine that cannot see it."""
         if split not in self._encoded_rows and self._config.data.encoded_cache != "off":
             cache = open_cache(self._config, self._folder, self._encoder)
-            self._encoded_rows[split] = cache.open(self.stream(split))
+            rows = cache.open(self.stream(split))
+            teacher_NZ = teacher_rows(self._folder) if split == "train" else None
+            if rows is not None and teacher_NZ is not None:
+                rows = rows.taught_by(teacher_NZ)
+            self._encoded_rows[split] = rows
         return self._encoded_rows.get(split)
 
 

@@ -17,15 +17,18 @@ from recmoe.features.encoder import FeatureEncoder
 from recmoe.growth.carry import check_rate, check_widths
 from recmoe.growth.earlier import EarlierModel, WarmStart
 from recmoe.runs.baselines import keep_baselines
+from recmoe.runs.cost import keep_cost
 from recmoe.runs.encoded import has_index, keep_splits
 from recmoe.runs.encoder import ReadHere, Reading
 from recmoe.runs.export import check_remakeable
 from recmoe.runs.facts import learn_facts
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.leaks import warn_of_leaks
+from recmoe.runs.origin import Origin
 from recmoe.runs.record import id_metrics, record_files, record_results, run_facts, tracked
 from recmoe.runs.source import RUNS
 from recmoe.runs.splits import open_split
+from recmoe.runs.teacher import keep_teacher_rows, remember_teacher
 from recmoe.runs.warm_start import remember_warm_start
 from recmoe.runs.worker import run_worker
 from recmoe.training.checkpoint_folder import committed
@@ -63,6 +66,7 @@ def train_run(
     launch: Launch = train_here,
     is_quiet: bool = False,
     warm_start: WarmStart | None = None,
+    teacher: Origin | None = None,
     is_strict: bool = False,
 ) -> RunResult:
     """Train a config in a run folder, and leave report and bundle there.
@@ -74,6 +78,7 @@ def train_run(
         launch: how the processes of the job are started.
         is_quiet: no progress on the terminal.
         warm_start: an earlier model to go on from; a resumed run remembers its own.
+        teacher: a model to learn from besides the labels; a resumed run remembers its own.
         is_strict: a feature that may know the answer stops the run, which is warned of otherwise.
 
     Raises:
@@ -87,6 +92,8 @@ def train_run(
         folder.start(dump_config(config), resume=resume)
         if warm_start is not None:
             remember_warm_start(folder, warm_start)
+        if teacher is not None:
+            remember_teacher(folder, teacher, config)
         if folder.state.get("status") == "finished":
             if folder.bundle.exists():
                 return _result(folder)
@@ -120,6 +127,8 @@ def _train(
         encoder = prepare(config, folder, is_quiet=is_quiet)
         warn_of_leaks(config, folder, is_strict=is_strict)
         keep_baselines(config, folder, encoder, is_quiet=is_quiet)
+        if not is_recorded:
+            keep_teacher_rows(folder, open_split(config, folder, "train"), config.task_set(), is_quiet=is_quiet)
         if known_id is None:
             record_files(config, folder, tracker)
             tracker.log_metrics(id_metrics(folder), step=0)
@@ -133,6 +142,7 @@ def _train(
         if folder.state["status"] == "interrupted":
             tracker.finish("killed")
             return _result(folder)
+        keep_cost(config, folder)
         if not is_recorded:
             record_results(folder, tracker)
     except BaseException as error:
@@ -143,6 +153,7 @@ def _train(
     tracker.finish()
     # In data.cache_dir they stay, for the next run.
     shutil.rmtree(folder.encoded, ignore_errors=True)
+    shutil.rmtree(folder.teacher, ignore_errors=True)
     folder.update_state(status="finished")
     return _result(folder)
 

@@ -1,10 +1,20 @@
 """find_warm_start(): the model that a new run goes on from, by the name that people give it."""
 
 import shutil
+from contextlib import closing
 from pathlib import Path
 
+import torch
+
+from recmoe.embeddings.logical import dense_state, unwrap
+from recmoe.embeddings.placement import PlacedModel
 from recmoe.errors import CheckpointError, TrainingError
+from recmoe.experiment import ExperimentConfig
+from recmoe.features.encoder import FeatureEncoder
+from recmoe.growth.carry import CarryReport, carry_over
+from recmoe.growth.dense_names import name_dense
 from recmoe.growth.earlier import WarmStart
+from recmoe.model import MultiTaskRanker
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.source import RUNS, bundle_of
 from recmoe.training.checkpoint_folder import committed, read_manifest, step_folder
@@ -47,6 +57,36 @@ def best_checkpoint(folder: RunFolder) -> Path | None:
     except CheckpointError:
         return None
     return best
+
+
+def start_warm(
+    config: ExperimentConfig,
+    folder: RunFolder,
+    *,
+    placed: PlacedModel,
+    ranker: MultiTaskRanker,
+    dense_optimizer: torch.optim.Optimizer,
+    encoder: FeatureEncoder,
+) -> CarryReport | None:
+    """Fill a run's fresh model from what it starts from; None where it begins by itself.
+
+    Args:
+        ranker: the model inside of the placed one.
+    """
+    told = folder.state.get("warm_start")
+    if told is None:
+        return None
+    shapes = {name: tuple(tensor.shape) for name, tensor in dense_state(unwrap(placed.model)).items()}
+    named = name_dense(shapes, ranker=ranker, config=config.model, encoder=encoder)
+    with closing(WarmStart.from_json(told).open()) as earlier:
+        return carry_over(
+            earlier,
+            placed=placed,
+            named=named,
+            dense_optimizer=dense_optimizer,
+            encoder=encoder,
+            tasks=ranker.tasks,
+        )
 
 
 def remember_warm_start(folder: RunFolder, warm_start: WarmStart) -> None:

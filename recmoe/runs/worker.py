@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import replace
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from recmoe.config import dump_config
 from recmoe.data.loader import Split
 from recmoe.data.parquet import ParquetStream
-from recmoe.embeddings.logical import copy_into, dense_parameters, dense_state, unwrap
+from recmoe.embeddings.logical import copy_into, dense_parameters, unwrap
 from recmoe.embeddings.placement import place
 from recmoe.embeddings.tables import PlainTables
 from recmoe.evaluation.evaluate import EvaluationConfig, evaluate
@@ -23,17 +22,17 @@ from recmoe.experiment import ExperimentConfig
 from recmoe.export.bundle import write_bundle
 from recmoe.export.replay import Replay
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.growth.carry import carry_over
-from recmoe.growth.dense_names import name_dense
-from recmoe.growth.earlier import WarmStart
 from recmoe.model import MultiTaskRanker, TrainingModel, build_model, build_training_model
 from recmoe.runs.about import about_run
 from recmoe.runs.baselines import set_beside
 from recmoe.runs.facts import RunFacts
 from recmoe.runs.folder import RunFolder, write_atomically
 from recmoe.runs.leaks import leak_warnings
+from recmoe.runs.origin import lineage_of
 from recmoe.runs.splits import Splits
+from recmoe.runs.teacher import taught_tasks
 from recmoe.runs.validation import Validator
+from recmoe.runs.warm_start import start_warm
 from recmoe.training.checkpoint import CheckpointStore, load_weights
 from recmoe.training.checkpoint_folder import committed, step_folder
 from recmoe.training.loop import Trainer, TrainResult
@@ -102,6 +101,7 @@ class _Job:
             tables=lambda layout: config.tables.build(layout=layout, seed=config.seed),
             starts=facts.starts,
             unknown_shares=facts.unknown_shares,
+            taught=taught_tasks(folder),
             seed=config.seed,
             rank=runtime.rank,
         )
@@ -237,6 +237,7 @@ class _Job:
                     rows, encoder=self.encoder, task_names=self.tasks.names, predictions_NT=predictions_NT
                 ),
                 report=report,
+                lineage=lineage_of(self.folder),
                 replace=True,
             )
 
@@ -248,26 +249,15 @@ class _Job:
 
     def _start_warm(self) -> None:
         """Go on from an earlier model, where the run was told to; what became of its weights is written down."""
-        told = self.folder.state.get("warm_start")
-        if told is None:
-            return
-        model = unwrap(self.placed.model)
-        named = name_dense(
-            {name: tuple(tensor.shape) for name, tensor in dense_state(model).items()},
+        report = start_warm(
+            self.config,
+            self.folder,
+            placed=self.placed,
             ranker=self.ranker,
-            config=self.config.model,
+            dense_optimizer=self.dense_optimizer,
             encoder=self.encoder,
         )
-        with closing(WarmStart.from_json(told).open()) as earlier:
-            report = carry_over(
-                earlier,
-                placed=self.placed,
-                named=named,
-                dense_optimizer=self.dense_optimizer,
-                encoder=self.encoder,
-                tasks=self.tasks,
-            )
-        if self.runtime.is_main:
+        if report is not None and self.runtime.is_main:
             write_atomically(self.folder.warm_start, json.dumps(report.to_json(), indent=2))
 
     def _num_steps(self, stream: ParquetStream, position: Position) -> int:

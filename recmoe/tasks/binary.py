@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from recmoe.features.labels import LabelColumn, Positive
 from recmoe.tasks.error import CROSS_ENTROPY, ErrorMeasure
+from recmoe.tasks.imitation import binary_divergence
 from recmoe.tasks.level import Level
 from recmoe.tasks.own_label import OwnLabelConfig
 from recmoe.tasks.scale import NATURAL, Scale
@@ -30,6 +31,10 @@ class BinaryTask:
     def losses(self, rows: TaskRows) -> Tensor:
         """Cross-entropy per row, in nats; see ``Task``."""
         return functional.binary_cross_entropy_with_logits(rows.logits_BK[:, 0], rows.labels_B, reduction="none")
+
+    def imitation(self, rows: TaskRows, teacher_BK: Tensor, temperature: float) -> Tensor:
+        """Divergence of the probabilities; see ``Task``."""
+        return binary_divergence(rows.logits_BK[:, 0], teacher_BK[:, 0], temperature)
 
     def predict(self, logits_BK: Tensor) -> Tensor:
         """Probability per row; see ``Task``."""

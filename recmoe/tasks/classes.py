@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from recmoe.features.labels import LabelColumn, Levels
 from recmoe.tasks.error import SQUARED_ERROR, ErrorMeasure
+from recmoe.tasks.imitation import class_divergence
 from recmoe.tasks.level import Level
 from recmoe.tasks.own_label import OwnLabelConfig
 from recmoe.tasks.scale import NATURAL, Scale
@@ -40,6 +41,10 @@ class ClassesTask:
     def losses(self, rows: TaskRows) -> Tensor:
         """Cross-entropy per row, in nats; see ``Task``."""
         return -(functional.log_softmax(rows.logits_BK, dim=1) * self._is_class(rows.labels_B)).sum(dim=1)
+
+    def imitation(self, rows: TaskRows, teacher_BK: Tensor, temperature: float) -> Tensor:
+        """Divergence of the probabilities of the classes; see ``Task``."""
+        return class_divergence(rows.logits_BK, teacher_BK, temperature)
 
     def predict(self, logits_BK: Tensor) -> Tensor:
         """Expected value per row; see ``Task``."""

@@ -7,7 +7,7 @@ impression ──click──▶ clicked ──purchase──▶ bought         c
 
 # B rows, L labels, T tasks, T' tasks with a tower, K logits of a task, Z logits of all towers, S statistics
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
 import torch
@@ -111,9 +111,7 @@ class TaskSet:
                 either_is_zero_B = (earlier_B == 0) | (label_B == 0)
                 # NaN unless both are 1 or one is 0: what is not known to have failed is not known.
                 label_B = torch.where(either_is_zero_B, torch.zeros_like(label_B), earlier_B * label_B)
-            counts_B = ~torch.isnan(label_B)
-            for column in self._must_be_one[name]:
-                counts_B = counts_B & (labels_BL[:, column] == 1)
+            counts_B = ~torch.isnan(label_B) & self._in_space(name, labels_BL)
             labels.append(torch.where(counts_B, label_B, torch.zeros_like(label_B)))
             weights.append(counts_B)
         return torch.stack(labels, dim=1), torch.stack(weights, dim=1).to(labels_BL.dtype)
@@ -198,6 +196,38 @@ class TaskSet:
             losses.append(self._tasks[name].losses(rows))
         return (weights_BT * torch.stack(losses, dim=1)).sum(dim=0) / logits_BZ.shape[0]
 
+    def imitations(
+        self,
+        names: Sequence[str],
+        logits_BZ: Tensor,
+        teacher_BZ: Tensor,
+        labels_BL: Tensor,
+        groups_B: Tensor | None = None,
+        *,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Of some tasks: Σ over the rows of the task's space of how far a student is from its teacher, divided by B.
+
+        A teacher knows no missing labels: what it says of a row counts wherever the row is in the space.
+
+        Args:
+            names: N tasks.
+            logits_BZ: of the student.
+            teacher_BZ: what another model gives for the same rows, in the same columns; NaN where it has no such task.
+            labels_BL: they say which rows are in a space.
+            temperature: see ``Task.imitation``.
+
+        Returns:
+            losses_N.
+        """
+        losses = []
+        for name in names:
+            counts_B = self._in_space(name, labels_BL).to(logits_BZ.dtype)
+            rows = TaskRows(self._logits_of(name, logits_BZ), torch.zeros_like(counts_B), counts_B, groups_B)
+            loss_B = self._tasks[name].imitation(rows, self._logits_of(name, teacher_BZ), temperature)
+            losses.append((counts_B * loss_B).sum() / logits_BZ.shape[0])
+        return torch.stack(losses)
+
     def predict(self, logits_BZ: Tensor) -> Tensor:
         """predictions_BT of all tasks: probabilities, values in the label's unit, scores."""
         return torch.stack([self._tasks[name].predict(self._logits_of(name, logits_BZ)) for name in self.names], dim=1)
@@ -213,6 +243,13 @@ class TaskSet:
             name: dict(self._tasks[name].measures(self._logits_of(name, logits_BZ), labels_BT[:, place]))
             for place, name in enumerate(self.names)
         }
+
+    def _in_space(self, name: str, labels_BL: Tensor) -> Tensor:
+        """Whether a row is in a task's space, and available to it, whatever its label."""
+        is_in_B = torch.ones_like(labels_BL[:, 0], dtype=torch.bool)
+        for column in self._must_be_one[name]:
+            is_in_B = is_in_B & (labels_BL[:, column] == 1)
+        return is_in_B
 
     def _no_measures(self, name: str) -> Mapping[str, Tensor]:
         """The measures of no rows, for their names."""

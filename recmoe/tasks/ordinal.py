@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from recmoe.features.labels import LabelColumn, Levels
 from recmoe.tasks.error import SQUARED_ERROR, ErrorMeasure
+from recmoe.tasks.imitation import binary_divergence
 from recmoe.tasks.level import Level
 from recmoe.tasks.own_label import OwnLabelConfig
 from recmoe.tasks.scale import NATURAL, Scale
@@ -54,6 +55,11 @@ class OrdinalTask:
         """Sum of the cross-entropies of the questions, in nats; see ``Task``."""
         log_odds_BK, answers_BK = self._log_odds(rows.logits_BK), self._answers(rows.labels_B)
         return functional.binary_cross_entropy_with_logits(log_odds_BK, answers_BK, reduction="none").sum(dim=1)
+
+    def imitation(self, rows: TaskRows, teacher_BK: Tensor, temperature: float) -> Tensor:
+        """Sum of the divergences of the questions; see ``Task``."""
+        log_odds_BK, teacher_BK = self._log_odds(rows.logits_BK), self._log_odds(teacher_BK)
+        return binary_divergence(log_odds_BK, teacher_BK, temperature).sum(dim=1)
 
     def predict(self, logits_BK: Tensor) -> Tensor:
         """Expected level per row; see ``Task``."""

@@ -16,6 +16,7 @@ from torch.nn import functional
 from recmoe.config import Config
 from recmoe.features.labels import LabelColumn
 from recmoe.tasks.error import CROSS_ENTROPY, ErrorMeasure
+from recmoe.tasks.imitation import binary_divergence
 from recmoe.tasks.level import Level
 from recmoe.tasks.scale import NATURAL, Scale
 from recmoe.tasks.start import LabelSums, TaskStart
@@ -41,11 +42,12 @@ class ProductTask:
 
     def losses(self, rows: TaskRows) -> Tensor:
         """Cross-entropy per row, −y·log p − (1 − y)·log(1 − p), in nats; see ``Task``."""
-        log_steps_BK = functional.logsigmoid(rows.logits_BK)
-        log_reached_BK = log_steps_BK.cumsum(dim=1)
-        log_p_B = log_reached_BK[:, -1]
-        log_fails_BK = log_reached_BK - log_steps_BK + functional.logsigmoid(-rows.logits_BK)
-        return -torch.where(rows.labels_B > 0.5, log_p_B, torch.logsumexp(log_fails_BK, dim=1))
+        log_p_B, log_not_p_B = _log_probabilities(rows.logits_BK)
+        return -torch.where(rows.labels_B > 0.5, log_p_B, log_not_p_B)
+
+    def imitation(self, rows: TaskRows, teacher_BK: Tensor, temperature: float) -> Tensor:
+        """Divergence of the products; see ``Task``."""
+        return binary_divergence(_log_odds(rows.logits_BK), _log_odds(teacher_BK), temperature)
 
     def predict(self, logits_BK: Tensor) -> Tensor:
         """Probability per row; see ``Task``."""
@@ -64,6 +66,19 @@ class ProductTask:
         """None; see ``Task``."""
         del sums
         return []
+
+
+def _log_probabilities(logits_BK: Tensor) -> tuple[Tensor, Tensor]:
+    """log p and log (1 − p) per row."""
+    log_steps_BK = functional.logsigmoid(logits_BK)
+    log_reached_BK = log_steps_BK.cumsum(dim=1)
+    log_fails_BK = log_reached_BK - log_steps_BK + functional.logsigmoid(-logits_BK)
+    return log_reached_BK[:, -1], torch.logsumexp(log_fails_BK, dim=1)
+
+
+def _log_odds(logits_BK: Tensor) -> Tensor:
+    log_p_B, log_not_p_B = _log_probabilities(logits_BK)
+    return log_p_B - log_not_p_B
 
 
 class ProductTaskConfig(Config):

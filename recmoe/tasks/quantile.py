@@ -56,6 +56,11 @@ class QuantileTask:
         quantiles_K = above_BK.new_tensor(self.quantiles)
         return torch.maximum(quantiles_K * above_BK, (quantiles_K - 1.0) * above_BK).mean(dim=1)
 
+    def imitation(self, rows: TaskRows, teacher_BK: Tensor, temperature: float) -> Tensor:
+        """Mean distance of the quantiles, on the scale; see ``Task``."""
+        del temperature
+        return (self._on_scale(rows.logits_BK) - self._on_scale(teacher_BK)).abs().mean(dim=1)
+
     def predict(self, logits_BK: Tensor) -> Tensor:
         """The served quantile per row, in the unit of the label; see ``Task``."""
         return self.scale.back(logits_BK[:, 0])

@@ -12,6 +12,7 @@ from torch.nn import functional
 from recmoe.features.batch import NO_GROUP
 from recmoe.features.labels import LabelColumn, Positive
 from recmoe.tasks.error import CROSS_ENTROPY, ErrorMeasure
+from recmoe.tasks.imitation import list_divergence
 from recmoe.tasks.level import Level
 from recmoe.tasks.own_label import OwnLabelConfig
 from recmoe.tasks.scale import NATURAL, Scale
@@ -63,6 +64,17 @@ class RankingTask:
             rivals_NB = above_NB.masked_fill(~is_beside_NB, -torch.inf)
             loss_N = torch.logsumexp(functional.pad(rivals_NB, (1, 0)), dim=1)
         return torch.zeros_like(z_B).index_copy(0, positive_N, loss_N)
+
+    def imitation(self, rows: TaskRows, teacher_BK: Tensor, temperature: float) -> Tensor:
+        """Divergence of who stands first in a list, as the batch holds it; see ``Task``."""
+        assert rows.groups_B is not None, "experiments without lists are refused"
+        return list_divergence(
+            rows.logits_BK[:, 0],
+            teacher_BK[:, 0],
+            counts_B=rows.counts_B,
+            groups_B=rows.groups_B,
+            temperature=temperature,
+        )
 
     def predict(self, logits_BK: Tensor) -> Tensor:
         """The score; see ``Task``."""

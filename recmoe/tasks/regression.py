@@ -70,6 +70,12 @@ class RegressionTask:
         capped_B = residual_B.clamp(max=LARGEST_EXPONENT)
         return losses_B + MEAN_SHARE * (capped_B.exp() * (1.0 + residual_B - capped_B) - residual_B - 1.0)
 
+    def imitation(self, rows: TaskRows, teacher_BK: Tensor, temperature: float) -> Tensor:
+        """Squared errors of z, and of d with its share, on the scale; Huber's loss is for labels; see ``Task``."""
+        del temperature
+        squares_BK = (rows.logits_BK - teacher_BK).square()
+        return squares_BK[:, 0] + MEAN_SHARE * squares_BK[:, 1] if self.has_mean else squares_BK[:, 0]
+
     def predict(self, logits_BK: Tensor) -> Tensor:
         """Value per row, in the unit of the label; see ``Task``."""
         z_B = logits_BK[:, 0]

@@ -98,6 +98,16 @@ class Task(Protocol):
         """loss_B, in nats or in units of the label's scale; what rows that do not count get is not read."""
         ...
 
+    def imitation(self, rows: TaskRows, teacher_BK: Tensor, temperature: float) -> Tensor:
+        """loss_B of a student's logits against a teacher's, in the unit of ``losses``; 0 where they agree.
+
+        Args:
+            rows: those of the student; their labels are not read.
+            teacher_BK: the logits of another model for the same task and rows.
+            temperature: divides what is log-odds; above 1 differences between improbable outcomes count more.
+        """
+        ...
+
     def predict(self, logits_BK: Tensor) -> Tensor:
         """prediction_B, the one number that is served, in natural units."""
         ...

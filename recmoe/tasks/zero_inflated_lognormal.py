@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from recmoe.features.labels import LabelColumn
 from recmoe.tasks.error import GAMMA_DEVIANCE, ErrorMeasure
+from recmoe.tasks.imitation import binary_divergence
 from recmoe.tasks.level import Level
 from recmoe.tasks.own_label import OwnLabelConfig
 from recmoe.tasks.scale import LOG1P, Scale
@@ -45,6 +46,17 @@ class ZeroInflatedLognormalTask:
         any_B, mu_B, sigma_B = _parameters(rows.logits_BK)
         density_B = log_B + sigma_B.log() + 0.5 * math.log(2.0 * math.pi) + 0.5 * ((log_B - mu_B) / sigma_B).square()
         return functional.binary_cross_entropy_with_logits(any_B, is_any_B, reduction="none") + is_any_B * density_B
+
+    def imitation(self, rows: TaskRows, teacher_BK: Tensor, temperature: float) -> Tensor:
+        """Divergence of whether there is any amount, and where the teacher expects one that of the normals::
+
+        KL_any + p_t · (log(σ / σ_t) + (σ_t² + (μ − μ_t)²) / (2σ²) − 1/2)        see ``Task``
+        """
+        any_B, mu_B, sigma_B = _parameters(rows.logits_BK)
+        teacher_any_B, teacher_mu_B, teacher_sigma_B = _parameters(teacher_BK)
+        square_B = (teacher_sigma_B.square() + (mu_B - teacher_mu_B).square()) / (2.0 * sigma_B.square())
+        amount_B = (sigma_B / teacher_sigma_B).log() + square_B - 0.5
+        return binary_divergence(any_B, teacher_any_B, temperature) + torch.sigmoid(teacher_any_B) * amount_B
 
     def predict(self, logits_BK: Tensor) -> Tensor:
         """Expected amount per row; see ``Task``."""

@@ -1,0 +1,48 @@
+"""Lineage: which model another one was made from, and how; it travels in the bundle."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from recmoe.errors import BundleError
+
+FILE_NAME = "lineage.json"
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where a model comes from that was made from another one."""
+
+    made_by: str
+    """The command: distil, upcycle or prune-experts."""
+    source: str
+    """What the other model was asked for by."""
+    digest: str
+    """Of its bundle."""
+
+    def tags(self) -> dict[str, str]:
+        """What runs and versions are found by."""
+        return {
+            "recmoe.made_by": self.made_by,
+            "recmoe.made_from": self.source,
+            "recmoe.made_from_digest": self.digest,
+        }
+
+    def write(self, directory: Path) -> None:
+        """Keep it in a bundle."""
+        (directory / FILE_NAME).write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
+
+    @classmethod
+    def read(cls, directory: Path) -> "Lineage | None":
+        """That of a bundle; None where its model was made from none.
+
+        Raises:
+            BundleError: it cannot be read.
+        """
+        path = directory / FILE_NAME
+        if not path.exists():
+            return None
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise BundleError(f"{path} cannot be read: {error}; export the bundle again") from error

@@ -1,0 +1,216 @@
+"""cost_of(): what a model costs and predicts next to the one that it was made from; measured on this machine."""
+
+# N rows of the test split, T tasks, Z logits
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from recmoe.data.loader import BatchLoader
+from recmoe.data.parquet import ParquetStream
+from recmoe.evaluation.baselines import verdict
+from recmoe.evaluation.compare import paired
+from recmoe.evaluation.evaluate import evaluate
+from recmoe.evaluation.predict import predict_rows
+from recmoe.evaluation.predictions import Predictions
+from recmoe.experiment import ExperimentConfig
+from recmoe.export.bundle import ModelBundle
+from recmoe.export.lineage import Lineage
+from recmoe.export.weights import TABLE_PREFIX
+from recmoe.ranking.example import requests_of_rows
+from recmoe.ranking.ranker import Ranker
+from recmoe.ranking.request import RankRequest
+from recmoe.runs.folder import RunFolder, write_atomically
+from recmoe.runs.origin import origin_of
+from recmoe.runs.splits import open_split
+from recmoe.runs.teacher import teacher_logits
+
+NUM_CANDIDATES = 200
+"""Of the request that is ranked."""
+NUM_WARM, NUM_TIMED = 3, 21
+"""Requests before and while the clock runs; the median of the latter counts."""
+FLOP_ROWS = 256
+"""Rows whose operations are counted."""
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """What one row or one request costs a model."""
+
+    dense_parameters: int
+    """Of everything but the tables."""
+    table_parameters: int
+    flops_per_row: float
+    """Operations of matrix products in one forward pass, on rows of the log; a product and a sum count as two."""
+    rank_ms: float
+    """Of a request of ``num_candidates``, from its fields to the order of its items."""
+    model_ms: float
+    """Of that, in look-ups and network."""
+
+
+@dataclass(frozen=True)
+class TaskCost:
+    """A task of both models on the same rows, by its main metric."""
+
+    task: str
+    space: str
+    metric: str
+    before: float | None
+    after: float | None
+    advantage: float | None
+    """How much better the new model is, by paired resamples; positive is better for any metric."""
+    low: float | None
+    high: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The new model (after) next to the one that it was made from (before)."""
+
+    lineage: Lineage
+    before: ModelCost
+    after: ModelCost
+    num_candidates: int
+    tasks: tuple[TaskCost, ...] = ()
+    """Those that both know; empty without a test split."""
+    metrics_before: Mapping[str, float | None] | None = None
+    """Every number by its name, such as ``cvr.auc[click]``."""
+    metrics_after: Mapping[str, float | None] | None = None
+    num_rows: int = 0
+    """Of the test split."""
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster the new model ranks the request."""
+        return self.before.rank_ms / self.after.rank_ms
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for ``cost.json``."""
+        return {**asdict(self), "speedup": self.speedup}
+
+
+def keep_cost(config: ExperimentConfig, folder: RunFolder) -> None:
+    """Measure the model of a run next to the one that it was made from, once; nothing where it was made from none."""
+    origin = origin_of(folder)
+    if origin is None or folder.cost.exists():
+        return
+    stream = open_split(config, folder, "test") if config.data.test else None
+    cost = cost_of(origin.load(), ModelBundle.load(folder.bundle), lineage=origin.lineage, stream=stream, config=config)
+    write_atomically(folder.cost, json.dumps(cost.to_json(), indent=2))
+
+
+def cost_of(
+    before: ModelBundle,
+    after: ModelBundle,
+    *,
+    lineage: Lineage,
+    stream: ParquetStream | None,
+    config: ExperimentConfig,
+) -> Cost:
+    """Measure two models side by side.
+
+    Each reads the raw rows through its own encoder, and the new model's tasks say what is measured on which rows.
+
+    Args:
+        stream: test rows; None for no metrics.
+        config: of the new model.
+
+    Raises:
+        DataError, SchemaError: the rows cannot be read, or lack a column that one of the models reads.
+    """
+    models = (before, after)
+    num_candidates, times_ms = _rank_times(models)
+    of_before, of_after = (
+        ModelCost(*_num_parameters(bundle), _flops_per_row(bundle), *of_bundle)
+        for bundle, of_bundle in zip(models, times_ms, strict=True)
+    )
+    cost = Cost(lineage, of_before, of_after, num_candidates)
+    return cost if stream is None else _with_metrics(cost, before, after, stream, config)
+
+
+def _with_metrics(
+    cost: Cost, before: ModelBundle, after: ModelBundle, stream: ParquetStream, config: ExperimentConfig
+) -> Cost:
+    loader = BatchLoader(stream, after.encoder, batch_size=config.training.evaluation_batch_size)
+    now = predict_rows(after.model, loader).predictions
+    then = _predictions_of(before, after, now, stream)
+    settings = config.evaluation.model_copy(update={"slices": ()})
+    quick = settings.model_copy(update={"num_resamples": 0})
+    common = [place for place, column_N in enumerate(then.predictions_NT.T) if not np.isnan(column_N).any()]
+    tasks = [
+        TaskCost(
+            task=one.task,
+            space=one.space,
+            metric=one.metric,
+            before=one.of_other.value,
+            after=one.model.value,
+            advantage=one.advantage.value,
+            low=one.advantage.low,
+            high=one.advantage.high,
+            verdict=verdict(one.advantage),
+        )
+        for one in paired(now, {"before": then.predictions_NT}, config=settings)
+    ]
+    values = [evaluate(predictions.take_tasks(common), config=quick).values() for predictions in (then, now)]
+    return replace(cost, tasks=tuple(tasks), metrics_before=values[0], metrics_after=values[1], num_rows=now.num_rows)
+
+
+def _predictions_of(before: ModelBundle, after: ModelBundle, now: Predictions, stream: ParquetStream) -> Predictions:
+    """What the earlier model predicts of the same rows and tasks; NaN for a task that it does not know."""
+    logits_NZ = np.empty((stream.num_rows, len(after.tasks.logit_names)), np.float32)
+    teacher_logits(before, stream, after.tasks, into_NZ=logits_NZ)
+    logits, labels = torch.from_numpy(logits_NZ), torch.from_numpy(now.labels_NT)
+    measures = after.tasks.measures(logits, labels)
+    return replace(
+        now,
+        predictions_NT=after.tasks.predict(logits).numpy(),
+        measures={task: {name: m_N.numpy() for name, m_N in of_task.items()} for task, of_task in measures.items()},
+    )
+
+
+def _num_parameters(bundle: ModelBundle) -> tuple[int, int]:
+    """Those of everything but the tables, and those of the tables."""
+    sizes = {name: tensor.numel() for name, tensor in bundle.model.named_parameters()}
+    in_tables = sum(size for name, size in sizes.items() if name.startswith(TABLE_PREFIX))
+    return sum(sizes.values()) - in_tables, in_tables
+
+
+def _flops_per_row(bundle: ModelBundle) -> float:
+    rows = bundle.replay.rows.slice(0, FLOP_ROWS)
+    batch = bundle.encoder.encode(rows, with_labels=False)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        bundle.model(batch)
+    return float(counter.get_total_flops()) / rows.num_rows
+
+
+def _rank_times(models: tuple[ModelBundle, ModelBundle]) -> tuple[int, list[tuple[float, float]]]:
+    """Candidates of a request, and by model the milliseconds of ranking it and, of these, those in the network.
+
+    The two take turns, so that whatever else the machine does meets both alike.
+    """
+    rankers = [Ranker(bundle) for bundle in models]
+    num_candidates = min(NUM_CANDIDATES, *(ranker.config.max_candidates for ranker in rankers))
+    requests = [_request(bundle, num_candidates) for bundle in models]
+    times: list[list[Mapping[str, float]]] = [[], []]
+    for _ in range(NUM_WARM + NUM_TIMED):
+        for ranker, request, taken in zip(rankers, requests, times, strict=True):
+            taken.append(ranker.rank(request).timing_ms)
+    return num_candidates, [
+        (median(one["total"] for one in taken[NUM_WARM:]), median(one["model"] for one in taken[NUM_WARM:]))
+        for taken in times
+    ]
+
+
+def _request(bundle: ModelBundle, num_candidates: int) -> RankRequest:
+    """The user and context of the first row of the replay, and as many candidates as are asked for."""
+    made = list(requests_of_rows(bundle.encoder.schema, bundle.replay.rows))
+    candidates = [candidate for one in made for candidate in one["candidates"]]
+    repeated = candidates * (num_candidates // len(candidates) + 1)
+    return RankRequest.model_validate({**made[0], "candidates": repeated[:num_candidates]})
