@@ -9,6 +9,7 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from recmoe.config import Config
+from recmoe.errors import TrainingError
 from recmoe.features.batch import Batch
 from recmoe.tasks.funnel import TaskSet
 
@@ -39,8 +40,16 @@ class Imitation:
         self._config = config
 
     def losses(self, logits_BZ: Tensor, batch: Batch) -> Tensor:
-        """losses_N, before their weight; see ``TaskSet.imitations``."""
-        assert batch.teacher_BZ is not None, "a student's rows come with what its teacher says of them"
+        """losses_N, before their weight; see ``TaskSet.imitations``.
+
+        Raises:
+            TrainingError: the rows came without what the teacher says of them.
+        """
+        if batch.teacher_BZ is None:
+            raise TrainingError(
+                "what the teacher says of the training rows cannot be seen from this machine: it stands next to the "
+                "encoded rows; have every worker see the --run-dir, and data.cache_dir if it is set, under one path"
+            )
         return self._tasks.imitations(
             self.names,
             logits_BZ,

@@ -187,7 +187,7 @@ def _flops_per_row(bundle: ModelBundle) -> float:
     batch = bundle.encoder.encode(rows, with_labels=False)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         bundle.model(batch)
-    return float(counter.get_total_flops()) / rows.num_rows
+    return float(counter.get_total_flops()) / float(rows.num_rows)
 
 
 def _rank_times(models: tuple[ModelBundle, ModelBundle]) -> tuple[int, list[tuple[float, float]]]:

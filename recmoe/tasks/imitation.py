@@ -39,7 +39,7 @@ def list_divergence(
         groups_B: the list of each row; a row without one gets 0.
     """
     rows_N = ((counts_B > 0) & (groups_B != NO_GROUP)).nonzero()[:, 0]
-    _, list_N = groups_B[rows_N].unique(return_inverse=True)
+    _, list_N = torch.unique(groups_B[rows_N], return_inverse=True)
     log_p_N = _log_shares(z_B[rows_N] / temperature, list_N)
     log_target_N = _log_shares(teacher_B[rows_N] / temperature, list_N)
     parts_N = temperature**2 * log_target_N.exp() * (log_target_N - log_p_N)

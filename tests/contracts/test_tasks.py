@@ -186,3 +186,53 @@ def test_scale_keeps_the_order_and_comes_back(tasks: TaskSet) -> None:
 
     assert (on_scale_N.diff() > 0).all()
     torch.testing.assert_close(scale.back(on_scale_N), values_N)
+
+
+def imitations_of(
+    tasks: TaskSet, logits_BZ: torch.Tensor, teacher_BZ: torch.Tensor, labels_B: torch.Tensor = LABELS
+) -> torch.Tensor:
+    """Of ``y``, at a temperature of 2."""
+    rows_BL = rows_with(tasks, labels_B)
+    return tasks.imitations(("y",), logits_BZ, teacher_BZ, rows_BL, LISTS[: len(labels_B)], temperature=2.0)[0]
+
+
+def test_student_is_at_no_distance_from_itself_and_at_some_from_others(tasks: TaskSet) -> None:
+    teacher_BZ = started(tasks, LABELS, noise=0.5).detach()
+
+    here = imitations_of(tasks, teacher_BZ, teacher_BZ)
+    there = [imitations_of(tasks, started(tasks, LABELS, noise=noise).detach(), teacher_BZ) for noise in (-0.5, 0.0)]
+
+    assert abs(float(here)) < 1e-6
+    assert all(float(loss) > 1e-3 for loss in there)
+
+
+def test_following_the_teacher_leads_to_its_predictions(tasks: TaskSet) -> None:
+    teacher_BZ = started(tasks, LABELS, noise=0.5).detach()
+    logits_BZ = started(tasks, LABELS)
+    optimizer = torch.optim.Adam([logits_BZ], lr=0.05)
+
+    for step in range(800):
+        optimizer.param_groups[0]["lr"] = 0.05 * (1 - step / 800)
+        optimizer.zero_grad()
+        imitations_of(tasks, logits_BZ, teacher_BZ).backward()
+        optimizer.step()
+
+    wanted_B, found_B = tasks.predict(teacher_BZ)[:, -1], tasks.predict(logits_BZ)[:, -1]
+    if tasks.kinds["y"] == "score":
+        # Of a list only the differences between its scores are learned.
+        for group in LISTS.unique():
+            of_list = group == LISTS
+            wanted_B[of_list] -= wanted_B[of_list].mean()
+            found_B = torch.where(of_list, found_B - found_B[of_list].mean(), found_B)
+    torch.testing.assert_close(found_B, wanted_B, atol=0.02, rtol=0.02)
+
+
+def test_teacher_teaches_rows_without_a_label_too(tasks: TaskSet) -> None:
+    logits_BZ, teacher_BZ = started(tasks, LABELS), started(tasks, LABELS, noise=0.5).detach()
+    only_last_B = LABELS.clone()
+    only_last_B[:-1] = NAN
+
+    with_labels = imitations_of(tasks, logits_BZ, teacher_BZ)
+    without = imitations_of(tasks, logits_BZ, teacher_BZ, only_last_B)
+
+    assert float(with_labels.detach()) == float(without.detach())
