@@ -156,7 +156,7 @@ def train() -> Train:
         resume: bool = False,
         event: Event = nothing,
         warm_start: WarmStart | None = None,
-        teacher: Origin | None = None,
+        origin: Origin | None = None,
         is_strict: bool = False,
     ) -> RunResult:
         def launch(config: ExperimentConfig, folder: RunFolder) -> None:
@@ -171,7 +171,7 @@ def train() -> Train:
             launch=launch,
             is_quiet=True,
             warm_start=warm_start,
-            teacher=teacher,
+            origin=origin,
             is_strict=is_strict,
         )
 

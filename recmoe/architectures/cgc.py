@@ -6,7 +6,7 @@ Customized gate control: Tang et al., RecSys 2020, https://doi.org/10.1145/33833
 # B rows, D input width, H expert width
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
@@ -30,6 +30,13 @@ class OwnAndSharedConfig(MixtureConfig, ArchitectureKind):
     """Experts that all tasks share, per level."""
     num_task_experts: NonNegativeInt | dict[str, NonNegativeInt] = 2
     """Experts of each task, per level: one number for all tasks, or a number by task name."""
+
+    def keeping(self, counts: Mapping[str, int]) -> Self:
+        """With fewer experts of each task, and shared ones; see ``ArchitectureKind``."""
+        own: int | Mapping[str, int] = {owner: count for owner, count in counts.items() if owner != SHARED}
+        if isinstance(self.num_task_experts, dict):
+            own = {task: counts.get(task, 0) for task in self.num_task_experts}
+        return self.model_copy(update={"num_task_experts": own or 0, "num_shared_experts": counts[SHARED]})
 
     def task_problems(self, tasks: TaskSet, groups: Sequence[str]) -> Iterator[tuple[str, str]]:
         """Numbers of experts by task that do not name the tasks with a tower."""

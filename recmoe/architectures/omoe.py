@@ -5,8 +5,8 @@ Ma et al., KDD 2018, https://doi.org/10.1145/3219819.3220007, section 4.2 (one-g
 
 # B rows, D input width, H expert width
 
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, Self
 
 from pydantic import PositiveInt
 from torch import Tensor, nn
@@ -25,6 +25,10 @@ class OMoEConfig(MixtureConfig, TowerKind):
     kind: Literal["omoe"] = "omoe"
     num_experts: PositiveInt = 8
     """Experts that all tasks share."""
+
+    def keeping(self, counts: Mapping[str, int]) -> Self:
+        """With fewer experts; see ``ArchitectureKind``."""
+        return self.model_copy(update={"num_experts": counts["shared"]})
 
     def build(self, *, in_features: int, task_names: Sequence[str]) -> "OMoE":
         """The model, with weights drawn from torch's global generator."""

@@ -5,7 +5,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, Self
 
 from torch import Tensor, nn
 
@@ -115,3 +115,11 @@ class ArchitectureKind(Config):
     def copies(self, tasks: TaskSet) -> tuple[str, ...]:  # noqa: ARG002
         """Names of the vectors that the model keeps for every id, where it keeps several; see ``copy_group``."""
         return ()
+
+    def keeping(self, counts: Mapping[str, int]) -> Self | None:  # noqa: ARG002
+        """The same with other numbers of experts, where the kind knows how to say that; else None.
+
+        Args:
+            counts: experts of a layer by owner, as in the names of experts: tasks, and ``shared``.
+        """
+        return None

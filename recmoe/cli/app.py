@@ -19,7 +19,7 @@ from recmoe import __version__
 from recmoe.cli.checkpoint import checkpoint_app
 from recmoe.cli.daily import daily
 from recmoe.cli.data import data_app
-from recmoe.cli.derive import distil
+from recmoe.cli.derive import distil, prune_experts, upcycle
 from recmoe.cli.doctor import doctor
 from recmoe.cli.init import init
 from recmoe.cli.models import promote, register, rollback
@@ -68,6 +68,8 @@ app.command(epilog="Example: recmoe train configs/ple.yaml training.epochs=3 --r
 app.command(
     epilog="Example: recmoe distil models:/shop@champion configs/shared_bottom.yaml model.distillation.temperature=2"
 )(distil)
+app.command(epilog="Example: recmoe upcycle runs/dense configs/mmoe.yaml --noise 0.02 --run-dir runs/upcycled")(upcycle)
+app.command(epilog="Example: recmoe prune-experts models:/shop@champion --keep 4 --to bundles/shop-4")(prune_experts)
 app.command(epilog="Example: recmoe tune mylog/config.yaml --to tuning/first --trials 30 --time 20m")(tune)
 app.command(epilog="Example: recmoe daily configs/ple.yaml --days 'log/day=*' --run-dir runs/shop-daily")(daily)
 app.add_typer(checkpoint_app)

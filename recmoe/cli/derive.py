@@ -1,12 +1,16 @@
-"""``recmoe distil``: one model from another."""
+"""``recmoe distil | upcycle | prune-experts``: one model from another."""
 
+import tempfile
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from recmoe.cli.cost import print_cost
 from recmoe.cli.options import Config, Json, Overrides, RegistryUri, Resume, RunDir, ShowAll, Strict, Workers
+from recmoe.cli.output import print_columns, print_json
 from recmoe.cli.runs import launch_of, show_run
-from recmoe.runs.source import RUNS
+from recmoe.runs.source import RUNS, load_ranker
 
 Source = Annotated[
     str,
@@ -41,5 +45,81 @@ def distil(
     launch, _ = launch_of(workers)
     teacher = find_origin(source, made_by="distil", registry_uri=registry)
     root = run_dir or RUNS / experiment.name
-    result = train_run(experiment, root, resume=resume, launch=launch, teacher=teacher, is_strict=strict)
+    result = train_run(experiment, root, resume=resume, launch=launch, origin=teacher, is_strict=strict)
     show_run(result, show_all=show_all, as_json=as_json)
+
+
+def upcycle(
+    source: Source,
+    config: Config,
+    overrides: Overrides = None,
+    noise: Annotated[
+        float,
+        typer.Option(
+            min=0.0, help="What tells experts apart before the first step: its spread, as a share of the weights' own."
+        ),
+    ] = 0.01,
+    run_dir: RunDir = None,
+    resume: Resume = False,
+    workers: Workers = None,
+    registry: RegistryUri = None,
+    strict: Strict = False,
+    show_all: ShowAll = False,
+    as_json: Json = False,
+) -> None:
+    """Train a mixture that begins as a trained dense model.
+
+    SOURCE is a model whose tasks all read one network (shared_bottom). CONFIG asks for a mixture of one layer, whose
+    expert_hidden is the network's: every expert begins as a copy of it, gates are drawn. Before a step the mixture
+    predicts what the dense model predicts. All else goes on as with train --warm-start from a bundle.
+    """
+    from recmoe.experiment import load_experiment
+    from recmoe.growth.earlier import WarmStart
+    from recmoe.runs.origin import find_origin
+    from recmoe.runs.train import train_run
+
+    experiment = load_experiment(config, overrides or [])
+    launch, _ = launch_of(workers)
+    origin = find_origin(source, made_by="upcycle", registry_uri=registry)
+    # A run's checkpoint lacks what is set at its end, such as the level of amounts: the bundle is what is served.
+    start = WarmStart(source, origin.root, None, noise=noise)
+    root = run_dir or RUNS / experiment.name
+    result = train_run(
+        experiment, root, resume=resume, launch=launch, warm_start=start, origin=origin, is_strict=strict
+    )
+    show_run(result, show_all=show_all, as_json=as_json)
+
+
+def prune_experts(
+    source: Source,
+    keep: Annotated[int, typer.Option(min=1, help="Experts of a task, and shared ones, that stay in each layer.")],
+    target: Annotated[Path, typer.Option("--to", help="Folder of the new bundle.", file_okay=False)],
+    registry: RegistryUri = None,
+    as_json: Json = False,
+) -> None:
+    """Take the experts out of a mixture that its gates use least; nothing is trained.
+
+    Use is counted on the validation split of the model's config. The gates share out among the experts that stay, in
+    the proportions of before. It ends with what the new model costs and predicts next to the old one.
+    """
+    from recmoe.export.lineage import Lineage
+    from recmoe.runs.prune import prune_experts as prune
+
+    bundle = load_ranker(source, registry_uri=registry).bundle
+    with tempfile.TemporaryDirectory(prefix="recmoe-") as folder:
+        pruned = prune(
+            bundle,
+            target,
+            keep=keep,
+            lineage=Lineage("prune-experts", source, bundle.digest),
+            cache_dir=Path(folder),
+        )
+    if as_json:
+        dropped = {f"level {cut.level}": dict(cut.dropped) for cut in pruned.cuts.values()}
+        print_json({"bundle": target, "dropped": dropped, "cost": pruned.cost.to_json()})
+        return
+    print(f"least used on the {pruned.split} split, and left out:\n")
+    rows = [(cut.level, name, used) for cut in pruned.cuts.values() for name, used in cut.dropped.items()]
+    print_columns(["level", "expert", "share of the gates' weights"], rows)
+    print_cost(pruned.cost.to_json())
+    print(f"\nbundle   {target}\nnext     recmoe register {target}")

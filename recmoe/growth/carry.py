@@ -60,6 +60,9 @@ class CarryReport:
     """Those of which a part goes on, such as the columns of known features."""
     dense_new: list[str] = field(default_factory=list)
     has_dense_optimizer: bool = False
+    largest_difference: float | None = None
+    """Of a mixture made of a dense model: how far its predictions are from that model's before the first step, on the
+    rows of its replay; relative for predictions beyond ±1. None where rows of now have columns that those lack."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for ``warm_start.json``."""

@@ -163,6 +163,9 @@ class WarmStart:
     """The run or the bundle, with ``config.json`` and ``encoder/``."""
     checkpoint: Path | None
     """Of the run; None where the weights are those of the bundle."""
+    noise: float | None = None
+    """Where a mixture is made of a dense model: what tells its experts apart, as a share of the spread of the weights;
+    None where the model goes on as it is."""
 
     def open(self) -> EarlierModel:
         """Read what is small; every process of a job does, so the files' hashes are ``verify``'s to compare.
@@ -192,10 +195,12 @@ class WarmStart:
     def to_json(self) -> dict[str, Any]:
         """Plain values for the state of a run."""
         checkpoint = None if self.checkpoint is None else str(self.checkpoint)
-        return {"source": self.source, "root": str(self.root), "checkpoint": checkpoint}
+        values = {"source": self.source, "root": str(self.root), "checkpoint": checkpoint}
+        return values if self.noise is None else {**values, "noise": self.noise}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "WarmStart":
         """The inverse of ``to_json``."""
         checkpoint = values["checkpoint"]
-        return cls(values["source"], Path(values["root"]), None if checkpoint is None else Path(checkpoint))
+        where = None if checkpoint is None else Path(checkpoint)
+        return cls(values["source"], Path(values["root"]), where, values.get("noise"))

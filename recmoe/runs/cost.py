@@ -3,6 +3,7 @@
 # N rows of the test split, T tasks, Z logits
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from statistics import median
@@ -30,6 +31,8 @@ from recmoe.runs.folder import RunFolder, write_atomically
 from recmoe.runs.origin import origin_of
 from recmoe.runs.splits import open_split
 from recmoe.runs.teacher import teacher_logits
+
+_logger = logging.getLogger(__name__)
 
 NUM_CANDIDATES = 200
 """Of the request that is ranked."""
@@ -100,6 +103,9 @@ def keep_cost(config: ExperimentConfig, folder: RunFolder) -> None:
     """Measure the model of a run next to the one that it was made from, once; nothing where it was made from none."""
     origin = origin_of(folder)
     if origin is None or folder.cost.exists():
+        return
+    if not origin.root.exists():
+        _logger.warning("%s is gone: what the new model costs next to it is not measured", origin.root)
         return
     stream = open_split(config, folder, "test") if config.data.test else None
     cost = cost_of(origin.load(), ModelBundle.load(folder.bundle), lineage=origin.lineage, stream=stream, config=config)

@@ -23,7 +23,7 @@ from recmoe.runs.origin import Origin, is_settled, origin_of
 from recmoe.tasks.funnel import TaskSet
 
 LOGITS, ABOUT = "logits.npy", "about.json"
-FREE_KEYS = {"weight", "outside_space", "loss", "huber_delta"}
+LEARNING_KEYS = {"weight", "outside_space", "loss", "huber_delta"}
 """Of a task: how it is learned, which changes nothing about what a prediction means."""
 
 
@@ -38,21 +38,22 @@ def taught_tasks(folder: RunFolder) -> tuple[str, ...]:
     return tuple(folder.state.get("taught", ()))
 
 
-def remember_teacher(folder: RunFolder, teacher: Origin, config: ExperimentConfig) -> None:
-    """Write into a run's state what it learns from, before its first step.
+def remember_origin(folder: RunFolder, origin: Origin, config: ExperimentConfig) -> None:
+    """Write into a run's state what it is made from, before its first step; of a teacher, what it teaches.
 
     Raises:
         TrainingError: the run has begun without it, or the two have no task in common.
         ConfigError, BundleError: the teacher's config cannot be read, or its files are damaged.
     """
-    if config.data.encoded_cache == "off":
+    is_teacher = origin.made_by == "distil"
+    if is_teacher and config.data.encoded_cache == "off":
         raise TrainingError(
             "data.encoded_cache is off, and what a teacher says of a row stands next to the encoded row; "
             "set it to auto or on"
         )
-    if not is_settled(folder, teacher):
-        taught = _common_tasks(config, teacher.load(), teacher.source)
-        folder.update_state(origin=teacher.to_json(), taught=taught)
+    if not is_settled(folder, origin):
+        taught = _common_tasks(config, origin.load(), origin.source) if is_teacher else []
+        folder.update_state(origin=origin.to_json(), taught=taught)
 
 
 def keep_teacher_rows(folder: RunFolder, stream: ParquetStream, tasks: TaskSet, *, is_quiet: bool) -> None:
@@ -151,7 +152,7 @@ def _common_tasks(config: ExperimentConfig, bundle: ModelBundle, source: str) ->
 
 
 def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    keys = [key for key in {**mine, **theirs} if key not in FREE_KEYS and mine.get(key) != theirs.get(key)]
+    keys = [key for key in {**mine, **theirs} if key not in LEARNING_KEYS and mine.get(key) != theirs.get(key)]
     return [f"{key} is {theirs.get(key)} there and {mine.get(key)} here" for key in keys]
 
 

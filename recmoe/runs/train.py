@@ -28,8 +28,8 @@ from recmoe.runs.origin import Origin
 from recmoe.runs.record import id_metrics, record_files, record_results, run_facts, tracked
 from recmoe.runs.source import RUNS
 from recmoe.runs.splits import open_split
-from recmoe.runs.teacher import keep_teacher_rows, remember_teacher
-from recmoe.runs.warm_start import remember_warm_start
+from recmoe.runs.teacher import keep_teacher_rows, remember_origin
+from recmoe.runs.warm_start import open_warm_start, remember_warm_start
 from recmoe.runs.worker import run_worker
 from recmoe.training.checkpoint_folder import committed
 from recmoe.training.follow import CurveFollower
@@ -66,7 +66,7 @@ def train_run(
     launch: Launch = train_here,
     is_quiet: bool = False,
     warm_start: WarmStart | None = None,
-    teacher: Origin | None = None,
+    origin: Origin | None = None,
     is_strict: bool = False,
 ) -> RunResult:
     """Train a config in a run folder, and leave report and bundle there.
@@ -78,7 +78,7 @@ def train_run(
         launch: how the processes of the job are started.
         is_quiet: no progress on the terminal.
         warm_start: an earlier model to go on from; a resumed run remembers its own.
-        teacher: a model to learn from besides the labels; a resumed run remembers its own.
+        origin: a model that this one is made from: a teacher, or the start; a resumed run remembers its own.
         is_strict: a feature that may know the answer stops the run, which is warned of otherwise.
 
     Raises:
@@ -92,8 +92,8 @@ def train_run(
         folder.start(dump_config(config), resume=resume)
         if warm_start is not None:
             remember_warm_start(folder, warm_start)
-        if teacher is not None:
-            remember_teacher(folder, teacher, config)
+        if origin is not None:
+            remember_origin(folder, origin, config)
         if folder.state.get("status") == "finished":
             if folder.bundle.exists():
                 return _result(folder)
@@ -194,7 +194,7 @@ def prepare(
     splits = _with_others(config, folder, stream)
     folder.update_state(skipped=_skipped(splits))
     shutil.rmtree(folder.encoded, ignore_errors=True)  # By an encoder that is not this run's any more.
-    earlier = _earlier(folder)
+    earlier = _earlier(config, folder)
     by = reading or ReadHere()
     base = None if earlier is None else earlier.encoder
     encoder = by.learn(config, stream, scratch=folder.scratch, base=base)
@@ -254,10 +254,10 @@ def _other_files(folder: RunFolder, split: Split, paths: Sequence[str]) -> str:
     )
 
 
-def _earlier(folder: RunFolder) -> EarlierModel | None:
+def _earlier(config: ExperimentConfig, folder: RunFolder) -> EarlierModel | None:
     """The model that the run was told to go on from."""
     told = folder.state.get("warm_start")
-    return None if told is None else WarmStart.from_json(told).open()
+    return None if told is None else open_warm_start(WarmStart.from_json(told), config)
 
 
 def _with_others(config: ExperimentConfig, folder: RunFolder, stream: ParquetStream) -> dict[Split, ParquetStream]:

@@ -10,12 +10,15 @@ from recmoe.embeddings.logical import dense_state, unwrap
 from recmoe.embeddings.placement import PlacedModel
 from recmoe.errors import CheckpointError, TrainingError
 from recmoe.experiment import ExperimentConfig
+from recmoe.export.replay import Replay
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.growth.carry import CarryReport, carry_over
 from recmoe.growth.dense_names import name_dense
-from recmoe.growth.earlier import WarmStart
+from recmoe.growth.earlier import EarlierModel, WarmStart
+from recmoe.growth.upcycle import tell_apart, upcycled
 from recmoe.model import MultiTaskRanker
 from recmoe.runs.folder import RunFolder
+from recmoe.runs.origin import origin_of
 from recmoe.runs.source import RUNS, bundle_of
 from recmoe.training.checkpoint_folder import committed, read_manifest, step_folder
 
@@ -78,8 +81,9 @@ def start_warm(
         return None
     shapes = {name: tuple(tensor.shape) for name, tensor in dense_state(unwrap(placed.model)).items()}
     named = name_dense(shapes, ranker=ranker, config=config.model, encoder=encoder)
-    with closing(WarmStart.from_json(told).open()) as earlier:
-        return carry_over(
+    warm_start = WarmStart.from_json(told)
+    with closing(open_warm_start(warm_start, config)) as earlier:
+        report = carry_over(
             earlier,
             placed=placed,
             named=named,
@@ -87,6 +91,44 @@ def start_warm(
             encoder=encoder,
             tasks=ranker.tasks,
         )
+    if warm_start.noise is not None:
+        origin = origin_of(folder)
+        assert origin is not None, "a run that is upcycled knows from what"
+        report.largest_difference = _largest_difference(ranker, encoder, Replay.load(origin.root))
+        tell_apart(ranker, noise=warm_start.noise, seed=config.seed)
+    return report
+
+
+def open_warm_start(warm_start: WarmStart, config: ExperimentConfig) -> EarlierModel:
+    """The earlier model of a run; as a mixture of copies, where the run upcycles it.
+
+    Raises:
+        TrainingError: it cannot become the mixture of the config.
+        CheckpointError, BundleError, DataError, ConfigError: it cannot be read.
+    """
+    earlier = warm_start.open()
+    if warm_start.noise is None:
+        return earlier
+    try:
+        return upcycled(earlier, config.model)
+    except TrainingError:
+        earlier.close()
+        raise
+
+
+@torch.no_grad()
+def _largest_difference(ranker: MultiTaskRanker, encoder: FeatureEncoder, replay: Replay) -> float | None:
+    if not set(encoder.columns(with_labels=False)) <= set(replay.rows.column_names):
+        return None
+    was_training = ranker.training
+    batch = encoder.encode(replay.rows, with_labels=False).to(ranker.start_T.device)
+    found_NT = ranker.eval().predict(batch).double().cpu()
+    ranker.train(was_training)
+    expected_NT = torch.from_numpy(replay.predictions_NT)
+    common = [name for name in ranker.tasks.names if name in replay.task_names]
+    now_NT = found_NT[:, [ranker.tasks.names.index(name) for name in common]]
+    then_NT = expected_NT[:, [replay.task_names.index(name) for name in common]]
+    return float(((now_NT - then_NT).abs() / then_NT.abs().clamp(min=1.0)).max())
 
 
 def remember_warm_start(folder: RunFolder, warm_start: WarmStart) -> None:

@@ -58,7 +58,7 @@ def student_run(
     folder = tmp_path_factory.mktemp("student")
     teacher = find_origin(str(teacher_run), made_by="distil")
     config = make_experiment(folder, DENSE, "evaluation.num_resamples=50")
-    return train(config, folder / "run", teacher=teacher).folder
+    return train(config, folder / "run", origin=teacher).folder
 
 
 def predictions(run: Path, rows: pa.Table) -> np.ndarray[Any, Any]:
@@ -86,7 +86,7 @@ def test_student_follows_its_teacher_where_the_labels_say_the_opposite(
     )})  # fmt: skip
 
     alone = train(config, tmp_path / "alone").folder.root
-    student = train(taught, tmp_path / "student", teacher=find_origin(str(source), made_by="distil")).folder.root
+    student = train(taught, tmp_path / "student", origin=find_origin(str(source), made_by="distil")).folder.root
 
     wanted_N = predictions(source, shop_log)[:, 0]
     correlations = [np.corrcoef(predictions(run, shop_log)[:, 0], wanted_N)[0, 1] for run in (alone, student)]
@@ -115,7 +115,7 @@ def test_batches_hold_what_the_teacher_gives_for_their_own_rows(
                     seen.append(float((bundle.model(batch).logits_BZ - batch.teacher_BZ).abs().max()))
             assert all(batch.teacher_BZ is None for batch, *_ in splits.loader("validation", batch_size=16).all_rows())
 
-    train(config, tmp_path / "run", event=compare, teacher=find_origin(str(teacher_run), made_by="distil"))
+    train(config, tmp_path / "run", event=compare, origin=find_origin(str(teacher_run), made_by="distil"))
 
     assert len(seen) == 12
     assert max(seen) < 1e-5
@@ -134,7 +134,7 @@ def test_teacher_reads_raw_rows_by_its_own_encoder(
         if step == 10 and "train/lr" in values:
             seen.append(np.array(teacher_rows(RunFolder(tmp_path / "run"))))
 
-    result = train(config, tmp_path / "run", event=look, teacher=find_origin(str(teacher_run), made_by="distil"))
+    result = train(config, tmp_path / "run", event=look, origin=find_origin(str(teacher_run), made_by="distil"))
 
     logits_NZ = torch.from_numpy(seen[0])
     np.testing.assert_allclose(
@@ -199,7 +199,12 @@ def test_student_says_whose_student_it_is(student_run: RunFolder, teacher_run: P
 
 
 def test_resumed_student_equals_an_unbroken_one_without_asking_the_teacher_again(
-    train: Train, make_experiment: ExperimentMaker, teacher_run: Path, student_run: RunFolder, tmp_path: Path
+    train: Train,
+    make_experiment: ExperimentMaker,
+    teacher_run: Path,
+    student_run: RunFolder,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     gone = Path(shutil.copytree(teacher_run / "bundle", tmp_path / "teacher"))
     config = make_experiment(student_run.root.parent, DENSE, "evaluation.num_resamples=50")
@@ -208,7 +213,8 @@ def test_resumed_student_equals_an_unbroken_one_without_asking_the_teacher_again
         if step == 10 and "train/lr" in values:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    stopped = train(config, tmp_path / "run", event=stop, teacher=find_origin(str(gone), made_by="distil"))
+    stopped = train(config, tmp_path / "run", event=stop, origin=find_origin(str(gone), made_by="distil"))
+    shutil.rmtree(gone)
     scored_at = (stopped.folder.teacher / "logits.npy").stat().st_mtime_ns
     resumed: list[int] = []
     result = train(
@@ -225,6 +231,8 @@ def test_resumed_student_equals_an_unbroken_one_without_asking_the_teacher_again
     )
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     assert not result.folder.teacher.exists()
+    assert result.folder.cost_report() is None
+    assert f"{gone} is gone: what the new model costs next to it is not measured" in caplog.text
 
 
 def test_bundle_of_a_student_is_made_again_without_its_teacher(student_run: RunFolder, tmp_path: Path) -> None:
@@ -248,7 +256,7 @@ def test_teacher_without_a_common_task_is_refused(
     config = config.model_copy(update={"tasks": tasks})
 
     with pytest.raises(TrainingError, match=r"has no task of this config: it predicts ctr, cvr, ctcvr, and"):
-        train(config, tmp_path / "run", teacher=find_origin(str(teacher_run), made_by="distil"))
+        train(config, tmp_path / "run", origin=find_origin(str(teacher_run), made_by="distil"))
 
 
 def test_task_that_means_something_else_is_refused_with_what_differs(
@@ -257,7 +265,7 @@ def test_task_that_means_something_else_is_refused_with_what_differs(
     config = make_experiment(tmp_path, "tasks.ctcvr.label=purchase", "tasks.cvr.weight=2")
 
     with pytest.raises(TrainingError, match=r"task ctcvr means something else in .*: label is None there and purchase"):
-        train(config, tmp_path / "run", teacher=find_origin(str(teacher_run), made_by="distil"))
+        train(config, tmp_path / "run", origin=find_origin(str(teacher_run), made_by="distil"))
 
 
 def test_column_that_only_the_teacher_reads_must_be_in_the_log(
@@ -270,7 +278,7 @@ def test_column_that_only_the_teacher_reads_must_be_in_the_log(
     config = config.model_copy(update={"inputs": config.inputs.model_copy(update={"features": features})})
 
     with pytest.raises(SchemaError, match=r"shop, the other model, reads these rows too: .*price"):
-        train(config, tmp_path / "run", teacher=find_origin(str(teacher_run), made_by="distil"))
+        train(config, tmp_path / "run", origin=find_origin(str(teacher_run), made_by="distil"))
 
 
 def test_rows_that_are_not_kept_encoded_are_refused(
@@ -279,7 +287,7 @@ def test_rows_that_are_not_kept_encoded_are_refused(
     config = make_experiment(tmp_path, "data.encoded_cache=off")
 
     with pytest.raises(TrainingError, match=r"data\.encoded_cache is off.*set it to auto or on"):
-        train(config, tmp_path / "run", teacher=find_origin(str(teacher_run), made_by="distil"))
+        train(config, tmp_path / "run", origin=find_origin(str(teacher_run), made_by="distil"))
 
 
 def test_run_that_began_by_itself_takes_no_teacher(
@@ -289,7 +297,7 @@ def test_run_that_began_by_itself_takes_no_teacher(
     train(config, tmp_path / "run")
 
     with pytest.raises(TrainingError, match=r"began by itself, not with distil from .*; resume it as it began"):
-        train(config, tmp_path / "run", resume=True, teacher=find_origin(str(teacher_run), made_by="distil"))
+        train(config, tmp_path / "run", resume=True, origin=find_origin(str(teacher_run), made_by="distil"))
 
 
 def test_teacher_that_has_changed_since_is_refused(
@@ -301,7 +309,7 @@ def test_teacher_that_has_changed_since_is_refused(
     shutil.copytree(dense_run / "bundle", moved)
 
     with pytest.raises(TrainingError, match=r"is not the model that the run began with \(digest"):
-        train(make_experiment(tmp_path), tmp_path / "run", teacher=teacher)
+        train(make_experiment(tmp_path), tmp_path / "run", origin=teacher)
 
 
 def test_machine_that_does_not_see_the_encoded_rows_is_told(
@@ -315,7 +323,7 @@ def test_machine_that_does_not_see_the_encoded_rows_is_told(
             os.kill(os.getpid(), signal.SIGTERM)
 
     teacher = find_origin(str(teacher_run), made_by="distil")
-    train(config, tmp_path / "run", event=stop_and_lose, teacher=teacher)
+    train(config, tmp_path / "run", event=stop_and_lose, origin=teacher)
     folder = RunFolder(tmp_path / "run")
     from recmoe.runs.worker import run_worker
 
