@@ -63,7 +63,7 @@ def expert_usage(use: GateUse) -> ExpertUsage:
 
 
 def dead_experts(usages: Sequence[ExpertUsage], *, threshold: float = 0.05) -> list[str]:
-    """Experts that no gate uses, as "level 0: ctr.1".
+    """Experts that gates see and none uses, as "level 0: ctr.1".
 
     Args:
         threshold: an expert is dead where every gate that sees it gives it less than this part of an even share:
@@ -74,8 +74,10 @@ def dead_experts(usages: Sequence[ExpertUsage], *, threshold: float = 0.05) -> l
         best_E = _relative(usage.usage_GE, usage.visible_GE, sums_to_one=False).amax(dim=0)
         dead += [
             f"level {usage.level}: {expert}"
-            for expert, best in zip(usage.experts, best_E.tolist(), strict=True)
-            if best < threshold
+            for expert, best, is_seen in zip(
+                usage.experts, best_E.tolist(), usage.visible_GE.any(dim=0).tolist(), strict=True
+            )
+            if is_seen and best < threshold
         ]
     return dead
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, groupby
-from typing import Literal, cast
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,17 @@ class GateUse:
     """Whether the weights of every row of every gate sum to one."""
 
 
+class AroundGates(Protocol):
+    """A module that weights experts in all rows alike, on top of what the gates give them."""
+
+    mask_GE: Sequence[Sequence[bool]]
+    """Which experts it adds to what each gate mixes."""
+
+    def __call__(self) -> Tensor:
+        """v_GE, of any sign; zero outside of the mask."""
+        ...
+
+
 class ExpertLayer(nn.Module):
     """Experts that gates mix.
 
@@ -64,6 +75,8 @@ class ExpertLayer(nn.Module):
         task 0     1   0   1
         task 1     0   1   1
         shared     1   1   1
+
+    Experts may be mixed around the gates too: with weights v[g, e] that are the same in every row, and added to p.
 
     With sparse gates only the pairs of row and expert that some gate chose are computed.
 
@@ -84,6 +97,7 @@ class ExpertLayer(nn.Module):
         level: of the layer in its model.
         expert_dropout: probability with which a row leaves out an expert of a gate in training; see ``drop_experts``.
         mixes: outputs of experts, or their weights, of a stack that ``MergesWeights``.
+        around: an ``AroundGates``, where experts are mixed around the gates.
     """
 
     visible_GE: Tensor
@@ -101,6 +115,7 @@ class ExpertLayer(nn.Module):
         level: int = 0,
         expert_dropout: float = 0.0,
         mixes: Mixes = "outputs",
+        around: nn.Module | None = None,
     ) -> None:
         super().__init__()
         assert all(len(row) == experts.num_experts for row in mask_GE), "one column per expert"
@@ -119,7 +134,16 @@ class ExpertLayer(nn.Module):
         self.fork: ForkShared | None = None
         """What tells apart the gradients that the gates send to experts which several of them see."""
         self.out_features = experts.out_features
+        self.around = around
+        added_GE = [[False] * experts.num_experts] * len(gates) if around is None else cast(AroundGates, around).mask_GE
         self.seen = [[expert for expert, is_seen in enumerate(row) if is_seen] for row in mask_GE]
+        self.mixed = [
+            [expert for expert, (is_seen, is_added) in enumerate(zip(seen, added, strict=True)) if is_seen or is_added]
+            for seen, added in zip(mask_GE, added_GE, strict=True)
+        ]
+        """By gate: the experts that it sees, and those that are mixed around it."""
+        self._num_added = [sum(row) for row in added_GE]
+        assert mixes == "outputs" or around is None, "weights are merged by shares"
         self.register_buffer("visible_GE", torch.tensor(mask_GE, dtype=torch.bool), persistent=False)
         # Not by nonzero(), which the meta device lacks.
         columns = [column for column, is_seen in enumerate(chain.from_iterable(mask_GE)) if is_seen]
@@ -134,7 +158,10 @@ class ExpertLayer(nn.Module):
     @property
     def num_used(self) -> tuple[int, ...]:
         """Of each gate, the experts with a weight per row, at most."""
-        return tuple(cast(Gate, gate).num_used for gate in self.gates)
+        return tuple(
+            min(cast(Gate, gate).num_used + num_added, len(mixed))
+            for gate, num_added, mixed in zip(self.gates, self._num_added, self.mixed, strict=True)
+        )
 
     def curves(self) -> Mapping[str, float]:
         """Of each gate that shares out its experts among the rows of a training batch, since the last call.
@@ -175,10 +202,16 @@ class ExpertLayer(nn.Module):
             groups: what gates may read besides.
 
         Returns:
-            One h_BH per gate, and how the gates weighted the experts.
+            One h_BH per gate, and how the gates weighted the experts, without what is mixed around them.
         """
         weights, use = self.route(inputs, groups)
         weights_BGE = use.weights_BGE
+        if self.around is not None:
+            weights_BGE = weights_BGE + self.around()
+            weights = [
+                of_gate if len(mixed) == of_gate.shape[1] else of_gate[:, mixed]
+                for of_gate, mixed in zip(weights_BGE.unbind(1), self.mixed, strict=True)
+            ]
         experts = cast(ExpertStack, self.experts)
         if self.mixes == "weights":
             assert self.fork is None, "merged experts have no outputs of which gates could read copies"
@@ -194,7 +227,7 @@ class ExpertLayer(nn.Module):
         elif experts.is_batched:
             h = mixed_in_one(experts, inputs, weights_BGE=weights_BGE)
         else:
-            h = mixed_in_turn(experts, inputs, weights=weights, seen=self.seen)
+            h = mixed_in_turn(experts, inputs, weights=weights, seen=self.mixed)
         return h, use
 
     def route(self, inputs: Sequence[Tensor | SidedInput], groups: Groups = NO_GROUPS) -> tuple[list[Tensor], GateUse]:
@@ -219,10 +252,10 @@ class ExpertLayer(nn.Module):
         fork: ForkShared,
     ) -> list[Tensor]:
         """One h_BH per gate, which reads copies of the experts that others see too."""
-        copies = partial(copies_by_gate, seen=self.seen, fork=fork)
+        copies = partial(copies_by_gate, seen=self.mixed, fork=fork)
         if self.is_sparse:
             return dispatched(experts, inputs, weights_BGE=weights_BGE, copies=copies)
-        return mixed_apart(copies(experts(inputs)), weights=weights, seen=self.seen, is_batched=experts.is_batched)
+        return mixed_apart(copies(experts(inputs)), weights=weights, seen=self.mixed, is_batched=experts.is_batched)
 
     def weigh(self, inputs: Sequence[Tensor | SidedInput], groups: Groups = NO_GROUPS) -> list[Tensor]:
         """p_BV of every gate; neighbours that are products of the same input are multiplied in one go."""

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Protocol
 
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator
+from torch import nn
 
 from recmoe.config import Config
 from recmoe.moe.expert_layer import ExpertLayer, Mixes
 from recmoe.moe.experts import ExpertConfig, ExpertStack, Form, MlpExpertConfig
 from recmoe.moe.experts.mixed import MixedExperts
 from recmoe.moe.gates import GateConfig, SoftmaxGateConfig
+from recmoe.moe.gates.gate import MakeGate
 
 
 class MakeLayer(Protocol):
@@ -25,6 +27,8 @@ class MakeLayer(Protocol):
         mask_GE: Sequence[Sequence[bool]],
         in_features: int,
         level: int = 0,
+        make_gate: MakeGate | None = None,
+        around: nn.Module | None = None,
     ) -> ExpertLayer:
         """The layer; see ``MixtureConfig``."""
         ...
@@ -67,6 +71,8 @@ class MixtureConfig(Config):
         mask_GE: Sequence[Sequence[bool]],
         in_features: int,
         level: int = 0,
+        make_gate: MakeGate | None = None,
+        around: nn.Module | None = None,
         form: Form = "auto",
     ) -> ExpertLayer:
         """A layer of these experts and gates, with weights drawn from torch's global generator; see ``ExpertLayer``.
@@ -78,17 +84,21 @@ class MixtureConfig(Config):
             mask_GE: which experts each gate sees, at least one.
             in_features: D.
             level: of the layer in its model.
+            make_gate: builds gates that are made of those of the mixture, in their place.
+            around: what weights experts around the gates; see ``ExpertLayer``.
             form: how the experts are computed.
         """
+        make_gate = make_gate or self.gate.build
         return ExpertLayer(
             experts=self._experts(experts, in_features=in_features, form=form),
-            gates=[self.gate.build(in_features=in_features, num_experts=sum(row)) for row in mask_GE],
+            gates=[make_gate(in_features=in_features, num_experts=sum(row)) for row in mask_GE],
             gate_names=tuple(gates),
             input_of_gate=tuple(gates.values()),
             mask_GE=mask_GE,
             level=level,
             expert_dropout=self.expert_dropout,
             mixes=self.mixes,
+            around=around,
         )
 
     def _experts(self, reads: Mapping[str, int], *, in_features: int, form: Form) -> ExpertStack:

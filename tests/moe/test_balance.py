@@ -61,6 +61,12 @@ def test_expert_is_judged_by_the_gates_that_see_it() -> None:
     assert dead_experts([usage]) == []
 
 
+def test_expert_that_no_gate_sees_is_not_dead() -> None:
+    usage = expert_usage(gate_use([[[0.0, 1.0]]], [[False, True]]))
+
+    assert dead_experts([usage]) == []
+
+
 def test_even_use_costs_nothing() -> None:
     loss = importance_loss([gate_use([[[1.0, 0.0]], [[0.0, 1.0]]])])
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from recmoe.moe.expert_layer import ExpertLayer
@@ -20,16 +20,30 @@ GATES = {"a": 0, "b": 1, "shared": 2}
 MASK = [[True, True, False, True, True], [False, False, True, True, True], [True] * 5]
 
 
+class Around(nn.Module):
+    """What a and b own, with weights of both signs; and a shared expert in all rows of every gate."""
+
+    mask_GE = ((True, True, False, True, False), (False, False, True, True, False), (False, False, False, True, False))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight_GE = nn.Parameter(torch.tensor(self.mask_GE) * torch.tensor([0.5, -0.7, -0.3, 1.0, 0.0]))
+
+    def forward(self) -> Tensor:
+        return self.weight_GE * torch.tensor(self.mask_GE)
+
+
 def layer(
     form: Form = "auto",
     gate: SoftmaxGateConfig | TopKGateConfig = SoftmaxGateConfig(),  # noqa: B008
     *,
     mask: list[list[bool]] = MASK,
+    around: nn.Module | None = None,
 ) -> ExpertLayer:
     torch.manual_seed(0)
     gates = dict(list(GATES.items())[: len(mask)])
     return MixtureConfig(expert_hidden=(7, 4), gate=gate).layer(
-        experts=EXPERTS, gates=gates, mask_GE=mask, in_features=5, form=form
+        experts=EXPERTS, gates=gates, mask_GE=mask, in_features=5, around=around, form=form
     )
 
 
@@ -55,6 +69,53 @@ def test_representation_is_the_weighted_sum_of_all_experts(
     h, p_BGE = mixed(expert_layer, inputs)
 
     torch.testing.assert_close(h, mixed_by_hand(expert_layer, inputs, p_BGE), rtol=0, atol=1e-6)
+
+
+# Gates that see nothing of what is mixed around them, and gates that see it too.
+@pytest.mark.parametrize("mask", [MASK, [[False, True, False, False, True], [False] * 4 + [True], [True] * 5]])
+@pytest.mark.parametrize("form", ["loop", "batched"])
+@pytest.mark.parametrize("gate", [SoftmaxGateConfig(), TopKGateConfig(k=1)], ids=["softmax", "top_k"])
+@pytest.mark.parametrize("is_forked", [False, True], ids=["plain", "forked"])
+def test_experts_around_the_gates_are_added_in_every_row(
+    form: Form, gate: SoftmaxGateConfig | TopKGateConfig, mask: list[list[bool]], *, is_forked: bool
+) -> None:
+    around = Around()
+    expert_layer = layer(form, gate, mask=mask, around=around)
+    expert_layer.fork = (lambda shared: [list(shared)] * 3) if is_forked else None
+    inputs = [torch.randn(6, 5, requires_grad=True) for _ in range(3)]
+    leaves = [*inputs, *expert_layer.parameters()]
+    upstream = torch.randn(6, 4)
+
+    h, p_BGE = mixed(expert_layer, list(inputs))
+
+    expected = mixed_by_hand(expert_layer, inputs, p_BGE + around())
+    torch.testing.assert_close(h, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(p_BGE.sum(dim=2), torch.ones(6, 3))
+    grads, expected_grads = (
+        torch.autograd.grad(sum((h_BH * upstream).sum() for h_BH in made), leaves, retain_graph=True)
+        for made in (h, expected)
+    )
+    torch.testing.assert_close(grads, expected_grads, rtol=1e-4, atol=1e-5)
+
+
+def test_sparse_gate_skips_the_work_next_to_experts_around_it() -> None:
+    gate, mask = TopKGateConfig(k=1), [[False, True, False, False, True]]
+
+    class One(nn.Module):
+        mask_GE = ((True, False, False, False, False),)
+
+        def forward(self) -> Tensor:
+            return torch.tensor(self.mask_GE).float()
+
+    expert_layer = layer(gate=gate, mask=mask, around=One())
+    inputs = [torch.randn(100, 5) for _ in range(3)]
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        expert_layer(inputs)
+
+    assert expert_layer.num_used == (2,)
+    # Two experts per row: the one around the gate, and the one that it chose; and the gate's product.
+    assert counter.get_total_flops() == 2 * 100 * (2 * (5 * 7 + 7 * 4) + 5 * 2)
 
 
 @pytest.mark.parametrize("gate", [SoftmaxGateConfig(), TopKGateConfig(k=2)], ids=["softmax", "top_k"])

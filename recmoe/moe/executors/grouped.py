@@ -37,7 +37,7 @@ def dispatched_in_place(
     num_rows, _, num_experts = weights_BGE.shape
     room = num_rows * min(num_experts, sum(num_used))
     # Gates may agree on a pair: it is computed once.
-    is_chosen_EB = (weights_BGE.detach() > 0).any(dim=1).t()
+    is_chosen_EB = (weights_BGE.detach() != 0).any(dim=1).t()
     place_EB = is_chosen_EB.flatten().cumsum(0).view(num_experts, num_rows) - 1
     groups = RowGroups.of_counts(is_chosen_EB.sum(dim=1), room)
     row_EB = read_E[:, None] * num_rows + torch.arange(num_rows, device=read_E.device)
@@ -57,9 +57,11 @@ def _mixed(y_PH: Tensor, weights_BE: Tensor, place_EB: Tensor, num_used: int) ->
     if num_used == weights_BE.shape[1]:
         weights_BK, place_BK = weights_BE, place_EB.t()
     else:
-        weights_BK, expert_BK = weights_BE.topk(num_used, dim=1)
+        # Weights that a layer mixes around its gates may be below zero.
+        expert_BK = weights_BE.detach().abs().topk(num_used, dim=1).indices
+        weights_BK = weights_BE.gather(1, expert_BK)
         place_BK = place_EB.t().gather(1, expert_BK)
     # A weight of zero belongs to no pair, whatever lies at its place.
-    weights_BK = torch.where(weights_BK > 0, weights_BK, 0.0).to(y_PH.dtype)
+    weights_BK = torch.where(weights_BK != 0, weights_BK, 0.0).to(y_PH.dtype)
     y_BKH = y_PH.index_select(0, place_BK.clamp(min=0).flatten()).view(*place_BK.shape, y_PH.shape[1])
     return torch.einsum("bk,bkh->bh", weights_BK, y_BKH)
