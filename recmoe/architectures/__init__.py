@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from recmoe.architectures.adatt import AdaTTConfig
 from recmoe.architectures.aitm import AITMConfig
 from recmoe.architectures.cgc import CGC, CGCConfig
 from recmoe.architectures.cross_stitch import CrossStitchConfig
@@ -27,7 +28,8 @@ ArchitectureConfig = Annotated[
     | ESCM2Config
     | PEPNetConfig
     | STEMConfig
-    | CrossStitchConfig,
+    | CrossStitchConfig
+    | AdaTTConfig,
     Field(discriminator="kind"),
 ]
 

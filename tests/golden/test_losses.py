@@ -34,6 +34,7 @@ SMALL = {
     "cgc": {"num_task_experts": 1, "num_shared_experts": 2, "expert_hidden": [8]},
     "ple": {"num_levels": 2, "num_task_experts": 1, "num_shared_experts": 1, "expert_hidden": [8]},
     "cross_stitch": {"hidden": [8, 4]},
+    "adatt": {"num_levels": 2, "num_task_experts": 2, "expert_hidden": [8]},
 }
 
 
