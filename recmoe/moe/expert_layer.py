@@ -92,7 +92,7 @@ class ExpertLayer(nn.Module):
         experts: E of them, and which input each reads.
         gates: of the experts that each sees.
         gate_names: by which weights are reported, and matched with those of another model.
-        input_of_gate: which of the inputs each gate reads.
+        input_of_gate: which of the inputs, or of the gates' own, each gate reads.
         mask_GE: which experts each gate sees, at least one.
         level: of the layer in its model.
         expert_dropout: probability with which a row leaves out an expert of a gate in training; see ``drop_experts``.
@@ -193,18 +193,23 @@ class ExpertLayer(nn.Module):
         return {"gates": self.gate_names}
 
     def forward(
-        self, inputs: Sequence[Tensor | SidedInput], groups: Groups = NO_GROUPS
+        self,
+        inputs: Sequence[Tensor | SidedInput],
+        groups: Groups = NO_GROUPS,
+        *,
+        gate_inputs: Sequence[Tensor | SidedInput] | None = None,
     ) -> tuple[list[Tensor], GateUse]:
         """Mix the experts.
 
         Args:
             inputs: x_BD, or the sided inputs that stand for them.
             groups: what gates may read besides.
+            gate_inputs: what gates read where it is not what experts read.
 
         Returns:
             One h_BH per gate, and how the gates weighted the experts, without what is mixed around them.
         """
-        weights, use = self.route(inputs, groups)
+        weights, use = self.route(inputs, groups, gate_inputs=gate_inputs)
         weights_BGE = use.weights_BGE
         if self.around is not None:
             weights_BGE = weights_BGE + self.around()
@@ -230,9 +235,15 @@ class ExpertLayer(nn.Module):
             h = mixed_in_turn(experts, inputs, weights=weights, seen=self.mixed)
         return h, use
 
-    def route(self, inputs: Sequence[Tensor | SidedInput], groups: Groups = NO_GROUPS) -> tuple[list[Tensor], GateUse]:
-        """p_BV of every gate, and the same weights by the names of gates and experts."""
-        weights = self.weigh(inputs, groups)
+    def route(
+        self,
+        inputs: Sequence[Tensor | SidedInput],
+        groups: Groups = NO_GROUPS,
+        *,
+        gate_inputs: Sequence[Tensor | SidedInput] | None = None,
+    ) -> tuple[list[Tensor], GateUse]:
+        """p_BV of every gate, and the same weights by the names of gates and experts; see ``forward``."""
+        weights = self.weigh(inputs if gate_inputs is None else gate_inputs, groups)
         use = GateUse(
             level=self.level,
             gates=self.gate_names,

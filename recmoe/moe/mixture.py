@@ -26,6 +26,7 @@ class MakeLayer(Protocol):
         gates: Mapping[str, int],
         mask_GE: Sequence[Sequence[bool]],
         in_features: int,
+        gate_features: int | None = None,
         level: int = 0,
         make_gate: MakeGate | None = None,
         around: nn.Module | None = None,
@@ -70,6 +71,7 @@ class MixtureConfig(Config):
         gates: Mapping[str, int],
         mask_GE: Sequence[Sequence[bool]],
         in_features: int,
+        gate_features: int | None = None,
         level: int = 0,
         make_gate: MakeGate | None = None,
         around: nn.Module | None = None,
@@ -83,6 +85,7 @@ class MixtureConfig(Config):
             gates: by name, which of the inputs each reads.
             mask_GE: which experts each gate sees, at least one.
             in_features: D.
+            gate_features: width of what gates read, where that is not what experts read.
             level: of the layer in its model.
             make_gate: builds gates that are made of those of the mixture, in their place.
             around: what weights experts around the gates; see ``ExpertLayer``.
@@ -91,7 +94,7 @@ class MixtureConfig(Config):
         make_gate = make_gate or self.gate.build
         return ExpertLayer(
             experts=self._experts(experts, in_features=in_features, form=form),
-            gates=[make_gate(in_features=in_features, num_experts=sum(row)) for row in mask_GE],
+            gates=[make_gate(in_features=gate_features or in_features, num_experts=sum(row)) for row in mask_GE],
             gate_names=tuple(gates),
             input_of_gate=tuple(gates.values()),
             mask_GE=mask_GE,

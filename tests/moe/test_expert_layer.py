@@ -292,3 +292,21 @@ def test_gates_with_copies_of_their_own_mix_as_without(form: Form, gate: Softmax
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
     # The gate of the shared group sees every expert.
     assert len(shared) == 5
+
+
+def test_gates_may_read_other_inputs_than_experts() -> None:
+    torch.manual_seed(0)
+    expert_layer = MixtureConfig(expert_hidden=(7, 4)).layer(
+        experts={"a.0": 0, "b.0": 1},
+        gates={"a": 0, "b": 0},
+        mask_GE=[[True, True]] * 2,
+        in_features=5,
+        gate_features=3,
+    )
+    inputs, read = [torch.randn(6, 5) for _ in range(2)], torch.randn(6, 3)
+
+    h, use = expert_layer(inputs, gate_inputs=[read])
+
+    expected = torch.softmax(read @ expert_layer.gates[1].weight_VD.t(), dim=1)
+    torch.testing.assert_close(use.weights_BGE[:, 1], expected)
+    torch.testing.assert_close(h, mixed_by_hand(expert_layer, inputs, use.weights_BGE), rtol=0, atol=1e-6)
