@@ -9,6 +9,7 @@ from recmoe.architectures.aitm import AITMConfig
 from recmoe.architectures.cgc import CGC, CGCConfig
 from recmoe.architectures.cross_stitch import CrossStitchConfig
 from recmoe.architectures.escm2 import ESCM2Config
+from recmoe.architectures.hierarchical import HierarchicalConfig
 from recmoe.architectures.mmoe import MMoE, MMoEConfig
 from recmoe.architectures.omoe import OMoE, OMoEConfig
 from recmoe.architectures.pepnet import PEPNetConfig
@@ -29,7 +30,8 @@ ArchitectureConfig = Annotated[
     | PEPNetConfig
     | STEMConfig
     | CrossStitchConfig
-    | AdaTTConfig,
+    | AdaTTConfig
+    | HierarchicalConfig,
     Field(discriminator="kind"),
 ]
 

@@ -22,6 +22,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "ple": {"num_task_experts": 1, "num_shared_experts": 2, "expert_hidden": (5,)},
     "cross_stitch": {"hidden": (6, 5)},
     "adatt": {"num_task_experts": 2, "num_shared_experts": 1, "expert_hidden": (5,)},
+    "hierarchical": {"num_groups": 2, "expert_hidden": (5,)},
 }
 KINDS = [cls for cls in get_args(get_args(ArchitectureConfig)[0]) if cls.can_fork]
 SPARSE = {"gate": {"kind": "top_k", "k": 2}}

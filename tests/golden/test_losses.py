@@ -35,6 +35,7 @@ SMALL = {
     "ple": {"num_levels": 2, "num_task_experts": 1, "num_shared_experts": 1, "expert_hidden": [8]},
     "cross_stitch": {"hidden": [8, 4]},
     "adatt": {"num_levels": 2, "num_task_experts": 2, "expert_hidden": [8]},
+    "hierarchical": {"num_groups": 2, "num_group_experts": 2, "expert_hidden": [8]},
 }
 
 
