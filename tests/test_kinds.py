@@ -42,6 +42,7 @@ DEFAULTS = {
     "NoBalancingConfig": {"recmoe/model/config.py"},
     "SoftmaxGateConfig": {"recmoe/moe/mixture.py"},
     "TargetAttentionConfig": {"recmoe/features/kinds/sequence.py"},
+    "TopKGateConfig": {"recmoe/architectures/deepseek_moe.py"},
 }
 """Which other files name a kind: where it is what a config takes by default."""
 

@@ -8,6 +8,7 @@ from recmoe.architectures.adatt import AdaTTConfig
 from recmoe.architectures.aitm import AITMConfig
 from recmoe.architectures.cgc import CGC, CGCConfig
 from recmoe.architectures.cross_stitch import CrossStitchConfig
+from recmoe.architectures.deepseek_moe import DeepSeekMoEConfig
 from recmoe.architectures.escm2 import ESCM2Config
 from recmoe.architectures.hierarchical import HierarchicalConfig
 from recmoe.architectures.mmoe import MMoE, MMoEConfig
@@ -31,7 +32,8 @@ ArchitectureConfig = Annotated[
     | STEMConfig
     | CrossStitchConfig
     | AdaTTConfig
-    | HierarchicalConfig,
+    | HierarchicalConfig
+    | DeepSeekMoEConfig,
     Field(discriminator="kind"),
 ]
 

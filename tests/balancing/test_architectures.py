@@ -23,6 +23,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "cross_stitch": {"hidden": (6, 5)},
     "adatt": {"num_task_experts": 2, "num_shared_experts": 1, "expert_hidden": (5,)},
     "hierarchical": {"num_groups": 2, "expert_hidden": (5,)},
+    "deepseek_moe": {
+        "num_shared_experts": 1,
+        "num_routed_experts": 4,
+        "gate": {"kind": "top_k", "k": 2},
+        "expert_hidden": (5,),
+    },
 }
 KINDS = [cls for cls in get_args(get_args(ArchitectureConfig)[0]) if cls.can_fork]
 SPARSE = {"gate": {"kind": "top_k", "k": 2}}

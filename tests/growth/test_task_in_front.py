@@ -30,6 +30,7 @@ ARCHITECTURES = [
     # One level: the shared gate of a lower one mixes the experts of all tasks, the new one's too.
     "{kind: ple, num_levels: 1, num_task_experts: 1, num_shared_experts: 1, expert_hidden: [8]}",
     "{kind: hierarchical, num_groups: 2, expert_hidden: [8]}",
+    "{kind: deepseek_moe, num_routed_experts: 5, expert_hidden: [8], gate: {kind: top_k, k: 2}}",
     "{kind: escm2, click: ctr, conversion: cvr, hidden: [8]}",
     "{kind: pepnet, hidden: [8], gate_hidden: 4}",
 ]
