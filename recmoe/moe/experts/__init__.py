@@ -9,10 +9,16 @@ from recmoe.moe.experts.gated import GatedExpertConfig
 from recmoe.moe.experts.identity import IdentityExpertConfig
 from recmoe.moe.experts.low_rank import LowRankExpertConfig
 from recmoe.moe.experts.mlp import MlpExpertConfig, MlpExperts
+from recmoe.moe.experts.normalized import NormalizedExpertConfig
 from recmoe.moe.experts.stack import ExpertStack, Form
 
 ExpertConfig = Annotated[
-    MlpExpertConfig | LowRankExpertConfig | IdentityExpertConfig | GatedExpertConfig | CrossExpertConfig,
+    MlpExpertConfig
+    | LowRankExpertConfig
+    | IdentityExpertConfig
+    | GatedExpertConfig
+    | CrossExpertConfig
+    | NormalizedExpertConfig,
     Field(discriminator="kind"),
 ]
 
