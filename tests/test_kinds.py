@@ -40,6 +40,7 @@ DEFAULTS = {
     "MMoEConfig": {"recmoe/model/config.py"},
     "MlpExpertConfig": {"recmoe/moe/mixture.py"},
     "NoBalancingConfig": {"recmoe/model/config.py"},
+    "NormalizedExpertConfig": {"recmoe/architectures/home.py"},
     "SoftmaxGateConfig": {"recmoe/moe/mixture.py"},
     "TargetAttentionConfig": {"recmoe/features/kinds/sequence.py"},
     "TopKGateConfig": {"recmoe/architectures/deepseek_moe.py"},

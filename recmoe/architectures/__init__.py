@@ -11,6 +11,7 @@ from recmoe.architectures.cross_stitch import CrossStitchConfig
 from recmoe.architectures.deepseek_moe import DeepSeekMoEConfig
 from recmoe.architectures.escm2 import ESCM2Config
 from recmoe.architectures.hierarchical import HierarchicalConfig
+from recmoe.architectures.home import HoMEConfig
 from recmoe.architectures.mmoe import MMoE, MMoEConfig
 from recmoe.architectures.omoe import OMoE, OMoEConfig
 from recmoe.architectures.pepnet import PEPNetConfig
@@ -33,7 +34,8 @@ ArchitectureConfig = Annotated[
     | CrossStitchConfig
     | AdaTTConfig
     | HierarchicalConfig
-    | DeepSeekMoEConfig,
+    | DeepSeekMoEConfig
+    | HoMEConfig,
     Field(discriminator="kind"),
 ]
 

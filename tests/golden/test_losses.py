@@ -37,6 +37,7 @@ SMALL = {
     "adatt": {"num_levels": 2, "num_task_experts": 2, "expert_hidden": [8]},
     "hierarchical": {"num_groups": 2, "num_group_experts": 2, "expert_hidden": [8]},
     "deepseek_moe": {"num_routed_experts": 5, "expert_hidden": [4, 8], "gate": {"kind": "top_k", "k": 2}},
+    "home": {"groups": {"rates": ["ctr", "cvr"], "watching": ["watch"]}, "feature_rank": 2, "expert_hidden": [8]},
 }
 
 

@@ -31,6 +31,7 @@ ARCHITECTURES = [
     "{kind: ple, num_levels: 1, num_task_experts: 1, num_shared_experts: 1, expert_hidden: [8]}",
     "{kind: hierarchical, num_groups: 2, expert_hidden: [8]}",
     "{kind: deepseek_moe, num_routed_experts: 5, expert_hidden: [8], gate: {kind: top_k, k: 2}}",
+    "{kind: home, expert_hidden: [8], feature_rank: 4}",
     "{kind: escm2, click: ctr, conversion: cvr, hidden: [8]}",
     "{kind: pepnet, hidden: [8], gate_hidden: 4}",
 ]

@@ -82,6 +82,7 @@ ARCHITECTURES = [
     ("{kind: omoe, num_experts: 3, expert_hidden: [8]}", NEW_TASK),
     ("{kind: shared_bottom, hidden: [8]}", NEW_TASK),
     ("{kind: single_task, hidden: [8]}", NEW_TASK),
+    ("{kind: home, expert_hidden: [8], feature_rank: 4}", NEW_TASK),
     # A gate sees the experts of all tasks, those of a new one too.
     ("{kind: adatt, num_levels: 1, expert_hidden: [8]}", ()),
     # A unit mixes the networks of all tasks: there a new task changes the others.
