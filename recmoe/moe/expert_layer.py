@@ -223,7 +223,7 @@ class ExpertLayer(nn.Module):
             h = cast(MergesWeights, experts).merged(inputs, weights=weights, seen=self.seen)
         elif self.fork is not None and torch.is_grad_enabled():
             h = self._mix_apart(experts, inputs, weights, weights_BGE, self.fork)
-        elif self.is_sparse and experts.is_batched and isinstance(experts, TakesGroups):
+        elif self.is_sparse and isinstance(experts, TakesGroups) and experts.is_grouped:
             h = dispatched_in_place(
                 experts, inputs, read_E=self.read_E, weights_BGE=weights_BGE, num_used=self.num_used
             )

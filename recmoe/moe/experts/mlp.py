@@ -68,6 +68,11 @@ class MlpExperts(nn.Module):
         """Whether the form in use is ``batched``."""
         return self.form == "batched" or (self.form == "auto" and self.weights_EOD[0].is_cuda)
 
+    @property
+    def is_grouped(self) -> bool:
+        """Whether chosen rows are computed in groups: in the batched form, but not in float64, which torch lacks there."""
+        return self.is_batched and self.weights_EOD[0].dtype != torch.float64
+
     def weight_axes(self) -> WeightAxes:
         """Every weight holds all experts."""
         layers = range(len(self.weights_EOD))

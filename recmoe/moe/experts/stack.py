@@ -64,7 +64,10 @@ class ExpertStack(Protocol):
 class TakesGroups(Protocol):
     """A stack whose experts can be given rows that the host has not counted."""
 
-    is_batched: bool
+    @property
+    def is_grouped(self) -> bool:
+        """Whether that is how it computes chosen rows, where and in what numbers its weights are."""
+        ...
 
     def grouped(self, x_PD: Tensor, groups: RowGroups) -> Tensor:
         """y_PH of rows that lie expert after expert."""
