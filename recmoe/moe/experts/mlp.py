@@ -70,7 +70,7 @@ class MlpExperts(nn.Module):
 
     @property
     def is_grouped(self) -> bool:
-        """Whether chosen rows are computed in groups: in the batched form, but not in float64, which torch lacks there."""
+        """Whether chosen rows are computed in groups: in the batched form, but not in float64."""
         return self.is_batched and self.weights_EOD[0].dtype != torch.float64
 
     def weight_axes(self) -> WeightAxes:
