@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, groupby
-from typing import Literal, Protocol, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from recmoe.moe.expert_dropout import drop_experts
 from recmoe.moe.experts.stack import ExpertStack, MergesWeights, TakesGroups
 from recmoe.moe.gates.gate import Gate, LinearForm, SharesOut
 from recmoe.moe.gates.softmax import gate_logits
+from recmoe.moe.layer_extras import AroundGates, JointChoice
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
 Mixes = Literal["outputs", "weights"]
@@ -48,17 +49,6 @@ class GateUse:
     """bool, which experts each gate sees; None where every gate sees all."""
     sums_to_one: bool = True
     """Whether the weights of every row of every gate sum to one."""
-
-
-class AroundGates(Protocol):
-    """A module that weights experts in all rows alike, on top of what the gates give them."""
-
-    mask_GE: Sequence[Sequence[bool]]
-    """Which experts it adds to what each gate mixes."""
-
-    def __call__(self) -> Tensor:
-        """v_GE, of any sign; zero outside of the mask."""
-        ...
 
 
 class ExpertLayer(nn.Module):
@@ -98,6 +88,7 @@ class ExpertLayer(nn.Module):
         expert_dropout: probability with which a row leaves out an expert of a gate in training; see ``drop_experts``.
         mixes: outputs of experts, or their weights, of a stack that ``MergesWeights``.
         around: an ``AroundGates``, where experts are mixed around the gates.
+        choice: what the gates choose together; without it each chooses by itself.
     """
 
     visible_GE: Tensor
@@ -116,8 +107,10 @@ class ExpertLayer(nn.Module):
         expert_dropout: float = 0.0,
         mixes: Mixes = "outputs",
         around: nn.Module | None = None,
+        choice: JointChoice | None = None,
     ) -> None:
         super().__init__()
+        assert choice is None or all(all(row) for row in mask_GE), "who chooses together sees the same experts"
         assert all(len(row) == experts.num_experts for row in mask_GE), "one column per expert"
         assert all(any(row) for row in mask_GE), "every gate sees at least one expert"
         assert len(mask_GE) == len(gates) == len(gate_names) == len(input_of_gate) > 0, "one row per gate"
@@ -136,6 +129,7 @@ class ExpertLayer(nn.Module):
         self.out_features = experts.out_features
         self.around = around
         added_GE = [[False] * experts.num_experts] * len(gates) if around is None else cast(AroundGates, around).mask_GE
+        self.choice = choice
         self.seen = [[expert for expert, is_seen in enumerate(row) if is_seen] for row in mask_GE]
         self.mixed = [
             [expert for expert, (is_seen, is_added) in enumerate(zip(seen, added, strict=True)) if is_seen or is_added]
@@ -144,6 +138,7 @@ class ExpertLayer(nn.Module):
         """By gate: the experts that it sees, and those that are mixed around it."""
         self._num_added = [sum(row) for row in added_GE]
         assert mixes == "outputs" or around is None, "weights are merged by shares"
+        assert choice is None or around is None, "who chooses together has no experts around the gates"
         self.register_buffer("visible_GE", torch.tensor(mask_GE, dtype=torch.bool), persistent=False)
         # Not by nonzero(), which the meta device lacks.
         columns = [column for column, is_seen in enumerate(chain.from_iterable(mask_GE)) if is_seen]
@@ -153,15 +148,23 @@ class ExpertLayer(nn.Module):
     @property
     def is_sparse(self) -> bool:
         """Whether only what some gate chose is computed, in the mode that the gates are in."""
-        return any(cast(Gate, gate).is_sparse for gate in self.gates)
+        leaves_out = self.choice is not None and self.choice.num_used < self.visible_GE.shape[1]
+        return leaves_out or any(cast(Gate, gate).is_sparse for gate in self.gates)
 
     @property
     def num_used(self) -> tuple[int, ...]:
         """Of each gate, the experts with a weight per row, at most."""
+        if self.choice is not None:
+            return (min(self.choice.num_used, self.visible_GE.shape[1]),) * len(self.gates)
         return tuple(
             min(cast(Gate, gate).num_used + num_added, len(mixed))
             for gate, num_added, mixed in zip(self.gates, self._num_added, self.mixed, strict=True)
         )
+
+    @property
+    def num_pairs(self) -> int:
+        """Experts to which some gate gives a weight in a row, at most."""
+        return sum(self.num_used) if self.choice is None else self.choice.num_pairs(len(self.gates))
 
     def curves(self) -> Mapping[str, float]:
         """Of each gate that shares out its experts among the rows of a training batch, since the last call.
@@ -225,7 +228,12 @@ class ExpertLayer(nn.Module):
             h = self._mix_apart(experts, inputs, weights, weights_BGE, self.fork)
         elif self.is_sparse and isinstance(experts, TakesGroups) and experts.is_grouped:
             h = dispatched_in_place(
-                experts, inputs, read_E=self.read_E, weights_BGE=weights_BGE, num_used=self.num_used
+                experts,
+                inputs,
+                read_E=self.read_E,
+                weights_BGE=weights_BGE,
+                num_used=self.num_used,
+                num_pairs=self.num_pairs,
             )
         elif self.is_sparse:
             h = dispatched(experts, inputs, weights_BGE=weights_BGE)
@@ -279,6 +287,8 @@ class ExpertLayer(nn.Module):
                 weights += _joint_weights(inputs[read], [form for _, _, form in run if form is not None])
             else:
                 weights += [gate(inputs[read], groups) for _, gate, _ in run]
+        if self.choice is not None:
+            weights = self.choice(weights)
         if self.training and self.expert_dropout:
             return [drop_experts(p_BV, self.expert_dropout) for p_BV in weights]
         return weights

@@ -30,6 +30,7 @@ class MakeLayer(Protocol):
         level: int = 0,
         make_gate: MakeGate | None = None,
         around: nn.Module | None = None,
+        choice: JointChoice | None = None,
     ) -> ExpertLayer:
         """The layer; see ``MixtureConfig``."""
         ...
@@ -75,6 +76,7 @@ class MixtureConfig(Config):
         level: int = 0,
         make_gate: MakeGate | None = None,
         around: nn.Module | None = None,
+        choice: JointChoice | None = None,
         form: Form = "auto",
     ) -> ExpertLayer:
         """A layer of these experts and gates, with weights drawn from torch's global generator; see ``ExpertLayer``.
@@ -89,6 +91,7 @@ class MixtureConfig(Config):
             level: of the layer in its model.
             make_gate: builds gates that are made of those of the mixture, in their place.
             around: what weights experts around the gates; see ``ExpertLayer``.
+            choice: what the gates choose together; without it each chooses by itself.
             form: how the experts are computed.
         """
         make_gate = make_gate or self.gate.build
@@ -102,6 +105,7 @@ class MixtureConfig(Config):
             expert_dropout=self.expert_dropout,
             mixes=self.mixes,
             around=around,
+            choice=choice,
         )
 
     def _experts(self, reads: Mapping[str, int], *, in_features: int, form: Form) -> ExpertStack:

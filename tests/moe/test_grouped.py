@@ -96,7 +96,7 @@ def test_weight_of_zero_belongs_to_no_pair() -> None:
     weights.requires_grad_()
 
     h = dispatched_in_place(
-        stack_of(expert_layer), inputs, read_E=expert_layer.read_E, weights_BGE=weights, num_used=[2, 2]
+        stack_of(expert_layer), inputs, read_E=expert_layer.read_E, weights_BGE=weights, num_used=[2, 2], num_pairs=4
     )
 
     y = stack_of(expert_layer)(inputs)

@@ -24,6 +24,7 @@ def dispatched_in_place(
     read_E: Tensor,
     weights_BGE: Tensor,
     num_used: Sequence[int],
+    num_pairs: int,
 ) -> list[Tensor]:
     """One h_BH per gate, from the pairs of row and expert that have a weight.
 
@@ -33,9 +34,10 @@ def dispatched_in_place(
         read_E: int64, by expert: which of the inputs it reads.
         weights_BGE: zero where a gate did not choose an expert.
         num_used: of each gate, the experts with a weight per row, at most.
+        num_pairs: of all gates together, likewise.
     """
     num_rows, _, num_experts = weights_BGE.shape
-    room = num_rows * min(num_experts, sum(num_used))
+    room = num_rows * min(num_experts, num_pairs)
     # Gates may agree on a pair: it is computed once.
     is_chosen_EB = (weights_BGE.detach() != 0).any(dim=1).t()
     place_EB = is_chosen_EB.flatten().cumsum(0).view(num_experts, num_rows) - 1
