@@ -18,6 +18,7 @@ from recmoe.architectures.pepnet import PEPNetConfig
 from recmoe.architectures.ple import PLE, PLEConfig
 from recmoe.architectures.shared_bottom import SharedBottom, SharedBottomConfig
 from recmoe.architectures.single_task import SingleTask, SingleTaskConfig
+from recmoe.architectures.smes import SMESConfig
 from recmoe.architectures.stem import STEMConfig
 
 ArchitectureConfig = Annotated[
@@ -35,7 +36,8 @@ ArchitectureConfig = Annotated[
     | AdaTTConfig
     | HierarchicalConfig
     | DeepSeekMoEConfig
-    | HoMEConfig,
+    | HoMEConfig
+    | SMESConfig,
     Field(discriminator="kind"),
 ]
 

@@ -14,6 +14,7 @@ from recmoe.moe.experts import ExpertConfig, ExpertStack, Form, MlpExpertConfig
 from recmoe.moe.experts.mixed import MixedExperts
 from recmoe.moe.gates import GateConfig, SoftmaxGateConfig
 from recmoe.moe.gates.gate import MakeGate
+from recmoe.moe.layer_extras import JointChoice
 
 
 class MakeLayer(Protocol):

@@ -29,6 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "gate": {"kind": "top_k", "k": 2},
         "expert_hidden": (5,),
     },
+    "smes": {"num_experts": 5, "num_joint": 1, "num_private": 1, "expert_hidden": (5,)},
 }
 KINDS = [cls for cls in get_args(get_args(ArchitectureConfig)[0]) if cls.can_fork]
 SPARSE = {"gate": {"kind": "top_k", "k": 2}}

@@ -38,6 +38,7 @@ SMALL = {
     "hierarchical": {"num_groups": 2, "num_group_experts": 2, "expert_hidden": [8]},
     "deepseek_moe": {"num_routed_experts": 5, "expert_hidden": [4, 8], "gate": {"kind": "top_k", "k": 2}},
     "home": {"groups": {"rates": ["ctr", "cvr"], "watching": ["watch"]}, "feature_rank": 2, "expert_hidden": [8]},
+    "smes": {"num_experts": 4, "num_joint": 1, "num_private": 1, "expert_hidden": [8]},
 }
 
 
