@@ -13,6 +13,7 @@ from recmoe.embeddings.tables import TablesConfig
 from recmoe.evaluation.evaluate import EvaluationConfig
 from recmoe.evaluation.metrics import metric_best
 from recmoe.evaluation.skill import SCORE
+from recmoe.features.labels import LabelColumn
 from recmoe.features.schema import FeatureSchema
 from recmoe.model import ModelConfig
 from recmoe.ranking.score import RankingConfig
@@ -59,6 +60,7 @@ class ExperimentConfig(Config):
             return
         yield from self._group_problems()
         yield from self._leaks()
+        yield from self._position_problems()
         yield from self._stopping_problems()
         yield from self._architecture_problems()
         yield from self._width_problems()
@@ -86,6 +88,16 @@ class ExperimentConfig(Config):
             if name not in self.inputs.features:
                 near = difflib.get_close_matches(name, self.inputs.features, n=1)
                 yield "data.allow_leaks", f"no such feature: {name}{f', did you mean {near[0]}?' if near else ''}"
+
+    def _position_problems(self) -> Iterator[tuple[str, str]]:
+        """The position among the features: what is served could not do without it."""
+        for name, column in self.inputs.raw_columns():
+            if self.model.position is not None and column.name == self.model.position.column:
+                yield (
+                    f"inputs.features.{name}",
+                    f"column {column.name} is where the log showed a row, which no request knows; model.position reads "
+                    "it in training, and no feature may",
+                )
 
     def _stopping_problems(self) -> Iterator[tuple[str, str]]:
         stopping = self.training.early_stopping
@@ -133,6 +145,10 @@ class ExperimentConfig(Config):
     def task_set(self) -> TaskSet:
         """The tasks, ready for a model."""
         return TaskSet(self.tasks)
+
+    def label_columns(self) -> tuple[LabelColumn, ...]:
+        """What the encoder reads beside features, in the order of ``labels_BL``."""
+        return self.model.label_columns(self.task_set())
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:

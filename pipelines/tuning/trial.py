@@ -48,7 +48,7 @@ def prepared(config: ExperimentConfig, work: Path, *, is_quiet: bool = True) -> 
     Raises:
         RecmoeError: the data or the schema is not usable.
     """
-    labels = [str(label) for label in config.task_set().label_columns]
+    labels = [str(label) for label in config.label_columns()]
     told = json.dumps([dump_config(config.data), dump_config(config.inputs), labels])
     folder = RunFolder(work / "prepared" / hashlib.sha256(told.encode()).hexdigest()[:16])
     work.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,8 @@
 Sparse multi-gate experts: Zhang et al. 2026, https://arxiv.org/abs/2602.09386. What is taken from there: the active
 experts of a row are a subset that is chosen jointly over the tasks, and a few that each task adds; their number is
 bounded; the load is balanced over all gates together. Which scores the tasks vote with, that both parts come from
-one pool, and that a task's weights are its gate's over what it chose, rescaled to one, is how this file reads it. A task that is added later votes too: it moves what the others use.
+one pool, and that a task's weights are its gate's over what it chose, rescaled to one, is how this file reads it.
+A task that is added later votes too: it moves what the others use.
 """
 
 # B rows, G gates (one per task), E experts, D input width, H expert width

@@ -44,7 +44,7 @@ def encode_labels(table: pa.Table, labels: Sequence[LabelColumn], *, first_row: 
 
 
 def _floats(table: pa.Table, label: LabelColumn) -> Floats:
-    column = find_column(table, label.column, needed_by="a task, as its label")
+    column = find_column(table, label.column, needed_by=label.needed_by)
     kind = column.type
     if label.positive is not None:
         return _positive_floats(column, label.column, label.positive)
@@ -127,6 +127,8 @@ def _check_values(table: pa.Table, label: LabelColumn, values_B: Floats, first_r
             is_wrong_B = np.isinf(values_B.astype(np.float32))
         if label.is_amount:
             is_wrong_B |= values_B < 0
+        if label.use == "position":
+            is_wrong_B |= (values_B < 0) | (values_B % 1 > 0)
     if not is_wrong_B.any():
         return
     row = int(is_wrong_B.argmax())
@@ -137,6 +139,8 @@ def _check_values(table: pa.Table, label: LabelColumn, values_B: Floats, first_r
             f"{where}; a binary label is 0, 1, true, false or null: mend it, say with positive: which values count as "
             "1, or declare a regression task"
         )
+    if label.use == "position":
+        raise DataError(f"{where}; a position is a whole number, 0 or more, or null: mend it")
     if label.levels is not None:
         raise DataError(f"{where}, which is none of the levels {label.levels}: name it in levels, or mend it")
     if label.is_amount and value < 0:

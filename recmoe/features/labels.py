@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import StrictBool, StrictFloat, StrictInt, model_validator
 
@@ -106,6 +106,8 @@ class LabelColumn:
     """The only values that are allowed, and what they stand for."""
     is_amount: bool = False
     """Whether negative values are refused."""
+    use: Literal["label", "position", "device"] = "label"
+    """What it is for: a label of tasks, or what only the log knows of where a row was shown, and no request has."""
 
     @property
     def name(self) -> str:
@@ -113,6 +115,11 @@ class LabelColumn:
         if self.levels is not None:
             return f"{self.column} of {self.levels}"
         return self.column if self.positive is None else f"{self.column} {self.positive}"
+
+    @property
+    def needed_by(self) -> str:
+        """What lacks it where the column is missing."""
+        return "a task, as its label" if self.use == "label" else f"model.position, as the {self.use}"
 
     def to_json(self) -> dict[str, Any]:
         """What ``from_json`` reads; as long as labels are columns it is what earlier versions wrote."""
@@ -123,6 +130,8 @@ class LabelColumn:
                 document[name] = value.model_dump(mode="json")
         if not document["is_amount"]:
             del document["is_amount"]
+        if document["use"] == "label":
+            del document["use"]
         return document
 
     @classmethod

@@ -57,6 +57,7 @@ def name_dense(
         **_named_vectors(encoder, ranker),
         **_named_histories(encoder, ranker),
         **_named_model(ranker, config, encoder),
+        **_named_position(ranker, config),
     }
     named = {}
     for name, shape in shapes.items():
@@ -67,6 +68,15 @@ def name_dense(
         else:
             named[name] = known[inner]
     return named
+
+
+def _named_position(ranker: MultiTaskRanker, config: ModelConfig) -> dict[str, NamedTensor]:
+    """The tower on positions, which stands next to the ranker."""
+    if config.position is None:
+        return {}
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        described = describe(config.position.build(ranker.tasks))
+    return {f"position.{name}": NamedTensor(f"position.{one.name}", one.axes) for name, one in described.items()}
 
 
 def input_labels(encoder: FeatureEncoder) -> list[tuple[str, Hashable, int]]:

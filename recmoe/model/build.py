@@ -93,11 +93,13 @@ def build_training_model(
         fork=fork,
     )
     known = [name for name in tasks.names if name in taught and name not in replaced]
+    position = None if config.position is None else config.position.build(tasks)
     torch.manual_seed(seed + 1 + rank)
     return TrainingModel(
         ranker=ranker,
         weighting=weighting,
         fork=fork,
+        position=position,
         balance=config.balance,
         imitation=Imitation(tasks, known, config.distillation) if known else None,
         unknown_shares=config.unknown_shares([key.name for key in layout.sparse], unknown_shares or {}),

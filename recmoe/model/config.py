@@ -9,7 +9,9 @@ from recmoe.architectures import ArchitectureConfig, MMoEConfig
 from recmoe.balancing.rules import BalancingConfig, NoBalancingConfig
 from recmoe.balancing.weightings import FixedWeightingConfig, WeightingConfig
 from recmoe.config import Config
+from recmoe.features.labels import LabelColumn
 from recmoe.model.imitation import DistillationConfig
+from recmoe.model.position import PositionConfig
 from recmoe.model.wide import LinearWideConfig, WideConfig
 from recmoe.moe.mixture import MixtureConfig
 from recmoe.tasks.funnel import TaskSet
@@ -31,6 +33,8 @@ class ModelConfig(Config):
     """Features that a gate or an architecture reads by a name of its own, such as ``domain: [country, page]``."""
     wide: WideConfig = LinearWideConfig()
     """What stands beside the experts: a linear part over ids and numbers, or nothing."""
+    position: PositionConfig | None = None
+    """What the place where the log showed a row adds to its logits, in training alone; nothing by default."""
     weighting: WeightingConfig = FixedWeightingConfig()
     """How the losses of the tasks become one."""
     balancing: BalancingConfig = NoBalancingConfig()
@@ -47,6 +51,8 @@ class ModelConfig(Config):
         """What does not fit the tasks or the architecture, as (key below the section, message)."""
         for key, problem in self.architecture.task_problems(tasks, tuple(self.groups)):
             yield f"architecture.{key}", problem
+        if self.position is not None:
+            yield from ((f"position.{key}", problem) for key, problem in self.position.task_problems(tasks))
         if self.balancing.kind == "none":
             if self.weighting.reads_gradients:
                 yield (
@@ -76,6 +82,10 @@ class ModelConfig(Config):
                 f"{self.weighting.kind} reads the gradient of each task by itself, and {products} has none, as a "
                 "product of others; choose another",
             )
+
+    def label_columns(self, tasks: TaskSet) -> tuple[LabelColumn, ...]:
+        """What a training step reads of the log besides features: labels of the tasks, then where a row was shown."""
+        return (*tasks.label_columns, *(() if self.position is None else self.position.label_columns))
 
     def unknown_shares(self, keys: Sequence[str], measured: Mapping[str, float]) -> list[float]:
         """Per sparse key, the share of its ids that a training step hides.

@@ -15,6 +15,7 @@ from recmoe.balancing.fork import Fork
 from recmoe.balancing.weightings import Weighting
 from recmoe.features.batch import Batch
 from recmoe.model.imitation import Imitation
+from recmoe.model.position import PositionBias
 from recmoe.model.ranker import ModelOutput, MultiTaskRanker
 from recmoe.moe.balance import importance_loss
 from recmoe.moe.expert_layer import ExpertLayer
@@ -31,6 +32,7 @@ class TrainingModel(nn.Module):
         ranker: the model that will serve.
         weighting: losses_T → one loss; may learn its weights.
         fork: of what the model's tasks share; it is in the model already.
+        position: what the place where the log showed a row adds to its logits; the ranker knows nothing of it.
         balance: factor of the balance loss.
         imitation: what a student learns from a teacher besides its labels.
         unknown_shares: per sparse key, the probability with which an id is read as row 0 while training.
@@ -45,6 +47,7 @@ class TrainingModel(nn.Module):
         ranker: MultiTaskRanker,
         weighting: nn.Module,
         fork: Fork | None = None,
+        position: PositionBias | None = None,
         balance: float = 0.0,
         imitation: Imitation | None = None,
         unknown_shares: Sequence[float] = (),
@@ -54,6 +57,7 @@ class TrainingModel(nn.Module):
         self.ranker = ranker
         self.weighting = weighting
         self.fork = fork
+        self.position = position
         self.balance = balance
         self.imitation = imitation
         self._seed = seed
@@ -83,12 +87,14 @@ class TrainingModel(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss to minimise, and the losses by name as they are before weighting; see ``loss_names``."""
-        output = self.ranker(batch)
+        served = self.ranker(batch)
+        output = self._with_position(served, batch)
         targets = Targets(*self.ranker.tasks.targets(batch.labels_BL))
         losses_T = self.ranker.tasks.losses(output.logits_BZ, *targets, batch.groups_B)
         learned_T, named = losses_T, [losses_T.detach()]
         if self.imitation is not None:
-            imitations_N = self.imitation.losses(output.logits_BZ, batch)
+            # A teacher, too, knows nothing of the place.
+            imitations_N = self.imitation.losses(served.logits_BZ, batch)
             learned_T = self.imitation.added(losses_T, imitations_N)
             named.append(imitations_N.detach())
         loss = self.weighting(learned_T / self.ranker.loss_units())
@@ -112,6 +118,13 @@ class TrainingModel(nn.Module):
             if isinstance(layer, ExpertLayer):
                 values |= layer.curves()
         return values
+
+    def _with_position(self, output: ModelOutput, batch: Batch) -> ModelOutput:
+        """The logits of the rows where they were shown: what the log's labels are an answer to."""
+        if self.position is None:
+            return output
+        shown_BC = batch.labels_BL[:, len(self.ranker.tasks.label_columns) :]
+        return output._replace(logits_BZ=output.logits_BZ + self.ranker.unit_T * self.position(shown_BC))
 
     def _own_losses(self, output: ModelOutput, targets: Targets) -> list[Tensor]:
         """Of the model, in the order of its names."""

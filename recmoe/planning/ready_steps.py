@@ -133,5 +133,5 @@ class ReadySteps:
         return 1000.0 * torch.rand(num_ages, generator=generator) if aged else None
 
     def _labels(self, generator: torch.Generator) -> Tensor:
-        shape = (self.training.batch_size, len(self.tasks.label_columns))
+        shape = (self.training.batch_size, len(self.model.label_columns(self.tasks)))
         return (torch.rand(shape, generator=generator) < 0.1).float()

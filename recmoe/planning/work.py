@@ -128,7 +128,7 @@ def step_work(
     return Work(
         batch_size=batch_size,
         counts=count_step(
-            make, ids_per_row=ids_per_row or {}, num_labels=len(tasks.label_columns), batch_size=batch_size
+            make, ids_per_row=ids_per_row or {}, num_labels=len(model.label_columns(tasks)), batch_size=batch_size
         ),
         tables=tuple(
             _table_work(

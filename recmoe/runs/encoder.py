@@ -93,9 +93,7 @@ def learn_rows(
         DataError, SchemaError: a row or a column is wrong; names the file.
     """
     assert rows[0] % PIECE_ROWS == 0
-    learner = Learner(
-        config.inputs, config.task_set().label_columns, folder=scratch, max_bytes=int(num_bytes * COUNTS_SHARE)
-    )
+    learner = Learner(config.inputs, config.label_columns(), folder=scratch, max_bytes=int(num_bytes * COUNTS_SHARE))
     stream.require([column for column in learner.columns if column in stream.problems])
     # Where a column is missing, all are read: the error tells what there is.
     is_whole = set(learner.columns) <= set(stream.arrow_schema.names)
@@ -128,7 +126,7 @@ def encoder_of(
     """
     try:
         state = learner.finish(candidates, base=None if base is None else base.state)
-        return FeatureEncoder(config.inputs, config.task_set().label_columns, state)
+        return FeatureEncoder(config.inputs, config.label_columns(), state)
     except (DataError, SchemaError) as error:
         raise _located(error, stream) from error
 
