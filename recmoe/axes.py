@@ -40,6 +40,13 @@ def name_experts(labels: Labels | None, names: Sequence[str]) -> Labels | None:
     return tuple((tuple(names), index) for index in range(len(labels)))
 
 
+class RowLabel(NamedTuple):
+    """The label of an index that stands for an id, by its row in the table of a feature; rows of two models differ."""
+
+    feature: str
+    row: int
+
+
 class Described(NamedTuple):
     """A weight, its name without positions, and what its indices stand for."""
 

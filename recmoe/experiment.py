@@ -129,6 +129,14 @@ class ExperimentConfig(Config):
                     near = difflib.get_close_matches(name, self.inputs.features, n=1)
                     hint = f", did you mean {near[0]}?" if near else ""
                     yield f"model.groups.{group}", f"no such feature: {name}{hint}"
+        for key, name in self.model.architecture.id_features().items():
+            found = self.inputs.features.get(name)
+            if found is None:
+                near = difflib.get_close_matches(name, self.inputs.features, n=1)
+                hint = f", did you mean {near[0]}?" if near else ""
+                yield f"model.architecture.{key}", f"no such feature: {name}{hint}"
+            elif [column.holds for column in found.raw_columns(name)] != ["id"]:
+                yield f"model.architecture.{key}", f"{name} has not one id a row; name a feature of kind id"
         yield from ((f"model.{key}", problem) for key, problem in self.model.task_problems(self.task_set()))
 
     def _width_problems(self) -> Iterator[tuple[str, str]]:

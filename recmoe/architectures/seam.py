@@ -4,7 +4,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol, Self
 
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ class Inputs(NamedTuple):
     x: Tensor | SidedInput
     """x_BD, all features side by side."""
     groups: Groups = NO_GROUPS
-    """Some of them, by the names that ``model.groups`` gives; and the copies that the model asked for."""
+    """Some of them, by the names that ``model.groups`` gives; and the copies and ids that the model asked for."""
 
 
 class Outputs(NamedTuple):
@@ -86,6 +86,8 @@ class Parts:
     tasks: TaskSet
     make_tower: Callable[[int, str], nn.Module]
     """From the width H of a representation and a task to its tower, h_BH → logits_BK."""
+    num_ids: Mapping[str, int] = field(default_factory=dict)
+    """Of each feature whose ids the model reads: rows of its table, the unknown one included."""
 
     @property
     def in_features(self) -> int:
@@ -96,6 +98,11 @@ class Parts:
 def copy_group(name: str) -> str:
     """The group of features that holds one of several vectors of every id, and all numbers."""
     return f"copy of {name}"
+
+
+def id_group(feature: str) -> str:
+    """The group that holds the row of each row's id in its table: int64 [B], 0 where the id is unknown or missing."""
+    return f"id of {feature}"
 
 
 class ArchitectureKind(Config):
@@ -123,3 +130,7 @@ class ArchitectureKind(Config):
             counts: experts of a layer by owner, as in the names of experts: tasks, and ``shared``.
         """
         return None
+
+    def id_features(self) -> Mapping[str, str]:
+        """Features whose ids the model reads, not only their vectors, by the key below the section that names them."""
+        return {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from recmoe.architectures.seam import Parts, copy_group
-from recmoe.axes import Labels, describe
+from recmoe.axes import Labels, RowLabel, describe
 from recmoe.embeddings.tables import member_name
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import SHARED_SIDES, SparseKey
@@ -164,13 +164,31 @@ def _named_model(ranker: MultiTaskRanker, config: ModelConfig, encoder: FeatureE
     read = {name: _axes_of_inputs(config, parts, name) for name in parts.widths}
     named = {}
     for name, described in describe(ranker.model).items():
-        axes, inputs = list(described.axes), None
+        axes, inputs = [_with_ids(labels, encoder) for labels in described.axes], None
         for group, found in read.items():
             for axis in found.get(name, ()):
                 assert axes[axis] is None, f"{name} reads {group} along an axis that stands for something else"
                 axes[axis], inputs = columns.get(group), axis
         named[f"model.{name}"] = NamedTensor(f"model.{described.name}", tuple(axes), inputs)
     return named
+
+
+def _with_ids(labels: Labels | None, encoder: FeatureEncoder) -> Labels | None:
+    """Rows of tables by the keys of their ids; a row that has none, such as the unknown one, by its number."""
+    if labels is None or not any(isinstance(label, RowLabel) for label in labels):
+        return labels
+    keys: dict[str, dict[int, int]] = {}
+    for label in labels:
+        if isinstance(label, RowLabel) and label.feature not in keys:
+            table = next(key.table for key in encoder.layout.sparse if key.feature == label.feature)
+            keys_n, rows_n = encoder.lookups[table].holders()
+            keys[label.feature] = dict(zip(rows_n.tolist(), keys_n.tolist(), strict=True))
+    return tuple(
+        (label.feature, "id", keys[label.feature][label.row])
+        if isinstance(label, RowLabel) and label.row in keys[label.feature]
+        else label
+        for label in labels
+    )
 
 
 def _axes_of_inputs(config: ModelConfig, parts: Parts, group: str) -> dict[str, list[int]]:

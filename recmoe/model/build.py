@@ -13,6 +13,7 @@ from recmoe.model.imitation import Imitation
 from recmoe.model.inputs import InputLayer, input_widths, num_values
 from recmoe.model.objective import TrainingModel
 from recmoe.model.ranker import MultiTaskRanker
+from recmoe.model.row_ids import id_key
 from recmoe.tasks.funnel import TaskSet
 from recmoe.tasks.start import TaskStart
 
@@ -40,16 +41,20 @@ def build_model(*, layout: InputLayout, tasks: TaskSet, config: ModelConfig, tab
         num_shared=num_values(layout, shared=True),
         num_own=num_values(layout, shared=False),
     )
-    input_layer = InputLayer(layout=layout, tables=made, wide=wide, groups=config.groups)
+    ids = tuple(config.architecture.id_features().values())
+    input_layer = InputLayer(layout=layout, tables=made, wide=wide, groups=config.groups, ids=ids)
     return MultiTaskRanker(input_layer=input_layer, model=model, tasks=tasks)
 
 
 def model_parts(layout: InputLayout, *, tasks: TaskSet, config: ModelConfig) -> Parts:
     """What a model that reads a layout is made for and of."""
+    num_rows = {table.name: table.num_rows for table in layout.tables}
+    keys = {name: id_key(layout, name) for name in config.architecture.id_features().values()}
     return Parts(
         widths=input_widths(layout, config.groups),
         tasks=tasks,
         make_tower=lambda width, task: config.towers.build(in_features=width, logits=tasks.logits[task]),
+        num_ids={name: num_rows[key.table] for name, key in keys.items() if key is not None},
     )
 
 

@@ -9,12 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from recmoe.architectures.seam import Inputs, copy_group
+from recmoe.architectures.seam import Inputs, copy_group, id_group
 from recmoe.embeddings.numeric_vectors import NumericVectors
 from recmoe.embeddings.tables import LookedUp, LooksUp
 from recmoe.features.batch import Batch
 from recmoe.features.layout import OWN_SIDES, SHARED_SIDES, DenseColumn, InputLayout, Side, SparseKey
 from recmoe.model.histories import Histories, HistoryColumns, history_columns
+from recmoe.model.row_ids import row_ids
 from recmoe.model.wide import Wide
 from recmoe.moe.linear import Groups, SidedInput
 from recmoe.sequence import EncodedHistory
@@ -40,6 +41,7 @@ class InputLayer(nn.Module):
         tables: over the same layout.
         wide: the linear part.
         groups: features by the name of a group that the model may read.
+        ids: features whose ids it reads too.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class InputLayer(nn.Module):
         tables: nn.Module,
         wide: Wide | None = None,
         groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        ids: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.layout = layout
@@ -64,6 +67,7 @@ class InputLayer(nn.Module):
         self.own_vectors = NumericVectors([c for c in vectors if c.side == "item"])
         self.histories = Histories(layout)
         self.groups = _groups(layout, groups)
+        self.ids = tuple(ids)
 
     def forward(self, batch: Batch) -> RowInputs:
         """The inputs of rows that hold all sides."""
@@ -76,12 +80,14 @@ class InputLayer(nn.Module):
         shared.pieces.extend(self.histories.shared_pieces(encoded))
         own.pieces.extend(self._read_histories(encoded, own, batch, None))
         wide_BT = None if shared.wide_BT is None or own.wide_BT is None else shared.wide_BT + own.wide_BT
-        return RowInputs(self._inputs(torch.cat([*shared.pieces, *own.pieces], dim=1)), wide_BT)
+        ids = {id_group(name): ids_B for name in self.ids if (ids_B := row_ids(batch, part.layout, name)) is not None}
+        return RowInputs(self._inputs(torch.cat([*shared.pieces, *own.pieces], dim=1), ids), wide_BT)
 
     def sided(self, shared: Batch, own: Batch, request_C: Tensor) -> RowInputs:
         """The same inputs from one row per request and one row per candidate; a history is encoded once per request."""
         halves = []
         encoded: dict[str, EncodedHistory] = {}
+        ids: dict[str, Tensor] = {}
         for name, batch in (("shared", shared), ("own", own)):
             part = self.parts[name]
             found = self._look_up(batch, part.layout.sparse)
@@ -92,6 +98,10 @@ class InputLayer(nn.Module):
             else:
                 half.pieces.extend(self._read_histories(encoded, half, batch, request_C))
             halves.append(half)
+            for feature in self.ids:
+                ids_B = row_ids(batch, part.layout, feature)
+                if ids_B is not None:
+                    ids[id_group(feature)] = ids_B.index_select(0, request_C) if name == "shared" else ids_B
         of_request, of_candidate = (
             torch.cat(half.pieces, dim=1) if half.pieces else batch.dense_BF[:, :0]
             for half, batch in zip(halves, (shared, own), strict=True)
@@ -100,7 +110,7 @@ class InputLayer(nn.Module):
         if wide_CT is not None and halves[0].wide_BT is not None:
             wide_CT = halves[0].wide_BT.index_select(0, request_C) + wide_CT
         x = SidedInput(shared_RS=of_request, own_CI=of_candidate, request_C=request_C)
-        return RowInputs(self._inputs(x), wide_CT)
+        return RowInputs(self._inputs(x, ids), wide_CT)
 
     def _look_up(self, batch: Batch, keys: Sequence[SparseKey] | None = None) -> LookedUp:
         assert isinstance(self.tables, LooksUp)
@@ -112,8 +122,8 @@ class InputLayer(nn.Module):
         """What the candidates of a batch read; there may be no piece of their own, and still so many of them."""
         return self.histories.own_pieces(encoded, [batch.dense_BF[:, :0], *own.pieces], request_C)
 
-    def _inputs(self, x: Tensor | SidedInput) -> Inputs:
-        groups: Groups = {name: group.of(x) for name, group in self.groups.items()}
+    def _inputs(self, x: Tensor | SidedInput, ids: Mapping[str, Tensor]) -> Inputs:
+        groups: Groups = {**{name: group.of(x) for name, group in self.groups.items()}, **ids}
         return Inputs(x, groups)
 
     def _half(self, part: "_Part", pooled: "_Pooled", batch: Batch, *, shared: bool) -> "_Half":
