@@ -19,6 +19,7 @@ from recmoe.architectures.ple import PLE, PLEConfig
 from recmoe.architectures.shared_bottom import SharedBottom, SharedBottomConfig
 from recmoe.architectures.single_task import SingleTask, SingleTaskConfig
 from recmoe.architectures.smes import SMESConfig
+from recmoe.architectures.star import STARConfig
 from recmoe.architectures.stem import STEMConfig
 
 ArchitectureConfig = Annotated[
@@ -37,7 +38,8 @@ ArchitectureConfig = Annotated[
     | HierarchicalConfig
     | DeepSeekMoEConfig
     | HoMEConfig
-    | SMESConfig,
+    | SMESConfig
+    | STARConfig,
     Field(discriminator="kind"),
 ]
 

@@ -39,6 +39,7 @@ SMALL = {
     "deepseek_moe": {"num_routed_experts": 5, "expert_hidden": [4, 8], "gate": {"kind": "top_k", "k": 2}},
     "home": {"groups": {"rates": ["ctr", "cvr"], "watching": ["watch"]}, "feature_rank": 2, "expert_hidden": [8]},
     "smes": {"num_experts": 4, "num_joint": 1, "num_private": 1, "expert_hidden": [8]},
+    "star": {"domain": "user", "max_domains": 4, "hidden": [8], "auxiliary_hidden": 4},
 }
 
 
