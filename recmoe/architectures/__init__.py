@@ -12,6 +12,7 @@ from recmoe.architectures.deepseek_moe import DeepSeekMoEConfig
 from recmoe.architectures.escm2 import ESCM2Config
 from recmoe.architectures.hierarchical import HierarchicalConfig
 from recmoe.architectures.home import HoMEConfig
+from recmoe.architectures.m3oe import M3oEConfig
 from recmoe.architectures.mmoe import MMoE, MMoEConfig
 from recmoe.architectures.omoe import OMoE, OMoEConfig
 from recmoe.architectures.pepnet import PEPNetConfig
@@ -39,7 +40,8 @@ ArchitectureConfig = Annotated[
     | DeepSeekMoEConfig
     | HoMEConfig
     | SMESConfig
-    | STARConfig,
+    | STARConfig
+    | M3oEConfig,
     Field(discriminator="kind"),
 ]
 
