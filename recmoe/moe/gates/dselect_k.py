@@ -104,7 +104,7 @@ class DSelectKGate(nn.Module):
     def _selections(self, logits_BL: Tensor) -> Selections:
         num_selectors, num_bits, _ = self.bits_KMD.shape
         bits_BL, shares_BK = torch.split(logits_BL, [num_selectors * num_bits, num_selectors], dim=1)
-        bits_BKM = smooth_step(bits_BL.unflatten(1, (num_selectors, num_bits)), self.gamma)
+        bits_BKM = smooth_step(torch.unflatten(bits_BL, 1, (num_selectors, num_bits)), self.gamma)
         codes_BKC = torch.ones_like(bits_BKM[:, :, :1])
         # Bit after bit, not by prod(): its gradient at zeros, which are the point here, asks the device for a count.
         for bit_BK1 in torch.split(bits_BKM, 1, dim=2):
