@@ -1,0 +1,148 @@
+"""What is compared: every kind of architecture, MMoE by every kind of gate and expert, some named ones; and its trials.
+
+Kinds come from the unions: a new one is compared as soon as it is listed there.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from recmoe.architectures import ArchitectureConfig
+from recmoe.config import config_from_dict, dump_config
+from recmoe.errors import ConfigError
+from recmoe.evaluation.skill import SCORE
+from recmoe.experiment import ExperimentConfig
+from recmoe.moe.experts import ExpertConfig
+from recmoe.moe.gates import GateConfig
+from recmoe.moe.mixture import MixtureConfig
+
+REFERENCES = ("shared_bottom", "single_task")
+"""Variants that all others are set beside."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model to compare, in the sizes of the log that it is trained on."""
+
+    name: str
+    kind: str
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+    """Fields that are not the kind's defaults."""
+    model: Mapping[str, Any] = field(default_factory=dict)
+    """Of the section ``model`` around it."""
+    widening: int = 1
+    """Factor of the width of layers."""
+
+
+def kinds_of(union: Any) -> dict[str, Any]:
+    """The config classes of a union by their kind."""
+    return {config.model_fields["kind"].default: config for config in get_args(get_args(union)[0])}
+
+
+ARCHITECTURES = kinds_of(ArchitectureConfig)
+GATES, EXPERTS = list(kinds_of(GateConfig)), list(kinds_of(ExpertConfig))
+NAMED = (
+    Variant("shared_bottom:wide", "shared_bottom", widening=4),
+    Variant("mmoe:16", "mmoe", {"num_experts": 16}),
+    Variant("mmoe:16-top_k", "mmoe", {"num_experts": 16, "gate": {"kind": "top_k"}}, {"balance": 0.01}),
+    Variant("mmoe:mixed", "mmoe", {"expert": [{"kind": "mlp"}, {"kind": "cross"}, {"kind": "identity"}]}),
+    Variant("ple:3-levels", "ple", {"num_levels": 3}),
+    Variant("ple:top_k", "ple", {"gate": {"kind": "top_k"}}, {"balance": 0.01}),
+)
+VARIANTS = {
+    one.name: one
+    for one in (
+        *(Variant(kind, kind) for kind in ARCHITECTURES),
+        *NAMED,
+        *(Variant(f"mmoe:gate={kind}", "mmoe", {"gate": {"kind": kind}}) for kind in GATES if kind != "softmax"),
+        *(Variant(f"mmoe:expert={kind}", "mmoe", {"expert": {"kind": kind}}) for kind in EXPERTS if kind != "mlp"),
+    )
+}
+"""By name; softmax and mlp are what ``mmoe`` itself has."""
+
+FUNNELS = ("synthetic", "hillstrom")
+ONLY_ON = {"aitm": FUNNELS, "escm2": FUNNELS}
+"""Kinds that are made for steps which follow each other, and the logs that have such."""
+ON_LOG: dict[tuple[str, str], dict[str, Any]] = {
+    # The step after the click as a task of its own, over the same rows as the click.
+    ("aitm", "synthetic"): {
+        "model.architecture.chain": ["ctr", "ctcvr"],
+        "tasks.ctcvr": {"kind": "binary", "label": "purchase"},
+    },
+    ("aitm", "hillstrom"): {
+        "model.architecture.chain": ["visit", "visit_and_conversion"],
+        "tasks.visit_and_conversion": {"kind": "binary", "label": "conversion"},
+    },
+    ("pepnet", "synthetic"): {
+        "model.architecture.domain": "place",
+        "model.architecture.personal": "person",
+        "model.groups": {"place": ["device", "hour"], "person": ["user_id", "plan", "item_id"]},
+    },
+    ("pepnet", "trivago"): {
+        "model.architecture.domain": "place",
+        "model.architecture.personal": "person",
+        "model.groups": {"place": ["platform", "device"], "person": ["session_items", "last_item", "item_id"]},
+    },
+}
+"""What a kind needs on a log, by key path."""
+
+TRIALS = (
+    (1.0, 1.0, 0.0), (0.3, 1.0, 0.2), (1.0, 3.0, 0.2), (0.3, 3.0, 0.0),
+    (3.0, 1.0, 0.0), (1.0, 0.3, 0.0), (3.0, 0.3, 0.2), (3.0, 3.0, 0.2),
+)  # fmt: skip
+"""Factors of the log's learning rates, of tables and of all else, and what is added to its dropout. The first is the
+log's own setting; the first four vary every one of the three, each as often up as down."""
+
+
+def trial_config(
+    log: str, base: ExperimentConfig, variant: Variant, trial: int, *, seed: int, overrides: Sequence[str] = ()
+) -> ExperimentConfig:
+    """The config of a training.
+
+    Layers are as wide as those of the log's own model, and the number of experts is that of the kind's defaults. All
+    stop, and keep the weights, by the skill over all tasks.
+
+    Args:
+        log: the log's name.
+        base: the log's config, whose model is a mixture.
+        trial: which of ``TRIALS``.
+        overrides: ``key.path=value``, last of all.
+
+    Raises:
+        ConfigError: the variant does not fit the log, with what would be needed.
+    """
+    if log not in ONLY_ON.get(variant.kind, (log,)):
+        raise ConfigError(f"made for steps that follow each other, as in {' and '.join(ONLY_ON[variant.kind])}")
+    tables, dense, dropout = TRIALS[trial]
+    own = base.model.architecture
+    assert isinstance(own, MixtureConfig), "the logs' own configs are mixtures"
+    widths = [variant.widening * width for width in own.expert_hidden]
+    sizes = {"hidden": widths, "expert_hidden": widths, "dropout": own.dropout + dropout}
+    fields = ARCHITECTURES[variant.kind].model_fields
+    architecture = {
+        "kind": variant.kind,
+        **{name: value for name, value in sizes.items() if name in fields},
+        **variant.architecture,
+    }
+    values = dump_config(base)
+    del values["model"]["architecture"]
+    changes = {
+        "seed": seed,
+        "tracking": {"kind": "none"},
+        "evaluation.baselines": [],
+        "model.architecture": architecture,
+        **{f"model.{name}": value for name, value in variant.model.items()},
+        "tables.optimizer.lr": tables * base.tables.optimizer.lr,
+        "training.dense_optimizer.lr": dense * base.training.dense_optimizer.lr,
+        "training.early_stopping.metric": SCORE,
+        **ON_LOG.get((variant.kind, log), {}),
+    }
+    changed = dump_config(config_from_dict(ExperimentConfig, values, changes=changes, changes_from=variant.name))
+    return config_from_dict(ExperimentConfig, changed, overrides=overrides, source=variant.name)
+
+
+def trial_name(trial: int) -> str:
+    """A trial in words, such as ``tables × 0.3, dropout + 0.2``."""
+    tables, dense, dropout = TRIALS[trial]
+    parts = [f"tables × {tables:g}"] * (tables != 1) + [f"rest × {dense:g}"] * (dense != 1)
+    return ", ".join([*parts, *[f"dropout + {dropout:g}"] * (dropout > 0)]) or "as the log's config"
