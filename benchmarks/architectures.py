@@ -29,6 +29,7 @@ from benchmarks.comparison.plot import draw
 from benchmarks.comparison.rows import rows_of
 from benchmarks.comparison.trainings import Failure, Job, Result, chosen, simple_results, stored, train
 from benchmarks.comparison.variants import REFERENCES, TRIALS, VARIANTS, Variant, trial_config
+from recmoe.baselines.task_data import MAX_TRAIN_ROWS
 from recmoe.errors import ConfigError, RecmoeError
 from recmoe.experiment import load_experiment
 from recmoe.runs.folder import write_atomically
@@ -174,13 +175,15 @@ def write(compared: Sequence[Compared], options: argparse.Namespace, *, num_left
         f"{os.cpu_count()} cores, {options.processes} trainings at a time.",
         f"Every variant has {options.trials} trials of learning rates and dropout with seed {options.seeds[0]}, the "
         "same ones for all, over the same epochs; the one with the best skill over all tasks on validation is trained "
-        f"with seeds {seeds}. Layers are as wide as in the log's own config. Values are means over the seeds, intervals "
-        f"are of {options.resamples} resamples of test rows (lists, where there are any), ± is half the range over seeds. "
-        "A difference is better for positive numbers, whatever the metric; its resamples draw the same rows for both "
-        "and seeds anew for each, and it is called better or worse where 95 % of them leave out zero: one in forty "
-        "is called better, and one in forty worse, by chance.",
+        f"with seeds {seeds}. Layers are as wide as in the log's own config. Values are means over the seeds, "
+        f"intervals are of {options.resamples} resamples of test rows (of lists, where there are any), ± is half the "
+        "range over seeds. A difference is better for positive numbers, whatever the metric; its resamples draw the "
+        "same rows for both and seeds anew for each, and it is called better or worse where 95 % of them leave out "
+        "zero: one in forty is called better, and one in forty worse, by chance.",
         "FLOP are those of a training step, forward and backward; active are the parameters outside of tables that the "
         "predictions of one row depend on; samples/s include reading, with as many trainings beside it as said above.",
+        "Logistic regression and boosted trees are those of every report: one model per task, settings chosen on "
+        f"validation, at most {MAX_TRAIN_ROWS:,} training rows.",
     ]
     if num_left:
         about.append(f"Not complete: {num_left} trainings are left. The same command goes on.")

@@ -2,11 +2,12 @@
 
 # B rows, K sparse keys, Z logits
 
+import copy
 from dataclasses import dataclass
 
 import pyarrow as pa
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recmoe.axes import describe
 from recmoe.embeddings.logical import dense_parameters
@@ -64,6 +65,7 @@ def active_parameters(ranker: MultiTaskRanker, encoder: FeatureEncoder, rows: pa
     A weight counts whole or, where ``recmoe.axes`` knows what its indices stand for, such as experts, slice by slice:
     a hidden unit that is zero for a row is computed nevertheless, an expert that the row's gate left out is not.
     """
+    ranker = _without_dead_ends(ranker)
     weights = {name: weight.requires_grad_(True) for name, weight in dense_parameters(ranker)}
     described = {f"model.{name}": one.axes for name, one in describe(ranker.model).items()}
     num_active = 0
@@ -74,8 +76,17 @@ def active_parameters(ranker: MultiTaskRanker, encoder: FeatureEncoder, rows: pa
             if gradient is not None:
                 axes = described.get(name, (None,) * gradient.ndim)
                 num_active += _touched(gradient, [axis for axis, labels in enumerate(axes) if labels is None])
-    ranker.requires_grad_(False)
     return num_active / int(rows.num_rows)
+
+
+def _without_dead_ends(ranker: MultiTaskRanker) -> MultiTaskRanker:
+    """A copy whose towers let gradients through for every row: a small one may have no unit above zero."""
+    copied = copy.deepcopy(ranker)
+    for module in list(copied.modules()):
+        for name, part in module.named_children():
+            if isinstance(part, nn.ReLU):
+                setattr(module, name, nn.LeakyReLU())
+    return copied
 
 
 def _touched(gradient: Tensor, plain_axes: list[int]) -> int:
