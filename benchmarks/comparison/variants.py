@@ -14,6 +14,7 @@ from recmoe.evaluation.skill import SCORE
 from recmoe.experiment import ExperimentConfig
 from recmoe.moe.experts import ExpertConfig
 from recmoe.moe.gates import GateConfig
+from recmoe.moe.gates.in_training import InTrainingConfig
 from recmoe.moe.mixture import MixtureConfig
 
 REFERENCES = ("shared_bottom", "single_task")
@@ -46,6 +47,9 @@ NAMED = (
     Variant("mmoe:16", "mmoe", {"num_experts": 16}),
     Variant("mmoe:16-top_k", "mmoe", {"num_experts": 16, "gate": {"kind": "top_k"}}, {"balance": 0.01}),
     Variant("mmoe:mixed", "mmoe", {"expert": [{"kind": "mlp"}, {"kind": "cross"}, {"kind": "identity"}]}),
+    Variant("mmoe:merged", "mmoe", {"mixes": "weights"}),
+    Variant("mmoe:16-switch", "mmoe", {"num_experts": 16, "gate": {"kind": "switch"}}, {"balance": 0.01}),
+    Variant("mmoe:expert_dropout", "mmoe", {"expert_dropout": 0.2}),
     Variant("ple:3-levels", "ple", {"num_levels": 3}),
     Variant("ple:top_k", "ple", {"gate": {"kind": "top_k"}}, {"balance": 0.01}),
 )
@@ -55,10 +59,15 @@ VARIANTS = {
         *(Variant(kind, kind) for kind in ARCHITECTURES),
         *NAMED,
         *(Variant(f"mmoe:gate={kind}", "mmoe", {"gate": {"kind": kind}}) for kind in GATES if kind != "softmax"),
+        *(
+            Variant(f"mmoe:in_training={kind}", "mmoe", {"gate": {"kind": "switch", "in_training": {"kind": kind}}})
+            for kind in kinds_of(InTrainingConfig)
+            if kind != "first_come"
+        ),
         *(Variant(f"mmoe:expert={kind}", "mmoe", {"expert": {"kind": kind}}) for kind in EXPERTS if kind != "mlp"),
     )
 }
-"""By name; softmax and mlp are what ``mmoe`` itself has."""
+"""By name; softmax and mlp are what ``mmoe`` itself has, and first_come is what ``switch`` has."""
 
 FUNNELS = ("synthetic", "hillstrom")
 ONLY_ON = {"aitm": FUNNELS, "escm2": FUNNELS}
@@ -81,7 +90,7 @@ ON_LOG: dict[tuple[str, str], dict[str, Any]] = {
     ("pepnet", "trivago"): {
         "model.architecture.domain": "place",
         "model.architecture.personal": "person",
-        "model.groups": {"place": ["platform", "device"], "person": ["session_items", "last_item", "item_id"]},
+        "model.groups": {"place": ["platform", "device"], "person": ["last_item", "city", "item_id"]},
     },
 }
 """What a kind needs on a log, by key path."""
@@ -99,7 +108,8 @@ def trial_config(
 ) -> ExperimentConfig:
     """The config of a training.
 
-    Layers are as wide as those of the log's own model, and the number of experts is that of the kind's defaults. All
+    Layers are as wide as those of the log's own model, in proportion where the kind's defaults are others, and the
+    number of experts is that of the kind's defaults. All
     stop, and keep the weights, by the skill over all tasks.
 
     Args:
@@ -116,14 +126,7 @@ def trial_config(
     tables, dense, dropout = TRIALS[trial]
     own = base.model.architecture
     assert isinstance(own, MixtureConfig), "the logs' own configs are mixtures"
-    widths = [variant.widening * width for width in own.expert_hidden]
-    sizes = {"hidden": widths, "expert_hidden": widths, "dropout": own.dropout + dropout}
-    fields = ARCHITECTURES[variant.kind].model_fields
-    architecture = {
-        "kind": variant.kind,
-        **{name: value for name, value in sizes.items() if name in fields},
-        **variant.architecture,
-    }
+    architecture = {"kind": variant.kind, **_sizes(variant, own, dropout=own.dropout + dropout), **variant.architecture}
     values = dump_config(base)
     del values["model"]["architecture"]
     changes = {
@@ -139,6 +142,22 @@ def trial_config(
     }
     changed = dump_config(config_from_dict(ExperimentConfig, values, changes=changes, changes_from=variant.name))
     return config_from_dict(ExperimentConfig, changed, overrides=overrides, source=variant.name)
+
+
+def _sizes(variant: Variant, own: MixtureConfig, *, dropout: float) -> dict[str, Any]:
+    """Fields of the variant's kind: dropout, and layers that are to its defaults what the log's are to a mixture's."""
+    fields = ARCHITECTURES[variant.kind].model_fields
+    usual = MixtureConfig.model_fields["expert_hidden"].default
+    sizes: dict[str, Any] = {"dropout": dropout} if "dropout" in fields else {}
+    for name in ("hidden", "expert_hidden"):
+        if name in fields:
+            # A kind of small experts has small ones here, too.
+            factors = [default / width for default, width in zip(fields[name].default, usual, strict=False)]
+            sizes[name] = [
+                max(1, round(variant.widening * factor * width))
+                for factor, width in zip(factors, own.expert_hidden, strict=False)
+            ]
+    return sizes
 
 
 def trial_name(trial: int) -> str:
