@@ -92,6 +92,11 @@ ON_LOG: dict[tuple[str, str], dict[str, Any]] = {
         "model.architecture.personal": "person",
         "model.groups": {"place": ["platform", "device"], "person": ["last_item", "city", "item_id"]},
     },
+    **{
+        (kind, log): {"model.architecture.domain": domain}
+        for kind in ("star", "m3oe")
+        for log, domain in (("synthetic", "device"), ("census", "sex"), ("hillstrom", "channel"), ("trivago", "device"))
+    },
 }
 """What a kind needs on a log, by key path."""
 
