@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from recmoe.balancing.workers import mean_over_workers, num_workers
+from recmoe.workers import mean_over_workers, num_workers
 
 Rule = Callable[[Tensor], Tensor]
 """From gram_PP to weights_P, both float64 on the CPU; the diagonal is above zero, its mean 1."""

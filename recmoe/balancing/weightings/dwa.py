@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from recmoe.balancing.fork import Fork
 from recmoe.balancing.weightings.weighting import weight_curves
-from recmoe.balancing.workers import mean_over_workers
 from recmoe.config import Config
+from recmoe.workers import mean_over_workers
 
 
 class DWAWeightingConfig(Config):

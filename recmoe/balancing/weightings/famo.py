@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from recmoe.balancing.fork import Fork
 from recmoe.balancing.weightings.weighting import weight_curves
-from recmoe.balancing.workers import mean_over_workers
 from recmoe.config import Config
+from recmoe.workers import mean_over_workers
 
 FIRST_DECAY, SECOND_DECAY, EPS = 0.9, 0.999, 1e-8
 """Adam's own."""
