@@ -6,7 +6,7 @@ PLE: Tang et al., RecSys 2020, https://doi.org/10.1145/3383313.3412236, equation
 
 # B rows, G gates, E experts, V experts visible to a gate, D input width, H expert width, L logits of a gate's product
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, groupby
@@ -27,10 +27,10 @@ from recmoe.moe.executors import (
 )
 from recmoe.moe.expert_dropout import drop_experts
 from recmoe.moe.experts.stack import ExpertStack, MergesWeights, TakesGroups
-from recmoe.moe.gates.gate import Gate, LinearForm, SharesOut
+from recmoe.moe.gates.gate import Gate, LinearForm, SharesOut, TellsMore, Weighed, weighed
 from recmoe.moe.gates.softmax import gate_logits
 from recmoe.moe.layer_extras import AroundGates, JointChoice
-from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
+from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput, select_rows
 
 Mixes = Literal["outputs", "weights"]
 """What gates mix: what experts make of a row, or the experts themselves."""
@@ -49,6 +49,10 @@ class GateUse:
     """bool, which experts each gate sees; None where every gate sees all."""
     sums_to_one: bool = True
     """Whether the weights of every row of every gate sum to one."""
+    by_gate: tuple[Weighed, ...] = ()
+    """What each gate gave by itself, with what it has to say besides; for balance terms."""
+    outputs: Callable[[int], list[Tensor]] | None = None
+    """From a number of rows to y_BH of every expert on the first so many rows of the batch, computed anew."""
 
 
 class ExpertLayer(nn.Module):
@@ -251,7 +255,8 @@ class ExpertLayer(nn.Module):
         gate_inputs: Sequence[Tensor | SidedInput] | None = None,
     ) -> tuple[list[Tensor], GateUse]:
         """p_BV of every gate, and the same weights by the names of gates and experts; see ``forward``."""
-        weights = self.weigh(inputs if gate_inputs is None else gate_inputs, groups)
+        by_gate = self._weighed(inputs if gate_inputs is None else gate_inputs, groups)
+        weights = self._kept(by_gate)
         use = GateUse(
             level=self.level,
             gates=self.gate_names,
@@ -259,6 +264,8 @@ class ExpertLayer(nn.Module):
             weights_BGE=self._spread(weights),
             visible_GE=self.visible_GE,
             sums_to_one=all(cast(Gate, gate).sums_to_one for gate in self.gates),
+            by_gate=tuple(by_gate),
+            outputs=partial(self._outputs, inputs),
         )
         return weights, use
 
@@ -277,21 +284,36 @@ class ExpertLayer(nn.Module):
         return mixed_apart(copies(experts(inputs)), weights=weights, seen=self.mixed, is_batched=experts.is_batched)
 
     def weigh(self, inputs: Sequence[Tensor | SidedInput], groups: Groups = NO_GROUPS) -> list[Tensor]:
-        """p_BV of every gate; neighbours that are products of the same input are multiplied in one go."""
+        """p_BV of every gate."""
+        return self._kept(self._weighed(inputs, groups))
+
+    def _weighed(self, inputs: Sequence[Tensor | SidedInput], groups: Groups) -> list[Weighed]:
+        """What every gate gives; neighbours that are products of the same input are multiplied in one go."""
         gates = [cast(Gate, gate) for gate in self.gates]
         linear_forms = [gate.linear_form() for gate in gates]
         places = list(zip(self.input_of_gate, gates, linear_forms, strict=True))
-        weights: list[Tensor] = []
+        by_gate: list[Weighed] = []
         for (read, is_linear), run in groupby(places, key=lambda place: (place[0], place[2] is not None)):
             if is_linear:
-                weights += _joint_weights(inputs[read], [form for _, _, form in run if form is not None])
+                by_gate += _joint_weights(inputs[read], [form for _, _, form in run if form is not None])
             else:
-                weights += [gate(inputs[read], groups) for _, gate, _ in run]
+                by_gate += [_called(gate, inputs[read], groups) for _, gate, _ in run]
+        return by_gate
+
+    def _kept(self, by_gate: Sequence[Weighed]) -> list[Tensor]:
+        """p_BV of every gate; in training some experts are left out, if so configured."""
+        weights = [of_gate.weights_BV for of_gate in by_gate]
         if self.choice is not None:
             weights = self.choice(weights)
         if self.training and self.expert_dropout:
             return [drop_experts(p_BV, self.expert_dropout) for p_BV in weights]
         return weights
+
+    def _outputs(self, inputs: Sequence[Tensor | SidedInput], num_rows: int) -> list[Tensor]:
+        """y_BH of every expert on the first rows of its input."""
+        experts = cast(ExpertStack, self.experts)
+        first_N = torch.arange(num_rows, device=self.read_E.device)
+        return experts([select_rows(x, first_N) for x in inputs])
 
     def _spread(self, weights: Sequence[Tensor]) -> Tensor:
         """p_BGE: the weights of all gates, each in the columns of the experts that its gate sees."""
@@ -300,8 +322,13 @@ class ExpertLayer(nn.Module):
         return p_BV.index_copy(1, self.column_V, seen_BV).view(-1, *self.visible_GE.shape)
 
 
-def _joint_weights(x: Tensor | SidedInput, forms: Sequence[LinearForm]) -> list[Tensor]:
-    """p_BV of gates that read one input, from one product."""
+def _called(gate: Gate, x: Tensor | SidedInput, groups: Groups) -> Weighed:
+    """What a gate without a linear form gives."""
+    return gate.weigh(x, groups) if isinstance(gate, TellsMore) else Weighed(gate(x, groups))
+
+
+def _joint_weights(x: Tensor | SidedInput, forms: Sequence[LinearForm]) -> list[Weighed]:
+    """What gates that read one input give, from one product."""
     weight_LD = torch.cat([form.weight_LD for form in forms]) if len(forms) > 1 else forms[0].weight_LD
     logits = torch.split(gate_logits(x, weight_LD), [len(form.weight_LD) for form in forms], dim=1)
-    return [form.shares(logits_BL) for form, logits_BL in zip(forms, logits, strict=True)]
+    return [weighed(form.shares(logits_BL)) for form, logits_BL in zip(forms, logits, strict=True)]

@@ -3,20 +3,54 @@
 # B rows, V experts visible to the gate, D input width, L logits of a row
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from recmoe.axes import WeightAxes
+from recmoe.config import Config
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
+
+Detail = Literal["logits", "load", "bias"]
+"""What a gate may have to say besides its weights; see ``Weighed``."""
+
+
+class GateKind(Config):
+    """What a kind of gate says of itself; most leave it at that."""
+
+    details: ClassVar[frozenset[Detail]] = frozenset()
+    """What its gates give besides weights, for balance terms that read it."""
+
+
+def details_of(gate: Config) -> frozenset[Detail]:
+    """What gates of a config give besides weights."""
+    return gate.details if isinstance(gate, GateKind) else frozenset()
+
+
+class Weighed(NamedTuple):
+    """The weights that a gate gives some rows, and what balance terms read besides, of gates that have it."""
+
+    weights_BV: Tensor
+    """p_BV."""
+    logits_BV: Tensor | None = None
+    """Whose softmax is the weights of a gate that gives every expert a share; without noise."""
+    load: Callable[[], Tensor] | None = None
+    """Gives load_BV: while training, how likely a row would choose each expert if its noise were drawn again."""
+    bias_V: Tensor | None = None
+    """What is added to the shares of experts for the choice alone; a term moves it in place."""
+
+
+def weighed(given: "Tensor | Weighed") -> Weighed:
+    """What a gate gives, if it gives weights alone or more."""
+    return given if isinstance(given, Weighed) else Weighed(given)
 
 
 class LinearForm(NamedTuple):
     """A gate as one product with its input, and what makes weights of it."""
 
     weight_LD: Tensor
-    shares: Callable[[Tensor], Tensor]
-    """p_BV from logits_BL = x · W, in float32."""
+    shares: Callable[[Tensor], Tensor | Weighed]
+    """p_BV from logits_BL = x · W, in float32; with details where the gate has them."""
 
 
 class Gate(Protocol):
@@ -69,6 +103,24 @@ class SharesOut(Protocol):
     def take_counts(self) -> tuple[int, int, int]:
         """Rows that trained since the last call: all; those with other experts than they would be served with; those
         without any."""
+        ...
+
+
+@runtime_checkable
+class TellsMore(Protocol):
+    """A gate without a linear form that has details to give."""
+
+    def weigh(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Weighed:
+        """The weights that it gives when called, with the details."""
+        ...
+
+
+@runtime_checkable
+class TakesBias(Protocol):
+    """A gate whose choice can be moved without its weights."""
+
+    def take_bias(self) -> None:
+        """Have a bias per expert that it sees, in its state; 0 at first."""
         ...
 
 

@@ -4,20 +4,21 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from recmoe.axes import EXPERTS, WeightAxes
-from recmoe.config import Config
+from recmoe.moe.gates.gate import Detail, GateKind, Weighed
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput, linear
 
 
-class MlpGateConfig(Config):
+class MlpGateConfig(GateKind):
     """Shares from a network with hidden layers."""
 
+    details: ClassVar[frozenset[Detail]] = frozenset({"logits"})
     kind: Literal["mlp"] = "mlp"
     hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32,)
     """Width of each hidden layer."""
@@ -54,12 +55,17 @@ class MlpGate(nn.Module):
         for before, after in others:
             self.others.extend([nn.ReLU(), nn.Linear(before, after)])
 
-    def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Tensor:  # noqa: ARG002
+    def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Tensor:
         """p_BV in float32: not negative, rows sum to one."""
+        return self.weigh(x, groups).weights_BV
+
+    def weigh(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Weighed:  # noqa: ARG002
+        """The same weights, with their logits; see ``TellsMore``."""
         weight_OD = self.first.weight
         with torch.autocast(weight_OD.device.type, enabled=False):
             logits_BV = self.others(linear(x.to(weight_OD.dtype), weight_OD, self.first.bias))
-            return torch.softmax(logits_BV / self.temperature, dim=1)
+            logits_BV = logits_BV / self.temperature
+            return Weighed(torch.softmax(logits_BV, dim=1), logits_BV)
 
     def linear_form(self) -> None:
         """It is no single product; see ``Gate``."""

@@ -1,11 +1,12 @@
 """Noisy top-k gate: top-k whose choice is shaken while it trains, so that every expert gets rows to learn from.
 
-Shazeer et al., ICLR 2017, https://arxiv.org/abs/1701.06538, equations 3-5.
+Shazeer et al., ICLR 2017, https://arxiv.org/abs/1701.06538, equations 3-5, and 8-9 of appendix A.
 """
 
 # B rows, D input width, V visible experts
 
-from typing import Literal
+from functools import partial
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveInt
@@ -13,15 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recmoe.axes import EXPERTS, WeightAxes
-from recmoe.config import Config
-from recmoe.moe.gates.gate import LinearForm
+from recmoe.moe.gates.gate import Detail, GateKind, LinearForm, Weighed
 from recmoe.moe.gates.softmax import gate_logits, new_gate_weight
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
 
-class NoisyTopKGateConfig(Config):
+class NoisyTopKGateConfig(GateKind):
     """Shares for the k best visible experts of each row, with noise of a learned size while training."""
 
+    details: ClassVar[frozenset[Detail]] = frozenset({"logits", "load"})
     kind: Literal["noisy_top_k"] = "noisy_top_k"
     k: PositiveInt = 2
     """Experts used per row and gate; all of them where a gate sees fewer."""
@@ -56,7 +57,7 @@ class NoisyTopKGate(nn.Module):
     def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Tensor:  # noqa: ARG002
         """p_BV in float32: not negative, rows sum to one, at most k of a row above zero."""
         form = self.linear_form()
-        return form.shares(gate_logits(x, form.weight_LD))
+        return self._shares(gate_logits(x, form.weight_LD)).weights_BV
 
     def linear_form(self) -> LinearForm:
         """One product with both matrices; see ``Gate``."""
@@ -66,9 +67,23 @@ class NoisyTopKGate(nn.Module):
         """The experts that it sees; see ``Gate``."""
         return {"weight_VD": (EXPERTS, None), "noise_VD": (EXPERTS, None)}
 
-    def _shares(self, logits_BL: Tensor) -> Tensor:
+    def _shares(self, logits_BL: Tensor) -> Weighed:
         clean_BV, noise_BV = logits_BL.chunk(2, dim=1)
+        noisy_BV, load = clean_BV, None
         if self.training:
-            clean_BV = clean_BV + torch.randn_like(clean_BV) * functional.softplus(noise_BV)
-        best_BK, chosen_BK = clean_BV.topk(self.num_used, dim=1)
-        return torch.zeros_like(clean_BV).scatter(1, chosen_BK, torch.softmax(best_BK, dim=1))
+            deviation_BV = functional.softplus(noise_BV)
+            noisy_BV = clean_BV + torch.randn_like(clean_BV) * deviation_BV
+            load = partial(self._load, clean_BV, noisy_BV, deviation_BV)
+        best_BK, chosen_BK = noisy_BV.topk(self.num_used, dim=1)
+        weights_BV = torch.zeros_like(clean_BV).scatter(1, chosen_BK, torch.softmax(best_BK, dim=1))
+        return Weighed(weights_BV, clean_BV, load)
+
+    def _load(self, clean_BV: Tensor, noisy_BV: Tensor, deviation_BV: Tensor) -> Tensor:
+        """P(x, v) = Φ((clean_v - the k-th largest H of the other experts) / deviation_v)."""
+        k = self.num_used
+        if k == noisy_BV.shape[1]:
+            return torch.ones_like(clean_BV)
+        best_BK = noisy_BV.topk(k + 1, dim=1).values
+        # Without an expert that is among the k best, the next one moves up.
+        threshold_BV = torch.where(noisy_BV > best_BK[:, k:], best_BK[:, k:], best_BK[:, k - 1 : k])
+        return torch.special.ndtr((clean_BV - threshold_BV) / deviation_BV)

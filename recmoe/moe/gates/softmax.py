@@ -6,21 +6,21 @@ MMoE: Ma et al., KDD 2018, https://doi.org/10.1145/3219819.3220007, equation 7.
 # B rows, D input width, V visible experts
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from recmoe.axes import EXPERTS, WeightAxes
-from recmoe.config import Config
-from recmoe.moe.gates.gate import LinearForm
+from recmoe.moe.gates.gate import Detail, GateKind, LinearForm, Weighed
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput, linear
 
 
-class SoftmaxGateConfig(Config):
+class SoftmaxGateConfig(GateKind):
     """A share for every visible expert."""
 
+    details: ClassVar[frozenset[Detail]] = frozenset({"logits"})
     kind: Literal["softmax"] = "softmax"
     temperature: PositiveFloat = 1.0
     """Divides the logits: above 1 the shares are more even, below 1 more decided."""
@@ -50,7 +50,7 @@ class SoftmaxGate(nn.Module):
 
     def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Tensor:  # noqa: ARG002
         """p_BV in float32: not negative, rows sum to one."""
-        return self._shares(gate_logits(x, self.weight_VD))
+        return self._shares(gate_logits(x, self.weight_VD)).weights_BV
 
     def linear_form(self) -> LinearForm:
         """The product, and its softmax; see ``Gate``."""
@@ -60,8 +60,9 @@ class SoftmaxGate(nn.Module):
         """The experts that it sees; see ``Gate``."""
         return {"weight_VD": (EXPERTS, None)}
 
-    def _shares(self, logits_BV: Tensor) -> Tensor:
-        return torch.softmax(logits_BV / self.temperature, dim=1)
+    def _shares(self, logits_BV: Tensor) -> Weighed:
+        logits_BV = logits_BV / self.temperature
+        return Weighed(torch.softmax(logits_BV, dim=1), logits_BV)
 
 
 def new_gate_weight(*, in_features: int, num_experts: int) -> nn.Parameter:

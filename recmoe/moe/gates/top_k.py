@@ -5,22 +5,22 @@ Shazeer et al., ICLR 2017, https://arxiv.org/abs/1701.06538, equations 3 and 5, 
 
 # B rows, D input width, V visible experts, K experts chosen
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from recmoe.axes import EXPERTS, WeightAxes
-from recmoe.config import Config
-from recmoe.moe.gates.gate import LinearForm
+from recmoe.moe.gates.gate import Detail, GateKind, LinearForm, Weighed
 from recmoe.moe.gates.softmax import gate_logits, new_gate_weight
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
 
-class TopKGateConfig(Config):
+class TopKGateConfig(GateKind):
     """Shares for the k best visible experts of each row; the others are not computed."""
 
+    details: ClassVar[frozenset[Detail]] = frozenset({"logits", "bias"})
     kind: Literal["top_k"] = "top_k"
     k: PositiveInt = 2
     """Experts used per row and gate; all of them where a gate sees fewer."""
@@ -35,6 +35,9 @@ class TopKGateConfig(Config):
 class TopKGate(nn.Module):
     """p_BV = softmax over the k largest of x_BD · W / temperature; zero for the other experts.
 
+    With a bias it chooses the k largest of softmax(x_BD · W / temperature) + bias_V, and weights them as before:
+    Wang et al. 2024, https://arxiv.org/abs/2408.15664, with scores that are a softmax.
+
     Args:
         in_features: D.
         num_experts: V.
@@ -44,16 +47,22 @@ class TopKGate(nn.Module):
 
     sums_to_one = True
     is_sparse = True
+    bias_V: Tensor | None
 
     def __init__(self, *, in_features: int, num_experts: int, k: int, temperature: float = 1.0) -> None:
         super().__init__()
         self.num_used = min(k, num_experts)
         self.temperature = temperature
         self.weight_VD = new_gate_weight(in_features=in_features, num_experts=num_experts)
+        self.register_buffer("bias_V", None)
+
+    def take_bias(self) -> None:
+        """Have a bias, 0 at first; see ``TakesBias``."""
+        self.bias_V = self.weight_VD.new_zeros(len(self.weight_VD))
 
     def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Tensor:  # noqa: ARG002
         """p_BV in float32: not negative, rows sum to one, at most k of a row above zero."""
-        return self._shares(gate_logits(x, self.weight_VD))
+        return self._shares(gate_logits(x, self.weight_VD)).weights_BV
 
     def linear_form(self) -> LinearForm:
         """The product, and the softmax of its largest; see ``Gate``."""
@@ -61,9 +70,16 @@ class TopKGate(nn.Module):
 
     def weight_axes(self) -> WeightAxes:
         """The experts that it sees; see ``Gate``."""
-        return {"weight_VD": (EXPERTS, None)}
+        of_bias: WeightAxes = {} if self.bias_V is None else {"bias_V": (EXPERTS,)}
+        return {"weight_VD": (EXPERTS, None), **of_bias}
 
-    def _shares(self, logits_BV: Tensor) -> Tensor:
+    def _shares(self, logits_BV: Tensor) -> Weighed:
         logits_BV = logits_BV / self.temperature
         best_BK, chosen_BK = logits_BV.topk(self.num_used, dim=1)
-        return torch.zeros_like(logits_BV).scatter(1, chosen_BK, torch.softmax(best_BK, dim=1))
+        if self.bias_V is not None:
+            with torch.no_grad():
+                scores_BV = torch.softmax(logits_BV, dim=1) + self.bias_V
+                chosen_BK = scores_BV.topk(self.num_used, dim=1).indices
+            best_BK = logits_BV.gather(1, chosen_BK)
+        weights_BV = torch.zeros_like(logits_BV).scatter(1, chosen_BK, torch.softmax(best_BK, dim=1))
+        return Weighed(weights_BV, logits_BV, bias_V=self.bias_V)
