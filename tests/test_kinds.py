@@ -10,6 +10,7 @@ from recmoe.architectures import ArchitectureConfig
 from recmoe.balancing.rules import BalancingConfig
 from recmoe.balancing.weightings import WeightingConfig
 from recmoe.features.kinds import FeatureConfig
+from recmoe.moe.balance import BalanceTermConfig
 from recmoe.moe.experts import ExpertConfig
 from recmoe.moe.gates import GateConfig
 from recmoe.moe.gates.in_training import InTrainingConfig
@@ -24,6 +25,7 @@ SOURCES = {
 }
 UNIONS: tuple[Any, ...] = (
     ArchitectureConfig,
+    BalanceTermConfig,
     BalancingConfig,
     ExpertConfig,
     FeatureConfig,

@@ -11,7 +11,7 @@ from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import OWN_SIDES, SHARED_SIDES
 from recmoe.features.schema import FeatureSchema
 from recmoe.model import InputLayer, ModelConfig, MultiTaskRanker, TrainingModel, build_model, input_order
-from recmoe.moe.balance import importance_loss
+from recmoe.moe.balance.importance import importance_loss
 from recmoe.moe.linear import SidedInput
 from recmoe.tasks.binary import BinaryTaskConfig
 from recmoe.tasks.funnel import TaskSet
@@ -145,7 +145,9 @@ def test_training_loss_is_the_weighted_sum_of_the_losses_and_the_balance(
     batch = shop_encoder.encode(shop_log)
 
     loss, losses_T = TrainingModel(ranker=shop_model, weighting=weighting)(batch)
-    balanced, _ = TrainingModel(ranker=shop_model, weighting=weighting, balance=0.5)(batch)
+    terms = {"even": (0.5, importance_loss), "seen": (0.0, importance_loss)}
+    training_model = TrainingModel(ranker=shop_model, weighting=weighting, balance=terms)
+    balanced, with_terms = training_model(batch)
 
     # Probabilities alone: each loss is measured in nats.
     expected = losses_T[0] + 2 * losses_T[1] + 3 * losses_T[2]
@@ -153,6 +155,8 @@ def test_training_loss_is_the_weighted_sum_of_the_losses_and_the_balance(
     penalty = importance_loss(shop_model(batch).gate_uses)
     assert penalty > 0
     torch.testing.assert_close(balanced.detach(), expected + 0.5 * penalty.detach())
+    assert training_model.loss_names == (*shop_model.tasks.names, "balance.even", "balance.seen")
+    torch.testing.assert_close(with_terms, torch.cat([losses_T, penalty.detach().expand(2)]))
 
 
 def test_hidden_ids_are_read_as_row_zero(

@@ -14,6 +14,7 @@ from recmoe.model.inputs import InputLayer, input_widths, num_values
 from recmoe.model.objective import TrainingModel
 from recmoe.model.ranker import MultiTaskRanker
 from recmoe.model.row_ids import id_key
+from recmoe.moe.balance import balance_terms
 from recmoe.tasks.funnel import TaskSet
 from recmoe.tasks.start import TaskStart
 
@@ -36,6 +37,8 @@ def build_model(*, layout: InputLayout, tasks: TaskSet, config: ModelConfig, tab
     layout = model_layout(layout, tasks=tasks, config=config)
     made = tables(layout)
     model = config.architecture.assemble(model_parts(layout, tasks=tasks, config=config))
+    for term in balance_terms(config.balance).values():
+        term.prepare(model)
     wide = config.wide.build(
         num_outputs=len(tasks.logit_names),
         num_shared=num_values(layout, shared=True),
@@ -105,8 +108,11 @@ def build_training_model(
         weighting=weighting,
         fork=fork,
         position=position,
-        balance=config.balance,
         imitation=Imitation(tasks, known, config.distillation) if known else None,
+        balance={
+            name: (term.factor, term.build(task_names=tasks.tower_names))
+            for name, term in balance_terms(config.balance).items()
+        },
         unknown_shares=config.unknown_shares([key.name for key in layout.sparse], unknown_shares or {}),
         seed=seed + rank,
     )

@@ -1,9 +1,9 @@
 """ModelConfig: the section ``model`` of a config."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field
 
 from recmoe.architectures import ArchitectureConfig, MMoEConfig
 from recmoe.balancing.rules import BalancingConfig, NoBalancingConfig
@@ -13,6 +13,9 @@ from recmoe.features.labels import LabelColumn
 from recmoe.model.imitation import DistillationConfig
 from recmoe.model.position import PositionConfig
 from recmoe.model.wide import LinearWideConfig, WideConfig
+from recmoe.moe.balance import BalanceConfig, balance_terms
+from recmoe.moe.gates import GateConfig
+from recmoe.moe.gates.gate import Detail, details_of
 from recmoe.moe.mixture import MixtureConfig
 from recmoe.tasks.funnel import TaskSet
 from recmoe.tasks.tower import TowerConfig
@@ -39,10 +42,11 @@ class ModelConfig(Config):
     """How the losses of the tasks become one."""
     balancing: BalancingConfig = NoBalancingConfig()
     """How the gradients that the tasks send to what they share become one."""
-    balance: NonNegativeFloat = 0.0
-    """Factor of the balance loss, which keeps gates from leaving experts unused."""
     distillation: DistillationConfig = DistillationConfig()
     """How a student learns from a teacher, where it has one."""
+    balance: BalanceConfig = 0.0
+    """What keeps gates from leaving experts unused: terms by name, such as ``even: {kind: switch, weight: 0.01}``; a
+    number is the weight of importance alone."""
     unknown_share: Literal["auto"] | Annotated[float, Field(ge=0.0, lt=1.0)] = "auto"
     """Share of the ids that a training step reads as unknown, so that row 0 learns what a new id is worth; auto is, for
     each feature, the share of its ids in the validation split that training has not seen, from 0.01 to 0.5."""
@@ -53,6 +57,7 @@ class ModelConfig(Config):
             yield f"architecture.{key}", problem
         if self.position is not None:
             yield from ((f"position.{key}", problem) for key, problem in self.position.task_problems(tasks))
+        yield from self._balance_problems()
         if self.balancing.kind == "none":
             if self.weighting.reads_gradients:
                 yield (
@@ -87,6 +92,20 @@ class ModelConfig(Config):
         """What a training step reads of the log besides features: labels of the tasks, then where a row was shown."""
         return (*tasks.label_columns, *(() if self.position is None else self.position.label_columns))
 
+    def _balance_problems(self) -> Iterator[tuple[str, str]]:
+        """Terms that read of gates what theirs have not; a model without gates has nothing to balance."""
+        if not isinstance(self.architecture, MixtureConfig):
+            return
+        gate = self.architecture.gate
+        for name, term in balance_terms(self.balance).items():
+            missing = ", ".join(sorted(term.reads - details_of(gate)))
+            if missing:
+                yield (
+                    f"balance.{name}.kind",
+                    f"{term.kind} reads the {missing} of gates, and those of kind {gate.kind} have none; drop it, or set "
+                    f"model.architecture.gate.kind to {_gates_with(term.reads)}",
+                )
+
     def unknown_shares(self, keys: Sequence[str], measured: Mapping[str, float]) -> list[float]:
         """Per sparse key, the share of its ids that a training step hides.
 
@@ -98,3 +117,9 @@ class ModelConfig(Config):
             return [self.unknown_share] * len(keys)
         shares = (measured.get(key, DEFAULT_UNKNOWN_SHARE) for key in keys)
         return [min(max(share, DEFAULT_UNKNOWN_SHARE), MAX_UNKNOWN_SHARE) for share in shares]
+
+
+def _gates_with(details: frozenset[Detail]) -> str:
+    """The kinds of gates that have some details."""
+    kinds = [kind() for kind in get_args(get_args(GateConfig)[0])]
+    return " or ".join(gate.kind for gate in kinds if details <= details_of(gate))

@@ -1,10 +1,11 @@
 """TrainingModel: the ranker with everything that is minimised around it."""
 
-# B rows, K sparse keys, N ids, T tasks, M own losses of the model
+# B rows, K sparse keys, T tasks, M own losses of the model, N ids or balance terms
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import cast
 
 import torch
@@ -17,14 +18,15 @@ from recmoe.features.batch import Batch
 from recmoe.model.imitation import Imitation
 from recmoe.model.position import PositionBias
 from recmoe.model.ranker import ModelOutput, MultiTaskRanker
-from recmoe.moe.balance import importance_loss
-from recmoe.moe.expert_layer import ExpertLayer
+from recmoe.moe.balance import BalanceTerm
+from recmoe.moe.balance.alarms import RoutingWatch
+from recmoe.moe.expert_layer import ExpertLayer, GateUse
 
 
 class TrainingModel(nn.Module):
     """What the training loop steps. The loss is::
 
-        weighting(losses of the tasks)  +  balance · importance loss of the gates  +  Σ_m weight_m · own loss m
+        weighting(losses of the tasks)  +  Σ_n factor_n · balance term n  +  Σ_m weight_m · own loss m
 
     Where there is a teacher, the loss of a task holds the distance to it, too: see ``Imitation``.
 
@@ -33,8 +35,8 @@ class TrainingModel(nn.Module):
         weighting: losses_T → one loss; may learn its weights.
         fork: of what the model's tasks share; it is in the model already.
         position: what the place where the log showed a row adds to its logits; the ranker knows nothing of it.
-        balance: factor of the balance loss.
         imitation: what a student learns from a teacher besides its labels.
+        balance: by name, a factor and the term that it is of; a term with factor 0 acts by other means.
         unknown_shares: per sparse key, the probability with which an id is read as row 0 while training.
         seed: of the draws by which ids are hidden; another one in every process.
     """
@@ -48,8 +50,8 @@ class TrainingModel(nn.Module):
         weighting: nn.Module,
         fork: Fork | None = None,
         position: PositionBias | None = None,
-        balance: float = 0.0,
         imitation: Imitation | None = None,
+        balance: Mapping[str, tuple[float, BalanceTerm]] = MappingProxyType({}),
         unknown_shares: Sequence[float] = (),
         seed: int = 0,
     ) -> None:
@@ -58,14 +60,17 @@ class TrainingModel(nn.Module):
         self.weighting = weighting
         self.fork = fork
         self.position = position
-        self.balance = balance
         self.imitation = imitation
+        self.balance = dict(balance)
+        self.watch = RoutingWatch()
+        """Asked by the loop for what is wrong with the gates and experts."""
         self._seed = seed
         self._hides_ids = any(unknown_shares)
         self.register_buffer("unknown_shares_K", torch.tensor(unknown_shares), persistent=False)
         taught = () if imitation is None else tuple(f"{name}/teacher" for name in imitation.names)
-        self.loss_names = (*ranker.tasks.names, *taught, *self.model.loss_weights)
-        """What ``forward`` reports: the tasks, their distances to a teacher, then the model's own losses."""
+        terms = tuple(f"balance.{name}" for name in self.balance)
+        self.loss_names = (*ranker.tasks.names, *taught, *self.model.loss_weights, *terms)
+        """What ``forward`` reports: the tasks, their distances to a teacher, the model's own losses, balance terms."""
 
     @property
     def model(self) -> Model:
@@ -98,13 +103,16 @@ class TrainingModel(nn.Module):
             learned_T = self.imitation.added(losses_T, imitations_N)
             named.append(imitations_N.detach())
         loss = self.weighting(learned_T / self.ranker.loss_units())
-        if self.balance > 0:
-            loss = loss + self.balance * importance_loss(output.gate_uses)
+        self.watch.see(output.gate_uses)
+        terms_N = self._balance_terms(output.gate_uses)
+        for term, (factor, _) in zip(terms_N, self.balance.values(), strict=True):
+            if factor > 0:
+                loss = loss + factor * term
         own_M = self._own_losses(output, targets)
         for own, weight in zip(own_M, self.model.loss_weights.values(), strict=True):
             loss = loss + weight * own
-        if own_M:
-            named.append(torch.stack(own_M).detach())
+        if others := [*own_M, *terms_N]:
+            named.append(torch.stack(others).detach())
         return loss, torch.cat(named)
 
     def curves(self) -> Mapping[str, float]:
@@ -134,6 +142,13 @@ class TrainingModel(nn.Module):
         losses = self.model.losses(Outputs(output.logits_BZ, output.gate_uses, output.extra), targets)
         assert losses.keys() == weights.keys(), "a model gives the losses that it names"
         return [losses[name].float() for name in weights]
+
+    def _balance_terms(self, uses: Sequence[GateUse]) -> list[Tensor]:
+        """In the order of their names; 0 for a model without gates, so that one config serves every architecture."""
+        device = self.unknown_shares_K.device
+        if not uses:
+            return [torch.zeros((), device=device) for _ in self.balance]
+        return [term(uses).float().to(device) for _, term in self.balance.values()]
 
 
 def _generator(seed: int, step: int, device: torch.device) -> torch.Generator:

@@ -51,8 +51,9 @@ class GateUse:
     """Whether the weights of every row of every gate sum to one."""
     by_gate: tuple[Weighed, ...] = ()
     """What each gate gave by itself, with what it has to say besides; for balance terms."""
-    outputs: Callable[[int], list[Tensor]] | None = None
-    """From a number of rows to y_BH of every expert on the first so many rows of the batch, computed anew."""
+    outputs: Callable[[int], Mapping[str, Tensor]] | None = None
+    """From a number of rows to y_BH of every expert by name on the first so many rows of the batch: computed anew,
+    without dropout. Experts that hand their input on as it is are left out."""
 
 
 class ExpertLayer(nn.Module):
@@ -309,11 +310,18 @@ class ExpertLayer(nn.Module):
             return [drop_experts(p_BV, self.expert_dropout) for p_BV in weights]
         return weights
 
-    def _outputs(self, inputs: Sequence[Tensor | SidedInput], num_rows: int) -> list[Tensor]:
-        """y_BH of every expert on the first rows of its input."""
-        experts = cast(ExpertStack, self.experts)
+    def _outputs(self, inputs: Sequence[Tensor | SidedInput], num_rows: int) -> dict[str, Tensor]:
+        """y_BH of every expert on the first rows of its input; see ``GateUse``."""
         first_N = torch.arange(num_rows, device=self.read_E.device)
-        return experts([select_rows(x, first_N) for x in inputs])
+        few = [select_rows(x, first_N) for x in inputs]
+        was_training = self.experts.training
+        self.experts.eval()
+        try:
+            outputs = cast(ExpertStack, self.experts)(few)
+        finally:
+            self.experts.train(was_training)
+        given = zip(self.expert_names, outputs, strict=True)
+        return {name: y_BH for name, y_BH in given if not any(y_BH is x for x in few)}
 
     def _spread(self, weights: Sequence[Tensor]) -> Tensor:
         """p_BGE: the weights of all gates, each in the columns of the experts that its gate sees."""

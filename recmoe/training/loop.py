@@ -127,12 +127,14 @@ class Trainer:
     precision: Literal["fp32", "bf16"]
     runtime: Runtime
     loss_names: Sequence[str]
-    """Of the tasks, then of the model itself."""
+    """Of the tasks, then of the model itself, then of what balances its gates."""
     stop: StopSignal = field(default_factory=StopSignal)
     prepare: Callable[[Batch, int], Batch] = lambda batch, _: batch
     """From the batch of a step to what its model reads."""
     curves: Callable[[], Mapping[str, float]] = dict
     """What the model logs besides."""
+    watch: Callable[[int], None] = lambda _: None
+    """Called before losses are checked, with the step; collective."""
     _begin: Position = field(init=False, repr=False)
     _stepper: Stepper = field(init=False, repr=False)
 
@@ -171,7 +173,7 @@ class Trainer:
         world = {"world_size": self.runtime.world_size, "batch_size": self.config.batch_size}
         first = position
         last_step = min(num_steps, first.step + self.stream.num_steps(first.cursor, **world))
-        losses_T = torch.tensor(first.loss_sums or [0.0] * len(self.loss_names), device=self.runtime.device)
+        losses_T = torch.tensor(first.sums_of(len(self.loss_names)), device=self.runtime.device)
         num_summed = first.num_summed
         loaded = self.loader.epoch(first.cursor)
         batches = islice(loaded, last_step - first.step)
@@ -189,6 +191,7 @@ class Trainer:
                 is_told = (must_log or self.runtime.world_size == 1) and self.runtime.any(self.stop.is_requested)
                 if not (must_log or must_validate or must_save or is_told):
                     continue
+                self.watch(step)
                 self._check_losses(step, losses_T)
                 if must_log:
                     self._log(position, losses_T / num_summed)
@@ -200,9 +203,7 @@ class Trainer:
                     loss_sums=tuple(losses_T.tolist()),
                     num_summed=num_summed,
                 )
-                is_best = False
-                if must_validate:
-                    position, is_best = self._validate(position)
+                position, is_best = self._validate(position) if must_validate else (position, False)
                 if must_save or is_best or is_told:
                     self.save(position)
                     saved_step = step
@@ -246,9 +247,8 @@ class Trainer:
             return self.model(batch)  # type: ignore[no-any-return]
 
     def _check_losses(self, step: int, losses_T: Tensor) -> None:
-        broken = [
-            name for name, loss in zip(self.loss_names, losses_T.tolist(), strict=True) if not math.isfinite(loss)
-        ]
+        losses = zip(self.loss_names, losses_T.tolist(), strict=True)
+        broken = [name for name, loss in losses if not math.isfinite(loss)]
         if broken:
             raise TrainingError(
                 f"step {step}: the loss of {', '.join(broken)} is not finite; lower training.dense_optimizer.lr or "

@@ -25,7 +25,7 @@ class Position:
     num_samples: int = 0
     """Rows of all ranks."""
     loss_sums: tuple[float, ...] = ()
-    """Sum of each task's losses since they were last logged; empty right after."""
+    """Sum of each loss since they were last logged; empty at the start."""
     num_summed: int = 0
     """Steps in the sums."""
 
@@ -38,6 +38,10 @@ class Position:
     def wait_share(self) -> float:
         """Share of the training time spent waiting for data."""
         return self.wait_s / max(self.train_s, 1e-9)
+
+    def sums_of(self, num_losses: int) -> list[float]:
+        """The sums of so many losses; 0 for those that a checkpoint of an earlier version does not know."""
+        return [*self.loss_sums, *[0.0] * num_losses][:num_losses]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""

@@ -86,4 +86,5 @@ class NoisyTopKGate(nn.Module):
         best_BK = noisy_BV.topk(k + 1, dim=1).values
         # Without an expert that is among the k best, the next one moves up.
         threshold_BV = torch.where(noisy_BV > best_BK[:, k:], best_BK[:, k:], best_BK[:, k - 1 : k])
-        return torch.special.ndtr((clean_BV - threshold_BV) / deviation_BV)
+        chance_BV: Tensor = torch.special.ndtr((clean_BV - threshold_BV) / deviation_BV)
+        return chance_BV

@@ -1,0 +1,92 @@
+"""Runs with terms that balance gates: resumed, served and read from older versions."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recmoe.config import config_from_dict, dump_config
+from recmoe.experiment import ExperimentConfig
+from recmoe.export.bundle import ModelBundle
+from recmoe.runs.folder import RunFolder
+from recmoe.runs.train import RunResult
+
+ExperimentMaker = Callable[..., ExperimentConfig]
+Train = Callable[..., RunResult]
+
+SPEEDS = ("train/samples_per_s", "train/data_wait_share")
+TERMS = {"chosen": {"kind": "bias", "rate": 0.02}, "calm": {"kind": "z_loss"}, "alike": {"kind": "mutual_information"}}
+
+
+def experiment(make: ExperimentMaker, folder: Path, balance: Any) -> ExperimentConfig:
+    values = dump_config(make(folder, "training.epochs=2", "training.checkpoint_every=1000"))
+    values["model"]["architecture"] = {
+        "kind": "mmoe",
+        "num_experts": 4,
+        "expert_hidden": [8],
+        "gate": {"kind": "top_k", "k": 1},
+    }
+    values["model"]["balance"] = balance
+    return config_from_dict(ExperimentConfig, values)
+
+
+def curves(folder: RunFolder) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in SPEEDS} for line in lines]
+
+
+def weights(result: RunResult) -> dict[str, torch.Tensor]:
+    return dict(ModelBundle.load(result.folder.bundle).model.state_dict())
+
+
+def sigterm(step: int, values: Mapping[str, float]) -> None:
+    if step == 10 and "train/lr" in values:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_resumed_run_with_terms_equals_uninterrupted_run_and_its_bundle_holds_the_biases(
+    train: Train, make_experiment: ExperimentMaker, tmp_path: Path
+) -> None:
+    config = experiment(make_experiment, tmp_path, TERMS)
+
+    whole = train(config, tmp_path / "whole")
+    stopped = train(config, tmp_path / "halves", event=sigterm)
+    resumed = train(config, tmp_path / "halves", resume=True)
+
+    assert stopped.is_interrupted
+    assert curves(resumed.folder) == curves(whole.folder)
+    torch.testing.assert_close(weights(resumed), weights(whole), rtol=0, atol=0)
+    biases = [value for name, value in weights(whole).items() if name.endswith("bias_V")]
+    assert len(biases) == 2
+    assert all(bias_V.abs().max() > 0.02 for bias_V in biases)
+    # Replaying the bundle's rows, which loading does, would have failed without them.
+    logged = [line for line in curves(whole.folder) if "train/lr" in line]
+    assert all({f"train/balance.{name}/loss" for name in TERMS} <= line.keys() for line in logged)
+
+
+def test_number_is_the_weight_of_importance(train: Train, make_experiment: ExperimentMaker, tmp_path: Path) -> None:
+    number = train(experiment(make_experiment, tmp_path, 0.1), tmp_path / "number")
+    named = {"importance": {"kind": "importance", "weight": 0.1}}
+    section = train(experiment(make_experiment, tmp_path, named), tmp_path / "section")
+
+    assert curves(number.folder) == curves(section.folder)
+    assert "train/balance.importance/loss" in curves(number.folder)[0]
+    torch.testing.assert_close(weights(number), weights(section), rtol=0, atol=0)
+
+
+def test_checkpoint_that_knows_no_terms_goes_on(train: Train, make_experiment: ExperimentMaker, tmp_path: Path) -> None:
+    config = experiment(make_experiment, tmp_path, 0.1)
+    train(config, tmp_path / "run", event=sigterm)
+    (state,) = (tmp_path / "run" / "checkpoints").glob("step-*/state.json")
+    values = json.loads(state.read_text())
+    values["loss_sums"] = values["loss_sums"][:-1]
+    state.write_text(json.dumps(values))
+
+    resumed = train(config, tmp_path / "run", resume=True)
+
+    assert resumed.folder.state["status"] == "finished"
+    assert "train/balance.importance/loss" in curves(resumed.folder)[-2]
