@@ -29,6 +29,7 @@ class RunFolder:
     warm_start.json  what was carried over from an earlier model, where the run goes on from one
     checkpoints/     the newest ones and the best
     metrics.jsonl    a line per logged step and validation
+    alarms.json      what went wrong with gates and experts while it trained, by kind
     baselines.json   what simple models reach on the test split; baselines.npz holds their predictions
     report.json      metrics of the test split; report.html shows them
     cost.json        what the model costs and predicts next to the one that it was made from, where there is one
@@ -50,6 +51,7 @@ class RunFolder:
         self.facts = root / "facts.json"
         self.checkpoints = root / "checkpoints"
         self.metrics = root / "metrics.jsonl"
+        self.alarms = root / "alarms.json"
         self.baselines = root / "baselines.json"
         self.report = root / "report.json"
         self.page = root / "report.html"

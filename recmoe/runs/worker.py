@@ -24,6 +24,7 @@ from recmoe.export.replay import Replay
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.model import MultiTaskRanker, TrainingModel, build_model, build_training_model
 from recmoe.runs.about import about_run
+from recmoe.runs.alarms import alarm_warnings, watching
 from recmoe.runs.baselines import set_beside
 from recmoe.runs.facts import RunFacts
 from recmoe.runs.folder import RunFolder, write_atomically
@@ -164,6 +165,7 @@ class _Job:
                 stop=stop,
                 prepare=self._model.prepare,
                 curves=self._model.curves,
+                watch=watching(self._model.watch, self.folder, is_main=self.runtime.is_main),
             )
             return trainer.train(position, num_steps=num_steps)
 
@@ -201,7 +203,7 @@ class _Job:
                 self.folder.page,
                 title=f"{self.config.name}: test split",
                 about=about_run(self.config, self.folder),
-                warnings=leak_warnings(self.folder),
+                warnings=(*leak_warnings(self.folder), *alarm_warnings(self.folder)),
             )
 
     def write_bundle(self) -> None:
@@ -222,11 +224,7 @@ class _Job:
             )
         copy_into(plain, self.ranker)
         if plain is not None:
-            report = (
-                Report.from_json(self.folder.report.read_text(encoding="utf-8"))
-                if self.folder.report.exists()
-                else None
-            )
+            text = self.folder.report.read_text(encoding="utf-8") if self.folder.report.exists() else None
             write_bundle(
                 self.folder.bundle,
                 name=self.config.name,
@@ -236,7 +234,7 @@ class _Job:
                 replay=Replay.capture(
                     rows, encoder=self.encoder, task_names=self.tasks.names, predictions_NT=predictions_NT
                 ),
-                report=report,
+                report=None if text is None else Report.from_json(text),
                 lineage=lineage_of(self.folder),
                 replace=True,
             )
