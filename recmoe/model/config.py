@@ -102,7 +102,7 @@ class ModelConfig(Config):
             if missing:
                 yield (
                     f"balance.{name}.kind",
-                    f"{term.kind} reads the {missing} of gates, and those of kind {gate.kind} have none; drop it, or set "
+                    f"{term.kind} reads the {missing} of gates, and {gate.kind} has none; drop it, or set "
                     f"model.architecture.gate.kind to {_gates_with(term.reads)}",
                 )
 
