@@ -14,7 +14,6 @@ from torch import Tensor
 from recmoe.moe.balance.statistics import gates_of, mean_of, over_workers, shares_of
 from recmoe.moe.balance.term import BalanceLossKind, BalanceTerm
 from recmoe.moe.expert_layer import GateUse
-from recmoe.moe.gates.gate import Weighed
 
 
 class SwitchBalanceConfig(BalanceLossKind):
@@ -31,17 +30,17 @@ class SwitchBalanceConfig(BalanceLossKind):
 def switch_loss(uses: Sequence[GateUse]) -> Tensor:
     """Mean over gates of V · Σ_v f_v · P_v: 1 where both are even, V where one expert gets everything.
 
-    f_v is the part of the rows in which expert v has the largest weight, as in the paper for k = 1, and also where a
-    gate chooses several or gives every expert a share; P_v is the mean share that the gate would give it were it not
-    sparse. Only P has a gradient. Both are over the rows of all workers, which the paper leaves open.
+    f_v is the part of the rows for which expert v has the largest share, before noise and before experts are full: as
+    in equation 5, also where a gate chooses several or gives every expert a share. P_v is the mean share that the gate
+    would give it were it not sparse. Only P has a gradient. Both are over the rows of all workers, which the paper
+    leaves open.
     """
-    gates = gates_of(uses)
-    means = over_workers([*map(_best, gates), *(shares_of(gate).mean(dim=0) for gate in gates)])
-    chosen, given = means[: len(gates)], means[len(gates) :]
-    return mean_of([len(f_V) * (f_V * p_V).sum() for f_V, p_V in zip(chosen, given, strict=True)])
+    given = [shares_of(gate) for gate in gates_of(uses)]
+    means = over_workers([*map(_best, given), *(p_BV.mean(dim=0) for p_BV in given)])
+    pairs = zip(means[: len(given)], means[len(given) :], strict=True)
+    return mean_of([len(f_V) * (f_V * p_V).sum() for f_V, p_V in pairs])
 
 
-def _best(gate: Weighed) -> Tensor:
+def _best(p_BV: Tensor) -> Tensor:
     """f_V."""
-    weights_BV = gate.weights_BV.detach()
-    return torch.zeros_like(weights_BV).scatter(1, weights_BV.argmax(dim=1, keepdim=True), 1.0).mean(dim=0)
+    return torch.zeros_like(p_BV).scatter(1, p_BV.argmax(dim=1, keepdim=True), 1.0).mean(dim=0)

@@ -54,8 +54,7 @@ class AttentionGate(nn.Module):
 
     def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Tensor:  # noqa: ARG002
         """p_BV in float32: not negative, rows sum to one, at most k of a row above zero."""
-        form = self.linear_form()
-        return form.shares(gate_logits(x, form.weight_LD))
+        return self._shares(gate_logits(x, self.linear_form().weight_LD))
 
     def linear_form(self) -> LinearForm:
         """One product with all three matrices; see ``Gate``."""

@@ -7,15 +7,14 @@ without the noise.
 
 # B rows, D input width, V visible experts, K experts chosen
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from recmoe.axes import EXPERTS, WeightAxes
-from recmoe.config import Config
-from recmoe.moe.gates.gate import LinearForm
+from recmoe.moe.gates.gate import Detail, GateKind, LinearForm, Weighed
 from recmoe.moe.gates.in_training import InTrainingConfig
 from recmoe.moe.gates.in_training.first_come import FirstComeConfig
 from recmoe.moe.gates.in_training.rule import Rule
@@ -23,9 +22,10 @@ from recmoe.moe.gates.softmax import gate_logits, new_gate_weight
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
 
-class SwitchGateConfig(Config):
+class SwitchGateConfig(GateKind):
     """The most probable experts of each row, weighted by their probabilities; in training, experts have a capacity."""
 
+    details: ClassVar[frozenset[Detail]] = frozenset({"logits"})
     kind: Literal["switch"] = "switch"
     k: PositiveInt = 1
     """Experts used per row and gate; all of them where a gate sees fewer. 1 is Switch."""
@@ -82,7 +82,7 @@ class SwitchGate(nn.Module):
 
     def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Tensor:  # noqa: ARG002
         """p_BV in float32: not negative, rows sum to one at most."""
-        return self._shares(gate_logits(x, self.weight_VD))
+        return self._shares(gate_logits(x, self.weight_VD)).weights_BV
 
     def linear_form(self) -> LinearForm:
         """The product, and the probabilities of the experts that rows are given; see ``Gate``."""
@@ -98,16 +98,17 @@ class SwitchGate(nn.Module):
         self.counts.zero_()
         return num_rows, num_rerouted, num_unrouted
 
-    def _shares(self, logits_BV: Tensor) -> Tensor:
-        p_BV = torch.softmax(logits_BV / self.temperature, dim=1)
+    def _shares(self, logits_BV: Tensor) -> Weighed:
+        logits_BV = logits_BV / self.temperature
+        p_BV = torch.softmax(logits_BV, dim=1)
         best_BK = p_BV.topk(self.k, dim=1).indices
         is_own_BV = torch.zeros_like(p_BV, dtype=torch.bool).scatter(1, best_BK, True)
         if not self.training:
-            return torch.where(is_own_BV, p_BV, 0.0)
+            return Weighed(torch.where(is_own_BV, p_BV, 0.0), logits_BV)
         is_given_BV = self.rule(p_BV.detach(), self.k)
         is_other_B = (is_given_BV != is_own_BV).any(dim=1)
         is_none_B = ~is_given_BV.any(dim=1)
         self.counts[0] += len(p_BV)
         self.counts[1] += is_other_B.sum()
         self.counts[2] += is_none_B.sum()
-        return torch.where(is_given_BV, p_BV, 0.0)
+        return Weighed(torch.where(is_given_BV, p_BV, 0.0), logits_BV)

@@ -68,7 +68,7 @@ def entropy(shares: Sequence[float]) -> float:
     return -sum(share * math.log(share) for share in shares if share > 0)
 
 
-@pytest.mark.parametrize("gate", [{"kind": "softmax"}, {"kind": "top_k", "k": 1}, {"kind": "top_k", "k": 2}])
+@pytest.mark.parametrize("gate", [{"kind": "softmax"}, {"kind": "top_k", "k": 2}, {"kind": "switch"}])
 def test_switch_is_the_product_of_counted_rows_and_mean_shares(gate: dict[str, Any]) -> None:
     use = use_of(gate)
 
@@ -84,7 +84,7 @@ def test_switch_is_the_product_of_counted_rows_and_mean_shares(gate: dict[str, A
     assert loss.item() == pytest.approx(sum(losses) / 3, rel=1e-5)
 
 
-def test_switch_counts_what_was_chosen_and_pushes_only_the_shares() -> None:
+def test_switch_lowers_the_shares_of_what_most_rows_choose() -> None:
     use = use_of({"kind": "top_k", "k": 1})
     logits_BV = use.by_gate[2].logits_BV
     assert logits_BV is not None
