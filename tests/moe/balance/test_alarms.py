@@ -81,6 +81,12 @@ def test_expert_is_judged_by_the_gates_that_see_it() -> None:
     assert not list(captured_gates(usage))
 
 
+def test_dead_expert_is_found_by_its_part_of_what_the_gate_gives() -> None:
+    (alarm,) = dead_experts(usage_of([[0.004, 0.00001]]))
+
+    assert alarm.where == "level 1, expert shared.1"
+
+
 def test_gate_that_gives_all_to_one_expert_is_captured() -> None:
     (alarm,) = captured_gates(usage_of([[0.4, 0.3, 0.3], [0.01, 0.97, 0.02]]))
 
