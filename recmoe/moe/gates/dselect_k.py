@@ -82,8 +82,7 @@ class DSelectKGate(nn.Module):
 
     def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Tensor:  # noqa: ARG002
         """p_BV in float32: not negative, rows sum to one."""
-        form = self.linear_form()
-        return self._shares(gate_logits(x, form.weight_LD))
+        return self._shares(gate_logits(x, self.linear_form().weight_LD))
 
     def selections(self, x: Tensor | SidedInput) -> Selections:
         """What each selector chooses, before they are mixed."""

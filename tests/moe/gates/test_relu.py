@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recmoe.moe.balance import importance_loss
+from recmoe.moe.balance.importance import importance_loss
 from recmoe.moe.expert_layer import ExpertLayer
 from recmoe.moe.experts import Form
 from recmoe.moe.gates.relu import ReluGate, ReluGateConfig
