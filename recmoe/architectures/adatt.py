@@ -17,7 +17,8 @@ from recmoe.architectures.cgc import SHARED, OwnAndSharedConfig, expert_names, e
 from recmoe.architectures.towers import TowerKind
 from recmoe.axes import PartNames, WeightAxes
 from recmoe.balancing.fork import Fork
-from recmoe.moe.expert_layer import ExpertLayer, GateUse
+from recmoe.moe.expert_layer import ExpertLayer
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 from recmoe.moe.mixture import MakeLayer
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from recmoe.architectures.seam import ArchitectureKind, Inputs, Outputs, Parts, Targets
 from recmoe.architectures.towers import TowerModel
 from recmoe.axes import PartNames
-from recmoe.moe.expert_layer import GateUse
 from recmoe.moe.experts import MlpExperts
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 from recmoe.tasks.funnel import TaskSet
 

@@ -15,7 +15,7 @@ from recmoe.architectures.seam import ArchitectureKind
 from recmoe.architectures.towers import TowerKind
 from recmoe.balancing.fork import Fork
 from recmoe.errors import ConfigError
-from recmoe.moe.expert_layer import GateUse
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 from recmoe.moe.mixture import MakeLayer, MixtureConfig
 from recmoe.tasks.funnel import TaskSet

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from recmoe.architectures.towers import TowerKind
 from recmoe.axes import PartNames, WeightAxes
 from recmoe.balancing.fork import Fork
-from recmoe.moe.expert_layer import GateUse
 from recmoe.moe.experts import Form, MlpExperts
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
 

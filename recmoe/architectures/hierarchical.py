@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from recmoe.architectures.towers import TowerKind
 from recmoe.axes import PartNames, WeightAxes, name_experts
 from recmoe.balancing.fork import Fork
-from recmoe.moe.expert_layer import GateUse
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.gates.gate import Gate, MakeGate
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 from recmoe.moe.mixture import MakeLayer, MixtureConfig

@@ -18,9 +18,10 @@ from recmoe.architectures.cgc import SHARED
 from recmoe.architectures.towers import TowerKind
 from recmoe.axes import EXPERTS, PartNames, WeightAxes
 from recmoe.errors import ConfigError
-from recmoe.moe.expert_layer import ExpertLayer, GateUse
+from recmoe.moe.expert_layer import ExpertLayer
 from recmoe.moe.experts import ExpertConfig
 from recmoe.moe.experts.normalized import NormalizedExpertConfig
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.gates.gate import Gate, LinearForm, MakeGate
 from recmoe.moe.gates.softmax import gate_logits, new_gate_weight
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput, linear, rows_of

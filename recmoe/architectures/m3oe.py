@@ -19,8 +19,8 @@ from recmoe.architectures.seam import Parts
 from recmoe.architectures.towers import TowerModel
 from recmoe.axes import WeightAxes
 from recmoe.moe.executors.loop import mix
-from recmoe.moe.expert_layer import GateUse
 from recmoe.moe.experts import MlpExperts
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput, rows_of
 
 FUSION = ("domain_share", "domain_own", "task_share", "task_own")

@@ -17,7 +17,7 @@ from torch.nn import functional
 from recmoe.architectures.seam import ArchitectureKind, Parts
 from recmoe.architectures.towers import TowerModel
 from recmoe.axes import PartNames
-from recmoe.moe.expert_layer import GateUse
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput, linear, rows_of
 from recmoe.tasks.funnel import TaskSet
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recmoe.balancing.fork import Fork
 from recmoe.config import Config
-from recmoe.moe.expert_layer import GateUse
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 from recmoe.tasks.funnel import TaskSet
 

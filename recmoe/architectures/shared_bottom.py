@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from recmoe.architectures.towers import TowerKind
 from recmoe.balancing.fork import Fork, forked
-from recmoe.moe.expert_layer import GateUse
 from recmoe.moe.experts import MlpExperts
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
 

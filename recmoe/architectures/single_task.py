@@ -9,8 +9,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from recmoe.architectures.towers import TowerKind
-from recmoe.moe.expert_layer import GateUse
 from recmoe.moe.experts import Form, MlpExperts
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
 

@@ -18,7 +18,7 @@ from recmoe.architectures.domains import DomainKind, Domains, PartitionedNorm, S
 from recmoe.architectures.seam import Inputs, Outputs, Parts, Targets
 from recmoe.architectures.towers import TowerModel
 from recmoe.axes import WeightAxes
-from recmoe.moe.expert_layer import GateUse
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput, linear, rows_of
 
 

@@ -14,7 +14,7 @@ from recmoe.architectures.cgc import SHARED, OwnAndSharedConfig, expert_names, e
 from recmoe.architectures.seam import Parts, copy_group
 from recmoe.architectures.towers import TowerModel
 from recmoe.moe.executors.loop import mix
-from recmoe.moe.expert_layer import GateUse
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 from recmoe.moe.mixture import MakeLayer
 from recmoe.tasks.funnel import TaskSet

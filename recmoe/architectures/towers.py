@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from recmoe.architectures.seam import ArchitectureKind, Forkable, Inputs, Outputs, Parts, Targets
 from recmoe.axes import PartNames
 from recmoe.balancing.fork import Fork
-from recmoe.moe.expert_layer import GateUse
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 from recmoe.tasks.tower import Tower
 

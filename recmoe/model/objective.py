@@ -20,7 +20,8 @@ from recmoe.model.position import PositionBias
 from recmoe.model.ranker import ModelOutput, MultiTaskRanker
 from recmoe.moe.balance import BalanceTerm
 from recmoe.moe.balance.alarms import RoutingWatch
-from recmoe.moe.expert_layer import ExpertLayer, GateUse
+from recmoe.moe.expert_layer import ExpertLayer
+from recmoe.moe.gate_use import GateUse
 
 
 class TrainingModel(nn.Module):

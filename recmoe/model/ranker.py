@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from recmoe.architectures.seam import Outputs
 from recmoe.features.batch import Batch
 from recmoe.model.inputs import InputLayer, RowInputs
-from recmoe.moe.expert_layer import GateUse
+from recmoe.moe.gate_use import GateUse
 from recmoe.tasks.funnel import TaskSet
 from recmoe.tasks.start import TaskStart
 

@@ -6,10 +6,9 @@ PLE: Tang et al., RecSys 2020, https://doi.org/10.1145/3383313.3412236, equation
 
 # B rows, G gates, E experts, V experts visible to a gate, D input width, H expert width, L logits of a gate's product
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import chain, groupby
+from itertools import chain
 from typing import Literal, cast
 
 import torch
@@ -26,34 +25,15 @@ from recmoe.moe.executors import (
     mixed_in_turn,
 )
 from recmoe.moe.expert_dropout import drop_experts
-from recmoe.moe.experts.stack import ExpertStack, MergesWeights, TakesGroups
-from recmoe.moe.gates.gate import Gate, LinearForm, SharesOut, TellsMore, Weighed, weighed
-from recmoe.moe.gates.softmax import gate_logits
+from recmoe.moe.experts.stack import ExpertStack, MergesWeights, TakesGroups, outputs_of_first_rows
+from recmoe.moe.gate_use import GateUse
+from recmoe.moe.gates.gate import Gate, SharesOut, Weighed
+from recmoe.moe.gates.weighing import weigh_all
 from recmoe.moe.layer_extras import AroundGates, JointChoice
-from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput, select_rows
+from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
 Mixes = Literal["outputs", "weights"]
 """What gates mix: what experts make of a row, or the experts themselves."""
-
-
-@dataclass(frozen=True)
-class GateUse:
-    """How the gates of one level weighted its experts on the rows of one batch."""
-
-    level: int
-    gates: tuple[str, ...]
-    experts: tuple[str, ...]
-    weights_BGE: Tensor
-    """float32, part of the graph; zero where a gate does not see or did not choose an expert."""
-    visible_GE: Tensor | None = None
-    """bool, which experts each gate sees; None where every gate sees all."""
-    sums_to_one: bool = True
-    """Whether the weights of every row of every gate sum to one."""
-    by_gate: tuple[Weighed, ...] = ()
-    """What each gate gave by itself, with what it has to say besides; for balance terms."""
-    outputs: Callable[[int], Mapping[str, Tensor]] | None = None
-    """From a number of rows to y_BH of every expert by name on the first so many rows of the batch: computed anew,
-    without dropout. Experts that hand their input on as it is are left out."""
 
 
 class ExpertLayer(nn.Module):
@@ -266,7 +246,7 @@ class ExpertLayer(nn.Module):
             visible_GE=self.visible_GE,
             sums_to_one=all(cast(Gate, gate).sums_to_one for gate in self.gates),
             by_gate=tuple(by_gate),
-            outputs=partial(self._outputs, inputs),
+            outputs=partial(outputs_of_first_rows, cast(ExpertStack, self.experts), inputs),
         )
         return weights, use
 
@@ -289,17 +269,8 @@ class ExpertLayer(nn.Module):
         return self._kept(self._weighed(inputs, groups))
 
     def _weighed(self, inputs: Sequence[Tensor | SidedInput], groups: Groups) -> list[Weighed]:
-        """What every gate gives; neighbours that are products of the same input are multiplied in one go."""
         gates = [cast(Gate, gate) for gate in self.gates]
-        linear_forms = [gate.linear_form() for gate in gates]
-        places = list(zip(self.input_of_gate, gates, linear_forms, strict=True))
-        by_gate: list[Weighed] = []
-        for (read, is_linear), run in groupby(places, key=lambda place: (place[0], place[2] is not None)):
-            if is_linear:
-                by_gate += _joint_weights(inputs[read], [form for _, _, form in run if form is not None])
-            else:
-                by_gate += [_called(gate, inputs[read], groups) for _, gate, _ in run]
-        return by_gate
+        return weigh_all(gates, self.input_of_gate, inputs, groups)
 
     def _kept(self, by_gate: Sequence[Weighed]) -> list[Tensor]:
         """p_BV of every gate; in training some experts are left out, if so configured."""
@@ -310,33 +281,8 @@ class ExpertLayer(nn.Module):
             return [drop_experts(p_BV, self.expert_dropout) for p_BV in weights]
         return weights
 
-    def _outputs(self, inputs: Sequence[Tensor | SidedInput], num_rows: int) -> dict[str, Tensor]:
-        """y_BH of every expert on the first rows of its input; see ``GateUse``."""
-        first_N = torch.arange(num_rows, device=self.read_E.device)
-        few = [select_rows(x, first_N) for x in inputs]
-        was_training = self.experts.training
-        self.experts.eval()
-        try:
-            outputs = cast(ExpertStack, self.experts)(few)
-        finally:
-            self.experts.train(was_training)
-        given = zip(self.expert_names, outputs, strict=True)
-        return {name: y_BH for name, y_BH in given if not any(y_BH is x for x in few)}
-
     def _spread(self, weights: Sequence[Tensor]) -> Tensor:
         """p_BGE: the weights of all gates, each in the columns of the experts that its gate sees."""
         seen_BV = torch.cat(list(weights), dim=1)
         p_BV = seen_BV.new_zeros(seen_BV.shape[0], self.visible_GE.numel())
         return p_BV.index_copy(1, self.column_V, seen_BV).view(-1, *self.visible_GE.shape)
-
-
-def _called(gate: Gate, x: Tensor | SidedInput, groups: Groups) -> Weighed:
-    """What a gate without a linear form gives."""
-    return gate.weigh(x, groups) if isinstance(gate, TellsMore) else Weighed(gate(x, groups))
-
-
-def _joint_weights(x: Tensor | SidedInput, forms: Sequence[LinearForm]) -> list[Weighed]:
-    """What gates that read one input give, from one product."""
-    weight_LD = torch.cat([form.weight_LD for form in forms]) if len(forms) > 1 else forms[0].weight_LD
-    logits = torch.split(gate_logits(x, weight_LD), [len(form.weight_LD) for form in forms], dim=1)
-    return [weighed(form.shares(logits_BL)) for form, logits_BL in zip(forms, logits, strict=True)]

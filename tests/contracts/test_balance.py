@@ -14,7 +14,8 @@ from torch import distributed as dist
 
 from recmoe.moe.balance import BalanceTermConfig
 from recmoe.moe.balance.term import BalanceKind
-from recmoe.moe.expert_layer import ExpertLayer, GateUse
+from recmoe.moe.expert_layer import ExpertLayer
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.gates.gate import Weighed
 from recmoe.moe.mixture import MixtureConfig
 

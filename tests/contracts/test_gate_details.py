@@ -5,8 +5,9 @@ from typing import get_args
 import pytest
 import torch
 
-from recmoe.moe.expert_layer import ExpertLayer, GateUse
+from recmoe.moe.expert_layer import ExpertLayer
 from recmoe.moe.experts import MlpExperts
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.gates import GateConfig
 from recmoe.moe.gates.gate import TakesBias, details_of
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recmoe.moe.balance.statistics import SMALLEST_SHARE, relative, visible
 from recmoe.moe.balance.usage import ExpertUsage
-from recmoe.moe.expert_layer import GateUse
+from recmoe.moe.gate_use import GateUse
 from recmoe.workers import mean_over_workers
 
 PROBE_EVERY = 10

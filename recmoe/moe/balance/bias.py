@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from recmoe.moe.balance.statistics import gates_of, mean_of
 from recmoe.moe.balance.term import BalanceKind, BalanceTerm
-from recmoe.moe.expert_layer import GateUse
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.gates.gate import Detail, TakesBias
 from recmoe.workers import sum_over_workers
 

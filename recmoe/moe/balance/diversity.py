@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from recmoe.moe.balance.statistics import mean_of
 from recmoe.moe.balance.term import BalanceLossKind, BalanceTerm
-from recmoe.moe.expert_layer import GateUse
+from recmoe.moe.gate_use import GateUse
 
 
 class DiversityConfig(BalanceLossKind):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recmoe.moe.balance.statistics import gates_of, mean_of, over_workers
 from recmoe.moe.balance.term import BalanceLossKind, BalanceTerm
-from recmoe.moe.expert_layer import GateUse
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.gates.gate import Detail
 
 

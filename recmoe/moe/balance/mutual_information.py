@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recmoe.moe.balance.statistics import entropy, over_workers, shares_of, visible
 from recmoe.moe.balance.term import BalanceLossKind, BalanceTerm
-from recmoe.moe.expert_layer import GateUse
+from recmoe.moe.gate_use import GateUse
 
 
 class MutualInformationConfig(BalanceLossKind):

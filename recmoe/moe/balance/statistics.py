@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from recmoe.moe.expert_layer import GateUse
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.gates.gate import Weighed
 from recmoe.workers import mean_over_workers, num_workers
 

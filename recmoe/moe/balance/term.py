@@ -8,7 +8,7 @@ from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from recmoe.config import Config
-from recmoe.moe.expert_layer import GateUse
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.gates.gate import Detail
 
 BalanceTerm = Callable[[Sequence[GateUse]], Tensor]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from recmoe.moe.balance.statistics import visible
-from recmoe.moe.expert_layer import GateUse
+from recmoe.moe.gate_use import GateUse
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from recmoe.axes import PartNames
 from recmoe.config import Config
 from recmoe.moe.grouped import RowGroups
-from recmoe.moe.linear import SidedInput
+from recmoe.moe.linear import SidedInput, select_rows
 
 Form = Literal["auto", "loop", "batched"]
 """How experts are computed: one after the other, layer by layer in few large kernels, or as suits the device."""
@@ -132,3 +132,26 @@ class SeparateExperts(nn.Module):
     def batched(self, inputs: Sequence[Tensor | SidedInput]) -> Tensor:
         """y_EBH of every expert on all rows of its input."""
         return torch.stack(self(inputs))
+
+
+def outputs_of_first_rows(
+    experts: ExpertStack, inputs: Sequence[Tensor | SidedInput], num_rows: int
+) -> dict[str, Tensor]:
+    """y_BH of every expert by name on the first rows of its input, without dropout.
+
+    Experts that hand their input on as it is are left out.
+    """
+    assert isinstance(experts, nn.Module)
+    few = [select_rows(x, torch.arange(num_rows, device=_device_of(x))) for x in inputs]
+    was_training = experts.training
+    experts.eval()
+    try:
+        outputs = experts(few)
+    finally:
+        experts.train(was_training)
+    given = zip(experts.names, outputs, strict=True)
+    return {name: y_BH for name, y_BH in given if not any(y_BH is x for x in few)}
+
+
+def _device_of(x: Tensor | SidedInput) -> torch.device:
+    return x.device if isinstance(x, Tensor) else x.own_CI.device

@@ -18,7 +18,8 @@ from recmoe.moe.balance.mutual_information import MutualInformation
 from recmoe.moe.balance.switch import switch_loss
 from recmoe.moe.balance.variance import variance_loss
 from recmoe.moe.balance.z_loss import z_loss
-from recmoe.moe.expert_layer import ExpertLayer, GateUse
+from recmoe.moe.expert_layer import ExpertLayer
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.gates.gate import Weighed
 from recmoe.moe.gates.noisy_top_k import NoisyTopKGate
 from recmoe.moe.mixture import MixtureConfig

@@ -5,7 +5,7 @@ import torch
 
 from recmoe.moe.balance import expert_usage
 from recmoe.moe.balance.importance import importance_loss
-from recmoe.moe.expert_layer import GateUse
+from recmoe.moe.gate_use import GateUse
 
 
 def gate_use(

@@ -1,0 +1,46 @@
+"""weigh_all(): what the gates of a layer give, with one product for neighbours that read the same input."""
+
+# B rows, V experts visible to a gate, D input width, L logits of a gate's product
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from recmoe.moe.gates.gate import Gate, LinearForm, TellsMore, Weighed, weighed
+from recmoe.moe.gates.softmax import gate_logits
+from recmoe.moe.linear import Groups, SidedInput
+
+
+def weigh_all(
+    gates: Sequence[Gate], reads: Sequence[int], inputs: Sequence[Tensor | SidedInput], groups: Groups
+) -> list[Weighed]:
+    """What every gate gives.
+
+    Args:
+        gates: in the order of the result.
+        reads: which of the inputs each reads.
+        inputs: x_BD, or the sided inputs that stand for them.
+        groups: what gates may read besides.
+    """
+    places = list(zip(reads, gates, [gate.linear_form() for gate in gates], strict=True))
+    by_gate: list[Weighed] = []
+    for (read, is_linear), run in groupby(places, key=lambda place: (place[0], place[2] is not None)):
+        if is_linear:
+            by_gate += _joint(inputs[read], [form for _, _, form in run if form is not None])
+        else:
+            by_gate += [_called(gate, inputs[read], groups) for _, gate, _ in run]
+    return by_gate
+
+
+def _called(gate: Gate, x: Tensor | SidedInput, groups: Groups) -> Weighed:
+    """What a gate without a linear form gives."""
+    return gate.weigh(x, groups) if isinstance(gate, TellsMore) else Weighed(gate(x, groups))
+
+
+def _joint(x: Tensor | SidedInput, forms: Sequence[LinearForm]) -> list[Weighed]:
+    """What gates that read one input give, from one product."""
+    weight_LD = torch.cat([form.weight_LD for form in forms]) if len(forms) > 1 else forms[0].weight_LD
+    logits = torch.split(gate_logits(x, weight_LD), [len(form.weight_LD) for form in forms], dim=1)
+    return [weighed(form.shares(logits_BL)) for form, logits_BL in zip(forms, logits, strict=True)]
