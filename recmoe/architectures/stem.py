@@ -6,14 +6,16 @@ Shared and task-specific embeddings: Su et al., AAAI 2024, https://arxiv.org/abs
 # B rows, D input width of one copy, E experts, H expert width, T' towers
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Literal, cast
 
 from torch import Tensor, nn
 
 from recmoe.architectures.cgc import SHARED, OwnAndSharedConfig, expert_names, experts_by_task
 from recmoe.architectures.seam import Parts, copy_group
 from recmoe.architectures.towers import TowerModel
+from recmoe.moe.executors import dispatched
 from recmoe.moe.executors.loop import mix
+from recmoe.moe.experts import ExpertStack
 from recmoe.moe.gate_use import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 from recmoe.moe.mixture import MakeLayer
@@ -90,6 +92,17 @@ class STEM(nn.Module):
         """One h_BH per task; the use of the tasks' gates."""
         inputs = [groups[copy_group(owner)] for owner in self.owners]
         weights, use = self.layer.route(inputs, groups)
-        outputs: list[Tensor] = self.layer.experts(inputs)
-        detached = [y_BH.detach() for y_BH in outputs]
-        return mix([*outputs, *detached], weights=weights, seen=self.seen), [use]
+        experts = cast(ExpertStack, self.layer.experts)
+        if self.layer.is_sparse:
+            return dispatched(experts, inputs, weights_BGE=use.weights_BGE, copies=self._read_by_gate), [use]
+        outputs = experts(inputs)
+        return mix([*outputs, *_detached(outputs)], weights=weights, seen=self.seen), [use]
+
+    def _read_by_gate(self, outputs: Sequence[Tensor]) -> list[list[Tensor]]:
+        """What each gate reads of every expert: those of other tasks without a way back."""
+        both = [*outputs, *_detached(outputs)]
+        return [[both[index] for index in seen] for seen in self.seen]
+
+
+def _detached(outputs: Sequence[Tensor]) -> list[Tensor]:
+    return [y.detach() for y in outputs]

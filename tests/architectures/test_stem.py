@@ -1,5 +1,7 @@
 """STEM: the paper's mixture row by row, gradients that stay with their task, and vectors of every task in one row."""
 
+from typing import Any
+
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import OWN_SIDES, SHARED_SIDES
 from recmoe.features.schema import FeatureSchema
 from recmoe.model import ModelConfig, MultiTaskRanker, build_model
+from recmoe.moe.gates import TopKGateConfig
 from recmoe.moe.mixture import MixtureConfig
 from recmoe.tasks.binary import BinaryTaskConfig
 from recmoe.tasks.funnel import TaskSet
@@ -36,13 +39,13 @@ SCHEMA = FeatureSchema.model_validate(
 TASKS = TaskSet({"click": BinaryTaskConfig(label="click"), "buy": BinaryTaskConfig(label="buy")})
 
 
-def network_of() -> STEM:
+def network_of(**mixture: Any) -> STEM:
     torch.manual_seed(0)
     return STEM(
         in_features=3,
         num_task_experts={"click": 1, "buy": 2},
         num_shared_experts=1,
-        make_layer=MixtureConfig(expert_hidden=(5, 4)).layer,
+        make_layer=MixtureConfig(expert_hidden=(5, 4), **mixture).layer,
     )
 
 
@@ -77,6 +80,24 @@ def test_mixtures_equal_the_equation_row_by_row() -> None:
         for task, name in enumerate(("click", "buy")):
             p_E = torch.softmax(network.layer.gates[task].weight_VD @ copies[name][row], dim=0)
             torch.testing.assert_close(h[task][row], sum(p * y for p, y in zip(p_E, outputs, strict=True)))
+
+
+def test_sparse_gates_have_the_outputs_and_gradients_of_all_experts_with_zeros_between_them() -> None:
+    network = network_of(gate=TopKGateConfig(k=2)).double()
+    copies = {copy_group(owner): torch.randn(20, 3, dtype=torch.float64) for owner in ("click", "buy", SHARED)}
+
+    sparse = network(torch.empty(20, 0), copies)[0]
+    network.layer.is_sparse = False
+    dense = network(torch.empty(20, 0), copies)[0]
+
+    torch.testing.assert_close(sparse, dense)
+    weights = list(network.parameters())
+    for sparse_BH, dense_BH in zip(sparse, dense, strict=True):
+        found, expected = (
+            torch.autograd.grad(h.square().sum(), weights, retain_graph=True, materialize_grads=True)
+            for h in (sparse_BH, dense_BH)
+        )
+        torch.testing.assert_close(found, expected)
 
 
 def test_no_gradient_goes_from_a_task_to_the_experts_and_vectors_of_another() -> None:
