@@ -26,6 +26,7 @@ LAYERS = (
     ("export",),
     ("training",),
     ("evaluation",),
+    ("conformance",),
     ("model",),
     ("architectures",),
     ("balancing",),

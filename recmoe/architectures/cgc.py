@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from recmoe.architectures.seam import ArchitectureKind
+from recmoe.architectures.seam import ArchitectureKind, LevelFlow
 from recmoe.architectures.towers import TowerKind
 from recmoe.balancing.fork import Fork
 from recmoe.errors import ConfigError
@@ -45,6 +45,10 @@ class OwnAndSharedConfig(MixtureConfig, ArchitectureKind):
             experts_by_task(self.num_task_experts, tasks.tower_names)
         except ConfigError as error:
             yield "num_task_experts", str(error)
+
+    def flow(self, task_names: Sequence[str]) -> Sequence[LevelFlow]:
+        """Every task moves its own experts and the shared ones."""
+        return [LevelFlow(own_and_shared(task_names))]
 
 
 class CGCConfig(OwnAndSharedConfig, TowerKind):
@@ -106,6 +110,11 @@ def own_and_shared_mask(num_task_experts: Sequence[int], num_shared_experts: int
         [own == task for own, count in enumerate(num_task_experts) for _ in range(count)] + [True] * num_shared_experts
         for task in range(len(num_task_experts))
     ]
+
+
+def own_and_shared(task_names: Sequence[str]) -> dict[str, set[str]]:
+    """By task, the owners of the experts that it sees."""
+    return {task: {task, SHARED} for task in task_names}
 
 
 def expert_names(num_task_experts: Mapping[str, int], num_shared_experts: int) -> tuple[str, ...]:

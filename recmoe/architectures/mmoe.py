@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from recmoe.architectures.seam import LevelFlow
 from recmoe.architectures.towers import TowerKind
 from recmoe.balancing.fork import Fork
 from recmoe.moe.gate_use import GateUse
@@ -33,6 +34,10 @@ class MMoEConfig(MixtureConfig, TowerKind):
     def build(self, *, in_features: int, task_names: Sequence[str]) -> "MMoE":
         """The model, with weights drawn from torch's global generator."""
         return MMoE(in_features=in_features, task_names=task_names, num_experts=self.num_experts, make_layer=self.layer)
+
+    def flow(self, task_names: Sequence[str]) -> Sequence[LevelFlow]:
+        """Every task moves what all share."""
+        return [LevelFlow({task: {"shared"} for task in task_names})]
 
 
 class MMoE(nn.Module):

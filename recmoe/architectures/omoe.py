@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from recmoe.architectures.seam import LevelFlow
 from recmoe.architectures.towers import TowerKind
 from recmoe.balancing.fork import Fork, forked
 from recmoe.moe.gate_use import GateUse
@@ -38,6 +39,10 @@ class OMoEConfig(MixtureConfig, TowerKind):
             num_experts=self.num_experts,
             make_layer=self.layer,
         )
+
+    def flow(self, task_names: Sequence[str]) -> Sequence[LevelFlow]:
+        """Every task moves what all share."""
+        return [LevelFlow({task: {"shared"} for task in task_names})]
 
 
 class OMoE(nn.Module):

@@ -12,7 +12,15 @@ from typing import ClassVar, Literal
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from recmoe.architectures.cgc import SHARED, OwnAndSharedConfig, expert_names, experts_by_task, own_and_shared_mask
+from recmoe.architectures.cgc import (
+    SHARED,
+    OwnAndSharedConfig,
+    expert_names,
+    experts_by_task,
+    own_and_shared,
+    own_and_shared_mask,
+)
+from recmoe.architectures.seam import LevelFlow
 from recmoe.architectures.towers import TowerKind
 from recmoe.axes import PartNames
 from recmoe.balancing.fork import Fork
@@ -39,6 +47,21 @@ class PLEConfig(OwnAndSharedConfig, TowerKind):
             num_shared_experts=self.num_shared_experts,
             make_layer=self.layer,
         )
+
+    def flow(self, task_names: Sequence[str]) -> Sequence[LevelFlow]:
+        """By the shared gate a task moves all experts, but not at the last level; gates read the streams below them."""
+        everyone = {*task_names, SHARED}
+        seen = own_and_shared(task_names)
+        streams = {**seen, SHARED: everyone}
+        return [
+            LevelFlow(
+                owners_by_task=seen if level == self.num_levels - 1 else dict.fromkeys(task_names, everyone),
+                owners_by_gate_above=(
+                    {} if level == self.num_levels - 1 else seen if level == self.num_levels - 2 else streams
+                ),
+            )
+            for level in range(self.num_levels)
+        ]
 
 
 class PLE(nn.Module):

@@ -3,7 +3,7 @@
 # B rows, T tasks, H width of a representation, K logits of a task, Z logits of all tasks with a tower
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol, Self
 
@@ -105,6 +105,22 @@ def id_group(feature: str) -> str:
     return f"id of {feature}"
 
 
+@dataclass(frozen=True)
+class LevelFlow:
+    """What moves the experts of one level, and who reads them, by their owners: ``ctr`` of the expert ``ctr.0``.
+
+    Example: of two tasks, with a shared gate that sees all experts and leads to another level::
+
+        owners_by_task         ctr: {ctr, cvr, shared}    cvr: {ctr, cvr, shared}
+        owners_by_gate_above   ctr: {ctr, shared}         cvr: {cvr, shared}
+    """
+
+    owners_by_task: Mapping[str, Collection[str]]
+    """By task: owners of the experts that its loss moves."""
+    owners_by_gate_above: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """By gate of the next level: owners of the experts whose outputs it reads."""
+
+
 class ArchitectureKind(Config):
     """What every kind of architecture says of itself; most kinds leave it at that."""
 
@@ -134,3 +150,11 @@ class ArchitectureKind(Config):
     def id_features(self) -> Mapping[str, str]:
         """Features whose ids the model reads, not only their vectors, by the key below the section that names them."""
         return {}
+
+    def flow(self, task_names: Sequence[str]) -> Sequence[LevelFlow] | None:  # noqa: ARG002
+        """What moves the experts, level by level, as it should be; None where the kind does not say.
+
+        Args:
+            task_names: of the tasks with a tower, in order.
+        """
+        return None

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from recmoe.architectures.seam import LevelFlow
 from recmoe.architectures.towers import TowerKind
 from recmoe.balancing.fork import Fork, forked
 from recmoe.moe.experts import MlpExperts
@@ -33,6 +34,10 @@ class SharedBottomConfig(TowerKind):
         return SharedBottom(
             in_features=in_features, num_tasks=len(task_names), hidden=self.hidden, dropout=self.dropout
         )
+
+    def flow(self, task_names: Sequence[str]) -> Sequence[LevelFlow]:
+        """Every task moves what all share."""
+        return [LevelFlow({task: {"shared"} for task in task_names})]
 
 
 class SharedBottom(nn.Module):

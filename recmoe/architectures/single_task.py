@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from recmoe.architectures.seam import LevelFlow
 from recmoe.architectures.towers import TowerKind
 from recmoe.moe.experts import Form, MlpExperts
 from recmoe.moe.gate_use import GateUse
@@ -26,6 +27,10 @@ class SingleTaskConfig(TowerKind):
     def build(self, *, in_features: int, task_names: Sequence[str]) -> "SingleTask":
         """The networks, with weights drawn from torch's global generator."""
         return SingleTask(in_features=in_features, task_names=task_names, hidden=self.hidden, dropout=self.dropout)
+
+    def flow(self, task_names: Sequence[str]) -> Sequence[LevelFlow]:
+        """Every task moves its own network."""
+        return [LevelFlow({task: {task} for task in task_names})]
 
 
 class SingleTask(nn.Module):

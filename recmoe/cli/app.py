@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from recmoe import __version__
+from recmoe.cli.architecture import check_architecture
 from recmoe.cli.checkpoint import checkpoint_app
 from recmoe.cli.daily import daily
 from recmoe.cli.data import data_app
@@ -57,6 +58,9 @@ def _options(
 
 
 app.command(epilog="Example: recmoe doctor --json")(doctor)
+app.command(epilog="Example: recmoe check-architecture mypackage.gates:MyGateConfig --loop mypackage.loops:my_gate")(
+    check_architecture
+)
 app.add_typer(data_app)
 app.command(epilog="Example: recmoe init logs/*.csv --to data/shop")(init)
 app.command(

@@ -1,0 +1,34 @@
+"""What recmoe asks of anybody's gate, expert and architecture holds for every kind of its own."""
+
+from typing import get_args
+
+import pytest
+
+from recmoe.architectures import ArchitectureConfig
+from recmoe.config import Config
+from recmoe.conformance import PROPERTIES, Property, subject_of
+from recmoe.conformance.subject import role_of
+from recmoe.moe.experts import ExpertConfig
+from recmoe.moe.gates import GateConfig
+
+KINDS = [kind for union in (GateConfig, ExpertConfig, ArchitectureConfig) for kind in get_args(get_args(union)[0])]
+CASES = [
+    pytest.param(kind, one, id=f"{role}-{kind.model_fields['kind'].default}-{one.name}")
+    for kind in KINDS
+    for role in [role_of(kind)]
+    if role is not None
+    for one in PROPERTIES[role]
+]
+
+
+@pytest.mark.parametrize(("kind", "one"), CASES)
+def test_property_holds(kind: type[Config], one: Property) -> None:
+    outcome = one.of(subject_of(kind))
+
+    assert outcome.verdict != "failed", outcome.sentence
+
+
+def test_every_kind_has_a_role() -> None:
+    roles = {kind.__name__: role_of(kind) for kind in KINDS}
+
+    assert None not in roles.values()
