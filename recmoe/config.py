@@ -12,6 +12,8 @@ from pydantic_core import ErrorDetails
 
 from recmoe.config_source import Fault, Place, Source, config_error, join_key, keyed_source, merge
 from recmoe.config_yaml import display_name, read_file, read_overrides
+from recmoe.plugins import ERROR as PLUGIN_ERROR
+from recmoe.plugins import Plugins
 
 
 class Config(BaseModel):
@@ -145,6 +147,7 @@ def _locate(cls: type[Config], values: Any, error: ErrorDetails) -> _Location:
     has_tag = False
     for depth, part in enumerate(loc):
         is_last = depth == len(loc) - 1
+        expected = _chosen(expected, value)
         tagged = [member for member in expected if part in _tags(member)]
         if isinstance(value, dict) and value.get("kind") == part and tagged and not has_tag:
             expected, has_tag = tagged, True
@@ -160,6 +163,8 @@ def _locate(cls: type[Config], values: Any, error: ErrorDetails) -> _Location:
             expected = [inner for member in expected for inner in _inside(member, part)]
         elif part != "[key]":
             union = key
+    if kind == PLUGIN_ERROR:
+        return _Location(join_key(key, "kind"), error["msg"], union)
     tags = sorted({tag for member in expected for tag in _tags(member)})
     if kind == "union_tag_not_found":
         return _Location(join_key(key, "kind"), f"field required, one of {', '.join(map(repr, tags))}", union)
@@ -183,16 +188,29 @@ def _members(annotation: Any) -> list[Any]:
     """The types an annotation allows, unions taken apart."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        return _members(get_args(annotation)[0])
+        first, *metadata = get_args(annotation)
+        return [*_members(first), *_plugins(metadata)]
     if origin in (Union, types.UnionType):
         return [member for part in get_args(annotation) for member in _members(part)]
     return [annotation]
 
 
+def _plugins(metadata: Sequence[Any]) -> list[Any]:
+    """By what a union is open for kinds of other packages."""
+    return [one for one in metadata if isinstance(one, Plugins)]
+
+
+def _chosen(expected: list[Any], value: Any) -> list[Any]:
+    """What a section can be: the plug-in that it names, where it names one."""
+    named = [member.named_by(value) for member in expected if isinstance(member, Plugins)]
+    return [cls for cls in named if cls is not None] or expected
+
+
 def _inside(member: Any, part: str | int) -> list[Any]:
     """The types a member allows at one of its keys or positions."""
     if _is_config(member):
-        return _members(member.model_fields[part].annotation) if part in member.model_fields else []
+        field = member.model_fields.get(part)
+        return [*_members(field.annotation), *_plugins(field.metadata)] if field is not None else []
     args = get_args(member)
     if get_origin(member) is tuple and isinstance(part, int) and args[-1] is not Ellipsis:
         return _members(args[part]) if part < len(args) else []

@@ -22,6 +22,7 @@ from recmoe.architectures.single_task import SingleTask, SingleTaskConfig
 from recmoe.architectures.smes import SMESConfig
 from recmoe.architectures.star import STARConfig
 from recmoe.architectures.stem import STEMConfig
+from recmoe.plugins import ARCHITECTURES, Plugins
 
 ArchitectureConfig = Annotated[
     SingleTaskConfig
@@ -43,6 +44,7 @@ ArchitectureConfig = Annotated[
     | STARConfig
     | M3oEConfig,
     Field(discriminator="kind"),
+    Plugins(ARCHITECTURES),
 ]
 
 __all__ = [

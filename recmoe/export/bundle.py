@@ -11,6 +11,7 @@ replay*                  raw rows, their encoding, the training model's predicti
 """
 
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -38,9 +39,12 @@ from recmoe.export.weights import read_weights, write_weights
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.schema import FeatureSchema
 from recmoe.model import ModelConfig, MultiTaskRanker, build_model, model_layout
+from recmoe.plugins import installed_version, packages_of
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet
 from recmoe.tasks.stored import with_stored_tasks
+
+_logger = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 512 * 2**20
 """Larger uploads time out or are refused by registries and the proxies before them."""
@@ -78,10 +82,12 @@ class ModelBundle:
         """Read a bundle, after comparing every file with its hash.
 
         Raises:
-            BundleError: a file is missing or damaged (named), or it is of another format or schema.
+            BundleError: a file is missing or damaged (named), it is of another format or schema, or a package that it
+                is made of is not installed.
         """
         manifest = Manifest.read(path)
         manifest.verify(path)
+        _check_packages(path, manifest.packages)
         try:
             config = with_stored_tasks(json.loads((path / "config.json").read_text(encoding="utf-8")))
             sections = _ModelSections.model_validate(config)
@@ -183,11 +189,25 @@ def write_bundle(
             tasks=replay.task_names,
             digest=digest_of(files),
             files=files,
+            packages=packages_of(config),
         )
         manifest.write(folder)
         bundle = ModelBundle.load(folder)
         bundle.check_replay()
     return bundle
+
+
+def _check_packages(path: Path, packages: Mapping[str, str]) -> None:
+    """What a bundle is made of is installed; another version is left to the replay, and said."""
+    for package, version in packages.items():
+        installed = installed_version(package)
+        if installed is None:
+            raise BundleError(
+                f"{path} is made of parts of {package} {version}, which is not installed: pip install "
+                f"{package}=={version}"
+            )
+        if installed != version:
+            _logger.warning("%s was made with %s %s, and %s is installed", path, package, version, installed)
 
 
 @contextmanager

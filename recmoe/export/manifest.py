@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from recmoe.errors import BundleError
@@ -43,6 +43,8 @@ class Manifest:
     """sha256 over paths and hashes of the files: equal for equal models, whenever they were written."""
     files: dict[str, FileEntry]
     """By path relative to the bundle, with slashes."""
+    packages: dict[str, str] = field(default_factory=dict)
+    """Other packages whose gates, experts or architecture it is made of, with their versions."""
 
     @classmethod
     def read(cls, directory: Path) -> "Manifest":

@@ -17,6 +17,7 @@ from mlflow.types import DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType, Array, ColSpec
 
 from recmoe.errors import SchemaError
+from recmoe.plugins import packages_of
 from recmoe.ranking.prediction_columns import score_column
 from recmoe.ranking.ranker import Ranker
 
@@ -99,6 +100,7 @@ def input_example(ranker: Ranker, *, num_rows: int = 3) -> pd.DataFrame:
     return rows
 
 
-def requirements() -> list[str]:
+def requirements(ranker: Ranker) -> list[str]:
     """The packages that loading needs, in the versions that are installed."""
-    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in _REQUIRED]
+    needed = {name: importlib.metadata.version(name) for name in _REQUIRED} | packages_of(ranker.bundle.config)
+    return [f"{name}=={version.partition('+')[0]}" for name, version in needed.items()]

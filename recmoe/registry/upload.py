@@ -32,7 +32,7 @@ def upload(client: MlflowClient, model_id: str, bundle: Path, ranker: Ranker) ->
             data_path=str(head),
             signature=signature(ranker),
             input_example=input_example(ranker),
-            pip_requirements=requirements(),
+            pip_requirements=requirements(ranker),
         )
         inside = bundle_folder(model).relative_to(model).as_posix()
         client.log_model_artifacts(model_id, str(model))

@@ -11,6 +11,7 @@ from recmoe.moe.experts.low_rank import LowRankExpertConfig
 from recmoe.moe.experts.mlp import MlpExpertConfig, MlpExperts
 from recmoe.moe.experts.normalized import NormalizedExpertConfig
 from recmoe.moe.experts.stack import ExpertStack, Form
+from recmoe.plugins import EXPERTS, Plugins
 
 ExpertConfig = Annotated[
     MlpExpertConfig
@@ -20,6 +21,7 @@ ExpertConfig = Annotated[
     | CrossExpertConfig
     | NormalizedExpertConfig,
     Field(discriminator="kind"),
+    Plugins(EXPERTS),
 ]
 
 __all__ = ["ExpertConfig", "ExpertStack", "Form", "MlpExpertConfig", "MlpExperts"]

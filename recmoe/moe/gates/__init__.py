@@ -15,6 +15,7 @@ from recmoe.moe.gates.relu import ReluGateConfig
 from recmoe.moe.gates.softmax import SoftmaxGate, SoftmaxGateConfig
 from recmoe.moe.gates.switch import SwitchGateConfig
 from recmoe.moe.gates.top_k import TopKGate, TopKGateConfig
+from recmoe.plugins import GATES, Plugins
 
 
 def _serving(value: Any) -> Any:
@@ -41,6 +42,7 @@ GateConfig = Annotated[
     | SwitchGateConfig,
     Field(discriminator="kind"),
     BeforeValidator(_serving),
+    Plugins(GATES),
 ]
 
 __all__ = ["GateConfig", "SoftmaxGate", "SoftmaxGateConfig", "TopKGate", "TopKGateConfig"]
