@@ -26,6 +26,7 @@ LAYERS = (
     ("export",),
     ("training",),
     ("evaluation",),
+    ("pytest_plugin",),
     ("conformance",),
     ("model",),
     ("architectures",),
