@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recmoe.axes import EXPERTS
+from recmoe.axes import EXPERTS, of_all_experts
 from recmoe.conformance.loop import check_loop
 from recmoe.conformance.outcome import Deviation, Property, require
 from recmoe.conformance.planted import check_planted_tasks
@@ -122,7 +122,10 @@ def _check_axes(subject: Subject) -> str:
         if size != more.state_dict()[name].shape[axis]
     }
     named = {
-        (name, axis) for name, of in few.weight_axes().items() for axis, label in enumerate(of) if label is EXPERTS
+        (name, axis)
+        for name, of_weight in few.weight_axes().items()
+        for axis, labels in enumerate(of_weight)
+        if labels is not None and (labels is EXPERTS or labels == of_all_experts(len(labels)))
     }
     for name, axis in sorted(grown - named):
         raise Deviation(f"axis {axis} of {name} grows with the experts, and weight_axes() does not say so")

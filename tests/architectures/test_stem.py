@@ -87,7 +87,8 @@ def test_sparse_gates_have_the_outputs_and_gradients_of_all_experts_with_zeros_b
     copies = {copy_group(owner): torch.randn(20, 3, dtype=torch.float64) for owner in ("click", "buy", SHARED)}
 
     sparse = network(torch.empty(20, 0), copies)[0]
-    network.layer.is_sparse = False
+    for gate in network.layer.gates:
+        gate.is_sparse = False
     dense = network(torch.empty(20, 0), copies)[0]
 
     torch.testing.assert_close(sparse, dense)

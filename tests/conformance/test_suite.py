@@ -199,8 +199,9 @@ class AllExperts(MMoE):
     """Weights of zero, and every expert computed."""
 
     def forward(self, x: Any, groups: Any = ()) -> Any:  # noqa: ARG002
-        self.layer.is_sparse = False
-        return super().forward(x)
+        _, [use] = super().forward(x)
+        y_EBH = torch.stack(self.layer.experts([x]))
+        return [torch.einsum("be,ebh->bh", p_BE, y_EBH) for p_BE in use.weights_BGE.unbind(1)], [use]
 
 
 class Unlabelled(MMoE):
