@@ -12,8 +12,9 @@ from recmoe.cli.output import print_columns, print_json
 
 if TYPE_CHECKING:
     from recmoe.conformance import Outcome
+    from recmoe.conformance.outcome import Verdict
 
-MARKS = {"passed": "✓ passed", "failed": "✗ failed", "not applicable": "· not applicable"}
+MARKS: dict["Verdict", str] = {"passed": "✓ passed", "failed": "✗ failed", "not applicable": "· not applicable"}
 
 
 def check_architecture(

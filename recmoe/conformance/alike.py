@@ -29,7 +29,9 @@ def check_stack_differs(stacks: Sequence[Any]) -> str:
             if parts
         }
         for expert, values in weights.items():
-            require(values.min() < values.max(), f"all weights of {expert} on level {level} begin as {values[0]:.3g}")
+            require(
+                bool(values.min() < values.max()), f"all weights of {expert} on level {level} begin as {values[0]:.3g}"
+            )
         for (one, a), (other, b) in combinations(weights.items(), 2):
             require(not torch.equal(a, b), f"{one} and {other} on level {level} begin with the same weights")
         num_experts += len(weights)

@@ -69,7 +69,9 @@ def _check_forms(subject: Subject) -> str:
 def _check_one_row(subject: Subject) -> str:
     experts, inputs = _experts(subject), _inputs(20)
     together = torch.stack(list(experts(inputs)))
-    alone = [torch.stack(list(experts(list(pair)))) for pair in zip(*(x_BD.split(1) for x_BD in inputs), strict=True)]
+    alone = [
+        torch.stack(list(experts(list(pair)))) for pair in zip(*(torch.split(x_BD, 1) for x_BD in inputs), strict=True)
+    ]
     gap = difference(torch.cat(alone, dim=1), together)
     require(gap <= TOLERANCE, f"a row alone has another output than among others, by {gap:.3g}")
     return "each of 20 rows has the same outputs alone as among the others"
@@ -86,7 +88,7 @@ def _check_served(subject: Subject) -> str:
 def _check_gradients(subject: Subject) -> str:
     experts = _experts(subject)
     inputs = [x_BD.requires_grad_() for x_BD in _inputs(50)]
-    torch.stack(list(experts(inputs))).square().sum().backward()
+    torch.autograd.backward(torch.stack(list(experts(inputs))).square().sum())
     require(all(x.grad is not None and bool(x.grad.any()) for x in inputs), "no gradient reaches an input")
     without = [name for name, weight in experts.named_parameters() if weight.grad is None or not weight.grad.any()]
     require(not without, f"no gradient reaches {', '.join(without)}")

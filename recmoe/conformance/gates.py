@@ -82,7 +82,7 @@ def _check_fused(subject: Subject) -> str:
 def _check_one_row(subject: Subject) -> str:
     gate = _gate(subject)
     x_BD = rows(NUM_ROWS)
-    gap = difference(torch.cat([_weights(gate, x_1D) for x_1D in x_BD.split(1)]), _weights(gate, x_BD))
+    gap = difference(torch.cat([_weights(gate, x_1D) for x_1D in torch.split(x_BD, 1)]), _weights(gate, x_BD))
     require(gap <= TOLERANCE, f"a row alone has other weights than among others, by {gap:.3g}")
     return f"each of {NUM_ROWS} rows has the same weights alone as among the others"
 

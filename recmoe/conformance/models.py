@@ -53,7 +53,7 @@ def _check_shares(subject: Subject) -> str:
 
 def _check_one_row(subject: Subject) -> str:
     model, x_BD = model_of(subject.config), rows(NUM_ROWS)
-    alone = [model(inputs_of(subject.config, x_1D)).logits_BZ for x_1D in x_BD.split(1)]
+    alone = [model(inputs_of(subject.config, x_1D)).logits_BZ for x_1D in torch.split(x_BD, 1)]
     gap = difference(torch.cat(alone), model(inputs_of(subject.config, x_BD)).logits_BZ)
     require(gap <= TOLERANCE, f"a row alone has other logits than among others, by {gap:.3g}")
     return f"each of {NUM_ROWS} rows has the same logits alone as among the others"

@@ -33,7 +33,7 @@ def check_planted_tasks(subject: Subject) -> str:
     torch.manual_seed(0)
     for step in range(1, MAX_STEPS + 1):
         optimizer.zero_grad()
-        _unexplained(model(train_B).logits_BZ, rows(NUM_ROWS, seed=1)).sum().backward()
+        torch.autograd.backward(_unexplained(model(train_B).logits_BZ, rows(NUM_ROWS, seed=1)).sum())
         optimizer.step()
         if step % CHECKED_EVERY == 0:
             with torch.no_grad():

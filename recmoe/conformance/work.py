@@ -85,7 +85,7 @@ def _check(module: nn.Module, run: Callable[[], Sequence[Tensor]]) -> str:
 
 
 def _routes(stack: Any, p_BGE: Tensor) -> bool:
-    return int(p_BGE.shape[2]) == stack.num_experts
+    return bool(p_BGE.shape[2] == stack.num_experts)
 
 
 def _operations(module: nn.Module) -> int:
