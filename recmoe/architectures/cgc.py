@@ -46,10 +46,6 @@ class OwnAndSharedConfig(MixtureConfig, ArchitectureKind):
         except ConfigError as error:
             yield "num_task_experts", str(error)
 
-    def flow(self, task_names: Sequence[str]) -> Sequence[LevelFlow]:
-        """Every task moves its own experts and the shared ones."""
-        return [LevelFlow(own_and_shared(task_names))]
-
 
 class CGCConfig(OwnAndSharedConfig, TowerKind):
     """Every task mixes experts of its own with experts that all tasks share."""
@@ -65,6 +61,10 @@ class CGCConfig(OwnAndSharedConfig, TowerKind):
             num_shared_experts=self.num_shared_experts,
             make_layer=self.layer,
         )
+
+    def flow(self, task_names: Sequence[str]) -> Sequence[LevelFlow]:
+        """Every task moves its own experts and the shared ones."""
+        return [LevelFlow(own_and_shared(task_names))]
 
 
 class CGC(nn.Module):

@@ -10,8 +10,8 @@ from typing import Literal, cast
 
 from torch import Tensor, nn
 
-from recmoe.architectures.cgc import SHARED, OwnAndSharedConfig, expert_names, experts_by_task
-from recmoe.architectures.seam import Parts, copy_group
+from recmoe.architectures.cgc import SHARED, OwnAndSharedConfig, expert_names, experts_by_task, own_and_shared
+from recmoe.architectures.seam import LevelFlow, Parts, copy_group
 from recmoe.architectures.towers import TowerModel
 from recmoe.moe.executors import dispatched
 from recmoe.moe.executors.loop import mix
@@ -48,6 +48,10 @@ class STEMConfig(OwnAndSharedConfig):
         )
         towers = [parts.make_tower(network.out_features, name) for name in names]
         return TowerModel(architecture=network, towers=towers, task_names=names)
+
+    def flow(self, task_names: Sequence[str]) -> Sequence[LevelFlow]:
+        """Every task moves its own experts and the shared ones."""
+        return [LevelFlow(own_and_shared(task_names))]
 
 
 class STEM(nn.Module):

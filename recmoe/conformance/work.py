@@ -64,7 +64,11 @@ def _check(module: nn.Module, run: Callable[[], Sequence[Tensor]]) -> str:
         weights = run()
     stacks = stacks_of(module)
     routed = [(stack, p_BGE) for stack, p_BGE in zip(stacks, weights, strict=False) if _routes(stack, p_BGE)]
-    shares = [float((p_BGE != 0).any(dim=1).float().mean()) for _, p_BGE in routed]
+    always = {id(layer.experts): _around_E(layer) for layer in module.modules() if isinstance(layer, ExpertLayer)}
+    shares = [
+        float(((p_BGE != 0).any(dim=1) | always.get(id(stack), torch.tensor(False))).float().mean())
+        for stack, p_BGE in routed
+    ]
     if not shares or min(shares) > SPARSE:
         raise NotApplicable("its routing is not sparse: most experts have a weight in most rows")
     of_experts = [_operations(stack) for stack, _ in routed]
@@ -86,6 +90,14 @@ def _check(module: nn.Module, run: Callable[[], Sequence[Tensor]]) -> str:
 
 def _routes(stack: Any, p_BGE: Tensor) -> bool:
     return bool(p_BGE.shape[2] == stack.num_experts)
+
+
+def _around_E(layer: ExpertLayer) -> Tensor:
+    """Which experts every row uses, for they are mixed around the gates."""
+    if layer.around is None:
+        return torch.zeros(len(layer.expert_names), dtype=torch.bool)
+    added_GE: Tensor = layer.around()
+    return (added_GE != 0).any(dim=0)
 
 
 def _operations(module: nn.Module) -> int:
