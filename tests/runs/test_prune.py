@@ -1,8 +1,8 @@
 """A mixture without its least used experts: which go, what is predicted without them, and what is refused."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -44,19 +44,24 @@ def pruned_to(keep: int, bundle: ModelBundle, folder: Path) -> Pruned:
     return prune_experts(bundle, folder / "pruned", keep=keep, lineage=lineage, cache_dir=folder / "cache")
 
 
-def use_only(layer: ExpertLayer, names: set[str], patch: pytest.MonkeyPatch) -> None:
-    """Have the gates of a layer give nothing to other experts, and the rest in the proportions of before."""
-    weigh = layer.weigh
+@dataclass(frozen=True)
+class Only:
+    """A choice that gives nothing to other experts, and the rest in the proportions of before."""
 
-    def of_those(*arguments: Any) -> list[Tensor]:
+    layer: ExpertLayer
+    names: set[str]
+    num_used = 99
+
+    def num_pairs(self, num_gates: int) -> int:
+        return num_gates * self.num_used
+
+    def __call__(self, weights: Sequence[Tensor]) -> list[Tensor]:
         found = []
-        for p_BV, seen in zip(weigh(*arguments), layer.seen, strict=True):
-            stays_V = torch.tensor([layer.expert_names[expert] in names for expert in seen])
+        for p_BV, seen in zip(weights, self.layer.seen, strict=True):
+            stays_V = torch.tensor([self.layer.expert_names[expert] in self.names for expert in seen])
             kept_BV = p_BV * stays_V
             found.append(kept_BV / kept_BV.sum(dim=1, keepdim=True))
         return found
-
-    patch.setattr(layer, "weigh", of_those)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +93,7 @@ def test_gates_share_out_among_those_that_stay_as_they_did_before(
         assert isinstance(layer, ExpertLayer)
         assert set(cut.experts.values()).isdisjoint(cut.dropped)
         assert set(cut.experts.values()) | set(cut.dropped) == set(layer.expert_names)
-        use_only(layer, set(cut.experts.values()), monkeypatch)
+        monkeypatch.setattr(layer, "choice", Only(layer, set(cut.experts.values())))
     expected_NT = bundle.predict(shop_log)
     assert torch.allclose(
         torch.from_numpy(pruned.bundle.predict(shop_log)), torch.from_numpy(expected_NT), rtol=0, atol=1e-6
