@@ -172,7 +172,8 @@ def test_architecture_learns_a_planted_answer(config: ArchitectureConfig) -> Non
     answers = [x_BD[:, 0].abs(), x_BD[:, 1] * x_BD[:, 2]]
     optimizer = torch.optim.Adam([*architecture.parameters(), *towers.parameters()], lr=0.005)
 
-    for _ in range(40):
+    # Experts that are switched on one by one, or drawn, take longer; most are there after 40 steps.
+    for _ in range(200):
         h, _ = architecture(x_BD)
         errors = [
             (tower(h_BH).squeeze(1) - answer).square().mean()
@@ -181,6 +182,8 @@ def test_architecture_learns_a_planted_answer(config: ArchitectureConfig) -> Non
         optimizer.zero_grad()
         sum(errors).backward()
         optimizer.step()
+        left = [error.item() / answer.var().item() for error, answer in zip(errors, answers, strict=True)]
+        if max(left) < 0.3:
+            break
 
-    for error, answer in zip(errors, answers, strict=True):
-        assert error.item() < 0.3 * answer.var().item()
+    assert max(left) < 0.3
