@@ -85,13 +85,14 @@ def test_trial_is_a_training_run_without_report_and_bundle(found: TuneResult) ->
 
     validations = [line["val/score"] for line in curves if "val/score" in line]
     assert validations == next(record.curve for record in found.records if record.number == 0)
-    assert sorted(path.name for path in folder.iterdir()) == [
+    # Tables that hardly learn may leave experts alike, which a run writes down.
+    assert {path.name for path in folder.iterdir()} - {"alarms.json"} == {
         "config.json",
         "facts.json",
         "metrics.jsonl",
         "plan.json",
         "state.json",
-    ]
+    }
 
 
 def test_best_config_is_the_config_with_what_the_best_trial_changed(found: TuneResult, shelf: Path) -> None:
