@@ -12,6 +12,7 @@ from recmoe.config import Config
 from recmoe.moe.expert_layer import ExpertLayer, Mixes
 from recmoe.moe.experts import ExpertConfig, ExpertStack, Form, MlpExpertConfig
 from recmoe.moe.experts.mixed import MixedExperts
+from recmoe.moe.experts.stack import ExpertKind
 from recmoe.moe.gates import GateConfig, SoftmaxGateConfig
 from recmoe.moe.gates.gate import MakeGate
 from recmoe.moe.layer_extras import JointChoice
@@ -58,8 +59,9 @@ class MixtureConfig(Config):
     def _can_merge(cls, mixes: Mixes, info: ValidationInfo) -> Mixes:
         experts = info.data.get("expert", ())
         kinds = experts if isinstance(experts, tuple) else (experts,)
-        others = [kind.kind for kind in kinds if not kind.can_merge]
-        if mixes == "weights" and (others or len(kinds) > 1):
+        # A kind of another package may say nothing of it.
+        can_merge = len(kinds) == 1 and isinstance(kinds[0], ExpertKind) and kinds[0].can_merge
+        if mixes == "weights" and not can_merge:
             raise ValueError(
                 f"weights of {' and '.join(dict.fromkeys(kind.kind for kind in kinds))} experts cannot be merged; "
                 "choose one kind of experts that can, such as expert: {kind: mlp}"

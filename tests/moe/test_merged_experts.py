@@ -1,5 +1,7 @@
 """Experts merged weight by weight, row by row: the same as a loop that merges them (SMEAR)."""
 
+from typing import Literal
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -7,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from recmoe.architectures import PLEConfig
+from recmoe.config import Config
 from recmoe.moe.expert_layer import ExpertLayer
 from recmoe.moe.experts import Form, MlpExperts
 from recmoe.moe.gates import SoftmaxGateConfig, TopKGateConfig
@@ -178,3 +181,14 @@ def test_architecture_with_merged_experts_learns_a_planted_answer() -> None:
 def test_experts_that_cannot_be_merged_are_refused(expert: object) -> None:
     with pytest.raises(ValidationError, match="experts cannot be merged; choose one kind of experts that can, such as"):
         MixtureConfig.model_validate({"expert": expert, "mixes": "weights"})
+
+
+def test_experts_of_another_package_that_say_nothing_of_it_are_not_merged() -> None:
+    class ForeignExpertConfig(Config):
+        kind: Literal["foreign.expert"] = "foreign.expert"
+
+    mixed = MixtureConfig.model_validate({"expert": ForeignExpertConfig(), "mixes": "outputs"})
+
+    assert mixed.mixes == "outputs"
+    with pytest.raises(ValidationError, match=r"weights of foreign\.expert experts cannot be merged"):
+        MixtureConfig.model_validate({"expert": ForeignExpertConfig(), "mixes": "weights"})

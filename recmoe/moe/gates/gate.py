@@ -23,7 +23,7 @@ class GateKind(Config):
 
 
 def details_of(gate: Config) -> frozenset[Detail]:
-    """What gates of a config give besides weights."""
+    """What gates of a config give besides weights; of another package's, that says nothing of it, nothing."""
     return gate.details if isinstance(gate, GateKind) else frozenset()
 
 
