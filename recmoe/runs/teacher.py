@@ -56,7 +56,9 @@ def remember_origin(folder: RunFolder, origin: Origin, config: ExperimentConfig)
         folder.update_state(origin=origin.to_json(), taught=taught)
 
 
-def keep_teacher_rows(folder: RunFolder, stream: ParquetStream, tasks: TaskSet, *, is_quiet: bool) -> None:
+def keep_teacher_rows(
+    teacher: Origin, folder: RunFolder, stream: ParquetStream, tasks: TaskSet, *, is_quiet: bool
+) -> None:
     """Compute what the teacher says of every training row, if it is not there yet.
 
     The teacher reads the raw rows through its own encoder: it may have features that the student lacks, or read them
@@ -66,9 +68,6 @@ def keep_teacher_rows(folder: RunFolder, stream: ParquetStream, tasks: TaskSet, 
         TrainingError, BundleError: the teacher is gone, damaged, or not the one that the run began with.
         DataError, SchemaError: the rows lack a column that the teacher reads, or the disk is full.
     """
-    teacher = teacher_of(folder)
-    if teacher is None:
-        return
     about = {"teacher": teacher.digest, "files": stream.identity, "logits": list(tasks.logit_names)}
     if _read_about(folder) == about:
         return

@@ -28,7 +28,7 @@ from recmoe.runs.origin import Origin
 from recmoe.runs.record import id_metrics, record_files, record_results, run_facts, tracked
 from recmoe.runs.source import RUNS
 from recmoe.runs.splits import open_split
-from recmoe.runs.teacher import keep_teacher_rows, remember_origin
+from recmoe.runs.teacher import keep_teacher_rows, remember_origin, teacher_of
 from recmoe.runs.warm_start import open_warm_start, remember_warm_start
 from recmoe.runs.worker import run_worker
 from recmoe.training.checkpoint_folder import committed
@@ -127,8 +127,10 @@ def _train(
         encoder = prepare(config, folder, is_quiet=is_quiet)
         warn_of_leaks(config, folder, is_strict=is_strict)
         keep_baselines(config, folder, encoder, is_quiet=is_quiet)
-        if not is_recorded:
-            keep_teacher_rows(folder, open_split(config, folder, "train"), config.task_set(), is_quiet=is_quiet)
+        teacher = teacher_of(folder)
+        if teacher is not None and not is_recorded:
+            stream = open_split(config, folder, "train")
+            keep_teacher_rows(teacher, folder, stream, config.task_set(), is_quiet=is_quiet)
         if known_id is None:
             record_files(config, folder, tracker)
             tracker.log_metrics(id_metrics(folder), step=0)
