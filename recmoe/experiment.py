@@ -86,8 +86,11 @@ class ExperimentConfig(Config):
                 yield f"inputs.features.{name}", f"column {column.name} is a label; a feature must not be one"
         for name in self.data.allow_leaks:
             if name not in self.inputs.features:
-                near = difflib.get_close_matches(name, self.inputs.features, n=1)
-                yield "data.allow_leaks", f"no such feature: {name}{f', did you mean {near[0]}?' if near else ''}"
+                yield "data.allow_leaks", self._no_such_feature(name)
+
+    def _no_such_feature(self, name: str) -> str:
+        near = difflib.get_close_matches(name, self.inputs.features, n=1)
+        return f"no such feature: {name}{f', did you mean {near[0]}?' if near else ''}"
 
     def _position_problems(self) -> Iterator[tuple[str, str]]:
         """The position among the features: what is served could not do without it."""
@@ -126,15 +129,11 @@ class ExperimentConfig(Config):
         for group, features in self.model.groups.items():
             for name in features:
                 if name not in self.inputs.features:
-                    near = difflib.get_close_matches(name, self.inputs.features, n=1)
-                    hint = f", did you mean {near[0]}?" if near else ""
-                    yield f"model.groups.{group}", f"no such feature: {name}{hint}"
+                    yield f"model.groups.{group}", self._no_such_feature(name)
         for key, name in self.model.architecture.id_features().items():
             found = self.inputs.features.get(name)
             if found is None:
-                near = difflib.get_close_matches(name, self.inputs.features, n=1)
-                hint = f", did you mean {near[0]}?" if near else ""
-                yield f"model.architecture.{key}", f"no such feature: {name}{hint}"
+                yield f"model.architecture.{key}", self._no_such_feature(name)
             elif [column.holds for column in found.raw_columns(name)] != ["id"]:
                 yield f"model.architecture.{key}", f"{name} has not one id a row; name a feature of kind id"
         yield from ((f"model.{key}", problem) for key, problem in self.model.task_problems(self.task_set()))

@@ -14,10 +14,10 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from recmoe.architectures.cgc import SHARED, OwnAndSharedConfig, expert_names, experts_by_task, own_and_shared_mask
+from recmoe.architectures.levels import Levels
 from recmoe.architectures.towers import TowerKind
 from recmoe.axes import PartNames, WeightAxes
 from recmoe.balancing.fork import Fork
-from recmoe.moe.expert_layer import ExpertLayer
 from recmoe.moe.gate_use import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 from recmoe.moe.mixture import MakeLayer
@@ -122,7 +122,7 @@ class AdaTT(nn.Module):
         assert num_levels > 0, "at least one level is needed"
         counts = {**num_task_experts, **({SHARED: num_shared_experts} if num_shared_experts else {})}
         names = expert_names(num_task_experts, num_shared_experts)
-        self.levels = nn.ModuleList()
+        self.levels = Levels()
         for level in range(num_levels):
             # The first level reads x alone; the others read a stream each.
             read = dict.fromkeys(counts, 0) if level == 0 else {owner: at for at, owner in enumerate(counts)}
@@ -145,20 +145,13 @@ class AdaTT(nn.Module):
 
     def part_names(self) -> PartNames:
         """Levels are what they are by their position."""
-        return {"levels": [str(level) for level in range(len(self.levels))]}
+        return self.levels.names()
 
     def fork_shared(self, fork: Fork) -> None:
         """Let the tasks read copies of the experts of the last level."""
-        last = self.levels[-1]
-        assert isinstance(last, ExpertLayer)
-        last.fork = fork
+        self.levels.fork_last(fork)
 
     def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> tuple[list[Tensor], list[GateUse]]:
         """One h_BH per task; the use of the gates at every level, the shared gate last."""
-        h: list[Tensor] = []
-        uses = []
-        for level, layer in enumerate(self.levels):
-            assert isinstance(layer, ExpertLayer)
-            h, use = layer([x] if level == 0 else h, groups)
-            uses.append(use)
-        return h, uses
+        found: tuple[list[Tensor], list[GateUse]] = self.levels(x, groups)
+        return found

@@ -51,7 +51,7 @@ class AITMConfig(ArchitectureKind):
         )
         return AITM(
             transfer=transfer,
-            towers=[parts.make_tower(transfer.out_features, name) for name in names],
+            towers=parts.make_towers(transfer.out_features),
             task_names=names,
             chain_columns=[parts.tasks.columns(name)[0] for name in steps],
             calibrator=self.calibrator,

@@ -59,7 +59,7 @@ class ESCM2Config(ArchitectureKind):
         click, conversion = self.pair(parts.tasks)
         return ESCM2(
             bottom=bottom,
-            towers=[parts.make_tower(width, name) for name in names],
+            towers=parts.make_towers(width),
             imputation=parts.make_tower(width, conversion) if self.method == "dr" else None,
             tasks=parts.tasks,
             click=click,

@@ -106,7 +106,6 @@ class HierarchicalGate(nn.Module):
 
     def weight_axes(self) -> WeightAxes:
         """The gate over the groups gives groups, the others their group's experts."""
-
         outputs = {"primary": self.group_names}
         outputs |= {f"secondary.{index}": names for index, names in enumerate(self.expert_names)}
         return {

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from recmoe.architectures.domains import DomainKind, DomainRows, Domains, StarLinear
 from recmoe.architectures.seam import Parts
-from recmoe.architectures.towers import TowerModel
+from recmoe.architectures.towers import with_towers
 from recmoe.axes import WeightAxes
 from recmoe.moe.executors.loop import mix
 from recmoe.moe.experts import MlpExperts
@@ -45,10 +45,9 @@ class M3oEConfig(DomainKind):
 
     def assemble(self, parts: Parts) -> nn.Module:
         """The experts, and a tower on each task's mixture."""
-        names = parts.tasks.tower_names
         network = M3oE(
             in_features=parts.in_features,
-            task_names=names,
+            task_names=parts.tasks.tower_names,
             domains=self.domains(parts),
             num_shared_experts=self.num_shared_experts,
             star_hidden=self.star_hidden,
@@ -56,8 +55,7 @@ class M3oEConfig(DomainKind):
             expert_hidden=self.expert_hidden,
             dropout=self.dropout,
         )
-        towers = [parts.make_tower(network.out_features, name) for name in names]
-        return TowerModel(architecture=network, towers=towers, task_names=names)
+        return with_towers(network, parts)
 
 
 class M3oE(nn.Module):

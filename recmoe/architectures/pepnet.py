@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recmoe.architectures.seam import ArchitectureKind, Parts
-from recmoe.architectures.towers import TowerModel
+from recmoe.architectures.towers import with_towers
 from recmoe.axes import PartNames
 from recmoe.moe.gate_use import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput, linear, rows_of
@@ -43,21 +43,19 @@ class PEPNetConfig(ArchitectureKind):
 
     def assemble(self, parts: Parts) -> nn.Module:
         """The networks with their gates, and a tower on each."""
-        names = parts.tasks.tower_names
         network = PEPNet(
             in_features=parts.in_features,
             domain=self.domain,
             domain_features=parts.widths[self.domain],
             personal=self.personal,
             personal_features=parts.widths[self.personal],
-            task_names=names,
+            task_names=parts.tasks.tower_names,
             hidden=self.hidden,
             dropout=self.dropout,
             gate_hidden=self.gate_hidden,
             gamma=self.gamma,
         )
-        towers = [parts.make_tower(network.out_features, name) for name in names]
-        return TowerModel(architecture=network, towers=towers, task_names=names)
+        return with_towers(network, parts)
 
     def task_problems(self, tasks: TaskSet, groups: Sequence[str]) -> Iterator[tuple[str, str]]:
         """Groups of features that are not there."""

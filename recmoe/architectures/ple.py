@@ -20,11 +20,11 @@ from recmoe.architectures.cgc import (
     own_and_shared,
     own_and_shared_mask,
 )
+from recmoe.architectures.levels import Levels
 from recmoe.architectures.seam import LevelFlow
 from recmoe.architectures.towers import TowerKind
 from recmoe.axes import PartNames
 from recmoe.balancing.fork import Fork
-from recmoe.moe.expert_layer import ExpertLayer
 from recmoe.moe.gate_use import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 from recmoe.moe.mixture import MakeLayer
@@ -102,7 +102,7 @@ class PLE(nn.Module):
         counts = [*num_task_experts.values(), num_shared_experts]
         streams = (*num_task_experts, SHARED)
         task_rows = own_and_shared_mask(counts[:-1], num_shared_experts)
-        self.levels = nn.ModuleList()
+        self.levels = Levels()
         for level in range(num_levels):
             is_last = level == num_levels - 1
             # The first level reads x alone; the others read a stream each.
@@ -127,20 +127,13 @@ class PLE(nn.Module):
 
     def part_names(self) -> PartNames:
         """Levels are what they are by their position."""
-        return {"levels": [str(level) for level in range(len(self.levels))]}
+        return self.levels.names()
 
     def fork_shared(self, fork: Fork) -> None:
         """Let the last gates read copies of the experts that tasks share."""
-        last = self.levels[-1]
-        assert isinstance(last, ExpertLayer)
-        last.fork = fork
+        self.levels.fork_last(fork)
 
     def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> tuple[list[Tensor], list[GateUse]]:
         """One h_BH per task; the use of the gates at every level, the shared gate last."""
-        h: list[Tensor] = []
-        uses = []
-        for level, layer in enumerate(self.levels):
-            assert isinstance(layer, ExpertLayer)
-            h, use = layer([x] if level == 0 else h, groups)
-            uses.append(use)
-        return h, uses
+        found: tuple[list[Tensor], list[GateUse]] = self.levels(x, groups)
+        return found

@@ -94,6 +94,10 @@ class Parts:
         """D."""
         return self.widths["all"]
 
+    def make_towers(self, width: int) -> list[nn.Module]:
+        """A tower for every task that has one, in order, on representations of width H."""
+        return [self.make_tower(width, name) for name in self.tasks.tower_names]
+
 
 def copy_group(name: str) -> str:
     """The group of features that holds one of several vectors of every id, and all numbers."""

@@ -50,7 +50,7 @@ class STARConfig(DomainKind):
             logits=parts.tasks.logit_names,
             domains=domains,
         )
-        towers = [parts.make_tower(network.out_features, name) for name in names]
+        towers = parts.make_towers(network.out_features)
         return STAR(network=network, auxiliary=auxiliary, towers=towers, task_names=names)
 
 

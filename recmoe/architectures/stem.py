@@ -46,7 +46,7 @@ class STEMConfig(OwnAndSharedConfig):
             num_shared_experts=self.num_shared_experts,
             make_layer=self.layer,
         )
-        towers = [parts.make_tower(network.out_features, name) for name in names]
+        towers = parts.make_towers(network.out_features)
         return TowerModel(architecture=network, towers=towers, task_names=names)
 
     def flow(self, task_names: Sequence[str]) -> Sequence[LevelFlow]:

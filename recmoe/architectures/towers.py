@@ -90,9 +90,11 @@ class TowerKind(ArchitectureKind):
 
     def assemble(self, parts: Parts) -> nn.Module:
         """The architecture with a tower on every representation."""
-        architecture = self.build(in_features=parts.in_features, task_names=parts.tasks.tower_names)
-        width = architecture.out_features
-        assert isinstance(width, int)
-        names = parts.tasks.tower_names
-        towers = [parts.make_tower(width, name) for name in names]
-        return TowerModel(architecture=architecture, towers=towers, task_names=names)
+        return with_towers(self.build(in_features=parts.in_features, task_names=parts.tasks.tower_names), parts)
+
+
+def with_towers(architecture: nn.Module, parts: Parts) -> TowerModel:
+    """An ``Architecture`` with a tower on every representation."""
+    width = architecture.out_features
+    assert isinstance(width, int)
+    return TowerModel(architecture=architecture, towers=parts.make_towers(width), task_names=parts.tasks.tower_names)

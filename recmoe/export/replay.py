@@ -105,7 +105,7 @@ class Replay:
     def check_predictions(self, predictions_NT: NDArray[np.floating], *, tolerance: float = TOLERANCE) -> None:
         """BundleError naming the first task whose predictions are not the training model's."""
         expected_NT = self.predictions_NT
-        difference_NT = np.abs(predictions_NT - expected_NT) / np.maximum(1.0, np.abs(expected_NT))
+        difference_NT = relative_difference(predictions_NT, expected_NT)
         # Not "beyond": a comparison with NaN is false, and NaN must not pass.
         is_wrong_NT = ~(difference_NT <= tolerance)
         for index, name in enumerate(self.task_names):
@@ -116,6 +116,12 @@ class Replay:
                     f"{predictions_NT[row, index]:.8g}, was {expected_NT[row, index]:.8g}; do not serve this bundle, "
                     "export it again"
                 )
+
+
+def relative_difference(found: NDArray[np.floating], expected: NDArray[np.floating]) -> NDArray[np.floating]:
+    """By how much numbers differ, as a part of what is expected; as it is where that is below 1."""
+    difference: NDArray[np.floating] = np.abs(found - expected) / np.maximum(1.0, np.abs(expected))
+    return difference
 
 
 def _tensors(batch: Batch) -> dict[str, Tensor]:

@@ -236,7 +236,8 @@ class ExpertLayer(nn.Module):
         gate_inputs: Sequence[Tensor | SidedInput] | None = None,
     ) -> tuple[list[Tensor], GateUse]:
         """p_BV of every gate, and the same weights by the names of gates and experts; see ``forward``."""
-        by_gate = self._weighed(inputs if gate_inputs is None else gate_inputs, groups)
+        gates = [cast(Gate, gate) for gate in self.gates]
+        by_gate = weigh_all(gates, self.input_of_gate, inputs if gate_inputs is None else gate_inputs, groups)
         weights = self._kept(by_gate)
         use = GateUse(
             level=self.level,
@@ -244,7 +245,7 @@ class ExpertLayer(nn.Module):
             experts=self.expert_names,
             weights_BGE=self._spread(weights),
             visible_GE=self.visible_GE,
-            sums_to_one=all(cast(Gate, gate).sums_to_one for gate in self.gates),
+            sums_to_one=all(gate.sums_to_one for gate in gates),
             by_gate=tuple(by_gate),
             outputs=partial(outputs_of_first_rows, cast(ExpertStack, self.experts), inputs),
         )
@@ -263,14 +264,6 @@ class ExpertLayer(nn.Module):
         if self.is_sparse:
             return dispatched(experts, inputs, weights_BGE=weights_BGE, copies=copies)
         return mixed_apart(copies(experts(inputs)), weights=weights, seen=self.mixed, is_batched=experts.is_batched)
-
-    def weigh(self, inputs: Sequence[Tensor | SidedInput], groups: Groups = NO_GROUPS) -> list[Tensor]:
-        """p_BV of every gate."""
-        return self._kept(self._weighed(inputs, groups))
-
-    def _weighed(self, inputs: Sequence[Tensor | SidedInput], groups: Groups) -> list[Weighed]:
-        gates = [cast(Gate, gate) for gate in self.gates]
-        return weigh_all(gates, self.input_of_gate, inputs, groups)
 
     def _kept(self, by_gate: Sequence[Weighed]) -> list[Tensor]:
         """p_BV of every gate; in training some experts are left out, if so configured."""

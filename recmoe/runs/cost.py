@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recmoe.data.loader import BatchLoader
 from recmoe.data.parquet import ParquetStream
+from recmoe.embeddings.logical import dense_parameters
 from recmoe.evaluation.baselines import verdict
 from recmoe.evaluation.compare import paired
 from recmoe.evaluation.evaluate import evaluate
@@ -23,7 +24,6 @@ from recmoe.evaluation.predictions import Predictions
 from recmoe.experiment import ExperimentConfig
 from recmoe.export.bundle import ModelBundle
 from recmoe.export.lineage import Lineage
-from recmoe.export.weights import TABLE_PREFIX
 from recmoe.ranking.example import requests_of_rows
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.request import RankRequest
@@ -183,9 +183,8 @@ def _predictions_of(before: ModelBundle, after: ModelBundle, now: Predictions, s
 
 def _num_parameters(bundle: ModelBundle) -> tuple[int, int]:
     """Those of everything but the tables, and those of the tables."""
-    sizes = {name: tensor.numel() for name, tensor in bundle.model.named_parameters()}
-    in_tables = sum(size for name, size in sizes.items() if name.startswith(TABLE_PREFIX))
-    return sum(sizes.values()) - in_tables, in_tables
+    dense = sum(weight.numel() for _, weight in dense_parameters(bundle.model))
+    return dense, sum(weight.numel() for weight in bundle.model.parameters()) - dense
 
 
 def _flops_per_row(bundle: ModelBundle) -> float:

@@ -10,7 +10,7 @@ from recmoe.embeddings.logical import dense_state, unwrap
 from recmoe.embeddings.placement import PlacedModel
 from recmoe.errors import CheckpointError, TrainingError
 from recmoe.experiment import ExperimentConfig
-from recmoe.export.replay import Replay
+from recmoe.export.replay import Replay, relative_difference
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.growth.carry import CarryReport, carry_over
 from recmoe.growth.dense_names import name_dense
@@ -122,13 +122,12 @@ def _largest_difference(ranker: MultiTaskRanker, encoder: FeatureEncoder, replay
         return None
     was_training = ranker.training
     batch = encoder.encode(replay.rows, with_labels=False).to(ranker.start_T.device)
-    found_NT = ranker.eval().predict(batch).double().cpu()
+    found_NT = ranker.eval().predict(batch).double().cpu().numpy()
     ranker.train(was_training)
-    expected_NT = torch.from_numpy(replay.predictions_NT)
     common = [name for name in ranker.tasks.names if name in replay.task_names]
     now_NT = found_NT[:, [ranker.tasks.names.index(name) for name in common]]
-    then_NT = expected_NT[:, [replay.task_names.index(name) for name in common]]
-    return float(((now_NT - then_NT).abs() / then_NT.abs().clamp(min=1.0)).max())
+    then_NT = replay.predictions_NT[:, [replay.task_names.index(name) for name in common]]
+    return float(relative_difference(now_NT, then_NT).max())
 
 
 def remember_warm_start(folder: RunFolder, warm_start: WarmStart) -> None:

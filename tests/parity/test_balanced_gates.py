@@ -11,14 +11,12 @@ import torch
 
 from recmoe.config import config_from_dict, dump_config
 from recmoe.experiment import ExperimentConfig
-from recmoe.export.bundle import ModelBundle
-from recmoe.runs.folder import RunFolder
 from recmoe.runs.train import RunResult
+from tests.parity.of_runs import curves, weights
 
 ExperimentMaker = Callable[..., ExperimentConfig]
 Train = Callable[..., RunResult]
 
-SPEEDS = ("train/samples_per_s", "train/data_wait_share")
 TERMS = {"chosen": {"kind": "bias", "rate": 0.02}, "calm": {"kind": "z_loss"}, "alike": {"kind": "mutual_information"}}
 
 
@@ -32,15 +30,6 @@ def experiment(make: ExperimentMaker, folder: Path, balance: Any) -> ExperimentC
     }
     values["model"]["balance"] = balance
     return config_from_dict(ExperimentConfig, values)
-
-
-def curves(folder: RunFolder) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in SPEEDS} for line in lines]
-
-
-def weights(result: RunResult) -> dict[str, torch.Tensor]:
-    return dict(ModelBundle.load(result.folder.bundle).model.state_dict())
 
 
 def sigterm(step: int, values: Mapping[str, float]) -> None:

@@ -1,6 +1,5 @@
 """Runs with balanced tasks: resumed, they are the run that went through; without a rule, the run without a fork."""
 
-import json
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -12,14 +11,11 @@ import torch
 
 from recmoe.config import config_from_dict, dump_config
 from recmoe.experiment import ExperimentConfig
-from recmoe.export.bundle import ModelBundle
-from recmoe.runs.folder import RunFolder
 from recmoe.runs.train import RunResult
+from tests.parity.of_runs import curves, weights
 
 ExperimentMaker = Callable[..., ExperimentConfig]
 Train = Callable[..., RunResult]
-
-SPEEDS = ("train/samples_per_s", "train/data_wait_share")
 
 
 def experiment(make: ExperimentMaker, folder: Path, balancing: str, **weighting: Any) -> ExperimentConfig:
@@ -31,15 +27,6 @@ def experiment(make: ExperimentMaker, folder: Path, balancing: str, **weighting:
     values["ranking"] = {}
     values["model"] |= {"balancing": {"kind": balancing}, "weighting": weighting}
     return config_from_dict(ExperimentConfig, values)
-
-
-def curves(folder: RunFolder) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in SPEEDS} for line in lines]
-
-
-def weights(result: RunResult) -> dict[str, torch.Tensor]:
-    return dict(ModelBundle.load(result.folder.bundle).model.state_dict())
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,9 @@
 """A run that was stopped or killed and resumed is the run that went through: curves, report, best weights, bundle."""
 
-import json
 import os
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,6 +12,7 @@ from recmoe.experiment import ExperimentConfig
 from recmoe.export.bundle import ModelBundle
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.train import RunResult
+from tests.parity.of_runs import curves
 
 ExperimentMaker = Callable[..., ExperimentConfig]
 Train = Callable[..., RunResult]
@@ -32,12 +31,6 @@ OVERRIDES = (
     "model.weighting={kind: uncertainty}",
     "model.wide={kind: linear, rate: 5}",
 )
-SPEEDS = ("train/samples_per_s", "train/data_wait_share")
-
-
-def curves(folder: RunFolder) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in SPEEDS} for line in lines]
 
 
 def assert_same(first: RunResult, second: RunResult) -> None:

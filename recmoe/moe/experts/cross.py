@@ -5,7 +5,7 @@ DCN-V2: Wang et al., WWW 2021, https://arxiv.org/abs/2008.13535, equation 1; low
 
 # B rows, D input width, R rank, H expert width
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -13,7 +13,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recmoe.moe.experts.stack import ExpertKind, Form, SeparateExperts
+from recmoe.moe.experts.stack import SeparateKind
 from recmoe.moe.linear import SidedInput, rows_of
 
 
@@ -52,7 +52,7 @@ class CrossExpert(nn.Module):
         return functional.dropout(torch.relu(self.map(crossed_BD)), self.dropout, self.training)
 
 
-class CrossExpertConfig(ExpertKind):
+class CrossExpertConfig(SeparateKind):
     """A cross network (DCN-V2), and one matrix with ReLU to the width of an expert."""
 
     kind: Literal["cross"] = "cross"
@@ -61,24 +61,12 @@ class CrossExpertConfig(ExpertKind):
     rank: PositiveInt | None = None
     """Rank of a layer's matrix; full by default."""
 
-    def build(
-        self,
-        *,
-        reads: Mapping[str, int],
-        in_features: int,
-        hidden: Sequence[int],
-        dropout: float,
-        form: Form,  # noqa: ARG002
-    ) -> SeparateExperts:
-        """The experts of these names, with weights drawn from torch's global generator."""
-        experts = [
-            CrossExpert(
-                in_features=in_features,
-                out_features=hidden[-1],
-                num_layers=self.num_layers,
-                rank=self.rank,
-                dropout=dropout,
-            )
-            for _ in reads
-        ]
-        return SeparateExperts(experts, reads=reads, out_features=hidden[-1])
+    def expert(self, *, in_features: int, hidden: Sequence[int], dropout: float) -> CrossExpert:
+        """One expert; see ``SeparateKind``."""
+        return CrossExpert(
+            in_features=in_features,
+            out_features=hidden[-1],
+            num_layers=self.num_layers,
+            rank=self.rank,
+            dropout=dropout,
+        )

@@ -5,7 +5,7 @@ Dauphin et al., ICML 2017, https://arxiv.org/abs/1612.08083, equation 1.
 
 # B rows, D input width, O width of a layer
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recmoe.moe.experts.stack import ExpertKind, Form, SeparateExperts
+from recmoe.moe.experts.stack import SeparateKind
 from recmoe.moe.linear import SidedInput, linear
 
 
@@ -42,20 +42,11 @@ class GatedExpert(nn.Module):
         return x
 
 
-class GatedExpertConfig(ExpertKind):
+class GatedExpertConfig(SeparateKind):
     """A network of gated linear units; a layer costs twice an MLP's."""
 
     kind: Literal["gated"] = "gated"
 
-    def build(
-        self,
-        *,
-        reads: Mapping[str, int],
-        in_features: int,
-        hidden: Sequence[int],
-        dropout: float,
-        form: Form,  # noqa: ARG002
-    ) -> SeparateExperts:
-        """The experts of these names, with weights drawn from torch's global generator."""
-        experts = [GatedExpert(in_features=in_features, hidden=hidden, dropout=dropout) for _ in reads]
-        return SeparateExperts(experts, reads=reads, out_features=hidden[-1])
+    def expert(self, *, in_features: int, hidden: Sequence[int], dropout: float) -> GatedExpert:
+        """One expert; see ``SeparateKind``."""
+        return GatedExpert(in_features=in_features, hidden=hidden, dropout=dropout)

@@ -1,11 +1,11 @@
 """Identity experts: the input goes on as it is, or through one matrix where the widths differ."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
 
-from recmoe.moe.experts.stack import ExpertKind, Form, SeparateExperts
+from recmoe.moe.experts.stack import SeparateKind
 from recmoe.moe.linear import SidedInput, linear, rows_of
 
 
@@ -28,20 +28,11 @@ class IdentityExpert(nn.Module):
         return rows_of(x) if self.map is None else linear(x, self.map.weight)
 
 
-class IdentityExpertConfig(ExpertKind):
+class IdentityExpertConfig(SeparateKind):
     """The input itself; through one matrix where it is not as wide as the other experts."""
 
     kind: Literal["identity"] = "identity"
 
-    def build(
-        self,
-        *,
-        reads: Mapping[str, int],
-        in_features: int,
-        hidden: Sequence[int],
-        dropout: float,  # noqa: ARG002
-        form: Form,  # noqa: ARG002
-    ) -> SeparateExperts:
-        """The experts of these names, with weights drawn from torch's global generator."""
-        experts = [IdentityExpert(in_features=in_features, out_features=hidden[-1]) for _ in reads]
-        return SeparateExperts(experts, reads=reads, out_features=hidden[-1])
+    def expert(self, *, in_features: int, hidden: Sequence[int], dropout: float) -> IdentityExpert:  # noqa: ARG002
+        """One expert; see ``SeparateKind``."""
+        return IdentityExpert(in_features=in_features, out_features=hidden[-1])

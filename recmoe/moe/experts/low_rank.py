@@ -2,7 +2,7 @@
 
 # B rows, D input width, O width of a layer, R rank
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recmoe.moe.experts.stack import ExpertKind, Form, SeparateExperts
+from recmoe.moe.experts.stack import SeparateKind
 from recmoe.moe.linear import SidedInput, linear
 
 
@@ -40,24 +40,13 @@ class LowRankExpert(nn.Module):
         return x
 
 
-class LowRankExpertConfig(ExpertKind):
+class LowRankExpertConfig(SeparateKind):
     """A multi-layer perceptron of thin matrices: many experts for the price of few."""
 
     kind: Literal["low_rank"] = "low_rank"
     rank: PositiveInt = 32
     """Width between the two matrices of a layer."""
 
-    def build(
-        self,
-        *,
-        reads: Mapping[str, int],
-        in_features: int,
-        hidden: Sequence[int],
-        dropout: float,
-        form: Form,  # noqa: ARG002
-    ) -> SeparateExperts:
-        """The experts of these names, with weights drawn from torch's global generator."""
-        experts = [
-            LowRankExpert(in_features=in_features, hidden=hidden, rank=self.rank, dropout=dropout) for _ in reads
-        ]
-        return SeparateExperts(experts, reads=reads, out_features=hidden[-1])
+    def expert(self, *, in_features: int, hidden: Sequence[int], dropout: float) -> LowRankExpert:
+        """One expert; see ``SeparateKind``."""
+        return LowRankExpert(in_features=in_features, hidden=hidden, rank=self.rank, dropout=dropout)

@@ -6,14 +6,14 @@ al. 2016, https://arxiv.org/abs/1607.06450; Swish: Ramachandran et al. 2017, htt
 
 # B rows, D input width, O width of a layer
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recmoe.moe.experts.stack import ExpertKind, Form, SeparateExperts
+from recmoe.moe.experts.stack import SeparateKind
 from recmoe.moe.linear import SidedInput, linear
 
 
@@ -49,20 +49,11 @@ class NormalizedExpert(nn.Module):
         return x
 
 
-class NormalizedExpertConfig(ExpertKind):
+class NormalizedExpertConfig(SeparateKind):
     """A multi-layer perceptron with layer normalisation and Swish: all experts give numbers of one scale."""
 
     kind: Literal["normalized"] = "normalized"
 
-    def build(
-        self,
-        *,
-        reads: Mapping[str, int],
-        in_features: int,
-        hidden: Sequence[int],
-        dropout: float,
-        form: Form,  # noqa: ARG002
-    ) -> SeparateExperts:
-        """The experts of these names, with weights drawn from torch's global generator."""
-        experts = [NormalizedExpert(in_features=in_features, hidden=hidden, dropout=dropout) for _ in reads]
-        return SeparateExperts(experts, reads=reads, out_features=hidden[-1])
+    def expert(self, *, in_features: int, hidden: Sequence[int], dropout: float) -> NormalizedExpert:
+        """One expert; see ``SeparateKind``."""
+        return NormalizedExpert(in_features=in_features, hidden=hidden, dropout=dropout)

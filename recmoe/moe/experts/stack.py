@@ -2,6 +2,7 @@
 
 # E experts, B rows, P rows of all experts, D input width, H width of an expert's output
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
@@ -96,6 +97,33 @@ class ExpertKind(Config):
 
     can_merge: ClassVar[bool] = False
     """Whether its stack is one that ``MergesWeights``."""
+
+
+class SeparateKind(ExpertKind):
+    """A kind whose experts are modules of their own."""
+
+    @abstractmethod
+    def expert(self, *, in_features: int, hidden: Sequence[int], dropout: float) -> nn.Module:
+        """One of them, x_BD → y_BH, with weights drawn from torch's global generator.
+
+        Args:
+            in_features: D.
+            hidden: width of each layer; the last is H.
+            dropout: share of activations dropped in training.
+        """
+
+    def build(
+        self,
+        *,
+        reads: Mapping[str, int],
+        in_features: int,
+        hidden: Sequence[int],
+        dropout: float,
+        form: Form,  # noqa: ARG002
+    ) -> "SeparateExperts":
+        """The experts of these names, with weights drawn from torch's global generator."""
+        experts = [self.expert(in_features=in_features, hidden=hidden, dropout=dropout) for _ in reads]
+        return SeparateExperts(experts, reads=reads, out_features=hidden[-1])
 
 
 class SeparateExperts(nn.Module):

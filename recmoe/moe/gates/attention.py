@@ -12,13 +12,12 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from recmoe.axes import EXPERTS, WeightAxes
-from recmoe.config import Config
-from recmoe.moe.gates.gate import LinearForm
-from recmoe.moe.gates.softmax import gate_logits, new_gate_weight
+from recmoe.moe.gates.gate import GateKind, LinearForm
+from recmoe.moe.gates.softmax import gate_logits, new_gate_weight, shares_of_chosen
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
 
-class AttentionGateConfig(Config):
+class AttentionGateConfig(GateKind):
     """Shares for the k best visible experts of each row, whose logits attend to each other."""
 
     kind: Literal["attention"] = "attention"
@@ -69,5 +68,4 @@ class AttentionGate(nn.Module):
         attention_BVV = torch.softmax(query_BV.unsqueeze(2) * key_BV.unsqueeze(1), dim=2)
         # A product and a sum, not a matmul, which autocast would run in less than float32.
         attended_BV = (attention_BVV * value_BV.unsqueeze(1)).sum(dim=2)
-        best_BK, chosen_BK = attended_BV.topk(self.num_used, dim=1)
-        return torch.zeros_like(attended_BV).scatter(1, chosen_BK, torch.softmax(best_BK, dim=1))
+        return shares_of_chosen(attended_BV, attended_BV.topk(self.num_used, dim=1).indices)

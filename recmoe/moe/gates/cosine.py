@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recmoe.axes import EXPERTS, WeightAxes
-from recmoe.config import Config
-from recmoe.moe.gates.gate import LinearForm
+from recmoe.moe.gates.gate import GateKind, LinearForm
 from recmoe.moe.gates.softmax import gate_logits, new_gate_weight
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
@@ -23,7 +22,7 @@ LOWEST_TEMPERATURE = 0.01
 """At which a softmax of cosines is all but decided; without an end the temperature would run towards zero."""
 
 
-class CosineGateConfig(Config):
+class CosineGateConfig(GateKind):
     """Shares by the angle between a row and each expert in a small space."""
 
     kind: Literal["cosine"] = "cosine"

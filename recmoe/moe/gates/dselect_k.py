@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recmoe.axes import WeightAxes, of_all_experts
-from recmoe.config import Config
-from recmoe.moe.gates.gate import LinearForm
+from recmoe.moe.gates.gate import GateKind, LinearForm
 from recmoe.moe.gates.softmax import gate_logits, new_gate_weight
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
 
-class DSelectKGateConfig(Config):
+class DSelectKGateConfig(GateKind):
     """A smooth choice of at most k experts, which begins with all of them and decides itself as it trains."""
 
     kind: Literal["dselect_k"] = "dselect_k"
@@ -84,10 +83,6 @@ class DSelectKGate(nn.Module):
         """p_BV in float32: not negative, rows sum to one."""
         return self._shares(gate_logits(x, self.linear_form().weight_LD))
 
-    def selections(self, x: Tensor | SidedInput) -> Selections:
-        """What each selector chooses, before they are mixed."""
-        return self._selections(gate_logits(x, self.linear_form().weight_LD))
-
     def linear_form(self) -> LinearForm:
         """One product for the bits of all selectors and their shares; see ``Gate``."""
         return LinearForm(torch.cat([self.bits_KMD.flatten(0, 1), self.shares_KD]), self._shares)
@@ -97,10 +92,11 @@ class DSelectKGate(nn.Module):
         return {"bits_KMD": (None, of_all_experts(self.bits_KMD.shape[1]), None)}
 
     def _shares(self, logits_BL: Tensor) -> Tensor:
-        selections = self._selections(logits_BL)
+        selections = self.selections(logits_BL)
         return (selections.shares_BK.unsqueeze(2) * selections.experts_BKV).sum(dim=1)
 
-    def _selections(self, logits_BL: Tensor) -> Selections:
+    def selections(self, logits_BL: Tensor) -> Selections:
+        """What each selector chooses, before they are mixed; from the product of the linear form."""
         num_selectors, num_bits, _ = self.bits_KMD.shape
         bits_BL, shares_BK = torch.split(logits_BL, [num_selectors * num_bits, num_selectors], dim=1)
         bits_BKM = smooth_step(torch.unflatten(bits_BL, 1, (num_selectors, num_bits)), self.gamma)

@@ -13,13 +13,12 @@ from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from recmoe.axes import EXPERTS, WeightAxes
-from recmoe.config import Config
-from recmoe.moe.gates.gate import LinearForm
+from recmoe.moe.gates.gate import GateKind, LinearForm
 from recmoe.moe.gates.softmax import gate_logits, new_gate_weight
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
 
-class GumbelGateConfig(Config):
+class GumbelGateConfig(GateKind):
     """One expert per row and gate: drawn while training, the best one afterwards."""
 
     kind: Literal["gumbel"] = "gumbel"

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from recmoe.axes import EXPERTS, WeightAxes
 from recmoe.moe.gates.gate import Detail, GateKind, LinearForm, Weighed
-from recmoe.moe.gates.softmax import gate_logits, new_gate_weight
+from recmoe.moe.gates.softmax import gate_logits, new_gate_weight, shares_of_chosen
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
 
@@ -74,9 +74,8 @@ class NoisyTopKGate(nn.Module):
             deviation_BV = functional.softplus(noise_BV)
             noisy_BV = clean_BV + torch.randn_like(clean_BV) * deviation_BV
             load = partial(self._load, clean_BV, noisy_BV, deviation_BV)
-        best_BK, chosen_BK = noisy_BV.topk(self.num_used, dim=1)
-        weights_BV = torch.zeros_like(clean_BV).scatter(1, chosen_BK, torch.softmax(best_BK, dim=1))
-        return Weighed(weights_BV, clean_BV, load)
+        chosen_BK = noisy_BV.topk(self.num_used, dim=1).indices
+        return Weighed(shares_of_chosen(noisy_BV, chosen_BK), clean_BV, load)
 
     def _load(self, clean_BV: Tensor, noisy_BV: Tensor, deviation_BV: Tensor) -> Tensor:
         """P(x, v) = Φ((clean_v - the k-th largest H of the other experts) / deviation_v)."""

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from recmoe.axes import EXPERTS, WeightAxes
-from recmoe.config import Config
-from recmoe.moe.gates.gate import LinearForm
+from recmoe.moe.gates.gate import GateKind, LinearForm
 from recmoe.moe.gates.softmax import gate_logits, new_gate_weight
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
 
-class ReluGateConfig(Config):
+class ReluGateConfig(GateKind):
     """A weight of any size for every expert that a row switches on; a row may switch on several, or none."""
 
     kind: Literal["relu"] = "relu"

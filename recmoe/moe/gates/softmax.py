@@ -71,6 +71,11 @@ def new_gate_weight(*, in_features: int, num_experts: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(num_experts, in_features).uniform_(-bound, bound))
 
 
+def shares_of_chosen(logits_BV: Tensor, chosen_BK: Tensor) -> Tensor:
+    """p_BV: the softmax over the experts that a row has chosen, by their places; zero for the others."""
+    return torch.zeros_like(logits_BV).scatter(1, chosen_BK, torch.softmax(logits_BV.gather(1, chosen_BK), dim=1))
+
+
 def gate_logits(x: Tensor | SidedInput, weight_VD: Tensor) -> Tensor:
     """x · W in float32 (float64 where the weight is), also where autocast would take less."""
     # Gates run in float32: in bfloat16 the softmax of near-equal experts collapses to one.

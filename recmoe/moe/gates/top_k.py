@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from recmoe.axes import EXPERTS, WeightAxes
 from recmoe.moe.gates.gate import Detail, GateKind, LinearForm, Weighed
-from recmoe.moe.gates.softmax import gate_logits, new_gate_weight
+from recmoe.moe.gates.softmax import gate_logits, new_gate_weight, shares_of_chosen
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
 
@@ -75,11 +75,8 @@ class TopKGate(nn.Module):
 
     def _shares(self, logits_BV: Tensor) -> Weighed:
         logits_BV = logits_BV / self.temperature
-        best_BK, chosen_BK = logits_BV.topk(self.num_used, dim=1)
+        scores_BV = logits_BV.detach()
         if self.bias_V is not None:
-            with torch.no_grad():
-                scores_BV = torch.softmax(logits_BV, dim=1) + self.bias_V
-                chosen_BK = scores_BV.topk(self.num_used, dim=1).indices
-            best_BK = logits_BV.gather(1, chosen_BK)
-        weights_BV = torch.zeros_like(logits_BV).scatter(1, chosen_BK, torch.softmax(best_BK, dim=1))
-        return Weighed(weights_BV, logits_BV, bias_V=self.bias_V)
+            scores_BV = torch.softmax(scores_BV, dim=1) + self.bias_V
+        chosen_BK = scores_BV.topk(self.num_used, dim=1).indices
+        return Weighed(shares_of_chosen(logits_BV, chosen_BK), logits_BV, bias_V=self.bias_V)

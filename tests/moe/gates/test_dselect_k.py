@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from recmoe.moe.gates.dselect_k import DSelectKGate, smooth_step
+from recmoe.moe.gates.softmax import gate_logits
 
 
 def gate_of(*, num_experts: int, k: int = 2, gamma: float = 1.0) -> DSelectKGate:
@@ -66,7 +67,7 @@ def test_selections_mix_to_the_weights() -> None:
     gate = gate_of(num_experts=5)
     x_BD = torch.randn(6, 3)
 
-    selections = gate.selections(x_BD)
+    selections = gate.selections(gate_logits(x_BD, gate.linear_form().weight_LD))
 
     torch.testing.assert_close(selections.experts_BKV.sum(2), torch.ones(6, 2))
     mixed_BV = torch.einsum("bk,bkv->bv", selections.shares_BK, selections.experts_BKV)
