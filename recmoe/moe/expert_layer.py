@@ -6,6 +6,7 @@ PLE: Tang et al., RecSys 2020, https://doi.org/10.1145/3383313.3412236, equation
 
 # B rows, G gates, E experts, V experts visible to a gate, D input width, H expert width, L logits of a gate's product
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -79,6 +80,7 @@ class ExpertLayer(nn.Module):
     visible_GE: Tensor
     column_V: Tensor
     read_E: Tensor
+    is_shared_E: Tensor
 
     def __init__(
         self,
@@ -129,6 +131,9 @@ class ExpertLayer(nn.Module):
         columns = [column for column, is_seen in enumerate(chain.from_iterable(mask_GE)) if is_seen]
         self.register_buffer("column_V", torch.tensor(columns), persistent=False)
         self.register_buffer("read_E", torch.tensor(experts.input_of_expert), persistent=False)
+        num_readers = Counter(chain.from_iterable(self.mixed))
+        is_shared = [num_readers[expert] > 1 for expert in range(experts.num_experts)]
+        self.register_buffer("is_shared_E", torch.tensor(is_shared), persistent=False)
 
     @property
     def is_sparse(self) -> bool:
@@ -209,8 +214,6 @@ class ExpertLayer(nn.Module):
         if self.mixes == "weights":
             assert self.fork is None, "merged experts have no outputs of which gates could read copies"
             h = cast(MergesWeights, experts).merged(inputs, weights=weights, seen=self.seen)
-        elif self.fork is not None and torch.is_grad_enabled():
-            h = self._mix_apart(experts, inputs, weights, weights_BGE, self.fork)
         elif self.is_sparse and isinstance(experts, TakesGroups) and experts.is_grouped:
             h = dispatched_in_place(
                 experts,
@@ -219,7 +222,11 @@ class ExpertLayer(nn.Module):
                 weights_BGE=weights_BGE,
                 num_used=self.num_used,
                 num_pairs=self.num_pairs,
+                is_shared_E=self.is_shared_E,
+                fork=self.fork if torch.is_grad_enabled() else None,
             )
+        elif self.fork is not None and torch.is_grad_enabled():
+            h = self._mix_apart(experts, inputs, weights, weights_BGE, self.fork)
         elif self.is_sparse:
             h = dispatched(experts, inputs, weights_BGE=weights_BGE)
         elif experts.is_batched:

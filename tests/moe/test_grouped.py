@@ -6,9 +6,11 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
+from recmoe.balancing.fork import Fork
 from recmoe.moe.executors import dispatched, dispatched_in_place
 from recmoe.moe.expert_layer import ExpertLayer
 from recmoe.moe.experts.mlp import MlpExperts
+from recmoe.moe.experts.stack import Form
 from recmoe.moe.gates import SoftmaxGateConfig, TopKGateConfig
 from recmoe.moe.grouped import RowGroups, grouped_linear
 from recmoe.moe.linear import SidedInput
@@ -17,14 +19,14 @@ from recmoe.moe.mixture import MixtureConfig
 MASK = [[True, True, False, True], [False, True, True, True]]
 
 
-def layer(in_features: int, hidden: tuple[int, ...] = (8, 4), k: int = 2) -> ExpertLayer:
+def layer(in_features: int, hidden: tuple[int, ...] = (8, 4), k: int = 2, form: Form = "batched") -> ExpertLayer:
     torch.manual_seed(0)
     return MixtureConfig(expert_hidden=hidden, gate=TopKGateConfig(k=k)).layer(
         experts={"a.0": 0, "shared.0": 2, "b.0": 1, "shared.1": 2},
         gates={"a": 0, "b": 1},
         mask_GE=MASK,
         in_features=in_features,
-        form="batched",
+        form=form,
     )
 
 
@@ -116,8 +118,29 @@ def test_dense_and_sparse_gates_share_the_groups() -> None:
     torch.testing.assert_close(h, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_nothing_is_read_on_the_host() -> None:
+def test_gradients_of_gates_are_told_apart_in_groups() -> None:
+    def merged(form: Form) -> tuple[Tensor, tuple[Tensor, ...]]:
+        expert_layer = layer(8, form=form)
+        # Only what both gates see, and chose, is compared: one rule that is easily told from a sum.
+        fork = Fork(num_tasks=2, rule=lambda gram_PP: gram_PP.diagonal().rsqrt())
+        expert_layer.fork = fork
+        inputs = [x.requires_grad_() for x in torch.randn(3, 20, 8).unbind()]
+        h, _ = expert_layer(inputs)
+        loss = (h[0] * torch.arange(1.0, 5.0)).sum() - 2 * h[1].square().sum()
+        return fork.gram_TT, torch.autograd.grad(loss, [*inputs, *expert_layer.parameters()])[:3]
+
+    gram, grads = merged("batched")
+
+    expected_gram, expected_grads = merged("loop")
+    torch.testing.assert_close(gram, expected_gram, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(grads, expected_grads, rtol=1e-5, atol=1e-6)
+    assert gram[0, 1] != 0
+
+
+@pytest.mark.parametrize("is_forked", [False, True], ids=["plain", "forked"])
+def test_nothing_is_read_on_the_host(*, is_forked: bool) -> None:
     expert_layer = layer(8, hidden=(16, 8)).to(torch.bfloat16)
+    expert_layer.fork = Fork(num_tasks=2) if is_forked else None
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     # A fake tensor has no numbers: whatever asks for one, such as a count, fails.
     with mode:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from recmoe.moe.executors.forked import ForkShared
 from recmoe.moe.experts.stack import TakesGroups
 from recmoe.moe.grouped import RowGroups
 from recmoe.moe.linear import SidedInput, rows_of
@@ -25,6 +26,8 @@ def dispatched_in_place(
     weights_BGE: Tensor,
     num_used: Sequence[int],
     num_pairs: int,
+    is_shared_E: Tensor | None = None,
+    fork: ForkShared | None = None,
 ) -> list[Tensor]:
     """One h_BH per gate, from the pairs of row and expert that have a weight.
 
@@ -35,6 +38,8 @@ def dispatched_in_place(
         weights_BGE: zero where a gate did not choose an expert.
         num_used: of each gate, the experts with a weight per row, at most.
         num_pairs: of all gates together, likewise.
+        is_shared_E: bool, by expert: whether several gates see it; asked for with ``fork``.
+        fork: gives every gate a copy of what shared experts make, so that gradients can be told apart.
     """
     num_rows, _, num_experts = weights_BGE.shape
     room = num_rows * min(num_experts, num_pairs)
@@ -48,9 +53,15 @@ def dispatched_in_place(
     row_P = row_EB.new_zeros(room + 1).scatter(0, last_EB.flatten(), row_EB.flatten())[:room]
     x_ND = torch.cat([rows_of(x) for x in inputs]) if len(inputs) > 1 else rows_of(inputs[0])
     y_PH = experts.grouped(groups.used(x_ND.index_select(0, row_P)), groups)
+    read = [y_PH] * len(num_used)
+    if fork is not None:
+        assert is_shared_E is not None, "which experts several gates see"
+        is_shared_P1 = is_shared_E.index_select(0, groups.expert_P).unsqueeze(1)
+        # What one gate alone reads must not weigh when the gates' gradients are compared.
+        read = [torch.where(is_shared_P1, copy_PH, y_PH) for (copy_PH,) in fork([y_PH])]
     return [
-        _mixed(y_PH, weights_BE, place_EB, count)
-        for weights_BE, count in zip(weights_BGE.unbind(1), num_used, strict=True)
+        _mixed(own_PH, weights_BE, place_EB, count)
+        for own_PH, weights_BE, count in zip(read, weights_BGE.unbind(1), num_used, strict=True)
     ]
 
 
