@@ -34,7 +34,7 @@ def measure(job: Job) -> None:
     """Train, measure, answer."""
     values = _train(job)
     if job.num_ready_steps:
-        values["ready_samples_per_s"] = _ready_samples_per_s(job)
+        values["ready_samples_per_s"] = ready_samples_per_s(job)
     job.answer(**values)
 
 
@@ -86,7 +86,7 @@ def _train(job: Job) -> dict[str, Any]:
     return values
 
 
-def _ready_samples_per_s(job: Job) -> float:
+def ready_samples_per_s(job: Job, *overrides: str) -> float:
     """The same training loop, its batches encoded before it starts."""
     # Few rows are quickly prepared, and what the loop does with a batch does not depend on how many there are.
     config = experiment(
@@ -96,6 +96,7 @@ def _ready_samples_per_s(job: Job) -> float:
         "data.test=[]",
         f"training.max_steps={job.num_ready_steps}",
         "training.epochs=1000000",
+        *overrides,
     )
 
     def launch(config: ExperimentConfig, folder: RunFolder) -> None:

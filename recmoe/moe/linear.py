@@ -3,7 +3,7 @@
 # R requests, C candidates, S width of the shared part, I width of a candidate's own part,
 # D = S + I input width, O output width
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -82,6 +82,14 @@ def linear(x: Tensor | SidedInput, weight_OD: Tensor, bias_O: Tensor | None = No
 def select_rows(x: Tensor | SidedInput, rows_N: Tensor) -> Tensor | SidedInput:
     """Some rows of an input of either form."""
     return x.index_select(0, rows_N) if isinstance(x, Tensor) else x.index_select(rows_N)
+
+
+def select_groups(x: Tensor | SidedInput, rows: Sequence[Tensor]) -> list[Tensor] | list[SidedInput]:
+    """Some rows of an input for each of several readers, with one gradient for all of them."""
+    if isinstance(x, Tensor):
+        together = x.index_select(0, torch.cat(list(rows)))
+        return list(torch.split(together, [len(rows_N) for rows_N in rows]))
+    return [x.index_select(rows_N) for rows_N in rows]
 
 
 def compute_dtype(weight: Tensor) -> torch.dtype:

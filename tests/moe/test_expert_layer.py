@@ -196,6 +196,34 @@ def test_only_chosen_pairs_of_row_and_expert_are_computed(monkeypatch: pytest.Mo
     assert sum(rows_per_expert) < 50 * 5
 
 
+def test_numbers_of_rows_recur_in_bf16_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows_per_expert: list[int] = []
+    compute = MlpExperts.each
+
+    def counting(self: MlpExperts, inputs: list[Tensor]) -> list[Tensor]:
+        rows_per_expert.extend(x.shape[0] for x in inputs)
+        return compute(self, inputs)
+
+    expert_layer = layer(gate=TopKGateConfig(k=2))
+    inputs = [torch.randn(300, 5) for _ in range(3)]
+    leaves = list(expert_layer.parameters())
+
+    def of(h: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(torch.stack(list(h)).float().square().mean(), leaves, retain_graph=True)
+
+    monkeypatch.setattr(MlpExperts, "each", counting)
+    with torch.autocast("cpu", torch.bfloat16):
+        h, p_BGE = mixed(expert_layer, inputs)
+        expected = mixed_by_hand(expert_layer, inputs, p_BGE)
+
+    torch.testing.assert_close(h, expected, rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(of(h), of(expected), rtol=2e-2, atol=1e-3)
+    # As many as chose it, and up to 63 others.
+    chosen = (p_BGE > 0).any(1).sum(0).tolist()
+    assert rows_per_expert == [number + -number % 64 for number in chosen]
+    assert any(number % 64 for number in chosen)
+
+
 def test_work_of_a_top_k_layer_is_k_experts_per_row() -> None:
     expert_layer = MixtureConfig(expert_hidden=(7, 4), gate=TopKGateConfig(k=2)).layer(
         experts={f"shared.{expert}": 0 for expert in range(10)},
