@@ -12,9 +12,9 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recmoe.architectures.seam import ArchitectureKind, Parts, id_group
+from recmoe.architectures.seam import ArchitectureKind, Parts
 from recmoe.axes import Labels, RowLabel, WeightAxes
-from recmoe.moe.linear import Groups
+from recmoe.moe.linear import Groups, id_group
 
 
 class DomainKind(ArchitectureKind):

@@ -104,11 +104,6 @@ def copy_group(name: str) -> str:
     return f"copy of {name}"
 
 
-def id_group(feature: str) -> str:
-    """The group that holds the row of each row's id in its table: int64 [B], 0 where the id is unknown or missing."""
-    return f"id of {feature}"
-
-
 @dataclass(frozen=True)
 class LevelFlow:
     """What moves the experts of one level, and who reads them, by their owners: ``ctr`` of the expert ``ctr.0``.

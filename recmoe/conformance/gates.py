@@ -9,11 +9,12 @@ from torch import Tensor
 
 from recmoe.axes import EXPERTS, of_all_experts
 from recmoe.conformance.loop import check_loop
-from recmoe.conformance.outcome import Deviation, Property, require
+from recmoe.conformance.outcome import Deviation, NotApplicable, Property, require
 from recmoe.conformance.planted import check_planted_tasks
 from recmoe.conformance.probes import NUM_FEATURES, difference, rows, sided_rows
 from recmoe.conformance.subject import Subject
 from recmoe.conformance.work import check_work_of_gate, layer_of
+from recmoe.moe.gates.gate import untaught_by
 from recmoe.moe.linear import SidedInput
 
 NUM_EXPERTS = 7
@@ -106,11 +107,16 @@ def _check_precision(subject: Subject) -> str:
 def _check_gradients(subject: Subject) -> str:
     gate = _gate(subject, num_experts=4, is_training=True)
     x_BD = rows(NUM_ROWS).requires_grad_()
+    untaught = untaught_by(subject.config)
+    moved = {"x": x_BD, **dict(gate.named_parameters())}
+    taught = {name: weight for name, weight in moved.items() if name not in untaught}
+    if not taught:
+        raise NotApplicable("its kind says that no gradient of its weights moves anything")
     gate(x_BD).square().sum().backward()
-    require(x_BD.grad is not None and bool(x_BD.grad.any()), "no gradient reaches the input")
-    without = [name for name, weight in gate.named_parameters() if weight.grad is None or not weight.grad.any()]
-    require(not without, f"no gradient reaches {', '.join(without)}")
-    return "a gradient reaches the input and every weight"
+    without = [name for name, weight in taught.items() if weight.grad is None or not weight.grad.any()]
+    require(not without, f"no gradient reaches {', '.join('the input' if name == 'x' else name for name in without)}")
+    but = f", but for {', '.join(sorted(untaught))}, as its kind says" if untaught else ""
+    return f"a gradient reaches the input and every weight{but}"
 
 
 def _check_axes(subject: Subject) -> str:

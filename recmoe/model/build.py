@@ -44,7 +44,7 @@ def build_model(*, layout: InputLayout, tasks: TaskSet, config: ModelConfig, tab
         num_shared=num_values(layout, shared=True),
         num_own=num_values(layout, shared=False),
     )
-    ids = tuple(config.architecture.id_features().values())
+    ids = _id_features(config)
     input_layer = InputLayer(layout=layout, tables=made, wide=wide, groups=config.groups, ids=ids)
     return MultiTaskRanker(input_layer=input_layer, model=model, tasks=tasks)
 
@@ -52,13 +52,17 @@ def build_model(*, layout: InputLayout, tasks: TaskSet, config: ModelConfig, tab
 def model_parts(layout: InputLayout, *, tasks: TaskSet, config: ModelConfig) -> Parts:
     """What a model that reads a layout is made for and of."""
     num_rows = {table.name: table.num_rows for table in layout.tables}
-    keys = {name: id_key(layout, name) for name in config.architecture.id_features().values()}
+    keys = {name: id_key(layout, name) for name in _id_features(config)}
     return Parts(
         widths=input_widths(layout, config.groups),
         tasks=tasks,
         make_tower=lambda width, task: config.towers.build(in_features=width, logits=tasks.logits[task]),
         num_ids={name: num_rows[key.table] for name, key in keys.items() if key is not None},
     )
+
+
+def _id_features(config: ModelConfig) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for name in config.id_features().values() if name is not None))
 
 
 def build_training_model(

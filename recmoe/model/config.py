@@ -15,7 +15,7 @@ from recmoe.model.position import PositionConfig
 from recmoe.model.wide import LinearWideConfig, WideConfig
 from recmoe.moe.balance import BalanceConfig, balance_terms
 from recmoe.moe.gates import GateConfig
-from recmoe.moe.gates.gate import Detail, details_of
+from recmoe.moe.gates.gate import Detail, GateKind, details_of
 from recmoe.moe.mixture import MixtureConfig
 from recmoe.tasks.funnel import TaskSet
 from recmoe.tasks.tower import TowerConfig
@@ -87,6 +87,16 @@ class ModelConfig(Config):
                 f"{self.weighting.kind} reads the gradient of each task by itself, and {products} has none, as a "
                 "product of others; choose another",
             )
+
+    def id_features(self) -> Mapping[str, str | None]:
+        """Features whose ids the model reads, by the key below the section; None where it has to name one."""
+        named: dict[str, str | None] = {
+            f"architecture.{key}": feature for key, feature in self.architecture.id_features().items()
+        }
+        gate = getattr(self.architecture, "gate", None)
+        if isinstance(gate, GateKind):
+            named |= {f"architecture.gate.{key}": feature for key, feature in gate.id_features().items()}
+        return named
 
     def label_columns(self, tasks: TaskSet) -> tuple[LabelColumn, ...]:
         """What a training step reads of the log besides features: labels of the tasks, then where a row was shown."""

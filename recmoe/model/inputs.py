@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from recmoe.architectures.seam import Inputs, copy_group, id_group
+from recmoe.architectures.seam import Inputs, copy_group
 from recmoe.embeddings.numeric_vectors import NumericVectors
 from recmoe.embeddings.tables import LookedUp, LooksUp
 from recmoe.features.batch import Batch
@@ -17,7 +17,7 @@ from recmoe.features.layout import OWN_SIDES, SHARED_SIDES, DenseColumn, InputLa
 from recmoe.model.histories import Histories, HistoryColumns, history_columns
 from recmoe.model.row_ids import row_ids
 from recmoe.model.wide import Wide
-from recmoe.moe.linear import Groups, SidedInput
+from recmoe.moe.linear import Groups, SidedInput, id_group
 from recmoe.sequence import EncodedHistory
 
 

@@ -58,6 +58,11 @@ Groups = Mapping[str, Tensor | SidedInput]
 NO_GROUPS: Groups = MappingProxyType({})
 
 
+def id_group(feature: str) -> str:
+    """The group that holds the row of each row's id in its table: int64 [B], 0 where the id is unknown or missing."""
+    return f"id of {feature}"
+
+
 def linear(x: Tensor | SidedInput, weight_OD: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """W · x + b for every row; for a sided input W · [u; c] = W_u · u + W_c · c, the first term once per request.
 

@@ -7,10 +7,9 @@ from torch.nn import functional
 
 from recmoe.architectures.domains import Domains
 from recmoe.architectures.m3oe import M3oE
-from recmoe.architectures.seam import id_group
 from recmoe.axes import RowLabel, describe
 from recmoe.moe.experts import MlpExperts
-from recmoe.moe.linear import SidedInput
+from recmoe.moe.linear import SidedInput, id_group
 
 DOMAIN_B = torch.tensor([2, 0, 1, 3, 0, 3])
 

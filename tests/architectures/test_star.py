@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from recmoe.architectures.domains import DomainRows, Domains, PartitionedNorm, StarLinear
-from recmoe.architectures.seam import id_group
 from recmoe.architectures.star import Auxiliary, StarNetwork
 from recmoe.axes import describe
 from recmoe.config import config_from_dict
@@ -20,6 +19,7 @@ from recmoe.features.layout import OWN_SIDES, SHARED_SIDES
 from recmoe.features.schema import FeatureSchema
 from recmoe.growth.dense_names import name_dense
 from recmoe.model import ModelConfig, MultiTaskRanker, build_model
+from recmoe.moe.linear import id_group
 from recmoe.tasks.binary import BinaryTaskConfig
 from recmoe.tasks.funnel import TaskSet
 

@@ -2,7 +2,7 @@
 
 # B rows, V experts visible to the gate, D input width, L logits of a row
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -20,11 +20,26 @@ class GateKind(Config):
 
     details: ClassVar[frozenset[Detail]] = frozenset()
     """What its gates give besides weights, for balance terms that read it."""
+    untaught: ClassVar[frozenset[str]] = frozenset()
+    """What hears nothing of how good the weights of a row were: own weights of its gates, by name, and ``x`` for their
+    input. A term of the loss may move them; or nothing does."""
+
+    def id_features(self) -> Mapping[str, str | None]:
+        """Features whose ids its gates read, by the key of the config that names them; see ``id_group``.
+
+        None where the config has to name one and does not.
+        """
+        return {}
 
 
 def details_of(gate: Config) -> frozenset[Detail]:
     """What gates of a config give besides weights; of another package's, that says nothing of it, nothing."""
     return gate.details if isinstance(gate, GateKind) else frozenset()
+
+
+def untaught_by(gate: Config) -> frozenset[str]:
+    """What of the gates of a config no gradient of their weights moves; of another package's, nothing."""
+    return gate.untaught if isinstance(gate, GateKind) else frozenset()
 
 
 class Weighed(NamedTuple):
