@@ -16,12 +16,16 @@ from recmoe.moe.balance import BalanceTermConfig
 from recmoe.moe.balance.term import BalanceKind
 from recmoe.moe.expert_layer import ExpertLayer
 from recmoe.moe.gate_use import GateUse
-from recmoe.moe.gates.gate import Weighed
+from recmoe.moe.gates.gate import Nulls, Weighed
 from recmoe.moe.mixture import MixtureConfig
 
 CONFIGS: list[BalanceKind] = [config_class() for config_class in get_args(get_args(BalanceTermConfig)[0])]
 LOSSES = [config for config in CONFIGS if config.factor > 0]
-GATES: dict[str, dict[str, Any]] = {"load": {"kind": "noisy_top_k", "k": 2}, "bias": {"kind": "top_k", "k": 2}}
+GATES: dict[str, dict[str, Any]] = {
+    "load": {"kind": "noisy_top_k", "k": 2},
+    "bias": {"kind": "top_k", "k": 2},
+    "null_experts": {"kind": "null_experts"},
+}
 TASKS = ("ctr", "cvr")
 NUM_ROWS, NUM_WORKERS = 12, 2
 
@@ -117,7 +121,8 @@ def plain_uses(weights: list[Tensor], bias_V: Tensor, x_BD: Tensor) -> Iterator[
             logits_BV = x_BD @ weight_DV
             best_BK, chosen_BK = logits_BV.topk(2, dim=1)
             p_BV = torch.zeros_like(logits_BV).scatter(1, chosen_BK, torch.softmax(best_BK, dim=1))
-            gates.append(Weighed(p_BV, logits_BV, lambda z_BV=logits_BV: torch.sigmoid(z_BV), bias_V))
+            nulls = Nulls(-logits_BV, logits_BV < 0)
+            gates.append(Weighed(p_BV, logits_BV, lambda z_BV=logits_BV: torch.sigmoid(z_BV), bias_V, nulls))
         outputs = {"shared.0": x_BD @ expert_DH, "shared.1": x_BD @ other_DH}
         yield GateUse(
             level=level,

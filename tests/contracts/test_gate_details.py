@@ -36,7 +36,7 @@ def test_gate_gives_the_details_that_its_kind_promises(config: GateConfig) -> No
     use = use_of(config)
 
     for given in use.by_gate:
-        found = {"logits": given.logits_BV, "load": given.load, "bias": given.bias_V}
+        found = {"logits": given.logits_BV, "load": given.load, "bias": given.bias_V, "nulls": given.nulls}
         assert {name for name, detail in found.items() if detail is not None} == details_of(config)
 
 
@@ -50,8 +50,8 @@ def test_details_belong_to_the_weights(config: GateConfig) -> None:
             shares_BV = torch.softmax(given.logits_BV, dim=1)
             chosen_BV = given.weights_BV > 0
             among_chosen_BV = torch.where(chosen_BV, shares_BV, 0.0)
-            if use.sums_to_one:
-                among_chosen_BV = among_chosen_BV / among_chosen_BV.sum(dim=1, keepdim=True)
+            if use.sums_to_one or given.nulls is not None:
+                among_chosen_BV = among_chosen_BV / among_chosen_BV.sum(dim=1, keepdim=True).clamp(min=1e-30)
             torch.testing.assert_close(given.weights_BV, among_chosen_BV)
 
 

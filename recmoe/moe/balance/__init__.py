@@ -12,6 +12,7 @@ from recmoe.moe.balance.entropy import EntropyConfig
 from recmoe.moe.balance.importance import ImportanceConfig
 from recmoe.moe.balance.load import LoadConfig
 from recmoe.moe.balance.mutual_information import MutualInformationConfig
+from recmoe.moe.balance.null_experts import NullExpertsBalanceConfig
 from recmoe.moe.balance.switch import SwitchBalanceConfig
 from recmoe.moe.balance.term import BalanceTerm
 from recmoe.moe.balance.usage import ExpertUsage, expert_usage
@@ -28,7 +29,8 @@ BalanceTermConfig = Annotated[
     | MutualInformationConfig
     | AllGatesConfig
     | DiversityConfig
-    | BiasConfig,
+    | BiasConfig
+    | NullExpertsBalanceConfig,
     Field(discriminator="kind"),
 ]
 

@@ -1,6 +1,6 @@
 """What balance terms read of gates, and means over the rows of all workers."""
 
-# B rows, G gates of a level, E experts, V experts visible to a gate
+# B rows, G gates of a level, E experts, V experts visible to a gate, L logits of a row
 
 from collections.abc import Sequence
 
@@ -33,8 +33,17 @@ def gates_of(uses: Sequence[GateUse]) -> list[Weighed]:
     return [of_gate for use in uses for of_gate in use.by_gate]
 
 
+def all_logits(gate: Weighed) -> Tensor | None:
+    """logits_BL of the experts that a gate sees, and of null ones; None without."""
+    if gate.logits_BV is None or gate.nulls is None:
+        return gate.logits_BV
+    return torch.cat([gate.logits_BV, gate.nulls.logits_BM], dim=1)
+
+
 def shares_of(gate: Weighed) -> Tensor:
     """p_BV: the softmax of a gate's logits over all that it sees, also of a sparse one; without logits its weights.
+
+    Null experts take no part.
 
     Rows sum to one, but for those that got no weight.
     """

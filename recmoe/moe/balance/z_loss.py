@@ -3,6 +3,8 @@
 ST-MoE: Zoph et al. 2022, https://arxiv.org/abs/2202.08906, equation 5.
 """
 
+# B rows, V experts visible to a gate, L logits of a row: those of null experts, too
+
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -10,7 +12,7 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from recmoe.moe.balance.statistics import gates_of, mean_of
+from recmoe.moe.balance.statistics import all_logits, gates_of, mean_of
 from recmoe.moe.balance.term import BalanceLossKind, BalanceTerm
 from recmoe.moe.gate_use import GateUse
 from recmoe.moe.gates.gate import Detail
@@ -31,9 +33,9 @@ class ZLossConfig(BalanceLossKind):
 
 
 def z_loss(uses: Sequence[GateUse]) -> Tensor:
-    """Mean over gates and rows of (log Σ_v exp(logit[b, v]))², over the experts that a gate sees.
+    """Mean over gates and rows of (log Σ_v exp(logit[b, v]))², over the experts that a gate sees, and null ones.
 
     A mean of what each row costs: every worker gives that of its own rows, as the losses of tasks do.
     """
-    logits = (gate.logits_BV for gate in gates_of(uses))
-    return mean_of([torch.logsumexp(z_BV, dim=1).square().mean() for z_BV in logits if z_BV is not None])
+    logits = (all_logits(gate) for gate in gates_of(uses))
+    return mean_of([torch.logsumexp(z_BL, dim=1).square().mean() for z_BL in logits if z_BL is not None])

@@ -1,6 +1,6 @@
 """Gate: from what it may read to the weights of the experts that it sees."""
 
-# B rows, V experts visible to the gate, D input width, L logits of a row
+# B rows, V experts visible to the gate, M null experts, D input width, L logits of a row
 
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
@@ -11,7 +11,7 @@ from recmoe.axes import WeightAxes
 from recmoe.config import Config
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
-Detail = Literal["logits", "load", "bias"]
+Detail = Literal["logits", "load", "bias", "nulls"]
 """What a gate may have to say besides its weights; see ``Weighed``."""
 
 
@@ -42,6 +42,15 @@ def untaught_by(gate: Config) -> frozenset[str]:
     return gate.untaught if isinstance(gate, GateKind) else frozenset()
 
 
+class Nulls(NamedTuple):
+    """What a gate thinks of experts that are nothing, among which it chooses too."""
+
+    logits_BM: Tensor
+    """On a scale with those of the experts."""
+    is_chosen_BM: Tensor
+    """bool."""
+
+
 class Weighed(NamedTuple):
     """The weights that a gate gives some rows, and what balance terms read besides, of gates that have it."""
 
@@ -53,6 +62,8 @@ class Weighed(NamedTuple):
     """Gives load_BV: while training, how likely a row would choose each expert if its noise were drawn again."""
     bias_V: Tensor | None = None
     """What is added to the shares of experts for the choice alone; a term moves it in place."""
+    nulls: Nulls | None = None
+    """Null experts, whose places in a row's choice stay empty."""
 
 
 def weighed(given: "Tensor | Weighed") -> Weighed:
