@@ -151,7 +151,7 @@ def test_sparse_gate_says_so(config: GateConfig) -> None:
     assert gate.is_sparse == has_zeros
 
 
-@every_gate
+@learning_gate
 def test_gate_that_is_sparse_in_training_needs_nothing_from_experts_of_weight_zero(config: GateConfig) -> None:
     gate = gate_of(config, num_experts=7, is_training=True)
     x_BD = torch.randn(50, 6) * (1000.0 if gate.is_sparse else 1.0)

@@ -8,6 +8,7 @@ from recmoe.moe.gates.attention import AttentionGateConfig
 from recmoe.moe.gates.cosine import CosineGateConfig
 from recmoe.moe.gates.dselect_k import DSelectKGateConfig
 from recmoe.moe.gates.gumbel import GumbelGateConfig
+from recmoe.moe.gates.hash import HashGateConfig
 from recmoe.moe.gates.in_training import InTrainingConfig
 from recmoe.moe.gates.mlp import MlpGateConfig
 from recmoe.moe.gates.noisy_top_k import NoisyTopKGateConfig
@@ -41,7 +42,8 @@ GateConfig = Annotated[
     | AttentionGateConfig
     | ReluGateConfig
     | SwitchGateConfig
-    | NullExpertsGateConfig,
+    | NullExpertsGateConfig
+    | HashGateConfig,
     Field(discriminator="kind"),
     BeforeValidator(_serving),
     Plugins(GATES),
