@@ -28,7 +28,7 @@ from recmoe.moe.executors import (
 from recmoe.moe.expert_dropout import drop_experts
 from recmoe.moe.experts.stack import ExpertStack, MergesWeights, TakesGroups, outputs_of_first_rows
 from recmoe.moe.gate_use import GateUse
-from recmoe.moe.gates.gate import Gate, SharesOut, Weighed
+from recmoe.moe.gates.gate import Gate, KnowsExperts, SharesOut, Weighed
 from recmoe.moe.gates.weighing import weigh_all
 from recmoe.moe.layer_extras import AroundGates, JointChoice
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
@@ -118,6 +118,9 @@ class ExpertLayer(nn.Module):
         added_GE = [[False] * experts.num_experts] * len(gates) if around is None else cast(AroundGates, around).mask_GE
         self.choice = choice
         self.seen = [[expert for expert, is_seen in enumerate(row) if is_seen] for row in mask_GE]
+        for gate, seen in zip(gates, self.seen, strict=True):
+            if isinstance(gate, KnowsExperts):
+                gate.take_names([self.expert_names[expert] for expert in seen])
         self.mixed = [
             [expert for expert, (is_seen, is_added) in enumerate(zip(seen, added, strict=True)) if is_seen or is_added]
             for seen, added in zip(mask_GE, added_GE, strict=True)

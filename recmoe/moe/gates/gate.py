@@ -2,7 +2,7 @@
 
 # B rows, V experts visible to the gate, M null experts, D input width, L logits of a row
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -57,7 +57,8 @@ class Weighed(NamedTuple):
     weights_BV: Tensor
     """p_BV."""
     logits_BV: Tensor | None = None
-    """Whose softmax is the weights of a gate that gives every expert a share; without noise."""
+    """Whose softmax is the shares of all experts, before a gate chooses among them or makes more of them; without
+    noise."""
     load: Callable[[], Tensor] | None = None
     """Gives load_BV: while training, how likely a row would choose each expert if its noise were drawn again."""
     bias_V: Tensor | None = None
@@ -147,6 +148,15 @@ class TakesBias(Protocol):
 
     def take_bias(self) -> None:
         """Have a bias per expert that it sees, in its state; 0 at first."""
+        ...
+
+
+@runtime_checkable
+class KnowsExperts(Protocol):
+    """A gate that has to know which experts it sees."""
+
+    def take_names(self, names: Sequence[str]) -> None:
+        """The names of the experts that it sees, in order: ``ctr.0`` of ctr, ``shared.1`` of all tasks."""
         ...
 
 
