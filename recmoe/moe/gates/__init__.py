@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field
 from recmoe.moe.gates.attention import AttentionGateConfig
 from recmoe.moe.gates.cosine import CosineGateConfig
 from recmoe.moe.gates.dselect_k import DSelectKGateConfig
+from recmoe.moe.gates.fallback import FallbackGateConfig
 from recmoe.moe.gates.gumbel import GumbelGateConfig
 from recmoe.moe.gates.hash import HashGateConfig
 from recmoe.moe.gates.in_training import InTrainingConfig
@@ -43,7 +44,8 @@ GateConfig = Annotated[
     | ReluGateConfig
     | SwitchGateConfig
     | NullExpertsGateConfig
-    | HashGateConfig,
+    | HashGateConfig
+    | FallbackGateConfig,
     Field(discriminator="kind"),
     BeforeValidator(_serving),
     Plugins(GATES),
