@@ -79,3 +79,21 @@ def test_checkpoint_that_knows_no_terms_goes_on(train: Train, make_experiment: E
 
     assert resumed.folder.state["status"] == "finished"
     assert "train/balance.importance/loss" in curves(resumed.folder)[-2]
+
+
+def test_resumed_run_of_a_gate_that_grows_equals_uninterrupted_run(
+    train: Train, make_experiment: ExperimentMaker, tmp_path: Path
+) -> None:
+    values = dump_config(experiment(make_experiment, tmp_path, 0.0))
+    values["model"]["architecture"]["gate"] = {"kind": "random", "first_k": 1, "grow_steps": 30, "k": 2}
+    config = config_from_dict(ExperimentConfig, values)
+
+    whole = train(config, tmp_path / "whole")
+    stopped = train(config, tmp_path / "halves", event=sigterm)
+    resumed = train(config, tmp_path / "halves", resume=True)
+
+    assert stopped.is_interrupted
+    assert curves(resumed.folder) == curves(whole.folder)
+    torch.testing.assert_close(weights(resumed), weights(whole), rtol=0, atol=0)
+    num_steps = [value.item() for name, value in weights(whole).items() if name.endswith("num_steps")]
+    assert num_steps == [whole.folder.state["step"]] * 2
