@@ -130,15 +130,15 @@ class ExperimentConfig(Config):
             for name in features:
                 if name not in self.inputs.features:
                     yield f"model.groups.{group}", self._no_such_feature(name)
-        for key, name in self.model.id_features().items():
-            if name is None:
+        for key, feature in self.model.id_features().items():
+            if feature is None:
                 yield f"model.{key}", "name a feature of kind id"
                 continue
-            found = self.inputs.features.get(name)
+            found = self.inputs.features.get(feature)
             if found is None:
-                yield f"model.{key}", self._no_such_feature(name)
-            elif [column.holds for column in found.raw_columns(name)] != ["id"]:
-                yield f"model.{key}", f"{name} has not one id a row; name a feature of kind id"
+                yield f"model.{key}", self._no_such_feature(feature)
+            elif [column.holds for column in found.raw_columns(feature)] != ["id"]:
+                yield f"model.{key}", f"{feature} has not one id a row; name a feature of kind id"
         yield from ((f"model.{key}", problem) for key, problem in self.model.task_problems(self.task_set()))
 
     def _width_problems(self) -> Iterator[tuple[str, str]]:
