@@ -17,7 +17,8 @@ from recmoe.architectures.towers import TowerKind
 from recmoe.axes import PartNames, WeightAxes, name_experts
 from recmoe.balancing.fork import Fork
 from recmoe.moe.gate_use import GateUse
-from recmoe.moe.gates.gate import Gate, MakeGate
+from recmoe.moe.gates.gate import Gate, MakeGate, Weighed
+from recmoe.moe.gates.weighing import weigh_one
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 from recmoe.moe.mixture import MakeLayer, MixtureConfig
 
@@ -92,14 +93,14 @@ class HierarchicalGate(nn.Module):
 
     def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Tensor:
         """p_BV in float32, not negative; see ``Gate``."""
-        group_BA = self.primary(x, groups)
-        return torch.cat(
-            [
-                share_B1 * gate(x, groups)
-                for share_B1, gate in zip(group_BA.split(1, dim=1), self.secondary, strict=True)
-            ],
-            dim=1,
-        )
+        return self.weigh(x, groups).weights_BV
+
+    def weigh(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Weighed:
+        """The same weights, with what each of its gates gives; see ``TellsMore``."""
+        primary, *secondary = (weigh_one(gate, x, groups) for gate in self._all)
+        shares = torch.split(primary.weights_BV, 1, dim=1)
+        weights = [share_B1 * given.weights_BV for share_B1, given in zip(shares, secondary, strict=True)]
+        return Weighed(torch.cat(weights, dim=1), inner=(primary, *secondary))
 
     def linear_form(self) -> None:
         """It is no single product; see ``Gate``."""

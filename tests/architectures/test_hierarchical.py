@@ -9,13 +9,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recmoe.architectures.hierarchical import Hierarchical, HierarchicalConfig
 from recmoe.axes import describe
+from recmoe.moe.balance.bias import BiasConfig
+from recmoe.moe.balance.load import LoadConfig
+from recmoe.moe.balance.z_loss import z_loss
 from recmoe.moe.experts import Form
 from recmoe.moe.gates import SoftmaxGateConfig, TopKGateConfig
 from recmoe.moe.gates.mlp import MlpGateConfig
+from recmoe.moe.gates.noisy_top_k import NoisyTopKGateConfig
 from recmoe.moe.mixture import MixtureConfig
 from tests.parity.naive import HIDDEN, WIDTH, assert_equal_to_paper, mix, run_expert, run_gate
 
-Gate = SoftmaxGateConfig | TopKGateConfig | MlpGateConfig
+Gate = SoftmaxGateConfig | TopKGateConfig | MlpGateConfig | NoisyTopKGateConfig
 
 
 def model_of(
@@ -108,3 +112,38 @@ def test_gates_of_any_kind_stand_at_both_levels() -> None:
 
     torch.testing.assert_close(use.weights_BGE.sum(dim=2), torch.ones(5, 2))
     assert not model.layer.is_sparse
+
+
+@pytest.mark.parametrize("gate", [SoftmaxGateConfig(), MlpGateConfig(hidden=(3,))], ids=lambda gate: gate.kind)
+def test_z_loss_is_that_of_the_gates_of_both_levels(gate: Gate) -> None:
+    model = model_of(2, gate=gate)
+    x_BD = torch.randn(5, WIDTH)
+
+    loss = z_loss(model(x_BD)[1])
+
+    squares = []
+    for of_task in model.layer.gates:
+        for single in (of_task.primary, *of_task.secondary):
+            first = single.first(x_BD) if gate.kind == "mlp" else x_BD
+            logits_BV = single.others(first) if gate.kind == "mlp" else first @ single.weight_VD.t()
+            squares.append(logits_BV.exp().sum(dim=1).log().square().mean())
+    torch.testing.assert_close(loss, torch.stack(squares).mean())
+
+
+def test_bias_moves_the_choice_at_both_levels() -> None:
+    model = model_of(1, gate=TopKGateConfig(k=1))
+    BiasConfig().prepare(model)
+
+    BiasConfig(rate=0.1).build(task_names=("task0",))(model(torch.randn(7, WIDTH))[1])
+
+    (gate,) = model.layer.gates
+    assert all(single.bias_V.any() for single in (gate.primary, *gate.secondary))
+
+
+def test_load_has_a_gradient_at_both_levels() -> None:
+    model = model_of(1, gate=NoisyTopKGateConfig(k=1))
+
+    LoadConfig().build(task_names=("task0",))(model(torch.randn(50, WIDTH))[1]).backward()
+
+    (gate,) = model.layer.gates
+    assert all(single.weight_VD.grad.any() for single in (gate.primary, *gate.secondary))

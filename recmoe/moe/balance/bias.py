@@ -13,7 +13,7 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from recmoe.moe.balance.statistics import gates_of, mean_of
+from recmoe.moe.balance.statistics import mean_of, single_gates_of
 from recmoe.moe.balance.term import BalanceKind, BalanceTerm
 from recmoe.moe.gate_use import GateUse
 from recmoe.moe.gates.gate import Detail, TakesBias
@@ -60,7 +60,7 @@ class BiasUpdate:
     @torch.no_grad()
     def __call__(self, uses: Sequence[GateUse]) -> Tensor:
         """The largest violation, before this update; see ``BalanceTerm``."""
-        gates = [(gate.weights_BV, gate.bias_V) for gate in gates_of(uses) if gate.bias_V is not None]
+        gates = [(gate.weights_BV, gate.bias_V) for gate in single_gates_of(uses) if gate.bias_V is not None]
         if not gates:
             return mean_of([])
         # Whole numbers: sums over workers are exact, and so is what lies at the mean.

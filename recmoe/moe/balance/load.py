@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from recmoe.moe.balance.statistics import gates_of, mean_of, over_workers
+from recmoe.moe.balance.statistics import mean_of, over_workers, single_gates_of
 from recmoe.moe.balance.term import BalanceLossKind, BalanceTerm
 from recmoe.moe.gate_use import GateUse
 from recmoe.moe.gates.gate import Detail
@@ -37,5 +37,5 @@ def load_loss(uses: Sequence[GateUse]) -> Tensor:
     load_v = Σ_b P[b, v], where P is the probability that row b would choose expert v if the noise of that expert alone
     were drawn again. Σ_b is over the rows of all workers.
     """
-    means = over_workers([gate.load().mean(dim=0) for gate in gates_of(uses) if gate.load is not None])
+    means = over_workers([gate.load().mean(dim=0) for gate in single_gates_of(uses) if gate.load is not None])
     return mean_of([mean_V.var(correction=0) / mean_V.mean().square() for mean_V in means])

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from recmoe.moe.balance.statistics import all_logits, gates_of, mean_of, over_workers
+from recmoe.moe.balance.statistics import all_logits, mean_of, over_workers, single_gates_of
 from recmoe.moe.balance.term import BalanceLossKind, BalanceTerm
 from recmoe.moe.gate_use import GateUse
 from recmoe.moe.gates.gate import Detail
@@ -37,7 +37,7 @@ def null_experts_loss(uses: Sequence[GateUse]) -> Tensor:
     has a gradient. Both are over the rows of all workers.
     """
     chosen, shares = [], []
-    for gate in gates_of(uses):
+    for gate in single_gates_of(uses):
         logits_BL = all_logits(gate)
         if logits_BL is None or gate.nulls is None:
             continue

@@ -33,6 +33,11 @@ def gates_of(uses: Sequence[GateUse]) -> list[Weighed]:
     return [of_gate for use in uses for of_gate in use.by_gate]
 
 
+def single_gates_of(uses: Sequence[GateUse]) -> list[Weighed]:
+    """The same, but of a gate that is made of others what these gave."""
+    return [single for gate in gates_of(uses) for single in gate.inner or (gate,)]
+
+
 def all_logits(gate: Weighed) -> Tensor | None:
     """logits_BL of the experts that a gate sees, and of null ones; None without."""
     if gate.logits_BV is None or gate.nulls is None:

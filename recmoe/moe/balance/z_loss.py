@@ -12,7 +12,7 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from recmoe.moe.balance.statistics import all_logits, gates_of, mean_of
+from recmoe.moe.balance.statistics import all_logits, mean_of, single_gates_of
 from recmoe.moe.balance.term import BalanceLossKind, BalanceTerm
 from recmoe.moe.gate_use import GateUse
 from recmoe.moe.gates.gate import Detail
@@ -37,5 +37,5 @@ def z_loss(uses: Sequence[GateUse]) -> Tensor:
 
     A mean of what each row costs: every worker gives that of its own rows, as the losses of tasks do.
     """
-    logits = (all_logits(gate) for gate in gates_of(uses))
+    logits = (all_logits(gate) for gate in single_gates_of(uses))
     return mean_of([torch.logsumexp(z_BL, dim=1).square().mean() for z_BL in logits if z_BL is not None])

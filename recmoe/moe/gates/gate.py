@@ -65,6 +65,8 @@ class Weighed(NamedTuple):
     """What is added to the shares of experts for the choice alone; a term moves it in place."""
     nulls: Nulls | None = None
     """Null experts, whose places in a row's choice stay empty."""
+    inner: "tuple[Weighed, ...]" = ()
+    """What the gates gave that this one is made of."""
 
 
 def weighed(given: "Tensor | Weighed") -> Weighed:

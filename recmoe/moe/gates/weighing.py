@@ -34,6 +34,12 @@ def weigh_all(
     return by_gate
 
 
+def weigh_one(gate: Gate, x: Tensor | SidedInput, groups: Groups) -> Weighed:
+    """What one gate gives, by a product of its own."""
+    form = gate.linear_form()
+    return _called(gate, x, groups) if form is None else weighed(form.shares(gate_logits(x, form.weight_LD)))
+
+
 def _called(gate: Gate, x: Tensor | SidedInput, groups: Groups) -> Weighed:
     """What a gate without a linear form gives."""
     return gate.weigh(x, groups) if isinstance(gate, TellsMore) else Weighed(gate(x, groups))
