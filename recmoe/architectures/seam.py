@@ -42,6 +42,9 @@ class Targets(NamedTuple):
     labels_BT: Tensor
     weights_BT: Tensor
     """1 where a row counts for a task: it is in the task's space, and its label is known."""
+    losses_BT: Tensor | None = None
+    """What each task lost in a row, in the unit of its loss and without a gradient; 0 where the row does not count.
+    None where nothing was predicted yet."""
 
 
 class Model(Protocol):

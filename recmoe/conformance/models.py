@@ -85,7 +85,8 @@ def _check_losses(subject: Subject) -> str:
     if not weights:
         raise NotApplicable("it has no losses of its own")
     x_BD = rows(50)
-    targets = Targets((rows(50, seed=2)[:, : len(TASKS)] > 0).float(), torch.ones(50, len(TASKS)))
+    drawn_BT = rows(50, seed=2)[:, : len(TASKS)]
+    targets = Targets((drawn_BT > 0).float(), torch.ones_like(drawn_BT), drawn_BT.abs())
     losses = model.losses(model(inputs_of(subject.config, x_BD)), targets)  # type: ignore[operator]
     require(losses.keys() == weights.keys(), f"losses() gives {sorted(losses)}, loss_weights names {sorted(weights)}")
     for name, loss in losses.items():

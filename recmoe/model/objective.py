@@ -95,15 +95,18 @@ class TrainingModel(nn.Module):
         """The loss to minimise, and the losses by name as they are before weighting; see ``loss_names``."""
         served = self.ranker(batch)
         output = self._with_position(served, batch)
-        targets = Targets(*self.ranker.tasks.targets(batch.labels_BL))
-        losses_T = self.ranker.tasks.losses(output.logits_BZ, *targets, batch.groups_B)
+        labels_BT, weights_BT = self.ranker.tasks.targets(batch.labels_BL)
+        losses_BT = self.ranker.tasks.row_losses(output.logits_BZ, labels_BT, weights_BT, batch.groups_B)
+        losses_T = losses_BT.sum(dim=0) / batch.num_rows
         learned_T, named = losses_T, [losses_T.detach()]
         if self.imitation is not None:
             # A teacher, too, knows nothing of the place.
             imitations_N = self.imitation.losses(served.logits_BZ, batch)
             learned_T = self.imitation.added(losses_T, imitations_N)
             named.append(imitations_N.detach())
-        loss = self.weighting(learned_T / self.ranker.loss_units())
+        units_T = self.ranker.loss_units()
+        targets = Targets(labels_BT, weights_BT, (losses_BT / units_T).detach())
+        loss = self.weighting(learned_T / units_T)
         self.watch.see(output.gate_uses)
         terms_N = self._balance_terms(output.gate_uses)
         for term, (factor, _) in zip(terms_N, self.balance.values(), strict=True):

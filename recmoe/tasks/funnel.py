@@ -190,11 +190,17 @@ class TaskSet:
             weights_BT: from ``targets``.
             groups_B: the list of each row, for tasks that compare the rows of a list.
         """
+        return self.row_losses(logits_BZ, labels_BT, weights_BT, groups_B).sum(dim=0) / logits_BZ.shape[0]
+
+    def row_losses(
+        self, logits_BZ: Tensor, labels_BT: Tensor, weights_BT: Tensor, groups_B: Tensor | None = None
+    ) -> Tensor:
+        """losses_BT: weight · loss of every row; see ``losses``."""
         losses = []
         for place, name in enumerate(self.names):
             rows = TaskRows(self._logits_of(name, logits_BZ), labels_BT[:, place], weights_BT[:, place], groups_B)
             losses.append(self._tasks[name].losses(rows))
-        return (weights_BT * torch.stack(losses, dim=1)).sum(dim=0) / logits_BZ.shape[0]
+        return weights_BT * torch.stack(losses, dim=1)
 
     def imitations(
         self,
