@@ -100,7 +100,8 @@ class HierarchicalGate(nn.Module):
         primary, *secondary = (weigh_one(gate, x, groups) for gate in self._all)
         shares = torch.split(primary.weights_BV, 1, dim=1)
         weights = [share_B1 * given.weights_BV for share_B1, given in zip(shares, secondary, strict=True)]
-        return Weighed(torch.cat(weights, dim=1), inner=(primary, *secondary))
+        inner = [_where_used(given, share_B1) for share_B1, given in zip(shares, secondary, strict=True)]
+        return Weighed(torch.cat(weights, dim=1), inner=(primary, *inner))
 
     def linear_form(self) -> None:
         """It is no single product; see ``Gate``."""
@@ -118,6 +119,13 @@ class HierarchicalGate(nn.Module):
     def part_names(self) -> PartNames:
         """Every group has a gate."""
         return {"secondary": self.group_names}
+
+
+def _where_used(given: Weighed, share_B1: Tensor) -> Weighed:
+    """What a gate in a group gives; its draws count in the rows that use the group."""
+    if given.policy is None:
+        return given
+    return given._replace(policy=given.policy._replace(is_used_B=share_B1[:, 0] > 0))
 
 
 class Hierarchical(nn.Module):

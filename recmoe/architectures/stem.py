@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from recmoe.architectures.cgc import SHARED, OwnAndSharedConfig, expert_names, experts_by_task, own_and_shared
 from recmoe.architectures.seam import LevelFlow, Parts, copy_group
-from recmoe.architectures.towers import TowerModel
+from recmoe.architectures.towers import with_towers
 from recmoe.moe.executors import dispatched
 from recmoe.moe.executors.loop import mix
 from recmoe.moe.experts import ExpertStack
@@ -46,8 +46,7 @@ class STEMConfig(OwnAndSharedConfig):
             num_shared_experts=self.num_shared_experts,
             make_layer=self.layer,
         )
-        towers = parts.make_towers(network.out_features)
-        return TowerModel(architecture=network, towers=towers, task_names=names)
+        return with_towers(network, parts)
 
     def flow(self, task_names: Sequence[str]) -> Sequence[LevelFlow]:
         """Every task moves its own experts and the shared ones."""

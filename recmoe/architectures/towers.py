@@ -10,6 +10,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from recmoe.architectures.policy_losses import PolicyLosses, policy_losses_of
 from recmoe.architectures.seam import ArchitectureKind, Forkable, Inputs, Outputs, Parts, Targets
 from recmoe.axes import PartNames
 from recmoe.balancing.fork import Fork
@@ -36,14 +37,23 @@ class TowerModel(nn.Module):
         architecture: x_BD → one h_BH per tower.
         towers: h_BH → logits_BK, one per task.
         task_names: of the towers.
+        policy_losses: by what its gates learn, where they learn by losses of their own.
     """
 
     replaces: frozenset[str] = frozenset()
-    loss_weights: Mapping[str, float] = {}
 
-    def __init__(self, *, architecture: nn.Module, towers: Sequence[nn.Module], task_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        *,
+        architecture: nn.Module,
+        towers: Sequence[nn.Module],
+        task_names: Sequence[str],
+        policy_losses: PolicyLosses | None = None,
+    ) -> None:
         super().__init__()
         self.task_names = tuple(task_names)
+        self.policy_losses = policy_losses
+        self.loss_weights: Mapping[str, float] = {} if policy_losses is None else policy_losses.weights
         self.architecture = architecture
         self.towers = nn.ModuleList(towers)
 
@@ -71,9 +81,9 @@ class TowerModel(nn.Module):
         """Let the towers read copies of what the architecture shares; see ``Forkable``."""
         cast(Forkable, self.architecture).fork_shared(fork)
 
-    def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:  # noqa: ARG002
-        """None of its own."""
-        return {}
+    def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
+        """Those of gates that learn by their own; else none."""
+        return {} if self.policy_losses is None else self.policy_losses(outputs.routing, targets)
 
 
 class TowerKind(ArchitectureKind):
@@ -97,4 +107,9 @@ def with_towers(architecture: nn.Module, parts: Parts) -> TowerModel:
     """An ``Architecture`` with a tower on every representation."""
     width = architecture.out_features
     assert isinstance(width, int)
-    return TowerModel(architecture=architecture, towers=parts.make_towers(width), task_names=parts.tasks.tower_names)
+    return TowerModel(
+        architecture=architecture,
+        towers=parts.make_towers(width),
+        task_names=parts.tasks.tower_names,
+        policy_losses=policy_losses_of(architecture, parts.tasks.names),
+    )

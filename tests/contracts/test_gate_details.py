@@ -38,7 +38,13 @@ def test_gate_gives_the_details_that_its_kind_promises(config: GateConfig) -> No
     use = use_of(config)
 
     for given in use.by_gate:
-        found = {"logits": given.logits_BV, "load": given.load, "bias": given.bias_V, "nulls": given.nulls}
+        found = {
+            "logits": given.logits_BV,
+            "load": given.load,
+            "bias": given.bias_V,
+            "nulls": given.nulls,
+            "policy": given.policy,
+        }
         assert {name for name, detail in found.items() if detail is not None} == details_of(config)
 
 

@@ -46,13 +46,13 @@ def log(scale: float = 1.0) -> pa.Table:
     )
 
 
-def fresh(rows: pa.Table) -> tuple[FeatureEncoder, TrainingModel]:
+def fresh(rows: pa.Table, *, gate: str = "softmax") -> tuple[FeatureEncoder, TrainingModel]:
     """A model that knows of the rows where its tasks begin, and nothing else."""
     encoder = FeatureEncoder.fit(SCHEMA, [rows], TASKS.label_columns)
     torch.manual_seed(1)
     config = ModelConfig.model_validate(
         {
-            "architecture": {"kind": "mmoe", "num_experts": 2, "expert_hidden": [6]},
+            "architecture": {"kind": "mmoe", "num_experts": 2, "expert_hidden": [6], "gate": {"kind": gate}},
             "towers": {"hidden": [4]},
             "wide": {"kind": "linear", "rate": 5},
         }
@@ -135,3 +135,17 @@ def test_start_of_rare_outcome_is_its_log_odds() -> None:
     _, model = fresh(log())
 
     assert model.ranker.start_T.tolist()[0] == pytest.approx(math.log(10.5 / 30.5), rel=1e-5)
+
+
+def test_what_gates_learn_by_does_not_hang_on_the_unit_of_a_label() -> None:
+    by_unit = []
+    for scale in (1.0, 1000.0):
+        encoder, model = fresh(log(scale), gate="policy")
+        torch.manual_seed(0)
+        by_unit.append(dict(zip(model.loss_names, model(encoder.encode(log(scale)))[1].tolist(), strict=True)))
+
+    seconds, milliseconds = by_unit
+    assert milliseconds["watch"] == pytest.approx(1e6 * seconds["watch"], rel=1e-4)
+    for name in ("gates.policy", "gates.baseline"):
+        assert milliseconds[name] == pytest.approx(seconds[name], rel=1e-4)
+        assert seconds[name] != 0.0

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from recmoe.config import config_from_dict, dump_config
@@ -17,6 +18,7 @@ from tests.parity.of_runs import curves, weights
 ExperimentMaker = Callable[..., ExperimentConfig]
 Train = Callable[..., RunResult]
 
+GROWING = {"kind": "random", "first_k": 1, "grow_steps": 30, "k": 2}
 TERMS = {"chosen": {"kind": "bias", "rate": 0.02}, "calm": {"kind": "z_loss"}, "alike": {"kind": "mutual_information"}}
 
 
@@ -81,11 +83,12 @@ def test_checkpoint_that_knows_no_terms_goes_on(train: Train, make_experiment: E
     assert "train/balance.importance/loss" in curves(resumed.folder)[-2]
 
 
-def test_resumed_run_of_a_gate_that_grows_equals_uninterrupted_run(
-    train: Train, make_experiment: ExperimentMaker, tmp_path: Path
+@pytest.mark.parametrize("gate", [GROWING, {"kind": "policy"}], ids=["random", "policy"])
+def test_resumed_run_of_a_gate_that_grows_or_draws_equals_uninterrupted_run(
+    gate: dict[str, Any], train: Train, make_experiment: ExperimentMaker, tmp_path: Path
 ) -> None:
     values = dump_config(experiment(make_experiment, tmp_path, 0.0))
-    values["model"]["architecture"]["gate"] = {"kind": "random", "first_k": 1, "grow_steps": 30, "k": 2}
+    values["model"]["architecture"]["gate"] = gate
     config = config_from_dict(ExperimentConfig, values)
 
     whole = train(config, tmp_path / "whole")
@@ -96,4 +99,7 @@ def test_resumed_run_of_a_gate_that_grows_equals_uninterrupted_run(
     assert curves(resumed.folder) == curves(whole.folder)
     torch.testing.assert_close(weights(resumed), weights(whole), rtol=0, atol=0)
     num_steps = [value.item() for name, value in weights(whole).items() if name.endswith("num_steps")]
-    assert num_steps == [whole.folder.state["step"]] * 2
+    assert num_steps == ([whole.folder.state["step"]] * 2 if gate["kind"] == "random" else [])
+    logged = [line for line in curves(whole.folder) if "train/lr" in line]
+    losses = {"train/gates.policy/loss", "train/gates.baseline/loss"}
+    assert all((losses <= line.keys()) == (gate["kind"] == "policy") for line in logged)

@@ -14,6 +14,7 @@ from recmoe.moe.gates.in_training import InTrainingConfig
 from recmoe.moe.gates.mlp import MlpGateConfig
 from recmoe.moe.gates.noisy_top_k import NoisyTopKGateConfig
 from recmoe.moe.gates.null_experts import NullExpertsGateConfig
+from recmoe.moe.gates.policy import PolicyGateConfig
 from recmoe.moe.gates.random import RandomGateConfig
 from recmoe.moe.gates.relu import ReluGateConfig
 from recmoe.moe.gates.softmax import SoftmaxGate, SoftmaxGateConfig
@@ -47,7 +48,8 @@ GateConfig = Annotated[
     | NullExpertsGateConfig
     | HashGateConfig
     | FallbackGateConfig
-    | RandomGateConfig,
+    | RandomGateConfig
+    | PolicyGateConfig,
     Field(discriminator="kind"),
     BeforeValidator(_serving),
     Plugins(GATES),

@@ -11,7 +11,7 @@ from recmoe.axes import WeightAxes
 from recmoe.config import Config
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
-Detail = Literal["logits", "load", "bias", "nulls"]
+Detail = Literal["logits", "load", "bias", "nulls", "policy"]
 """What a gate may have to say besides its weights; see ``Weighed``."""
 
 
@@ -51,6 +51,17 @@ class Nulls(NamedTuple):
     """bool."""
 
 
+class Policy(NamedTuple):
+    """How a gate came to draw an expert for each row of a training batch."""
+
+    log_chance_B: Tensor
+    """Logarithm of the probability that it had."""
+    expected_B: Tensor
+    """What the gate expected its task to lose in the row, whatever it draws."""
+    is_used_B: Tensor | None = None
+    """bool, whether the draw took part in the mixture; None where it did in every row."""
+
+
 class Weighed(NamedTuple):
     """The weights that a gate gives some rows, and what balance terms read besides, of gates that have it."""
 
@@ -65,6 +76,8 @@ class Weighed(NamedTuple):
     """What is added to the shares of experts for the choice alone; a term moves it in place."""
     nulls: Nulls | None = None
     """Null experts, whose places in a row's choice stay empty."""
+    policy: Policy | None = None
+    """Of gates that draw experts and learn from what comes of it; while training."""
     inner: "tuple[Weighed, ...]" = ()
     """What the gates gave that this one is made of."""
 
@@ -159,6 +172,15 @@ class KnowsExperts(Protocol):
 
     def take_names(self, names: Sequence[str]) -> None:
         """The names of the experts that it sees, in order: ``ctr.0`` of ctr, ``shared.1`` of all tasks."""
+        ...
+
+
+@runtime_checkable
+class LearnsByPolicy(Protocol):
+    """A gate that no gradient of its weights moves: it gives a ``Policy``, and learns by a loss of the model."""
+
+    def expect(self, x: Tensor | SidedInput) -> Tensor:
+        """expected_B: what it expects its task to lose in each row."""
         ...
 
 
