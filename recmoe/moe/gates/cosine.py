@@ -6,7 +6,7 @@ X-MoE: Chi et al., NeurIPS 2022, https://arxiv.org/abs/2204.09179, routing score
 # B rows, D input width, V visible experts, P width of the space, K experts chosen
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveInt
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recmoe.axes import EXPERTS, WeightAxes
-from recmoe.moe.gates.gate import GateKind, LinearForm
+from recmoe.moe.gates.gate import Detail, GateKind, LinearForm, Weighed
 from recmoe.moe.gates.softmax import gate_logits, new_gate_weight
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
@@ -25,6 +25,7 @@ LOWEST_TEMPERATURE = 0.01
 class CosineGateConfig(GateKind):
     """Shares by the angle between a row and each expert in a small space."""
 
+    details: ClassVar[frozenset[Detail]] = frozenset({"logits"})
     kind: Literal["cosine"] = "cosine"
     k: PositiveInt | None = 2
     """Experts used per row and gate, all of them where a gate sees fewer; null gives every expert a share."""
@@ -69,7 +70,7 @@ class CosineGate(nn.Module):
 
     def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Tensor:  # noqa: ARG002
         """p_BV in float32: not negative, at most k of a row above zero."""
-        return self._shares(gate_logits(x, self.weight_PD))
+        return self._shares(gate_logits(x, self.weight_PD)).weights_BV
 
     def linear_form(self) -> LinearForm:
         """The product that brings rows into the small space; see ``Gate``."""
@@ -79,13 +80,14 @@ class CosineGate(nn.Module):
         """The experts that it sees; see ``Gate``."""
         return {"experts_VP": (EXPERTS, None)}
 
-    def _shares(self, row_BP: Tensor) -> Tensor:
+    def _shares(self, row_BP: Tensor) -> Weighed:
         with torch.autocast(row_BP.device.type, enabled=False):
             experts_VP = functional.normalize(self.experts_VP.to(row_BP.dtype), dim=1)
             cosine_BV = functional.normalize(row_BP, dim=1) @ experts_VP.t()
             temperature = self.log_temperature.exp().clamp(min=LOWEST_TEMPERATURE)
-            p_BV = torch.softmax(cosine_BV / temperature, dim=1)
+            logits_BV = cosine_BV / temperature
+            p_BV = torch.softmax(logits_BV, dim=1)
         if not self.is_sparse:
-            return p_BV
+            return Weighed(p_BV, logits_BV)
         best_BK, chosen_BK = p_BV.topk(self.num_used, dim=1)
-        return torch.zeros_like(p_BV).scatter(1, chosen_BK, best_BK)
+        return Weighed(torch.zeros_like(p_BV).scatter(1, chosen_BK, best_BK), logits_BV)

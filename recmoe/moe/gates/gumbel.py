@@ -6,14 +6,14 @@ section 2.2.
 
 # B rows, D input width, V visible experts
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from recmoe.axes import EXPERTS, WeightAxes
-from recmoe.moe.gates.gate import GateKind, LinearForm
+from recmoe.moe.gates.gate import Detail, GateKind, LinearForm, Weighed
 from recmoe.moe.gates.softmax import gate_logits, new_gate_weight
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
@@ -21,6 +21,7 @@ from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 class GumbelGateConfig(GateKind):
     """One expert per row and gate: drawn while training, the best one afterwards."""
 
+    details: ClassVar[frozenset[Detail]] = frozenset({"logits"})
     kind: Literal["gumbel"] = "gumbel"
     temperature: PositiveFloat = 1.0
     """Of the soft choice whose gradient stands for that of the draw: the lower, the closer and the noisier."""
@@ -63,7 +64,7 @@ class GumbelGate(nn.Module):
 
     def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Tensor:  # noqa: ARG002
         """p_BV in float32: one of a row is one, the others are zero."""
-        return self._shares(gate_logits(x, self.weight_VD))
+        return self._shares(gate_logits(x, self.weight_VD)).weights_BV
 
     def linear_form(self) -> LinearForm:
         """The product, and the draw; see ``Gate``."""
@@ -73,14 +74,14 @@ class GumbelGate(nn.Module):
         """The experts that it sees; see ``Gate``."""
         return {"weight_VD": (EXPERTS, None)}
 
-    def _shares(self, logits_BV: Tensor) -> Tensor:
+    def _shares(self, logits_BV: Tensor) -> Weighed:
         if not self.training:
-            return _one_hot_of_largest(logits_BV)
+            return Weighed(_one_hot_of_largest(logits_BV), logits_BV)
         # The logarithm of an exponential draw, turned round, is a Gumbel draw.
         drawn_BV = logits_BV - torch.empty_like(logits_BV).exponential_().log()
         soft_BV = torch.softmax(drawn_BV / self.temperature, dim=1)
         # The second term is exactly zero.
-        return _one_hot_of_largest(drawn_BV) + (soft_BV - soft_BV.detach())
+        return Weighed(_one_hot_of_largest(drawn_BV) + (soft_BV - soft_BV.detach()), logits_BV)
 
 
 def _one_hot_of_largest(logits_BV: Tensor) -> Tensor:

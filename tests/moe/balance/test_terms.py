@@ -4,7 +4,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -15,17 +15,21 @@ from recmoe.moe.balance.diversity import DiversityLoss
 from recmoe.moe.balance.entropy import EntropyLoss
 from recmoe.moe.balance.load import load_loss
 from recmoe.moe.balance.mutual_information import MutualInformation
+from recmoe.moe.balance.statistics import all_logits
 from recmoe.moe.balance.switch import switch_loss
 from recmoe.moe.balance.variance import variance_loss
 from recmoe.moe.balance.z_loss import z_loss
 from recmoe.moe.expert_layer import ExpertLayer
 from recmoe.moe.gate_use import GateUse
-from recmoe.moe.gates.gate import Weighed
+from recmoe.moe.gates import GateConfig
+from recmoe.moe.gates.gate import Weighed, details_of
 from recmoe.moe.gates.noisy_top_k import NoisyTopKGate
 from recmoe.moe.mixture import MixtureConfig
 
 MASK = [[True, False, True, True], [False, True, True, True], [True] * 4]
 GATES = ("ctr", "cvr", "shared")
+KINDS = [config_class() for config_class in get_args(get_args(GateConfig)[0])]
+WITH_LOGITS = [config.kind for config in KINDS if details_of(config) >= {"logits"}]
 
 
 def layer_of(gate: dict[str, Any]) -> ExpertLayer:
@@ -96,7 +100,7 @@ def test_switch_lowers_the_shares_of_what_most_rows_choose() -> None:
     assert grad_BV.mean(dim=0)[most_chosen] > 0
 
 
-@pytest.mark.parametrize("kind", ["softmax", "top_k", "noisy_top_k", "mlp"])
+@pytest.mark.parametrize("kind", WITH_LOGITS)
 def test_z_loss_is_the_mean_square_of_the_log_of_the_sum(kind: str) -> None:
     use = use_of({"kind": kind})
 
@@ -104,9 +108,10 @@ def test_z_loss_is_the_mean_square_of_the_log_of_the_sum(kind: str) -> None:
 
     squares = []
     for of_gate in use.by_gate:
-        assert of_gate.logits_BV is not None
-        for logits in of_gate.logits_BV.tolist():
-            squares.append(math.log(sum(math.exp(logit) for logit in logits)) ** 2 / len(of_gate.logits_BV) / 3)
+        logits_BL = all_logits(of_gate)
+        assert logits_BL is not None
+        for logits in logits_BL.tolist():
+            squares.append(math.log(sum(math.exp(logit) for logit in logits)) ** 2 / len(logits_BL) / 3)
     assert loss.item() == pytest.approx(sum(squares), rel=1e-5)
 
 

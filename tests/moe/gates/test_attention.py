@@ -5,6 +5,8 @@ import math
 import torch
 
 from recmoe.moe.gates.attention import AttentionGate
+from recmoe.moe.gates.weighing import weigh_one
+from recmoe.moe.linear import NO_GROUPS
 
 
 def gate_of(*, num_experts: int = 4, k: int = 2) -> AttentionGate:
@@ -19,14 +21,16 @@ def test_weights_equal_the_equations_row_by_row() -> None:
     gate = gate_of()
     x_BD = torch.randn(6, 3)
 
-    p_BV = gate(x_BD)
+    p_BV, logits_BV, *_ = weigh_one(gate, x_BD, NO_GROUPS)
 
-    for x_D, p_V in zip(x_BD, p_BV, strict=True):
+    assert logits_BV is not None
+    for x_D, p_V, logits_V in zip(x_BD, p_BV, logits_BV, strict=True):
         q, k, v = ([float(w_D @ x_D) for w_D in weight] for weight in (gate.query_VD, gate.key_VD, gate.value_VD))
         attended = []
         for expert in range(4):
             total = sum(math.exp(q[expert] * k[other]) for other in range(4))
             attended.append(sum(math.exp(q[expert] * k[other]) / total * v[other] for other in range(4)))
+        torch.testing.assert_close(logits_V, torch.tensor(attended))
         kept = sorted(range(4), key=lambda expert: -attended[expert])[:2]
         total = sum(math.exp(attended[expert]) for expert in kept)
         expected = [math.exp(attended[expert]) / total if expert in kept else 0.0 for expert in range(4)]

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from recmoe.moe.gates.cosine import CosineGate
+from recmoe.moe.gates.weighing import weigh_one
+from recmoe.moe.linear import NO_GROUPS
 
 
 def gate_of(*, k: int | None, num_experts: int = 4) -> CosineGate:
@@ -18,9 +20,10 @@ def test_weights_equal_the_equations_row_by_row(k: int | None) -> None:
     gate = gate_of(k=k).requires_grad_(False)
     x_BD = torch.randn(6, 5)
 
-    p_BV = gate(x_BD)
+    p_BV, logits_BV, *_ = weigh_one(gate, x_BD, NO_GROUPS)
 
-    for x_D, p_V in zip(x_BD, p_BV, strict=True):
+    assert logits_BV is not None
+    for x_D, p_V, logits_V in zip(x_BD, p_BV, logits_BV, strict=True):
         row_P = [float(w_D @ x_D) for w_D in gate.weight_PD]
         score = []
         for e_P in gate.experts_VP.tolist():
@@ -30,6 +33,7 @@ def test_weights_equal_the_equations_row_by_row(k: int | None) -> None:
         kept = sorted(range(4), key=lambda v: -score[v])[:k]
         expected = [math.exp(score[v] / 0.3) / total if v in kept else 0.0 for v in range(4)]
         torch.testing.assert_close(p_V, torch.tensor(expected))
+        torch.testing.assert_close(logits_V, torch.tensor(score) / 0.3)
 
 
 def test_only_directions_count() -> None:

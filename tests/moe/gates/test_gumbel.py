@@ -7,6 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recmoe.moe.expert_layer import ExpertLayer
 from recmoe.moe.gates.gumbel import GumbelGate, GumbelGateConfig
+from recmoe.moe.gates.weighing import weigh_one
+from recmoe.moe.linear import NO_GROUPS
 from recmoe.moe.mixture import MixtureConfig
 
 
@@ -58,6 +60,15 @@ def test_experts_are_drawn_as_often_as_the_softmax_says() -> None:
     share_V = gate(torch.ones(20_000, 3)).mean(0)
 
     torch.testing.assert_close(share_V, torch.tensor([0.6, 0.3, 0.1]), rtol=0, atol=0.015)
+
+
+def test_logits_are_those_that_are_drawn_from_without_the_draw() -> None:
+    gate = gate_of()
+    x_BD = torch.randn(6, 3)
+
+    logits_BV = weigh_one(gate, x_BD, NO_GROUPS).logits_BV
+
+    torch.testing.assert_close(logits_BV, x_BD @ gate.weight_VD.t())
 
 
 def test_served_row_goes_to_its_best_expert() -> None:
