@@ -8,17 +8,19 @@ fewer logits nothing else can come. A sparse gate chooses its k best among them.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from itertools import chain
+from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from recmoe.axes import Described, Labels, describe
+from recmoe.axes import Described, Labels, describe, of_all_experts
 from recmoe.errors import TrainingError
 from recmoe.model import MultiTaskRanker
 from recmoe.moe.balance import ExpertUsage
 from recmoe.moe.expert_layer import ExpertLayer
 from recmoe.moe.experts.mixed import MixedExperts
+from recmoe.moe.gates.gate import Gate
 
 
 class Cut(NamedTuple):
@@ -39,7 +41,8 @@ def cuts_of(ranker: MultiTaskRanker, usages: Sequence[ExpertUsage], *, keep: int
         keep: experts of a task, or shared ones, that stay in a layer; all of an owner that has no more.
 
     Raises:
-        TrainingError: the model has no experts to choose from, or an owner's are of several kinds.
+        TrainingError: the model has no experts to choose from, an owner's are of several kinds, or a gate numbers
+            its experts.
     """
     layers = {name: module for name, module in ranker.model.named_modules() if isinstance(module, ExpertLayer)}
     by_level = {usage.level: usage for usage in usages}
@@ -48,6 +51,11 @@ def cuts_of(ranker: MultiTaskRanker, usages: Sequence[ExpertUsage], *, keep: int
     if any(isinstance(layer.experts, MixedExperts) for layer in layers.values()):
         raise TrainingError(
             "the experts of the model are of several kinds, which their places decide; it cannot be pruned"
+        )
+    if not all(_has_weights_by_expert(gate) for layer in layers.values() for gate in layer.gates):
+        raise TrainingError(
+            "a gate of the model numbers its experts, so that with fewer of them rows would have others; "
+            "it cannot be pruned"
         )
     return {path: _cut(by_level[layer.level], keep) for path, layer in layers.items()}
 
@@ -79,6 +87,11 @@ def pruned_into(new: MultiTaskRanker, old: MultiTaskRanker, cuts: Mapping[str, C
         stored_name, stored = known[before.name]
         values[prefix + name] = _selected(state[stored_name], stored.axes, before.axes)
     new.load_state_dict(values)
+
+
+def _has_weights_by_expert(gate: nn.Module) -> bool:
+    axes = chain.from_iterable(cast(Gate, gate).weight_axes().values())
+    return any(labels is not None and labels != of_all_experts(len(labels)) for labels in axes)
 
 
 def _cut(usage: ExpertUsage, keep: int) -> Cut:

@@ -145,6 +145,16 @@ REFUSED = [
         2,
         r"are of several kinds",
     ),
+    (
+        "{kind: mmoe, expert_hidden: [8], gate: {kind: hash, feature: item_id}}",
+        2,
+        r"a gate of the model numbers its ex",
+    ),
+    (
+        "{kind: mmoe, expert_hidden: [8], gate: {kind: dselect_k}}",
+        2,
+        r"a gate of the model numbers its experts, so that",
+    ),
 ]
 
 
