@@ -107,14 +107,17 @@ def _check_precision(subject: Subject) -> str:
 def _check_gradients(subject: Subject) -> str:
     gate = _gate(subject, num_experts=4, is_training=True)
     x_BD = rows(NUM_ROWS).requires_grad_()
-    untaught = untaught_by(subject.config)
-    moved = {"x": x_BD, **dict(gate.named_parameters())}
-    taught = {name: weight for name, weight in moved.items() if name not in untaught}
-    if not taught:
-        raise NotApplicable("its kind says that no gradient of its weights moves anything")
-    gate(x_BD).square().sum().backward()
-    without = [name for name, weight in taught.items() if weight.grad is None or not weight.grad.any()]
-    require(not without, f"no gradient reaches {', '.join('the input' if name == 'x' else name for name in without)}")
+    untaught, leaves = untaught_by(subject.config), {"x": x_BD, **dict(gate.named_parameters())}
+    p_BV = gate(x_BD)
+    if p_BV.requires_grad:
+        p_BV.square().sum().backward()
+    moved = {name for name, leaf in leaves.items() if leaf.grad is not None and leaf.grad.any()}
+    without = ["the input" if name == "x" else name for name in leaves if name not in moved | untaught]
+    require(not without, f"no gradient reaches {', '.join(without)}")
+    wrong = ", ".join(sorted(moved & untaught))
+    require(not wrong, f"its kind says that no gradient reaches {wrong}, and one does")
+    if not moved:
+        raise NotApplicable("no gradient of its weights moves anything, as its kind says")
     but = f", but for {', '.join(sorted(untaught))}, as its kind says" if untaught else ""
     return f"a gradient reaches the input and every weight{but}"
 

@@ -104,15 +104,13 @@ class TrainingModel(nn.Module):
             imitations_N = self.imitation.losses(served.logits_BZ, batch)
             learned_T = self.imitation.added(losses_T, imitations_N)
             named.append(imitations_N.detach())
-        units_T = self.ranker.loss_units()
-        targets = Targets(labels_BT, weights_BT, (losses_BT / units_T).detach())
-        loss = self.weighting(learned_T / units_T)
+        loss = self.weighting(learned_T / self.ranker.loss_units())
         self.watch.see(output.gate_uses)
         terms_N = self._balance_terms(output.gate_uses)
         for term, (factor, _) in zip(terms_N, self.balance.values(), strict=True):
             if factor > 0:
                 loss = loss + factor * term
-        own_M = self._own_losses(output, targets)
+        own_M = self._own_losses(output, Targets(labels_BT, weights_BT, losses_BT.detach()))
         for own, weight in zip(own_M, self.model.loss_weights.values(), strict=True):
             loss = loss + weight * own
         if others := [*own_M, *terms_N]:
@@ -139,10 +137,16 @@ class TrainingModel(nn.Module):
         return output._replace(logits_BZ=output.logits_BZ + self.ranker.unit_T * self.position(shown_BC))
 
     def _own_losses(self, output: ModelOutput, targets: Targets) -> list[Tensor]:
-        """Of the model, in the order of its names."""
+        """Of the model, in the order of its names.
+
+        Args:
+            targets: with losses in the units of the labels.
+        """
         weights = self.model.loss_weights
         if not weights:
             return []
+        assert targets.losses_BT is not None
+        targets = targets._replace(losses_BT=targets.losses_BT / self.ranker.loss_units())
         losses = self.model.losses(Outputs(output.logits_BZ, output.gate_uses, output.extra), targets)
         assert losses.keys() == weights.keys(), "a model gives the losses that it names"
         return [losses[name].float() for name in weights]

@@ -1,7 +1,7 @@
 """Each property fails where it does not hold, and says why."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
@@ -161,6 +161,28 @@ def test_gate_that_says_that_it_does_not_sum_to_one_need_not() -> None:
 
     assert outcome.verdict == "passed"
     assert "need not sum to one" in outcome.sentence
+
+
+class KnowsThatItIsBlind(SoftmaxGateConfig):
+    untaught: ClassVar[frozenset[str]] = frozenset({"x"})
+
+    def build(self, *, in_features: int, num_experts: int) -> SoftmaxGate:
+        return Blind(in_features=in_features, num_experts=num_experts)
+
+
+class SaysThatItIsBlind(SoftmaxGateConfig):
+    untaught: ClassVar[frozenset[str]] = frozenset({"x", "weight_VD"})
+
+
+def test_gate_that_says_what_no_gradient_moves_is_taken_at_its_word() -> None:
+    name = "gradients reach everything"
+    [property_] = [one for one in PROPERTIES["gate"] if one.name == name]
+
+    outcome = property_.of(subject_of(KnowsThatItIsBlind))
+
+    assert outcome.verdict == "passed"
+    assert outcome.sentence == "a gradient reaches the input and every weight, but for x, as its kind says"
+    assert failure(SaysThatItIsBlind, name) == "its kind says that no gradient reaches weight_VD, x, and one does"
 
 
 def softmax_loop(gate: Any, x_D: Tensor) -> Tensor:
