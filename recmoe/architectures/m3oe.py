@@ -8,7 +8,8 @@ belongs to a task, and its domain reaches it through what it reads; in the paper
 # B rows, D input width, M width of a row's representation, P domains, T tasks, K shared experts, H expert width
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from functools import partial
+from typing import Annotated, Literal, cast
 
 import torch
 from pydantic import Field, PositiveInt
@@ -19,7 +20,8 @@ from recmoe.architectures.seam import Parts
 from recmoe.architectures.towers import with_towers
 from recmoe.axes import WeightAxes
 from recmoe.moe.executors.loop import mix
-from recmoe.moe.experts import MlpExperts
+from recmoe.moe.experts import ExpertStack, MlpExperts
+from recmoe.moe.experts.stack import outputs_of_first_rows
 from recmoe.moe.gate_use import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput, rows_of
 
@@ -144,7 +146,13 @@ class M3oE(nn.Module):
             of_tasks_T = self._share("task_share") * self._own_and_others("task_own", len(self.task_names), task)
             weights.append(torch.cat([p_BK, around_BV, of_tasks_T.expand(len(p_BK), -1)], dim=1))
         h = mix(outputs, weights=weights, seen=[range(len(outputs))] * len(weights))
-        use = GateUse(level=0, gates=self.task_names, experts=self.shared_names, weights_BGE=gates_BTK)
+        use = GateUse(
+            level=0,
+            gates=self.task_names,
+            experts=self.shared_names,
+            weights_BGE=gates_BTK,
+            outputs=partial(outputs_of_first_rows, cast(ExpertStack, self.shared), [e_BM]),
+        )
         return h, [use]
 
     def _gates(self, e_BM: Tensor, rows: DomainRows) -> Tensor:
