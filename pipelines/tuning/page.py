@@ -12,7 +12,7 @@ from pipelines.tuning.plots import history_plot, importance_plot, key_plot
 from pipelines.tuning.score import Score
 from pipelines.tuning.space import Space, show_value
 from recmoe.evaluation.main_metrics import main_metrics
-from recmoe.evaluation.page import data_uri
+from recmoe.evaluation.plots import data_uri
 from recmoe.experiment import ExperimentConfig
 from recmoe.runs.folder import write_atomically
 

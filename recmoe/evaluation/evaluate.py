@@ -111,7 +111,7 @@ def slice_masks(column_N: NDArray[Any], *, max_values: int) -> Iterator[tuple[st
 
     None and NaN are ``(missing)``.
     """
-    texts_N = np.array([_slice_text(value) for value in column_N.tolist()])
+    texts_N = np.array([slice_text(value) for value in column_N.tolist()])
     values, value_N, counts = np.unique(texts_N, return_inverse=True, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     for index in order[:max_values]:
@@ -120,7 +120,8 @@ def slice_masks(column_N: NDArray[Any], *, max_values: int) -> Iterator[tuple[st
         yield "(other)", np.isin(value_N, order[max_values:])
 
 
-def _slice_text(value: Any) -> str:
+def slice_text(value: Any) -> str:
+    """The name of a value."""
     if value is None or value != value:
         return "(missing)"
     # A column of integers with nulls arrives as floats.

@@ -2,21 +2,23 @@
 
 # N rows
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from recmoe.evaluation.baselines import TITLES, Baselines, Comparison, heading, in_words
+from recmoe.evaluation.expert_page import History, expert_sections
 from recmoe.evaluation.metrics import MEASURES, METRIC_KINDS, metric_best
 from recmoe.evaluation.metrics.metric import FloatArray
 from recmoe.evaluation.plots import (
+    Plot,
     beside_plot,
+    data_uri,
     gain_plot,
-    gate_plot,
     level_plot,
     reliability_plot,
     roc_plot,
@@ -27,20 +29,8 @@ from recmoe.evaluation.predictions import Predictions
 from recmoe.evaluation.report import MetricRow, Report, metric_name
 from recmoe.evaluation.summary_table import verdict_in_words
 from recmoe.evaluation.tables import baseline_cells, format_groups, format_interval, format_number
-from recmoe.moe.balance import ExpertUsage
+from recmoe.moe.level_use import LevelUse
 from recmoe.tasks.task import TaskOutput, has_binary_label
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A picture of the page, or why there is none."""
-
-    title: str
-    explanation: str
-    image: str | None
-    """SVG as a data URI."""
-    reason: str | None = None
-    is_wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,12 +51,13 @@ class TaskSection:
 def write_report_page(
     report: Report,
     predictions: Predictions,
-    gate_uses: Sequence[ExpertUsage],
+    levels: Sequence[LevelUse],
     path: Path,
     *,
     title: str = "Evaluation",
     about: Mapping[str, str] | None = None,
     warnings: Sequence[str] = (),
+    history: History = MappingProxyType({}),
 ) -> None:
     """Write the page; an existing file is replaced.
 
@@ -74,7 +65,8 @@ def write_report_page(
         report: from ``evaluate`` on the same predictions.
         about: where the numbers come from, such as {"architecture": "mmoe"}.
         warnings: what the run was warned of, beside tasks that are worse than a baseline.
-        gate_uses: how the gates of each level used the experts, over the same rows; none for a model without gates.
+        levels: what gates and experts did on the same rows; none for a model without gates.
+        history: the same on the validation split while the model was trained, by step.
     """
     environment = Environment(
         loader=PackageLoader("recmoe.evaluation", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -94,7 +86,7 @@ def write_report_page(
         baselines=report.baselines or Baselines(),
         beside=_beside(report),
         sections=[_section(report, predictions, task) for task in predictions.task_names],
-        gates=[_gate(usage) for usage in gate_uses],
+        experts=expert_sections(levels, history),
         glossary=_glossary(report),
     )
     path.write_text(text, encoding="utf-8")
@@ -179,21 +171,6 @@ def _level_plots(rows: Sequence[MetricRow]) -> list[Plot]:
 
 def _plot(title: str, explanation: str, reason: str | None, draw: Callable[[], str]) -> Plot:
     return Plot(title, explanation, None if reason else data_uri(draw()), reason)
-
-
-def _gate(usage: ExpertUsage) -> Plot:
-    sums_to_one = bool(((usage.usage_GE.sum(dim=1) - 1.0).abs() < 1e-3).all())
-    return Plot(
-        title=f"Level {usage.level}",
-        explanation=f"mean weight over {usage.num_rows:,} rows{'; rows sum to one' if sums_to_one else ''}",
-        image=data_uri(gate_plot(usage)),
-        is_wide=len(usage.experts) > 6,
-    )
-
-
-def data_uri(svg: str) -> str:
-    """An image of its own: ids inside one SVG cannot meet those of another."""
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
 def _glossary(report: Report) -> list[tuple[str, str]]:

@@ -1,10 +1,12 @@
 """Plots of a report page, each drawn as SVG text without a display."""
 
-# N rows, G gates, E experts
+# N rows
 
+import base64
 import io
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -17,7 +19,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from recmoe.evaluation.baselines import Comparison, title
 from recmoe.evaluation.curves import gain_curve, reliability_bins, roc_curve, wilson
 from recmoe.evaluation.metrics.metric import FloatArray
-from recmoe.moe.balance import ExpertUsage
 
 BLUE, ORANGE, GREY, INK = "#2563a8", "#d9762b", "#b4bac4", "#2a2f3a"
 
@@ -196,57 +197,54 @@ def value_plot(scores_N: FloatArray, labels_N: FloatArray) -> str:
     return draw_svg(draw, size=PLOT_SIZE)
 
 
-def gate_plot(usage: ExpertUsage) -> str:
-    """Heat map of the mean weight that each gate of a level gives each expert; hatched where a gate does not see it."""
+@dataclass(frozen=True)
+class Plot:
+    """A picture of a page, or why there is none."""
 
-    def draw(axes: Axes) -> None:
-        weights_GE = usage.usage_GE.numpy()
-        visible_GE = usage.visible_GE.numpy()
-        axes.imshow(np.where(visible_GE, weights_GE, np.nan), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        for gate, expert in np.ndindex(*weights_GE.shape):
-            if visible_GE[gate, expert]:
-                weight = weights_GE[gate, expert]
-                axes.text(
-                    expert, gate, f"{weight:.2f}", ha="center", va="center", color="white" if weight > 0.55 else INK
-                )
-            else:
-                axes.fill_between(
-                    [expert - 0.5, expert + 0.5],
-                    gate - 0.5,
-                    gate + 0.5,
-                    facecolor="#f4f5f7",
-                    hatch="///",
-                    edgecolor="#d8dce2",
-                    linewidth=0,
-                )
-        axes.set_xticks(range(len(usage.experts)), usage.experts, rotation=30, ha="right")
-        axes.set_yticks(range(len(usage.gates)), usage.gates)
-        axes.set(xlim=(-0.5, len(usage.experts) - 0.5), ylim=(len(usage.gates) - 0.5, -0.5))
-        axes.grid(visible=False)
-        axes.spines[:].set_visible(False)
-        axes.tick_params(length=0)
-
-    size = (1.4 + 0.62 * len(usage.experts), 0.9 + 0.42 * len(usage.gates))
-    return draw_svg(draw, size=size, has_other_scripts=not "".join([*usage.experts, *usage.gates]).isascii())
+    title: str
+    explanation: str
+    image: str | None
+    """SVG as a data URI."""
+    reason: str | None = None
+    is_wide: bool = False
 
 
-def draw_svg(
-    draw: Callable[[Axes], None], *, size: tuple[float, float] | None = None, has_other_scripts: bool = False
-) -> str:
+def data_uri(svg: str) -> str:
+    """An image of its own: ids inside one SVG cannot meet those of another."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def draw_svg(draw: Callable[[Axes], None], *, size: tuple[float, float] | None = None) -> str:
     """A figure of one plot.
 
     Args:
         size: width and height in inches, with margins that fit the labels; by default fixed margins and the size of
             the page's plots, which takes half the time.
-        has_other_scripts: whether names in it may be of letters that this font lacks; the browser then writes them.
     """
-    style = {**STYLE, "svg.fonttype": "none"} if has_other_scripts else STYLE
-    with mpl.rc_context(style), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=size or PLOT_SIZE, layout="constrained" if size else None)
+
+    def draw_one(figure: Figure) -> None:
         if size is None:
             figure.subplots_adjust(left=0.2, right=0.95, top=0.97, bottom=0.16)
         draw(figure.add_subplot())
+
+    return draw_figure(draw_one, size=size or PLOT_SIZE, fits_labels=size is not None)
+
+
+def draw_figure(
+    draw: Callable[[Figure], None], *, size: tuple[float, float], fits_labels: bool = True, names: Sequence[str] = ()
+) -> str:
+    """A figure as SVG text.
+
+    Args:
+        size: width and height in inches.
+        fits_labels: margins fit the labels.
+        names: in it; where they have letters that this font lacks, the browser writes them.
+    """
+    style = STYLE if "".join(names).isascii() else {**STYLE, "svg.fonttype": "none"}
+    with mpl.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure = Figure(figsize=size, layout="constrained" if fits_labels else None)
+        draw(figure)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()

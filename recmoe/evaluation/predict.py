@@ -2,8 +2,8 @@
 
 # N rows, B rows of a batch, L label columns, T tasks
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,16 @@ from numpy.typing import NDArray
 
 from recmoe.data.loader import BatchLoader
 from recmoe.evaluation.predictions import Predictions
+from recmoe.evaluation.segments import segmented
+from recmoe.features.batch import Batch
 from recmoe.model import MultiTaskRanker
-from recmoe.moe.balance import ExpertUsage, expert_usage
+from recmoe.moe.balance import ExpertUsage
+from recmoe.moe.level_use import LevelUse, level_use
+
+PROBED_BATCHES = 16
+"""Batches of a worker, spread over its rows, in which experts are compared; fewer than twice as many."""
+PROBED_ROWS = 4096
+"""Rows of a worker on which they are compared; fewer than twice as many."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +29,13 @@ class Scored:
     """What a model makes of a split."""
 
     predictions: Predictions
-    usages: list[ExpertUsage]
-    """How the gates of each level used the experts, over all rows."""
+    levels: list[LevelUse]
+    """How the gates of each level used the experts, and how alike these are, by segment; none without gates."""
+
+    @property
+    def usages(self) -> list[ExpertUsage]:
+        """How the gates of each level used the experts, over all rows."""
+        return [level.usage for level in self.levels]
 
 
 @dataclass(frozen=True)
@@ -30,7 +43,7 @@ class _Share:
     """Some of the rows: their columns by name, and the gates' use of the experts."""
 
     columns: dict[str, NDArray[Any]]
-    usages: list[ExpertUsage]
+    levels: list[LevelUse]
 
 
 def predict_rows(
@@ -38,23 +51,38 @@ def predict_rows(
     loader: BatchLoader,
     *,
     slices: Sequence[str] = (),
+    max_slice_values: int = 20,
+    keeps_slices: bool = True,
     gather: Callable[[_Share], list[_Share]] = lambda share: [share],
 ) -> Scored:
     """Score all rows that the ranks' loaders hold; every rank gets the whole result, in file order.
 
-    The model runs in evaluation mode and in float32, as it does when it serves.
+    The model runs in evaluation mode and in float32, as it does when it serves. What the gates do is summed on the way;
+    that costs no second pass, but for the experts of some 4,096 rows of a worker, to compare them.
 
     Args:
-        slices: raw columns to keep beside the predictions.
+        slices: raw columns by whose values the use of experts is cut.
+        max_slice_values: per column; see ``EvaluationConfig``.
+        keeps_slices: the columns stay next to the predictions, to cut metrics by.
         gather: collects one value per rank, in rank order.
     """
+    num_batches = -(-loader.stream.num_rows // (loader.world_size * loader.batch_size))
+    probe_every = max(1, num_batches // PROBED_BATCHES)
+    num_probed = PROBED_ROWS // min(max(num_batches, 1), PROBED_BATCHES)
     was_training = ranker.training
     ranker.eval()
     try:
         with torch.no_grad():
             parts = [
-                _score_batch(ranker, batch, num_rows, slices, extra)
-                for batch, num_rows, extra in loader.all_rows(extra_columns=slices)
+                _score_batch(
+                    ranker,
+                    batch,
+                    num_rows,
+                    {name: extra[name].to_pandas().to_numpy() for name in slices} if extra is not None else {},
+                    num_probed=0 if index % probe_every else num_probed,
+                    keeps_slices=keeps_slices,
+                )
+                for index, (batch, num_rows, extra) in enumerate(loader.all_rows(extra_columns=slices))
             ]
     finally:
         ranker.train(was_training)
@@ -65,7 +93,7 @@ def predict_rows(
         labels_NT=whole.columns["/labels"],
         weights_NT=whole.columns["/weights"],
         groups_N=whole.columns.get("/groups"),
-        slices={name: whole.columns[name] for name in slices},
+        slices={name: whole.columns[name] for name in slices if keeps_slices},
         spaces=dict(ranker.tasks.spaces),
         kinds=dict(ranker.tasks.kinds),
         measures={
@@ -73,10 +101,18 @@ def predict_rows(
             for task, names in ranker.tasks.measure_names.items()
         },
     )
-    return Scored(predictions=predictions, usages=whole.usages)
+    return Scored(predictions, [level.most_frequent(max_slice_values) for level in whole.levels])
 
 
-def _score_batch(ranker: MultiTaskRanker, batch: Any, num_rows: int, slices: Sequence[str], extra: Any) -> _Share:
+def _score_batch(
+    ranker: MultiTaskRanker,
+    batch: Batch,
+    num_rows: int,
+    slices: Mapping[str, NDArray[Any]],
+    *,
+    num_probed: int,
+    keeps_slices: bool,
+) -> _Share:
     """The first ``num_rows`` rows of a batch; the others are padding."""
     output = ranker(batch)
     labels_BT, weights_BT = ranker.tasks.targets(batch.labels_BL)
@@ -89,11 +125,15 @@ def _score_batch(ranker: MultiTaskRanker, batch: Any, num_rows: int, slices: Seq
         columns |= {_measure_column(task, name): m_B[:num_rows].cpu().numpy() for name, m_B in measures.items()}
     if batch.groups_B is not None:
         columns["/groups"] = batch.groups_B[:num_rows].cpu().numpy()
-    for name in slices:
-        columns[name] = extra[name].to_pandas().to_numpy()
-    # A rank without a row of its own still has usages to merge.
-    uses = [replace(use, weights_BGE=use.weights_BGE[: max(num_rows, 1)]) for use in output.gate_uses]
-    return _Share(columns=columns, usages=[expert_usage(use) for use in uses])
+    if keeps_slices:
+        columns |= slices
+    rows = segmented(slices if output.gate_uses else {}, num_rows)
+    counts = dict(zip(ranker.tasks.names, weights_BT.unbind(1), strict=True))
+    levels = [
+        level_use(use, num_rows=num_rows, segmented=rows, counts=counts, num_probed=num_probed)
+        for use in output.gate_uses
+    ]
+    return _Share(columns=columns, levels=levels)
 
 
 def _measure_column(task: str, name: str) -> str:
@@ -101,8 +141,8 @@ def _measure_column(task: str, name: str) -> str:
 
 
 def _joined(parts: Sequence[_Share]) -> _Share:
-    usages = list(parts[0].usages)
+    levels = list(parts[0].levels)
     for part in parts[1:]:
-        usages = [mine.merge(theirs) for mine, theirs in zip(usages, part.usages, strict=True)]
+        levels = [mine.merge(theirs) for mine, theirs in zip(levels, part.levels, strict=True)]
     columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
-    return _Share(columns=columns, usages=usages)
+    return _Share(columns=columns, levels=levels)

@@ -3,8 +3,8 @@
 import difflib
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from recmoe.errors import EvaluationError
@@ -66,6 +66,8 @@ class Report:
     """Bootstrap resamples behind the intervals; 0 where there are none."""
     baselines: Baselines | None = None
     """Simple models over the same rows; None where none were computed."""
+    experts: Mapping[str, float] = field(default_factory=dict)
+    """How gates used experts, and how alike these are, by the names of ``expert_curves``; none without gates."""
 
     def row(self, name: str) -> MetricRow:
         """A row by name: ``cvr.auc[click]``, or ``cvr.auc[click, device=phone]``.
@@ -115,6 +117,7 @@ class Report:
             "num_resamples": self.num_resamples,
             "rows": [asdict(row) for row in self.rows],
             **({} if self.baselines is None else {"baselines": self.baselines.to_json()}),
+            **({"experts": dict(self.experts)} if self.experts else {}),
         }
         return json.dumps(document, indent=1, allow_nan=False)
 
@@ -137,6 +140,7 @@ class Report:
                 num_rows=int(document["num_rows"]),
                 num_resamples=int(document["num_resamples"]),
                 baselines=Baselines.from_json(document["baselines"]) if "baselines" in document else None,
+                experts=dict(document.get("experts", {})),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise EvaluationError(
@@ -145,5 +149,5 @@ class Report:
 
 
 def _row(values: dict[str, object]) -> MetricRow:
-    known: Sequence[str] = [field.name for field in fields(MetricRow)]
+    known: Sequence[str] = [one.name for one in fields(MetricRow)]
     return MetricRow(**{name: values[name] for name in known})  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from recmoe.data.parquet import ParquetStream
 from recmoe.evaluation.baselines import Baselines
 from recmoe.evaluation.compare import compare
 from recmoe.evaluation.evaluate import evaluate
+from recmoe.evaluation.expert_curves import expert_curves
 from recmoe.evaluation.page import write_report_page
 from recmoe.evaluation.predict import Scored, predict_rows
 from recmoe.evaluation.report import Report
@@ -37,7 +38,7 @@ class Evaluation:
         values, page = folder / "report.json", folder / "report.html"
         values.write_text(self.report.to_json(), encoding="utf-8")
         write_report_page(
-            self.report, self.scored.predictions, self.scored.usages, page, title=self.name, about=self.about
+            self.report, self.scored.predictions, self.scored.levels, page, title=self.name, about=self.about
         )
         return values, page
 
@@ -74,8 +75,14 @@ def evaluate_bundle(
     if paths:
         config = config.model_copy(update={"data": config.data.model_copy(update={split: tuple(paths)})})
     stream = config.data.build(split, seed=config.seed, cache_dir=cache_dir)
-    scored = predict_rows(bundle.model, _loader(config, stream, bundle), slices=config.evaluation.slices)
-    report = evaluate(scored.predictions, config=config.evaluation)
+    settings = config.evaluation
+    scored = predict_rows(
+        bundle.model,
+        _loader(config, stream, bundle),
+        slices=settings.slices,
+        max_slice_values=settings.max_slice_values,
+    )
+    report = replace(evaluate(scored.predictions, config=settings), experts=expert_curves(scored.levels))
     if with_baselines:
         streams = _streams(config, stream, cache_dir)
         baselines, values_NT, rows_N = learn_baselines(config, streams, bundle.encoder)

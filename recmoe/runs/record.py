@@ -6,7 +6,7 @@ from recmoe.evaluation.report import Report
 from recmoe.experiment import ExperimentConfig
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.origin import lineage_of
-from recmoe.tracking.tracker import Tracker, metric_name
+from recmoe.tracking.tracker import Tracker, allowed_name, metric_name
 
 
 def record_results(folder: RunFolder, tracker: Tracker) -> None:
@@ -17,7 +17,7 @@ def record_results(folder: RunFolder, tracker: Tracker) -> None:
         tracker.log_file(folder.cost)
     if folder.report.exists():
         report = Report.from_json(folder.report.read_text(encoding="utf-8"))
-        values = {f"test/{name}": value for name, value in report.values().items()}
+        values = {f"test/{name}": value for name, value in {**report.values(), **report.experts}.items()}
         if report.baselines is not None:
             values |= {
                 f"baseline/{kind}/{name}": one.value
@@ -65,5 +65,6 @@ def tracked(values: Mapping[str, float]) -> dict[str, float]:
     tracked = {}
     for name, value in values.items():
         prefix, _, rest = name.partition("/")
-        tracked[metric_name(prefix, rest) if "[" in rest else name] = value
+        # The value of a slice may have any letters.
+        tracked[metric_name(prefix, rest) if "[" in rest else allowed_name(name)] = value
     return tracked

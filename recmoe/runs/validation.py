@@ -3,9 +3,10 @@
 import math
 from collections.abc import Callable
 
-from recmoe.evaluation.evaluate import EvaluationConfig, evaluate
+from recmoe.evaluation.evaluate import evaluate
+from recmoe.evaluation.expert_curves import expert_curves
 from recmoe.evaluation.metrics import metric_best
-from recmoe.evaluation.predictions import Predictions
+from recmoe.evaluation.predict import Scored
 from recmoe.evaluation.skill import SCORE, skill
 from recmoe.experiment import ExperimentConfig
 from recmoe.tasks.funnel import TaskSet
@@ -19,9 +20,7 @@ class Validator:
         score: scores the validation split; collective.
     """
 
-    def __init__(
-        self, config: ExperimentConfig, tasks: TaskSet, score: Callable[[EvaluationConfig], Predictions]
-    ) -> None:
+    def __init__(self, config: ExperimentConfig, tasks: TaskSet, score: Callable[[], Scored]) -> None:
         self._config = config
         self._tasks = tasks
         self._score = score
@@ -40,12 +39,15 @@ class Validator:
         )
 
     def values(self) -> tuple[dict[str, float], float | None]:
-        """Every metric for the curves, and the stopping metric, NaN where it is not defined, None without one."""
-        # Intervals and slices are for the final report; here they would only cost time.
+        """Every metric and the use of experts for the curves; the stopping metric, NaN where it is not defined, None
+        without one."""
+        # Intervals and metrics of slices are for the final report; here they would only cost time. That the use of
+        # experts is cut by slices costs no more than to read their columns.
         quick = self._config.evaluation.model_copy(update={"num_resamples": 0, "slices": ()})
-        predictions = self._score(quick)
+        scored = self._score()
+        predictions = scored.predictions
         report = evaluate(predictions, config=quick)
-        values = {f"val/{name}": value for name, value in report.values().items()}
+        values = {f"val/{name}": value for name, value in report.values().items()} | expert_curves(scored.levels)
         errors = {name: self._tasks.error(name) for name in self._tasks.names}
         score = skill(predictions, weights=self._tasks.weights, errors=errors).score
         if not math.isnan(score):

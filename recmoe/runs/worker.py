@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,8 +13,7 @@ from recmoe.data.parquet import ParquetStream
 from recmoe.embeddings.logical import copy_into, dense_parameters, unwrap
 from recmoe.embeddings.placement import place
 from recmoe.embeddings.tables import PlainTables
-from recmoe.evaluation.evaluate import EvaluationConfig, evaluate
-from recmoe.evaluation.page import write_report_page
+from recmoe.evaluation.evaluate import EvaluationConfig
 from recmoe.evaluation.predict import Scored, predict_rows
 from recmoe.evaluation.report import Report
 from recmoe.experiment import ExperimentConfig
@@ -23,13 +21,11 @@ from recmoe.export.bundle import write_bundle
 from recmoe.export.replay import Replay
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.model import MultiTaskRanker, TrainingModel, build_model, build_training_model
-from recmoe.runs.about import about_run
-from recmoe.runs.alarms import alarm_warnings, watching
-from recmoe.runs.baselines import set_beside
+from recmoe.runs.alarms import watching
 from recmoe.runs.facts import RunFacts
 from recmoe.runs.folder import RunFolder, write_atomically
-from recmoe.runs.leaks import leak_warnings
 from recmoe.runs.origin import lineage_of
+from recmoe.runs.report import write_run_report
 from recmoe.runs.splits import Splits
 from recmoe.runs.teacher import taught_tasks
 from recmoe.runs.validation import Validator
@@ -107,7 +103,7 @@ class _Job:
             rank=runtime.rank,
         )
         self.placed = place(model, config=config.tables, device=runtime.device, find_unused_parameters=False)
-        self.validator = Validator(config, self.tasks, lambda quick: self._score("validation", quick).predictions)
+        self.validator = Validator(config, self.tasks, self._score_validation)
         self.dense_optimizer = config.training.dense_optimizer.build(
             parameter for _, parameter in dense_parameters(self.placed.model)
         )
@@ -193,18 +189,7 @@ class _Job:
             return
         scored = self._score("test", self.config.evaluation)
         if self.runtime.is_main:
-            report = evaluate(scored.predictions, config=self.config.evaluation)
-            report = replace(report, baselines=set_beside(scored.predictions, self.folder, self.config.evaluation))
-            write_atomically(self.folder.report, report.to_json())
-            write_report_page(
-                report,
-                scored.predictions,
-                scored.usages,
-                self.folder.page,
-                title=f"{self.config.name}: test split",
-                about=about_run(self.config, self.folder),
-                warnings=(*leak_warnings(self.folder), *alarm_warnings(self.folder)),
-            )
+            write_run_report(self.config, self.folder, scored)
 
     def write_bundle(self) -> None:
         """Copy the model into plain tables and prove that it scores raw rows as the training model does."""
@@ -276,9 +261,22 @@ class _Job:
         self._log(position.step, values)
         return stopping
 
-    def _score(self, split: Split, config: EvaluationConfig) -> Scored:
-        loader = self.splits.loader(split, batch_size=self.config.training.evaluation_batch_size)
-        return predict_rows(self.ranker, loader, slices=config.slices, gather=self.runtime.gather)
+    def _score_validation(self) -> Scored:
+        """The use of experts is cut by those slices that the split has, too."""
+        known = self.splits.stream("validation").arrow_schema.names
+        slices = tuple(column for column in self.config.evaluation.slices if column in known)
+        config = self.config.evaluation.model_copy(update={"slices": slices})
+        return self._score("validation", config, keeps_slices=False)
+
+    def _score(self, split: Split, config: EvaluationConfig, *, keeps_slices: bool = True) -> Scored:
+        return predict_rows(
+            self.ranker,
+            self.splits.loader(split, batch_size=self.config.training.evaluation_batch_size),
+            slices=config.slices,
+            max_slice_values=config.max_slice_values,
+            keeps_slices=keeps_slices,
+            gather=self.runtime.gather,
+        )
 
     def _save(self, position: Position) -> None:
         self.checkpoints.save(position.step, position.to_json(), is_best=position.best_step == position.step)

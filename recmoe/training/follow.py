@@ -101,6 +101,7 @@ class CurveFollower(threading.Thread):
             )
         else:
             # One number per task can be followed; the file has them all.
-            chief = {name: value for name, value in values.items() if CHIEF_METRIC.search(name)} or values
+            metrics = {name: value for name, value in values.items() if name.startswith("val/")}
+            chief = {name: value for name, value in metrics.items() if CHIEF_METRIC.search(name)} or metrics
             shown = " · ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in chief.items())
             self._progress.note(f"step {step:,} · validation · {shown}")

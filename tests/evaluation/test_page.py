@@ -14,25 +14,25 @@ from recmoe.evaluation.evaluate import EvaluationConfig, evaluate
 from recmoe.evaluation.page import write_report_page
 from recmoe.evaluation.plots import reliability_plot
 from recmoe.evaluation.predictions import Predictions
-from recmoe.moe.balance import ExpertUsage
+from recmoe.moe.level_use import LevelUse
+from recmoe.moe.segment_use import ALL
 
 CONFIG = EvaluationConfig(num_resamples=5, slices=("device",))
-USAGE = ExpertUsage(
-    level=0,
-    gates=("ctr", "cvr"),
-    experts=("ctr.0", "cvr.0", "shared.0"),
-    usage_GE=torch.tensor([[0.4, 0.0, 0.6], [0.0, 0.1, 0.9]], dtype=torch.float64),
-    visible_GE=torch.tensor([[True, False, True], [False, True, True]]),
-    num_rows=12,
-)
+USAGE_GE = [[0.4, 0.0, 0.6], [0.0, 0.1, 0.9]]
 
 
 @pytest.fixture(scope="module")
-def page(make_predictions: Callable[[], Predictions], tmp_path_factory: pytest.TempPathFactory) -> str:
+def level(make_level: Callable[..., LevelUse]) -> LevelUse:
+    outputs = dict(zip(("ctr.0", "cvr.0", "shared.0"), torch.randn(3, 64, 4), strict=True))
+    return make_level({ALL: USAGE_GE, "device=tv": USAGE_GE}, outputs)
+
+
+@pytest.fixture(scope="module")
+def page(make_predictions: Callable[[], Predictions], level: LevelUse, tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("page") / "report.html"
     predictions = make_predictions()
     report = evaluate(predictions, config=CONFIG)
-    write_report_page(report, predictions, [USAGE], path, title="a <b> c")
+    write_report_page(report, predictions, [level], path, title="a <b> c")
     return path.read_text(encoding="utf-8")
 
 
@@ -55,17 +55,18 @@ def test_page_has_the_plots_of_every_task_and_the_gates(page: str) -> None:
     assert titles == [
         "ctr ROC", "ctr Reliability", "ctr Cumulative gain", "ctr Scores",
         "cvr ROC", "cvr Reliability", "cvr Cumulative gain", "cvr Scores",
-        "seconds Reliability", "seconds Cumulative gain", "seconds Values", "Level 0",
+        "seconds Reliability", "seconds Cumulative gain", "seconds Values",
+        "Level 0", "Level 0, gate ctr", "Level 0, gate cvr", "Level 0",
     ]  # fmt: skip
     for image, _ in images:
         assert ElementTree.fromstring(base64.b64decode(image)).tag.endswith("svg")
 
 
 def test_page_says_that_weights_sum_to_one_only_where_they_do(
-    predictions: Predictions, page: str, tmp_path: Path
+    predictions: Predictions, level: LevelUse, page: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "report.html"
-    doubled = replace(USAGE, usage_GE=2 * USAGE.usage_GE)
+    doubled = replace(level, usage=replace(level.usage, usage_GE=2 * level.usage.usage_GE))
 
     write_report_page(evaluate(predictions, config=CONFIG), predictions, [doubled], path, title="doubled")
 
@@ -74,10 +75,10 @@ def test_page_says_that_weights_sum_to_one_only_where_they_do(
     assert "rows sum to one" not in path.read_text(encoding="utf-8")
 
 
-def test_same_report_gives_the_same_page(predictions: Predictions, page: str, tmp_path: Path) -> None:
+def test_same_report_gives_the_same_page(predictions: Predictions, level: LevelUse, page: str, tmp_path: Path) -> None:
     again = tmp_path / "again.html"
 
-    write_report_page(evaluate(predictions, config=CONFIG), predictions, [USAGE], again, title="a <b> c")
+    write_report_page(evaluate(predictions, config=CONFIG), predictions, [level], again, title="a <b> c")
 
     assert again.read_text(encoding="utf-8") == page
 
@@ -94,7 +95,8 @@ def test_plot_that_cannot_be_drawn_says_why(predictions: Predictions, tmp_path: 
     assert text.count('<div class="absent">no positive rows</div>') == 3
     assert text.count('<div class="absent">no rows</div>') == 4
     assert text.count('<div class="absent">labels are negative or all 0</div>') == 1
-    assert "Gates and experts" not in text
+    assert "The model has no gates that choose among experts." in text
+    assert "Use of experts" not in text
 
 
 def test_constant_predictions_can_be_drawn(predictions: Predictions, tmp_path: Path) -> None:

@@ -8,9 +8,12 @@ import torch
 
 from recmoe.data.loader import BatchLoader
 from recmoe.data.parquet import ParquetStream
+from recmoe.evaluation import predict
+from recmoe.evaluation.evaluate import EvaluationConfig, evaluate
 from recmoe.evaluation.predict import Scored, _Share, predict_rows
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.model import MultiTaskRanker
+from recmoe.moe.segment_use import ALL
 
 
 @pytest.fixture
@@ -75,6 +78,85 @@ def test_use_of_experts_is_that_of_the_rows_however_they_are_batched_and_shared_
 
     assert (pieces.num_rows, whole.num_rows) == (31, 31)
     torch.testing.assert_close(pieces.usage_GE, whole.usage_GE, rtol=1e-6, atol=0.0)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3])
+def test_use_of_experts_is_cut_by_slices_and_by_the_rows_of_a_task(
+    num_ranks: int,
+    stream: ParquetStream,
+    shop_log: pa.Table,
+    shop_encoder: FeatureEncoder,
+    shop_model: MultiTaskRanker,
+) -> None:
+    rows = shop_log.slice(0, 31)
+    with torch.no_grad():
+        (use,) = shop_model(shop_encoder.encode(rows)).gate_uses
+    hours, clicks = rows["hour"].to_numpy(), rows["click"].to_numpy()
+
+    (level,) = scored_by(num_ranks, stream, shop_encoder, shop_model, batch_size=4).levels
+
+    found = level.by_segment
+    assert found.gates == ("ctr", "cvr")
+    assert len(found.segments) == 1 + len(set(hours.tolist()))
+    assert found.num_rows_S.tolist() == [31, *sorted((np.bincount(hours)[np.unique(hours)]).tolist(), reverse=True)]
+    for segment, usage_GE, rows_G in zip(found.segments, found.usage_SGE, found.num_rows_SG.tolist(), strict=True):
+        is_in = np.ones(31, dtype=bool) if segment == ALL else hours == int(segment.removeprefix("hour="))
+        # The gate of cvr is measured among clicks alone, as its metrics are.
+        for gate, counts in enumerate((is_in, is_in & (clicks == 1))):
+            assert rows_G[gate] == counts.sum()
+            if counts.any():
+                expected_E = use.weights_BGE[torch.from_numpy(counts), gate].mean(dim=0).double()
+                torch.testing.assert_close(usage_GE[gate], expected_E, rtol=1e-5, atol=1e-7)
+
+
+def test_segments_are_the_slices_of_the_report(
+    stream: ParquetStream, shop_encoder: FeatureEncoder, shop_model: MultiTaskRanker
+) -> None:
+    loader = BatchLoader(stream, shop_encoder, batch_size=7)
+    config = EvaluationConfig(slices=("hour", "age"), max_slice_values=3, num_resamples=0)
+
+    scored = predict_rows(shop_model, loader, slices=config.slices, max_slice_values=3)
+
+    report = evaluate(scored.predictions, config=config)
+    (level,) = scored.levels
+    assert level.by_segment.segments == (ALL, *dict.fromkeys(row.slice for row in report.rows if row.slice))
+    # Ages are whole numbers in some batches, and floats in those that lack one.
+    assert "age=(other)" in level.by_segment.segments
+
+
+def test_slices_need_not_be_kept(
+    stream: ParquetStream, shop_encoder: FeatureEncoder, shop_model: MultiTaskRanker
+) -> None:
+    loader = BatchLoader(stream, shop_encoder, batch_size=7)
+
+    scored = predict_rows(shop_model, loader, slices=["hour"], keeps_slices=False)
+
+    assert not scored.predictions.slices
+    assert len(scored.levels[0].by_segment.segments) > 1
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_experts_are_compared_on_some_rows_of_every_worker(
+    num_ranks: int,
+    shop_log: pa.Table,
+    shop_encoder: FeatureEncoder,
+    shop_model: MultiTaskRanker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pq.write_table(shop_log, tmp_path / "all.parquet")
+    stream = ParquetStream([str(tmp_path / "all.parquet")], seed=0, shuffle_rows=None, cache_dir=tmp_path)
+    monkeypatch.setattr(predict, "PROBED_BATCHES", 3)
+    monkeypatch.setattr(predict, "PROBED_ROWS", 3 * 20)
+
+    (level,) = scored_by(num_ranks, stream, shop_encoder, shop_model, batch_size=25).levels
+
+    # Of 8 batches every second; of the 4 batches of each of two workers all.
+    assert level.similarity.num_rows[ALL] == {1: 4 * 20, 2: 2 * 4 * 20}[num_ranks]
+    cka_EE = level.similarity.cka(ALL)
+    assert cka_EE is not None
+    assert level.similarity.experts == level.usage.experts
+    torch.testing.assert_close(cka_EE.diagonal(), torch.ones(3, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("is_training", [True, False])

@@ -190,7 +190,10 @@ def test_run_is_recorded_under_one_id_whatever_stops_it(
     assert result.report is not None
     for name, metric in (("ctr.ndcg@10[all]", "test/ctr/ndcg_10.all"), ("cvr.auc[click]", "test/cvr/auc.click")):
         assert run.data.metrics[metric] == pytest.approx(result.report.value(name))
-    assert len([name for name in run.data.metrics if name.startswith("test/")]) == len(result.report.values())
+    num_values = len(result.report.values()) + len(result.report.experts)
+    assert len([name for name in run.data.metrics if name.startswith("test/")]) == num_values
+    for prefix in ("", "test/"):
+        assert f"{prefix}experts/level0/ctr/row_entropy" in run.data.metrics
     history = client.get_metric_history(first_id, "train/ctr/loss")
     assert [point.step for point in history] == [10, 20, 25]
     artifacts = {artifact.path for artifact in client.list_artifacts(first_id)}

@@ -98,10 +98,12 @@ def test_progress_is_shown_unless_quiet(folder: RunFolder, capfd: pytest.Capture
 
     with CurveFollower(folder.metrics, num_steps=lambda: 20, pass_on=passed):
         folder.log(20, TRAINING)
-        folder.log(20, {"val/ctr.auc[all]": 0.75})
+        folder.log(20, {"val/ctr.auc[all]": 0.75, "experts/level0/ctr/row_entropy": 0.5})
+        folder.log(20, {"val/ctr.logloss[all]": 0.25, "experts/level0/ctr/row_entropy": 0.5})
 
     shown = capfd.readouterr().err.splitlines()
     assert shown == [
         "step 20/20 · 100 samples/s · loss ctr 0.5000 · data wait 10.0%",
         "step 20 · validation · ctr.auc[all] 0.7500",
+        "step 20 · validation · ctr.logloss[all] 0.2500",
     ]
