@@ -34,6 +34,7 @@ from recmoe.features.layout import DenseColumn, InputLayout
 from recmoe.model import ModelConfig, build_training_model
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet
+from recmoe.training.clipping import make_clipping
 from recmoe.training.loop import TrainingConfig
 from recmoe.training.precision import autocast, fast_products, resolve_precision
 from recmoe.training.runtime import Runtime, start_runtime
@@ -89,12 +90,13 @@ def stepper_of(runtime: Runtime, config: TrainingConfig) -> Stepper:
         with autocast(precision, runtime.device):
             return placed.model(batch)  # type: ignore[no-any-return]
 
+    optimizer = config.dense_optimizer.build(parameter for _, parameter in dense_parameters(placed.model))
     update = Update(
-        dense_optimizer=config.dense_optimizer.build(parameter for _, parameter in dense_parameters(placed.model)),
+        dense_optimizer=optimizer,
         table_optimizer=placed.table_optimizer,
         lr=config.dense_optimizer.lr,
         schedule=config.schedule,
-        clip_norm=config.clip_norm,
+        clipping=make_clipping(config.clip_norm, model=placed.model, optimizer=optimizer),
     )
     return make_stepper(
         placed.model,

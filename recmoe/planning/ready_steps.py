@@ -20,6 +20,7 @@ from recmoe.features.layout import InputLayout
 from recmoe.model import ModelConfig, build_training_model
 from recmoe.planning.rates import zipf_ids
 from recmoe.tasks.funnel import TaskSet
+from recmoe.training.clipping import make_clipping
 from recmoe.training.loop import TrainingConfig
 from recmoe.training.precision import autocast, fast_products
 from recmoe.training.runtime import Runtime
@@ -75,18 +76,17 @@ class ReadySteps:
             tables=lambda layout: self.tables.build(layout=layout, seed=0),
         )
         placed = place(model, config=self.tables, device=self.runtime.device)
+        optimizer = self.training.dense_optimizer.build(parameter for _, parameter in dense_parameters(placed.model))
         stepper = make_stepper(
             placed.model,
             losses=self._losses(placed.model),
             prepare=model.prepare,
             update=Update(
-                dense_optimizer=self.training.dense_optimizer.build(
-                    parameter for _, parameter in dense_parameters(placed.model)
-                ),
+                dense_optimizer=optimizer,
                 table_optimizer=placed.table_optimizer,
                 lr=self.training.dense_optimizer.lr,
                 schedule=self.training.schedule,
-                clip_norm=self.training.clip_norm,
+                clipping=make_clipping(self.training.clip_norm, model=placed.model, optimizer=optimizer),
             ),
             pipelining=self.training.pipeline,
             device=self.runtime.device,

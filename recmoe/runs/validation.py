@@ -10,7 +10,7 @@ from recmoe.evaluation.predict import Scored
 from recmoe.evaluation.skill import SCORE, skill
 from recmoe.experiment import ExperimentConfig
 from recmoe.tasks.funnel import TaskSet
-from recmoe.training.loop import Validation
+from recmoe.training.early_stopping import Validation
 
 
 class Validator:

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Literal
 
 import torch
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from recmoe.config import Config
@@ -21,6 +21,8 @@ from recmoe.data.parquet import ParquetStream
 from recmoe.embeddings.placement import TableOptimizer
 from recmoe.errors import TrainingError
 from recmoe.features.batch import Batch
+from recmoe.training.clipping import ClipNorm, Clipping, make_clipping
+from recmoe.training.early_stopping import EarlyStoppingConfig, Validation
 from recmoe.training.optimizers import AdamWConfig, ConstantSchedule, ScheduleConfig
 from recmoe.training.position import Position
 from recmoe.training.precision import Precision, autocast, fast_products
@@ -32,18 +34,6 @@ _logger = logging.getLogger(__name__)
 
 LOG_EVERY = 10
 """Steps between looks at the losses; each look waits for the device."""
-
-
-class EarlyStoppingConfig(Config):
-    """Stop when a validation metric no longer gets better, and keep the best checkpoint."""
-
-    metric: str = "score"
-    """Task, metric and space, such as ``ctr.auc[all]``; ``score`` is the mean over all tasks of the share of a
-    constant's loss that the model saves, a task with few positives counting less (``recmoe/evaluation/skill.py``)."""
-    patience: PositiveInt = 3
-    """Validations in a row without a better value before the run stops."""
-    min_delta: NonNegativeFloat = 0.0
-    """How much better counts as better."""
 
 
 class TrainingConfig(Config):
@@ -61,8 +51,8 @@ class TrainingConfig(Config):
     """Optimizer of everything but the tables."""
     schedule: ScheduleConfig = ConstantSchedule()
     """Share of the learning rate per step, for the dense part and the tables."""
-    clip_norm: PositiveFloat | None = 10.0
-    """Largest norm of the dense gradient."""
+    clip_norm: ClipNorm | None = 10.0
+    """Largest norm of the dense gradient; or one for each part, such as ``{gates: 1, experts: 5}``."""
     precision: Precision = "auto"
     """Matrix products in training: bf16 where the device has it, or fp32. Evaluation and serving run in fp32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -81,22 +71,6 @@ class TrainingConfig(Config):
     """Write checkpoints beside the training, from a copy in host memory as large as a worker's part of them."""
     timeout_s: PositiveFloat = 1800.0
     """Seconds a collective may take before the run is stopped."""
-
-
-@dataclass(frozen=True)
-class Validation:
-    """A validation metric that decides when to stop."""
-
-    metric: str
-    is_higher_better: bool
-    min_delta: float
-    patience: int
-
-    def is_better(self, value: float, best: float | None) -> bool:
-        """Whether a value beats the best so far."""
-        if best is None:
-            return True
-        return value > best + self.min_delta if self.is_higher_better else value < best - self.min_delta
 
 
 @dataclass(frozen=True)
@@ -136,15 +110,17 @@ class Trainer:
     watch: Callable[[int], None] = lambda _: None
     """Called before losses are checked, with the step; collective."""
     _begin: Position = field(init=False, repr=False)
+    _clipping: Clipping = field(init=False, repr=False)
     _stepper: Stepper = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self._clipping = make_clipping(self.config.clip_norm, model=self.model, optimizer=self.dense_optimizer)
         update = Update(
             dense_optimizer=self.dense_optimizer,
             table_optimizer=self.table_optimizer,
             lr=self.config.dense_optimizer.lr,
             schedule=self.config.schedule,
-            clip_norm=self.config.clip_norm,
+            clipping=self._clipping,
         )
         self._stepper = make_stepper(
             self.model,
@@ -268,6 +244,7 @@ class Trainer:
             "train/samples_per_s": since.samples_per_s,
             "train/data_wait_share": since.wait_share,
             "train/lr": self.dense_optimizer.param_groups[0]["lr"],
+            **self._clipping.curves(),
             **self.curves(),
         }
         self.log(position.step, values)

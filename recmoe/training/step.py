@@ -4,7 +4,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -16,6 +16,7 @@ from recmoe.embeddings.placement import TableOptimizer
 from recmoe.embeddings.tables import PlainTables
 from recmoe.errors import TrainingError
 from recmoe.features.batch import Batch
+from recmoe.training.clipping import Clipping
 from recmoe.training.optimizers import ScheduleConfig, set_learning_rate
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Update:
     lr: float
     """Of the dense part, at the top of the schedule."""
     schedule: ScheduleConfig
-    clip_norm: float | None
+    clipping: Clipping = field(default_factory=Clipping)
 
     def set_rates(self, step: int, num_steps: int) -> None:
         """Those of a step, for the dense part and the tables."""
@@ -53,17 +54,9 @@ class Update:
 
     def step(self) -> None:
         """Apply the gradients of the last backward."""
-        if self.clip_norm is not None:
-            self._clip(self.clip_norm)
+        self.clipping.clip()
         self.dense_optimizer.step()
         self.table_optimizer.step()
-
-    def _clip(self, max_norm: float) -> None:
-        parameters = [p for group in self.dense_optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in parameters])
-        # A GPU would have to be waited for; a CPU knows the norm, and seldom has to multiply anything.
-        if norm.is_cuda or norm > max_norm:
-            nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
 
 
 class Stepper(Protocol):

@@ -144,7 +144,6 @@ def stepped(backend: str, *, rank: int, world_size: int) -> tuple[dict[str, Tens
         table_optimizer=placed.table_optimizer,
         lr=0.5,
         schedule=ConstantSchedule(),
-        clip_norm=None,
     )
     stepper = make_stepper(
         placed.model,

@@ -125,7 +125,6 @@ class Run:
             table_optimizer=self.placed.table_optimizer,
             lr=self.dense.param_groups[0]["lr"],
             schedule=ConstantSchedule(),
-            clip_norm=None,
         )
         stepper = make_stepper(
             self.placed.model,

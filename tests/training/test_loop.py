@@ -25,7 +25,8 @@ from recmoe.features.schema import FeatureSchema
 from recmoe.model import ModelConfig, TrainingModel, build_model
 from recmoe.tasks.binary import BinaryTaskConfig
 from recmoe.tasks.funnel import TaskSet
-from recmoe.training.loop import Trainer, TrainingConfig, TrainResult, Validation
+from recmoe.training.early_stopping import Validation
+from recmoe.training.loop import Trainer, TrainingConfig, TrainResult
 from recmoe.training.position import Position
 from recmoe.training.runtime import Runtime
 from recmoe.training.stop import StopSignal
@@ -144,6 +145,7 @@ def test_epochs_end_with_a_validation_and_the_run_with_a_checkpoint(make_job: Jo
         "train/samples_per_s",
         "train/data_wait_share",
         "train/lr",
+        "train/gradient_norm/all",
     }
 
 

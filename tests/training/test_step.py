@@ -16,6 +16,7 @@ from recmoe.embeddings.tables import PlainTables, TablesConfig
 from recmoe.errors import TrainingError
 from recmoe.features.batch import Batch
 from recmoe.features.layout import InputLayout, SparseKey, TableSpec
+from recmoe.training.clipping import make_clipping
 from recmoe.training.optimizers import LinearSchedule
 from recmoe.training.runtime import start_runtime
 from recmoe.training.step import PipelinedStepper, Pipelining, PlainStepper, Stepper, Update, make_stepper
@@ -74,7 +75,7 @@ def stepper_of(placed: PlacedModel, pipelining: Pipelining, prepare: object = No
         table_optimizer=placed.table_optimizer,
         lr=0.01,
         schedule=LinearSchedule(),
-        clip_norm=0.1,
+        clipping=make_clipping(0.1, model=placed.model, optimizer=dense),
     )
     return make_stepper(
         placed.model,
