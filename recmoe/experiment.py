@@ -130,16 +130,18 @@ class ExperimentConfig(Config):
             for name in features:
                 if name not in self.inputs.features:
                     yield f"model.groups.{group}", self._no_such_feature(name)
-        for key, feature in self.model.id_features().items():
-            if feature is None:
-                yield f"model.{key}", "name a feature of kind id"
-                continue
-            found = self.inputs.features.get(feature)
-            if found is None:
-                yield f"model.{key}", self._no_such_feature(feature)
-            elif [column.holds for column in found.raw_columns(feature)] != ["id"]:
-                yield f"model.{key}", f"{feature} has not one id a row; name a feature of kind id"
+        for key, feature in (self.model.id_features() | self.model.balance_features()).items():
+            yield from self._id_problems(f"model.{key}", feature)
         yield from ((f"model.{key}", problem) for key, problem in self.model.task_problems(self.task_set()))
+
+    def _id_problems(self, path: str, feature: str | None) -> Iterator[tuple[str, str]]:
+        """Where a feature with one id a row has to be named, and is not."""
+        if feature is None:
+            yield path, "name a feature of kind id"
+        elif feature not in self.inputs.features:
+            yield path, self._no_such_feature(feature)
+        elif [column.holds for column in self.inputs.features[feature].raw_columns(feature)] != ["id"]:
+            yield path, f"{feature} has not one id a row; name a feature of kind id"
 
     def _width_problems(self) -> Iterator[tuple[str, str]]:
         """Table widths that the back end cannot do."""

@@ -117,6 +117,7 @@ def build_training_model(
             name: (term.factor, term.build(task_names=tasks.tower_names))
             for name, term in balance_terms(config.balance).items()
         },
+        balance_features=[name for name in config.balance_features().values() if name is not None],
         unknown_shares=config.unknown_shares([key.name for key in layout.sparse], unknown_shares or {}),
         seed=seed + rank,
     )

@@ -116,6 +116,14 @@ class ModelConfig(Config):
                     f"model.architecture.gate.kind to {_gates_with(term.reads)}",
                 )
 
+    def balance_features(self) -> dict[str, str | None]:
+        """Features whose ids balance terms read, by the key below the section; None where one has to be named."""
+        return {
+            f"balance.{name}.{key}": feature
+            for name, term in balance_terms(self.balance).items()
+            for key, feature in term.id_features().items()
+        }
+
     def unknown_shares(self, keys: Sequence[str], measured: Mapping[str, float]) -> list[float]:
         """Per sparse key, the share of its ids that a training step hides.
 

@@ -18,6 +18,7 @@ from recmoe.features.batch import Batch
 from recmoe.model.imitation import Imitation
 from recmoe.model.position import PositionBias
 from recmoe.model.ranker import ModelOutput, MultiTaskRanker
+from recmoe.model.row_ids import row_ids
 from recmoe.moe.balance import BalanceTerm
 from recmoe.moe.balance.alarms import RoutingWatch
 from recmoe.moe.expert_layer import ExpertLayer
@@ -38,6 +39,7 @@ class TrainingModel(nn.Module):
         position: what the place where the log showed a row adds to its logits; the ranker knows nothing of it.
         imitation: what a student learns from a teacher besides its labels.
         balance: by name, a factor and the term that it is of; a term with factor 0 acts by other means.
+        balance_features: whose ids the terms read.
         unknown_shares: per sparse key, the probability with which an id is read as row 0 while training.
         seed: of the draws by which ids are hidden; another one in every process.
     """
@@ -53,6 +55,7 @@ class TrainingModel(nn.Module):
         position: PositionBias | None = None,
         imitation: Imitation | None = None,
         balance: Mapping[str, tuple[float, BalanceTerm]] = MappingProxyType({}),
+        balance_features: Sequence[str] = (),
         unknown_shares: Sequence[float] = (),
         seed: int = 0,
     ) -> None:
@@ -63,6 +66,7 @@ class TrainingModel(nn.Module):
         self.position = position
         self.imitation = imitation
         self.balance = dict(balance)
+        self.balance_features = tuple(dict.fromkeys(balance_features))
         self.watch = RoutingWatch()
         """Asked by the loop for what is wrong with the gates and experts."""
         self._seed = seed
@@ -106,7 +110,7 @@ class TrainingModel(nn.Module):
             named.append(imitations_N.detach())
         loss = self.weighting(learned_T / self.ranker.loss_units())
         self.watch.see(output.gate_uses)
-        terms_N = self._balance_terms(output.gate_uses)
+        terms_N = self._balance_terms(output.gate_uses, batch)
         for term, (factor, _) in zip(terms_N, self.balance.values(), strict=True):
             if factor > 0:
                 loss = loss + factor * term
@@ -151,11 +155,15 @@ class TrainingModel(nn.Module):
         assert losses.keys() == weights.keys(), "a model gives the losses that it names"
         return [losses[name].float() for name in weights]
 
-    def _balance_terms(self, uses: Sequence[GateUse]) -> list[Tensor]:
+    def _balance_terms(self, uses: Sequence[GateUse], batch: Batch) -> list[Tensor]:
         """In the order of their names; 0 for a model without gates, so that one config serves every architecture."""
         device = self.unknown_shares_K.device
         if not uses:
             return [torch.zeros((), device=device) for _ in self.balance]
+        if self.balance_features:
+            found = {name: row_ids(batch, self.ranker.input_layer.layout, name) for name in self.balance_features}
+            ids = {name: ids_B for name, ids_B in found.items() if ids_B is not None}
+            uses = [replace(use, ids=ids) for use in uses]
         return [term(uses).float().to(device) for _, term in self.balance.values()]
 
 

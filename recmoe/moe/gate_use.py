@@ -3,7 +3,7 @@
 # B rows, G gates, E experts, H width of an expert's output
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -28,3 +28,5 @@ class GateUse:
     outputs: Callable[[int], Mapping[str, Tensor]] | None = None
     """From a number of rows to y_BH of every expert by name on the first so many rows of the batch: computed anew,
     without dropout. Experts that hand their input on as it is are left out."""
+    ids: Mapping[str, Tensor] = field(default_factory=dict)
+    """int64 [B], the row of each row's id in its table, by feature; of features that balance terms read."""

@@ -3,6 +3,7 @@
 # B rows, D input width, V experts visible to a gate
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,7 +20,12 @@ from recmoe.moe.gate_use import GateUse
 from recmoe.moe.gates.gate import Nulls, Weighed
 from recmoe.moe.mixture import MixtureConfig
 
-CONFIGS: list[BalanceKind] = [config_class() for config_class in get_args(get_args(BalanceTermConfig)[0])]
+FIELDS: dict[str, dict[str, Any]] = {"groups": {"feature": "country"}}
+"""What has to be given, by kind."""
+CONFIGS: list[BalanceKind] = [
+    config_class(**FIELDS.get(config_class.model_fields["kind"].default, {}))
+    for config_class in get_args(get_args(BalanceTermConfig)[0])
+]
 LOSSES = [config for config in CONFIGS if config.factor > 0]
 GATES: dict[str, dict[str, Any]] = {
     "load": {"kind": "noisy_top_k", "k": 2},
@@ -53,14 +59,19 @@ def layers_for(config: BalanceKind) -> list[ExpertLayer]:
 
 def uses_of(layers: list[ExpertLayer], x_BD: Tensor) -> list[GateUse]:
     torch.manual_seed(1)
-    return [layer.route([x_BD])[1] for layer in layers]
+    return [replace(layer.route([x_BD])[1], ids=ids_of(x_BD)) for layer in layers]
+
+
+def ids_of(x_BD: Tensor) -> dict[str, Tensor]:
+    """Two countries, which lie apart."""
+    return {"country": (x_BD[:, 0] > 0).long()}
 
 
 @every_kind
 def test_kind_alone_is_a_config_that_works(config: BalanceKind) -> None:
     parsed = TypeAdapter[BalanceKind](BalanceTermConfig).validate_python({"kind": config.kind})  # type: ignore[attr-defined]
 
-    assert parsed == config
+    assert parsed == type(config)()
     assert parsed.factor >= 0
 
 
@@ -92,7 +103,7 @@ def test_batch_of_one_row_and_gates_that_see_one_expert_give_a_finite_number(con
     )
     config.prepare(layer)
 
-    value = config.build(task_names=TASKS)([layer.route([torch.randn(1, 6)])[1]])
+    value = config.build(task_names=TASKS)(uses_of([layer], torch.randn(1, 6)))
 
     assert value.isfinite()
     if value.requires_grad:
@@ -105,6 +116,7 @@ def test_experts_that_no_row_chooses_leave_the_gradient_finite(config: BalanceKi
     weights_BV = torch.tensor([[1.0, 0.0, 0.0]] * 4, requires_grad=True)
     of_gate = Weighed(weights_BV, load=lambda: weights_BV)
     use = GateUse(0, TASKS, ("a.0", "a.1", "a.2"), torch.stack([weights_BV] * 2, dim=1), by_gate=(of_gate, of_gate))
+    use = replace(use, ids={"country": torch.tensor([0, 1, 1, 2])})
 
     value = config.build(task_names=TASKS)([use])
 
@@ -131,6 +143,7 @@ def plain_uses(weights: list[Tensor], bias_V: Tensor, x_BD: Tensor) -> Iterator[
             weights_BGE=torch.stack([gate.weights_BV for gate in gates], dim=1),
             by_gate=tuple(gates),
             outputs=lambda _, outputs=outputs: outputs,
+            ids=ids_of(x_BD),
         )
 
 

@@ -9,6 +9,7 @@ from recmoe.moe.balance.all_gates import AllGatesConfig
 from recmoe.moe.balance.bias import BiasConfig
 from recmoe.moe.balance.diversity import DiversityConfig
 from recmoe.moe.balance.entropy import EntropyConfig
+from recmoe.moe.balance.groups import GroupsConfig
 from recmoe.moe.balance.importance import ImportanceConfig
 from recmoe.moe.balance.load import LoadConfig
 from recmoe.moe.balance.mutual_information import MutualInformationConfig
@@ -27,6 +28,7 @@ BalanceTermConfig = Annotated[
     | EntropyConfig
     | VarianceConfig
     | MutualInformationConfig
+    | GroupsConfig
     | AllGatesConfig
     | DiversityConfig
     | BiasConfig

@@ -1,7 +1,7 @@
 """BalanceKind: a config of something that evens out how gates use experts."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from pydantic import NonNegativeFloat
@@ -31,6 +31,10 @@ class BalanceKind(Config):
 
     def prepare(self, model: nn.Module) -> None:
         """Add what the model has to store for it; to a model that serves, too."""
+
+    def id_features(self) -> Mapping[str, str | None]:
+        """Features whose ids it reads, by the key that names them; None where one has to be named."""
+        return {}
 
     @abstractmethod
     def build(self, *, task_names: Sequence[str]) -> BalanceTerm:
