@@ -47,6 +47,7 @@ DOORS = {
     "lightgbm": ("recmoe/baselines/",),
     "sklearn": ("recmoe/baselines/",),
     "torchjd": ("recmoe/balancing/",),
+    "captum": ("recmoe/evaluation/gate_features.py",),
     "torchrec": ("recmoe/embeddings/", "recmoe/training/checkpoint.py", "recmoe/export/unshard.py"),
     "fbgemm_gpu": ("recmoe/embeddings/", "recmoe/training/checkpoint.py", "recmoe/export/unshard.py"),
 }

@@ -68,8 +68,8 @@ class M3oE(nn.Module):
         b_t = β · T_t(e) + (1 − β) · mean of T_j(e) over the other tasks
         h_t = Σ_k softmax(G_dt · e)_k · S_k(e)  +  u · a_d  +  v · b_t
 
-    α, β, u and v are sigmoids of learned numbers that begin at 1. No gradient goes from a gate into e. A row of no
-    domain has the shared weights of star and of the gate, and the mean of all D_j.
+    α, β, u and v are sigmoids of learned numbers that begin at 1. While it trains, no gradient goes from a gate into e.
+    A row of no domain has the shared weights of star and of the gate, and the mean of all D_j.
 
     Args:
         in_features: D.
@@ -136,7 +136,8 @@ class M3oE(nn.Module):
         x_BD = rows_of(x)
         rows = self.domains.of(groups, len(x_BD), x_BD.device)
         e_BM = self.after_star(self.star(x_BD, rows)) + self.skip(x_BD)
-        gates_BTK = self._gates(e_BM.detach(), rows)
+        # Without training there is no e to learn, and what moves a gate can be asked for.
+        gates_BTK = self._gates(e_BM.detach() if self.training else e_BM, rows)
         outputs = [
             y_BH for experts in (self.shared, self.of_domains, self.of_tasks) if experts for y_BH in experts([e_BM])
         ]

@@ -22,6 +22,7 @@ from recmoe.cli.daily import daily
 from recmoe.cli.data import data_app
 from recmoe.cli.derive import distil, prune_experts, upcycle
 from recmoe.cli.doctor import doctor
+from recmoe.cli.explain import explain_gates
 from recmoe.cli.init import init
 from recmoe.cli.models import promote, register, rollback
 from recmoe.cli.plan import plan
@@ -78,6 +79,7 @@ app.command(epilog="Example: recmoe tune mylog/config.yaml --to tuning/first --t
 app.command(epilog="Example: recmoe daily configs/ple.yaml --days 'log/day=*' --run-dir runs/shop-daily")(daily)
 app.add_typer(checkpoint_app)
 app.command(epilog="Example: recmoe evaluate models:/shop@champion --data logs/today.parquet --to today")(evaluate)
+app.command(epilog="Example: recmoe explain-gates models:/shop@champion --rows 1000 --to gates")(explain_gates)
 app.command(epilog="Example: recmoe predict runs/ple --data logs/today.csv --to predictions.parquet")(predict)
 app.command(epilog="Example: recmoe export runs/ple --to bundles/ple")(export)
 app.command(epilog="Example: recmoe register runs/ple --name shop")(register)

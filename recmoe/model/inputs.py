@@ -81,7 +81,7 @@ class InputLayer(nn.Module):
         own.pieces.extend(self._read_histories(encoded, own, batch, None))
         wide_BT = None if shared.wide_BT is None or own.wide_BT is None else shared.wide_BT + own.wide_BT
         ids = {id_group(name): ids_B for name in self.ids if (ids_B := row_ids(batch, part.layout, name)) is not None}
-        return RowInputs(self._inputs(torch.cat([*shared.pieces, *own.pieces], dim=1), ids), wide_BT)
+        return RowInputs(self.inputs_of(torch.cat([*shared.pieces, *own.pieces], dim=1), ids), wide_BT)
 
     def sided(self, shared: Batch, own: Batch, request_C: Tensor) -> RowInputs:
         """The same inputs from one row per request and one row per candidate; a history is encoded once per request."""
@@ -110,7 +110,7 @@ class InputLayer(nn.Module):
         if wide_CT is not None and halves[0].wide_BT is not None:
             wide_CT = halves[0].wide_BT.index_select(0, request_C) + wide_CT
         x = SidedInput(shared_RS=of_request, own_CI=of_candidate, request_C=request_C)
-        return RowInputs(self._inputs(x, ids), wide_CT)
+        return RowInputs(self.inputs_of(x, ids), wide_CT)
 
     def _look_up(self, batch: Batch, keys: Sequence[SparseKey] | None = None) -> LookedUp:
         assert isinstance(self.tables, LooksUp)
@@ -122,7 +122,8 @@ class InputLayer(nn.Module):
         """What the candidates of a batch read; there may be no piece of their own, and still so many of them."""
         return self.histories.own_pieces(encoded, [batch.dense_BF[:, :0], *own.pieces], request_C)
 
-    def _inputs(self, x: Tensor | SidedInput, ids: Mapping[str, Tensor]) -> Inputs:
+    def inputs_of(self, x: Tensor | SidedInput, ids: Mapping[str, Tensor]) -> Inputs:
+        """What the model reads, from the columns of all features and the ids that it reads by themselves."""
         groups: Groups = {**{name: group.of(x) for name, group in self.groups.items()}, **ids}
         return Inputs(x, groups)
 

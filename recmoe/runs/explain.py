@@ -1,0 +1,82 @@
+"""explain_gates(): which features move the gates of a trained model, over rows spread through a split."""
+
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+
+from recmoe.config import config_from_dict
+from recmoe.data.parquet import ParquetStream
+from recmoe.evaluation.gate_features import GateFeatures, gate_features
+from recmoe.evaluation.gate_features_page import write_gate_features_page
+from recmoe.experiment import ExperimentConfig
+from recmoe.export.bundle import ModelBundle
+
+RUN_ROWS = 16
+"""Neighbouring rows that are taken together, for a file is read in pieces."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What moves the gates of a model."""
+
+    name: str
+    """Model and rows, for titles."""
+    gates: list[GateFeatures]
+
+    def write(self, folder: Path) -> tuple[Path, Path]:
+        """``gates.json`` and ``gates.html`` in a folder, made if it is missing; their paths."""
+        folder.mkdir(parents=True, exist_ok=True)
+        values, page = folder / "gates.json", folder / "gates.html"
+        values.write_text(json.dumps([one.to_json() for one in self.gates], indent=1), encoding="utf-8")
+        write_gate_features_page(self.gates, page, title=f"Gates of {self.name}")
+        return values, page
+
+
+def explain_gates(
+    bundle: ModelBundle,
+    *,
+    split: Literal["train", "validation", "test"] = "test",
+    paths: Sequence[str] = (),
+    num_rows: int = 256,
+    num_steps: int = 32,
+    cache_dir: Path,
+) -> Explanation:
+    """Attribute the weights of every gate to the model's features; see ``gate_features``.
+
+    Args:
+        split: of the config that the bundle was trained with.
+        paths: files, folders or globs to use in place of that split.
+        num_rows: rows, spread evenly through the split; all where it has fewer.
+        num_steps: of the integral.
+        cache_dir: where CSV files are converted.
+
+    Raises:
+        StackError: captum is not installed.
+        EvaluationError: the model has no gates with a choice, or there is one row.
+        DataError, SchemaError: the rows cannot be read, or lack a column.
+    """
+    config = config_from_dict(ExperimentConfig, bundle.config, source=f"config of {bundle.name}")
+    if paths:
+        config = config.model_copy(update={"data": config.data.model_copy(update={split: tuple(paths)})})
+    stream = config.data.build(split, seed=config.seed, cache_dir=cache_dir)
+    rows = _spread_rows(stream, num_rows, bundle.encoder.columns(with_labels=False))
+    batch = bundle.encoder.encode(rows, with_labels=False)
+    gates = gate_features(bundle.model, batch, num_steps=num_steps)
+    return Explanation(f"{bundle.name}: {', '.join(paths) or f'{split} split'}", gates)
+
+
+def _spread_rows(stream: ParquetStream, num_rows: int, columns: Sequence[str]) -> pa.Table:
+    """Short runs of rows at even distances."""
+    stream.require(columns)
+    num_runs = -(-min(num_rows, stream.num_rows) // RUN_ROWS)
+    starts = [index * stream.num_rows // num_runs for index in range(num_runs)]
+    ends = [*starts[1:], stream.num_rows]
+    intervals = [(start, min(start + RUN_ROWS, end)) for start, end in zip(starts, ends, strict=True)]
+    blocks = stream.blocks_in_file_order(intervals, batch_size=num_rows, columns=columns)
+    with closing(blocks):
+        return next(blocks).table
