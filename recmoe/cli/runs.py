@@ -249,6 +249,7 @@ def _print_report(report: "Report", *, slices: bool, is_long: bool) -> None:
     from rich.console import Console
 
     from recmoe.evaluation.baselines import TITLES
+    from recmoe.evaluation.by_group import group_sentences
     from recmoe.evaluation.summary_table import summary_table
     from recmoe.evaluation.tables import report_table
 
@@ -256,6 +257,8 @@ def _print_report(report: "Report", *, slices: bool, is_long: bool) -> None:
     # Away from a terminal rich would wrap at 80 columns.
     console = Console(width=console.width if console.is_terminal else 160)
     console.print(report_table(report, slices=slices) if is_long or slices else summary_table(report))
+    for text in group_sentences(report) if slices else ():
+        print(f"groups   {text}")
     if report.baselines is None:
         return
     for text in report.baselines.warnings:

@@ -11,6 +11,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from recmoe.evaluation.baselines import TITLES, Baselines, Comparison, heading, in_words
+from recmoe.evaluation.by_group import group_sentences
 from recmoe.evaluation.expert_page import History, expert_sections
 from recmoe.evaluation.metrics import MEASURES, METRIC_KINDS, metric_best
 from recmoe.evaluation.metrics.metric import FloatArray
@@ -85,6 +86,7 @@ def write_report_page(
         report=report,
         baselines=report.baselines or Baselines(),
         beside=_beside(report),
+        by_group=list(group_sentences(report)),
         sections=[_section(report, predictions, task) for task in predictions.task_names],
         experts=expert_sections(levels, history),
         glossary=_glossary(report),

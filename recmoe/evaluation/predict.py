@@ -3,7 +3,7 @@
 # N rows, B rows of a batch, L label columns, T tasks
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from recmoe.data.loader import BatchLoader
+from recmoe.evaluation.by_group import Shares, gate_shares
 from recmoe.evaluation.predictions import Predictions
 from recmoe.evaluation.segments import segmented
 from recmoe.features.batch import Batch
@@ -23,6 +24,9 @@ PROBED_BATCHES = 16
 PROBED_ROWS = 4096
 """Rows of a worker on which they are compared; fewer than twice as many."""
 
+GATES = "/gates/"
+"""Before the names of columns that hold shares of gates."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -31,6 +35,8 @@ class Scored:
     predictions: Predictions
     levels: list[LevelUse]
     """How the gates of each level used the experts, and how alike these are, by segment; none without gates."""
+    shares: Shares = field(default_factory=dict)
+    """What each gate gave in every row; kept where slices are, to be cut by them."""
 
     @property
     def usages(self) -> list[ExpertUsage]:
@@ -101,7 +107,8 @@ def predict_rows(
             for task, names in ranker.tasks.measure_names.items()
         },
     )
-    return Scored(predictions, [level.most_frequent(max_slice_values) for level in whole.levels])
+    shares = {name.removeprefix(GATES): column for name, column in whole.columns.items() if name.startswith(GATES)}
+    return Scored(predictions, [level.most_frequent(max_slice_values) for level in whole.levels], shares)
 
 
 def _score_batch(
@@ -127,6 +134,9 @@ def _score_batch(
         columns["/groups"] = batch.groups_B[:num_rows].cpu().numpy()
     if keeps_slices:
         columns |= slices
+    if keeps_slices and slices:
+        shares = gate_shares(output.gate_uses, num_rows)
+        columns |= {f"{GATES}{name}": p_BV.cpu().numpy() for name, p_BV in shares.items()}
     rows = segmented(slices if output.gate_uses else {}, num_rows)
     counts = dict(zip(ranker.tasks.names, weights_BT.unbind(1), strict=True))
     levels = [

@@ -56,6 +56,25 @@ class MetricRow:
 
 
 @dataclass(frozen=True)
+class GroupRouting:
+    """How much the experts of a row depend on its group, for one gate; see ``group_routing``."""
+
+    gate: str
+    """``level 0, gate ctr``."""
+    column: str
+    """The raw column whose values are the groups."""
+    num_groups: int
+    information: float
+    """Mutual information of group and expert, in nats, less what chance makes of it where there are resamples."""
+    low: float | None
+    """Lower end of the 95 % interval; None without resamples."""
+    high: float | None
+    """Upper end of the 95 % interval."""
+    entropy: float
+    """Of the experts over all rows, in nats: the information there would be if the group decided alone."""
+
+
+@dataclass(frozen=True)
 class Report:
     """The rows of an evaluation: by slice (all rows first), task and metric."""
 
@@ -68,6 +87,8 @@ class Report:
     """Simple models over the same rows; None where none were computed."""
     experts: Mapping[str, float] = field(default_factory=dict)
     """How gates used experts, and how alike these are, by the names of ``expert_curves``; none without gates."""
+    routing: tuple[GroupRouting, ...] = ()
+    """What gates make of the groups of each slice column."""
 
     def row(self, name: str) -> MetricRow:
         """A row by name: ``cvr.auc[click]``, or ``cvr.auc[click, device=phone]``.
@@ -118,6 +139,7 @@ class Report:
             "rows": [asdict(row) for row in self.rows],
             **({} if self.baselines is None else {"baselines": self.baselines.to_json()}),
             **({"experts": dict(self.experts)} if self.experts else {}),
+            **({"routing": [asdict(one) for one in self.routing]} if self.routing else {}),
         }
         return json.dumps(document, indent=1, allow_nan=False)
 
@@ -141,6 +163,7 @@ class Report:
                 num_resamples=int(document["num_resamples"]),
                 baselines=Baselines.from_json(document["baselines"]) if "baselines" in document else None,
                 experts=dict(document.get("experts", {})),
+                routing=tuple(GroupRouting(**values) for values in document.get("routing", ())),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise EvaluationError(

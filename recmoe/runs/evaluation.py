@@ -9,6 +9,7 @@ from recmoe.config import config_from_dict
 from recmoe.data.loader import BatchLoader, DataConfig, Split
 from recmoe.data.parquet import ParquetStream
 from recmoe.evaluation.baselines import Baselines
+from recmoe.evaluation.by_group import group_routing
 from recmoe.evaluation.compare import compare
 from recmoe.evaluation.evaluate import evaluate
 from recmoe.evaluation.expert_curves import expert_curves
@@ -82,7 +83,11 @@ def evaluate_bundle(
         slices=settings.slices,
         max_slice_values=settings.max_slice_values,
     )
-    report = replace(evaluate(scored.predictions, config=settings), experts=expert_curves(scored.levels))
+    report = replace(
+        evaluate(scored.predictions, config=settings),
+        experts=expert_curves(scored.levels),
+        routing=group_routing(scored.shares, scored.predictions, config=settings),
+    )
     if with_baselines:
         streams = _streams(config, stream, cache_dir)
         baselines, values_NT, rows_N = learn_baselines(config, streams, bundle.encoder)

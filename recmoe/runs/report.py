@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+from recmoe.evaluation.by_group import group_routing
 from recmoe.evaluation.evaluate import evaluate
 from recmoe.evaluation.expert_curves import PREFIX, expert_curves
 from recmoe.evaluation.page import write_report_page
@@ -23,7 +24,8 @@ def write_run_report(config: ExperimentConfig, folder: RunFolder, scored: Scored
     """
     report = evaluate(scored.predictions, config=config.evaluation)
     baselines = set_beside(scored.predictions, folder, config.evaluation)
-    report = replace(report, baselines=baselines, experts=expert_curves(scored.levels))
+    routing = group_routing(scored.shares, scored.predictions, config=config.evaluation)
+    report = replace(report, baselines=baselines, experts=expert_curves(scored.levels), routing=routing)
     write_atomically(folder.report, report.to_json())
     write_report_page(
         report,

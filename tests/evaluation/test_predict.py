@@ -175,3 +175,23 @@ def test_model_scores_in_evaluation_mode_and_is_left_as_it_was(
 
     assert seen == [False, False]
     assert after is is_training
+
+
+@pytest.mark.parametrize("num_ranks", [1, 3])
+def test_shares_of_gates_are_kept_row_by_row_where_there_are_slices(
+    num_ranks: int,
+    stream: ParquetStream,
+    shop_log: pa.Table,
+    shop_encoder: FeatureEncoder,
+    shop_model: MultiTaskRanker,
+) -> None:
+    with torch.no_grad():
+        (use,) = shop_model.eval()(shop_encoder.encode(shop_log.slice(0, 31))).gate_uses
+
+    found = scored_by(num_ranks, stream, shop_encoder, shop_model, batch_size=4)
+
+    assert found.shares.keys() == {f"level 0, gate {gate}" for gate in use.gates}
+    for gate, shares_NV in zip(use.gates, use.weights_BGE.unbind(1), strict=True):
+        np.testing.assert_allclose(found.shares[f"level 0, gate {gate}"], shares_NV.numpy(), rtol=1e-5, atol=1e-6)
+    without = predict_rows(shop_model, BatchLoader(stream, shop_encoder, batch_size=31))
+    assert without.shares == {}

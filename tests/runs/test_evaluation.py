@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recmoe.errors import ConfigError
+from recmoe.evaluation.by_group import group_sentences
 from recmoe.evaluation.report import Report
 from recmoe.experiment import ExperimentConfig
 from recmoe.export.bundle import ModelBundle
@@ -42,6 +43,8 @@ def test_other_files_and_slices_can_be_asked_for(run_bundle: ModelBundle, shop_l
     assert evaluation.report.num_rows == 30
     assert evaluation.name == f"shop: {path}"
     assert any(row.slice is not None and row.slice.startswith("item_id=") for row in evaluation.report.rows)
+    assert {one.column for one in evaluation.report.routing} == {"item_id"}
+    assert "of which expert a row gets" in " ".join(group_sentences(evaluation.report))
 
 
 def test_override_that_does_not_fit_is_an_error(run_bundle: ModelBundle, tmp_path: Path) -> None:
