@@ -28,6 +28,9 @@ Shares = Mapping[str, NDArray[np.float32]]
 SMALLEST_ENTROPY = 1e-6
 """Of the experts, in nats; below it, one gets everything."""
 
+FEWEST_ROWS = 20
+"""Of either label: a group with fewer is neither the best nor the worst, for its interval is too narrow."""
+
 
 def gate_shares(uses: Sequence[GateUse], num_rows: int) -> dict[str, Tensor]:
     """What each gate that sees several experts gives the first rows of a batch, as parts of what it gives the row."""
@@ -134,7 +137,7 @@ def group_sentences(report: Report) -> Iterator[str]:
 
 
 def _metric_sentence(report: Report, name: str, column: str) -> Iterator[str]:
-    """Where a metric is highest and lowest; nothing where fewer than two groups have it."""
+    """Where a metric is highest and lowest; nothing where fewer than two groups of some size have it."""
     whole = report.row(name)
     rows = [
         row
@@ -143,6 +146,7 @@ def _metric_sentence(report: Report, name: str, column: str) -> Iterator[str]:
         and row.slice.partition("=")[0] == column
         and (row.task, row.metric, row.space) == (whole.task, whole.metric, whole.space)
         and row.value is not None
+        and _is_large(row)
     ]
     if len(rows) < 2:
         return
@@ -151,6 +155,12 @@ def _metric_sentence(report: Report, name: str, column: str) -> Iterator[str]:
     if highest.low is not None and lowest.high is not None:
         text += "; their intervals do not meet" if highest.low > lowest.high else "; their intervals overlap"
     yield text
+
+
+def _is_large(row: MetricRow) -> bool:
+    """Whether resamples of a group's rows say how far its value can be trusted."""
+    positive = row.num_rows if row.num_positive is None else min(row.num_positive, row.num_rows - row.num_positive)
+    return positive >= FEWEST_ROWS
 
 
 def _with_interval(row: MetricRow) -> str:
