@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from recmoe.evaluation.gate_features import GateFeatures
-from recmoe.evaluation.page import data_uri
-from recmoe.evaluation.plots import INK, draw_svg
+from recmoe.evaluation.plots import INK, data_uri, draw_figure
 
 MAX_FEATURES = 15
 """Rows of a heat map; the features that move a gate least stand together in the last."""
@@ -58,7 +57,8 @@ def features_plot(one: GateFeatures) -> str:
     moves_FV = np.stack(rows)
     largest = max(moves_FV.max(), np.finfo(moves_FV.dtype).tiny)
 
-    def draw(axes: Axes) -> None:
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
         axes.imshow(moves_FV, cmap="Blues", vmin=0, vmax=largest, aspect="auto")
         for feature, expert in np.ndindex(*moves_FV.shape):
             moved = moves_FV[feature, expert]
@@ -71,4 +71,4 @@ def features_plot(one: GateFeatures) -> str:
         axes.tick_params(length=0)
 
     size = (2.2 + 0.62 * len(one.experts), 0.9 + 0.3 * len(names))
-    return draw_svg(draw, size=size, has_other_scripts=not "".join([*one.experts, *names]).isascii())
+    return draw_figure(draw, size=size, names=[*one.experts, *names])
