@@ -130,7 +130,7 @@ class ExperimentConfig(Config):
             for name in features:
                 if name not in self.inputs.features:
                     yield f"model.groups.{group}", self._no_such_feature(name)
-        for key, feature in (self.model.id_features() | self.model.balance_features()).items():
+        for key, feature in {**self.model.id_features(), **self.model.balance_features()}.items():
             yield from self._id_problems(f"model.{key}", feature)
         yield from ((f"model.{key}", problem) for key, problem in self.model.task_problems(self.task_set()))
 
