@@ -1,4 +1,4 @@
-"""Plug-ins: gates, experts and architectures of other packages, found through Python entry points.
+"""Plug-ins: gates, experts, architectures and trunks of other packages, found through Python entry points.
 
 A package says in its ``pyproject.toml`` what it brings, under a name with a dot in it, which is the ``kind``::
 
@@ -18,6 +18,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 GATES = "recmoe.gates"
 EXPERTS = "recmoe.experts"
 ARCHITECTURES = "recmoe.architectures"
+TRUNKS = "recmoe.trunks"
 
 ERROR = "plugin"
 """Type of the error that says why a plug-in cannot be had."""
@@ -94,7 +95,7 @@ def packages_of(config: Any) -> dict[str, str]:
     """
     kinds = set(_dotted_kinds(config))
     found: dict[str, str] = {}
-    for group in (GATES, EXPERTS, ARCHITECTURES) if kinds else ():
+    for group in (GATES, EXPERTS, ARCHITECTURES, TRUNKS) if kinds else ():
         for entry in entry_points(group=group):
             if entry.name in kinds and entry.dist is not None:
                 found[entry.dist.name] = entry.dist.version

@@ -1,4 +1,4 @@
-"""``recmoe check-architecture``: anybody's own gate, expert or architecture against what every one must hold to."""
+"""``recmoe check-architecture``: anybody's own gate, expert, architecture or trunk against what each must hold to."""
 
 import sys
 from collections import Counter
@@ -21,7 +21,7 @@ def check_architecture(
     place: Annotated[
         str,
         typer.Argument(
-            metavar="MODULE:CLASS", help="Config class of a gate, an expert or an architecture; found from here."
+            metavar="MODULE:CLASS", help="Config class of a gate, expert, architecture or trunk; found from here."
         ),
     ],
     overrides: Overrides = None,
@@ -31,7 +31,7 @@ def check_architecture(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check a gate, an expert or an architecture of your own: shares, gradients, order of tasks, served = trained.
+    """Check a gate, expert, architecture or trunk of your own: shares, gradients, order of tasks, served = trained.
 
     The exit code is 1 when a property does not hold.
     """

@@ -1,8 +1,8 @@
-"""What a gate, an expert or an architecture must hold to, on anybody's own: ``recmoe check-architecture``."""
+"""What a gate, an expert, an architecture or a trunk must hold to, on anybody's own: ``recmoe check-architecture``."""
 
 from recmoe.conformance.experts import EXPERT_PROPERTIES
 from recmoe.conformance.gates import GATE_PROPERTIES
-from recmoe.conformance.models import ARCHITECTURE_PROPERTIES
+from recmoe.conformance.models import ARCHITECTURE_PROPERTIES, TRUNK_PROPERTIES
 from recmoe.conformance.outcome import Outcome, Property
 from recmoe.conformance.subject import Role, Subject, find, subject_of
 
@@ -10,6 +10,7 @@ PROPERTIES: dict[Role, tuple[Property, ...]] = {
     "gate": GATE_PROPERTIES,
     "expert": EXPERT_PROPERTIES,
     "architecture": ARCHITECTURE_PROPERTIES,
+    "trunk": TRUNK_PROPERTIES,
 }
 
 

@@ -6,6 +6,7 @@ A loop is a function of the module and one row; it reads the weights of the modu
     of experts          loop(experts, expert, x_D) → y_H of the expert with that index
     of an architecture  loop(architecture, x_D) → one h_H per task; of a kind with ``assemble`` alone, the model's
                         logits_Z
+    of a trunk          loop(trunk, features by the name of a group) → x_D'
 """
 
 # B rows, D input width, V visible experts, H width of a representation, Z logits
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 
 from recmoe.conformance.outcome import NotApplicable, require
 from recmoe.conformance.probes import NUM_FEATURES, TASKS, difference, inputs_of, model_of, parts
-from recmoe.conformance.subject import Subject
+from recmoe.conformance.subject import Role, Subject
+from recmoe.moe.linear import rows_of
 
 TOLERANCE = 1e-10
 NUM_EXPERTS = 4
@@ -67,7 +69,7 @@ def check_loop(subject: Subject) -> str:
     if subject.loop is None:
         raise NotApplicable("no loop was given; --loop MODULE:FUNCTION names one")
     torch.manual_seed(0)
-    compare = {"gate": _compare_gate, "expert": _compare_experts, "architecture": _compare_architecture}[subject.role]
+    compare = COMPARED[subject.role]
     for num_rows in ROWS:
         compare(subject.config, subject.loop, num_rows)
     return f"outputs and all gradients equal the loop's, for {' and '.join(map(str, ROWS))} rows, within {TOLERANCE:g}"
@@ -109,6 +111,26 @@ def _compare_architecture(config: Any, loop: Callable[..., Any], num_rows: int) 
         lambda x_D: torch.stack(list(loop(architecture, x_D))),
         num_rows=num_rows,
     )
+
+
+def _compare_trunk(config: Any, loop: Callable[..., Any], num_rows: int) -> None:
+    trunk = model_of(config).get_submodule("trunk").double()
+    equal_to_loop(
+        trunk,
+        lambda x_BD: trunk(*inputs_of(config, x_BD)).x_BD,
+        lambda x_D: loop(
+            trunk, {name: rows_of(group)[0] for name, group in inputs_of(config, x_D[None]).groups.items()}
+        ),
+        num_rows=num_rows,
+    )
+
+
+COMPARED: dict[Role, Callable[[Any, Callable[..., Any], int], None]] = {
+    "gate": _compare_gate,
+    "expert": _compare_experts,
+    "architecture": _compare_architecture,
+    "trunk": _compare_trunk,
+}
 
 
 def _of(num_rows: int) -> str:

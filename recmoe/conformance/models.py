@@ -1,4 +1,4 @@
-"""What must hold for the model of every architecture."""
+"""What must hold for the model of every architecture, and of a mixture on every trunk."""
 
 # B rows, T tasks, G gates, E experts, Z logits
 
@@ -134,3 +134,7 @@ ARCHITECTURE_PROPERTIES = (
     Property("planted tasks are learned", check_planted_tasks),
     Property("equal to a naive loop", check_loop),
 )
+
+OF_EXPERTS = (_check_shares, check_flow, check_experts_differ, check_work_of_model)
+"""What says nothing of a trunk, but of the mixture that stands on it."""
+TRUNK_PROPERTIES = tuple(one for one in ARCHITECTURE_PROPERTIES if one.check not in OF_EXPERTS)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recmoe.conformance.outcome import Deviation
-from recmoe.conformance.probes import inputs_of, model_of, rows
+from recmoe.conformance.probes import SMALL, inputs_of, model_of, rows
 from recmoe.conformance.subject import Subject
 from recmoe.model import ModelConfig
 
@@ -19,7 +19,6 @@ CHECKED_EVERY = 20
 LEARNING_RATE = 0.005
 UNEXPLAINED = 0.3
 """Share of the variance that may be left on new rows."""
-EXPERT_HIDDEN = (32, 16)
 
 
 def check_planted_tasks(subject: Subject) -> str:
@@ -46,10 +45,9 @@ def check_planted_tasks(subject: Subject) -> str:
 
 def _as_architecture(subject: Subject) -> Any:
     """A gate and experts are looked at inside the default architecture, a plain mixture."""
-    if subject.role == "architecture":
+    if subject.role not in ("gate", "expert"):
         return subject.config
-    changes = {"num_experts": 4, "expert_hidden": EXPERT_HIDDEN, subject.role: subject.config}
-    return ModelConfig().architecture.model_copy(update=changes)
+    return ModelConfig().architecture.model_copy(update={**SMALL, subject.role: subject.config})
 
 
 def _unexplained(logits_BZ: Tensor, x_BD: Tensor) -> Tensor:

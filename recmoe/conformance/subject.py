@@ -1,4 +1,4 @@
-"""Subject: the gate, expert or architecture that is checked, by its config."""
+"""Subject: the gate, expert, architecture or trunk that is checked, by its config."""
 
 import importlib
 import inspect
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from recmoe.architectures.seam import ArchitectureKind
+from recmoe.architectures.trunks.trunk import TrunkKind
 from recmoe.config import Config, config_from_dict
 from recmoe.errors import ConfigError
 
-Role = Literal["gate", "expert", "architecture"]
+Role = Literal["gate", "expert", "architecture", "trunk"]
 Loop = Callable[..., Any]
 """A naive loop, one row at a time: see ``recmoe.conformance.loop``."""
 
@@ -36,6 +37,8 @@ def role_of(cls: type) -> Role | None:
     """What configs of a class build, by what their ``build`` takes; None where it is nothing that is known."""
     if issubclass(cls, ArchitectureKind):
         return "architecture"
+    if issubclass(cls, TrunkKind):
+        return "trunk"
     build = getattr(cls, "build", None)
     taken = inspect.signature(build).parameters if callable(build) else {}
     if "num_experts" in taken:
@@ -58,7 +61,8 @@ def subject_of(cls: Any, *, overrides: Sequence[str] = (), loop: Loop | None = N
         raise ConfigError(
             f"{getattr(cls, '__name__', cls)} is no config class of a gate, an expert or an architecture: a gate's has "
             "build(in_features, num_experts), an expert's build(reads, in_features, hidden, dropout, form), an "
-            "architecture's extends recmoe.architectures.seam.ArchitectureKind"
+            "architecture's extends recmoe.architectures.seam.ArchitectureKind, and a trunk's "
+            "recmoe.architectures.trunks.trunk.TrunkKind"
         )
     return Subject(config_from_dict(cls, {}, overrides=overrides, source=cls.__name__), loop)
 

@@ -10,7 +10,7 @@ from recmoe.axes import Labels, RowLabel, describe
 from recmoe.embeddings.tables import member_name
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import SHARED_SIDES, SparseKey
-from recmoe.model import ModelConfig, MultiTaskRanker, input_order, model_parts
+from recmoe.model import ModelConfig, MultiTaskRanker, feature_widths, input_order, model_parts
 from recmoe.model.histories import HistoryColumns
 
 RANKER = "ranker."
@@ -156,9 +156,10 @@ def _all_or_nothing(shape: Sequence[int], meaning: Hashable) -> tuple[Labels | N
 def _named_model(ranker: MultiTaskRanker, config: ModelConfig, encoder: FeatureEncoder) -> dict[str, NamedTensor]:
     """What the model says of its weights, and which of their axes are columns of its input."""
     parts = model_parts(ranker.input_layer.layout, tasks=ranker.tasks, config=config)
+    groups = config.read_groups(feature_widths(ranker.input_layer.layout))
     columns: dict[str, Labels] = {
         "all": _column_labels(encoder),
-        **{name: _column_labels(encoder, features) for name, features in config.groups.items()},
+        **{name: _column_labels(encoder, features) for name, features in groups.items()},
         **{copy_group(name): _column_labels(encoder) for name in ranker.input_layer.layout.copies},
     }
     read = {name: _axes_of_inputs(config, parts, name) for name in parts.widths}
@@ -197,7 +198,7 @@ def _axes_of_inputs(config: ModelConfig, parts: Parts, group: str) -> dict[str, 
     def shapes(more: int) -> dict[str, torch.Size]:
         widths = {**parts.widths, group: parts.widths[group] + more}
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            model = config.architecture.assemble(replace(parts, widths=widths))
+            model = config.assemble(replace(parts, widths=widths))
         return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
     narrow, wide = shapes(0), shapes(1)

@@ -2,7 +2,7 @@
 
 from recmoe.model.build import build_model, build_training_model, model_layout, model_parts
 from recmoe.model.config import ModelConfig
-from recmoe.model.inputs import InputLayer, input_order
+from recmoe.model.inputs import InputLayer, feature_widths, input_order
 from recmoe.model.objective import TrainingModel
 from recmoe.model.ranker import ModelOutput, MultiTaskRanker
 from recmoe.model.wide import LinearWideConfig, NoWideConfig
@@ -17,6 +17,7 @@ __all__ = [
     "TrainingModel",
     "build_model",
     "build_training_model",
+    "feature_widths",
     "input_order",
     "model_layout",
     "model_parts",

@@ -10,7 +10,7 @@ from recmoe.architectures.seam import Forkable, Model, Parts
 from recmoe.features.layout import InputLayout
 from recmoe.model.config import ModelConfig
 from recmoe.model.imitation import Imitation
-from recmoe.model.inputs import InputLayer, input_widths, num_values
+from recmoe.model.inputs import InputLayer, feature_widths, input_widths, num_values
 from recmoe.model.objective import TrainingModel
 from recmoe.model.ranker import MultiTaskRanker
 from recmoe.model.row_ids import id_key
@@ -36,7 +36,7 @@ def build_model(*, layout: InputLayout, tasks: TaskSet, config: ModelConfig, tab
     """
     layout = model_layout(layout, tasks=tasks, config=config)
     made = tables(layout)
-    model = config.architecture.assemble(model_parts(layout, tasks=tasks, config=config))
+    model = config.assemble(model_parts(layout, tasks=tasks, config=config))
     for term in balance_terms(config.balance).values():
         term.prepare(model)
     wide = config.wide.build(
@@ -44,8 +44,8 @@ def build_model(*, layout: InputLayout, tasks: TaskSet, config: ModelConfig, tab
         num_shared=num_values(layout, shared=True),
         num_own=num_values(layout, shared=False),
     )
-    ids = _id_features(config)
-    input_layer = InputLayer(layout=layout, tables=made, wide=wide, groups=config.groups, ids=ids)
+    groups = config.read_groups(feature_widths(layout))
+    input_layer = InputLayer(layout=layout, tables=made, wide=wide, groups=groups, ids=_id_features(config))
     return MultiTaskRanker(input_layer=input_layer, model=model, tasks=tasks)
 
 
@@ -54,7 +54,7 @@ def model_parts(layout: InputLayout, *, tasks: TaskSet, config: ModelConfig) -> 
     num_rows = {table.name: table.num_rows for table in layout.tables}
     keys = {name: id_key(layout, name) for name in _id_features(config)}
     return Parts(
-        widths=input_widths(layout, config.groups),
+        widths=input_widths(layout, config.read_groups(feature_widths(layout))),
         tasks=tasks,
         make_tower=lambda width, task: config.towers.build(in_features=width, logits=tasks.logits[task]),
         num_ids={name: num_rows[key.table] for name, key in keys.items() if key is not None},

@@ -4,8 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field
+from torch import nn
 
 from recmoe.architectures import ArchitectureConfig, MMoEConfig
+from recmoe.architectures.seam import Parts
+from recmoe.architectures.trunks import NoTrunkConfig, TrunkConfig
+from recmoe.architectures.trunks.trunk import TrunkKind
 from recmoe.balancing.rules import BalancingConfig, NoBalancingConfig
 from recmoe.balancing.weightings import FixedWeightingConfig, WeightingConfig
 from recmoe.config import Config
@@ -30,6 +34,8 @@ class ModelConfig(Config):
 
     architecture: ArchitectureConfig = MMoEConfig()
     """How tasks share experts."""
+    trunk: TrunkConfig = NoTrunkConfig()
+    """What turns the features into one vector that the architecture reads in their place; nothing by default."""
     towers: TowerConfig = TowerConfig()
     """The head of each task."""
     groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
@@ -51,10 +57,29 @@ class ModelConfig(Config):
     """Share of the ids that a training step reads as unknown, so that row 0 learns what a new id is worth; auto is, for
     each feature, the share of its ids in the validation split that training has not seen, from 0.01 to 0.5."""
 
+    def assemble(self, parts: Parts) -> nn.Module:
+        """The model that reads the inputs: the architecture on its trunk; see ``ArchitectureKind.assemble``."""
+        return self.trunk.below(self.architecture, parts)
+
+    def read_groups(self, widths: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
+        """Features by the name of a group: those that the config names, and those that the trunk reads.
+
+        Args:
+            widths: floats of every feature, in the order of x_BD.
+        """
+        return {**self.groups, **self.trunk.groups(widths, self.groups)}
+
     def task_problems(self, tasks: TaskSet) -> Iterator[tuple[str, str]]:
         """What does not fit the tasks or the architecture, as (key below the section, message)."""
         for key, problem in self.architecture.task_problems(tasks, tuple(self.groups)):
             yield f"architecture.{key}", problem
+        yield from ((f"trunk.{key}", problem) for key, problem in self.trunk.group_problems(tuple(self.groups)))
+        if isinstance(self.trunk, TrunkKind) and self.architecture.copies(tasks):
+            yield (
+                "trunk.kind",
+                f"{self.architecture.kind} reads several vectors of every id, and nothing of a trunk; drop it, or "
+                "choose another model.architecture.kind",
+            )
         if self.position is not None:
             yield from ((f"position.{key}", problem) for key, problem in self.position.task_problems(tasks))
         yield from self._balance_problems()

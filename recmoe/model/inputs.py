@@ -158,7 +158,7 @@ class _Group:
         for is_shared, sides in ((True, SHARED_SIDES), (False, OWN_SIDES)):
             start = 0
             for part in _half_order(layout, sides):
-                width = part.vector_width if isinstance(part, SparseKey) else part.width
+                width = _width(part)
                 first, own = start, width
                 if copy is not None and isinstance(part, SparseKey):
                     own = width // len(layout.copies)
@@ -255,6 +255,19 @@ def _half_order(layout: InputLayout, sides: Collection[Side]) -> list[InputPart]
     # What a candidate reads of a history is the candidate's own, whosever the history is.
     histories = history_columns(layout, reads_candidate="item" in sides)
     return [*half.pooled, *values, *positions, *histories]
+
+
+def _width(part: InputPart) -> int:
+    """Floats of a block of columns."""
+    return part.vector_width if isinstance(part, SparseKey) else part.width
+
+
+def feature_widths(layout: InputLayout) -> dict[str, int]:
+    """Floats of every feature, in the order in which x_BD holds them first."""
+    widths: dict[str, int] = {}
+    for part in input_order(layout):
+        widths[part.feature] = widths.get(part.feature, 0) + _width(part)
+    return widths
 
 
 def input_widths(layout: InputLayout, groups: Mapping[str, Sequence[str]]) -> dict[str, int]:
