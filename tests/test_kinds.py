@@ -7,6 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from recmoe.architectures import ArchitectureConfig
+from recmoe.architectures.trunks import TrunkConfig
 from recmoe.balancing.rules import BalancingConfig
 from recmoe.balancing.weightings import WeightingConfig
 from recmoe.features.kinds import FeatureConfig
@@ -33,6 +34,7 @@ UNIONS: tuple[Any, ...] = (
     HistoryEncoderConfig,
     InTrainingConfig,
     TaskConfig,
+    TrunkConfig,
     WeightingConfig,
 )
 KINDS: list[type] = [kind for union in UNIONS for kind in get_args(get_args(union)[0])]
@@ -42,6 +44,7 @@ DEFAULTS = {
     "MMoEConfig": {"recmoe/model/config.py"},
     "MlpExpertConfig": {"recmoe/moe/mixture.py"},
     "NoBalancingConfig": {"recmoe/model/config.py"},
+    "NoTrunkConfig": {"recmoe/model/config.py"},
     "NormalizedExpertConfig": {"recmoe/architectures/home.py"},
     "SoftmaxGateConfig": {"recmoe/moe/mixture.py"},
     "TargetAttentionConfig": {"recmoe/features/kinds/sequence.py"},

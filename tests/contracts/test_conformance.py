@@ -1,17 +1,19 @@
-"""What recmoe asks of anybody's gate, expert and architecture holds for every kind of its own."""
+"""What recmoe asks of anybody's gate, expert, architecture and trunk holds for every kind of its own."""
 
 from typing import get_args
 
 import pytest
 
 from recmoe.architectures import ArchitectureConfig
+from recmoe.architectures.trunks import NoTrunkConfig, TrunkConfig
 from recmoe.config import Config
 from recmoe.conformance import PROPERTIES, Property, subject_of
 from recmoe.conformance.subject import role_of
 from recmoe.moe.experts import ExpertConfig
 from recmoe.moe.gates import GateConfig
 
-KINDS = [kind for union in (GateConfig, ExpertConfig, ArchitectureConfig) for kind in get_args(get_args(union)[0])]
+UNIONS = (GateConfig, ExpertConfig, ArchitectureConfig, TrunkConfig)
+KINDS = [kind for union in UNIONS for kind in get_args(get_args(union)[0]) if kind is not NoTrunkConfig]
 CASES = [
     pytest.param(kind, one, id=f"{role}-{kind.model_fields['kind'].default}-{one.name}")
     for kind in KINDS

@@ -1,4 +1,4 @@
-"""The scores of a request equal those of the model in training, for every architecture and side."""
+"""The scores of a request equal those of the model in training, for every architecture, trunk and side."""
 
 import typing
 from typing import Any
@@ -23,6 +23,9 @@ from recmoe.tasks.funnel import TaskSet
 
 KINDS = [member.model_fields["kind"].default for member in typing.get_args(typing.get_args(ArchitectureConfig)[0])]
 
+TRUNKS = {"rank_mixer": {"tokens": 3, "head_width": 4, "num_experts": 3}}
+"""Below the architecture of the shop's config."""
+
 
 def requests_of(rows: pa.Table, schema: FeatureSchema) -> list[RankRequest]:
     """Each row as a request with one candidate, as a product would send it."""
@@ -40,12 +43,17 @@ def requests_of(rows: pa.Table, schema: FeatureSchema) -> list[RankRequest]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "sides"), [*((kind, "as they are") for kind in KINDS), ("ple", "all user"), ("ple", "all item")]
+    ("kind", "sides"),
+    [
+        *((kind, "as they are") for kind in (*KINDS, *TRUNKS)),
+        *((kind, sides) for kind in ("ple", *TRUNKS) for sides in ("all user", "all item")),
+    ],
 )
 def test_served_scores_equal_training_scores(
     kind: str, sides: str, shop_log: pa.Table, shop_config: dict[str, Any], tmp_path: Any
 ) -> None:
-    config = {**shop_config, "model": {**shop_config["model"], "architecture": {"kind": kind}}}
+    changes = {"trunk": {"kind": kind, **TRUNKS[kind]}} if kind in TRUNKS else {"architecture": {"kind": kind}}
+    config = {**shop_config, "model": {**shop_config["model"], **changes}}
     if sides != "as they are":
         side = sides.split()[1]
         features = {name: {**feature, "side": side} for name, feature in config["inputs"]["features"].items()}

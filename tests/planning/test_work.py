@@ -64,10 +64,11 @@ def test_mmoe_and_ple_of_the_benchmark_need_what_was_counted(layout_of: LayoutMa
     assert ple.flops == pytest.approx(31.3e9, rel=0.005)
 
 
-@pytest.mark.parametrize("kind", ["single_task", "shared_bottom", "omoe", "mmoe", "cgc", "ple"])
+@pytest.mark.parametrize("kind", ["single_task", "shared_bottom", "omoe", "mmoe", "cgc", "ple", "rank_mixer"])
 def test_count_equals_what_torch_counts_in_a_real_step(layout_of: LayoutMaker, two_tasks: TaskSet, kind: str) -> None:
     layout = layout_of(5, 7, num_numbers=2)
-    config = ModelConfig.model_validate({"architecture": {"kind": kind}, "towers": {"hidden": [8]}})
+    section = "trunk" if kind == "rank_mixer" else "architecture"
+    config = ModelConfig.model_validate({section: {"kind": kind}, "towers": {"hidden": [8]}})
     model = build_model(layout=layout, tasks=two_tasks, config=config, tables=PlainTables)
     batch = Batch(
         dense_BF=torch.randn(6, 2),

@@ -2,9 +2,12 @@
 
 from typing import Annotated
 
+from pydantic import Field
+
 from recmoe.architectures.trunks.none import NoTrunkConfig
+from recmoe.architectures.trunks.rank_mixer import RankMixerConfig
 from recmoe.plugins import TRUNKS, Plugins
 
-TrunkConfig = Annotated[NoTrunkConfig, Plugins(TRUNKS)]
+TrunkConfig = Annotated[NoTrunkConfig | RankMixerConfig, Field(discriminator="kind"), Plugins(TRUNKS)]
 
 __all__ = ["NoTrunkConfig", "TrunkConfig"]
