@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from recmoe.architectures.cgc import SHARED, OwnAndSharedConfig, expert_names, experts_by_task, own_and_shared_mask
 from recmoe.architectures.levels import Levels
+from recmoe.architectures.seam import LevelFlow
 from recmoe.architectures.towers import TowerKind
 from recmoe.axes import PartNames, WeightAxes
 from recmoe.balancing.fork import Fork
@@ -49,6 +50,23 @@ class AdaTTConfig(OwnAndSharedConfig, TowerKind):
             num_shared_experts=self.num_shared_experts,
             make_layer=self.layer,
         )
+
+    def flow(self, task_names: Sequence[str]) -> Sequence[LevelFlow]:
+        """Every gate sees all experts, so every task moves them all, and every stream holds all that is below it."""
+        shared = {SHARED} if self.num_shared_experts else set()
+        everyone = {*task_names, *shared}
+        last = self.num_levels - 1
+        return [
+            LevelFlow(
+                owners_by_task=dict.fromkeys(task_names, everyone),
+                owners_by_gate_above=(
+                    {}
+                    if level == last
+                    else dict.fromkeys(task_names if level == last - 1 else (*task_names, *shared), everyone)
+                ),
+            )
+            for level in range(self.num_levels)
+        ]
 
 
 class NativeWeights(nn.Module):

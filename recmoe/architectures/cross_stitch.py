@@ -13,6 +13,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from recmoe.architectures.seam import LevelFlow
 from recmoe.architectures.towers import TowerKind
 from recmoe.axes import PartNames, WeightAxes
 from recmoe.balancing.fork import Fork
@@ -38,6 +39,12 @@ class CrossStitchConfig(TowerKind):
         return CrossStitch(
             in_features=in_features, task_names=task_names, hidden=self.hidden, own=self.own, dropout=self.dropout
         )
+
+    def flow(self, task_names: Sequence[str]) -> Sequence[LevelFlow] | None:
+        """Every task reads all networks, but where a factor begins at 0; then it depends on the others."""
+        if self.own in (0, 1):
+            return None
+        return [LevelFlow(dict.fromkeys(task_names, tuple(task_names)))] * len(self.hidden)
 
 
 class Stitch(nn.Module):

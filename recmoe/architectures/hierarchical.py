@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from recmoe.architectures.seam import LevelFlow
 from recmoe.architectures.towers import TowerKind
 from recmoe.axes import PartNames, WeightAxes, name_experts
 from recmoe.balancing.fork import Fork
@@ -46,6 +47,11 @@ class HierarchicalConfig(MixtureConfig, TowerKind):
             make_layer=self.layer,
             make_gate=self.gate.build,
         )
+
+    def flow(self, task_names: Sequence[str]) -> Sequence[LevelFlow]:
+        """Every task has a gate over all groups."""
+        groups = [f"group{group}" for group in range(self.num_groups)]
+        return [LevelFlow(dict.fromkeys(task_names, groups))]
 
 
 class HierarchicalGate(nn.Module):

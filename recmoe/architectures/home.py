@@ -15,6 +15,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from recmoe.architectures.cgc import SHARED
+from recmoe.architectures.seam import LevelFlow
 from recmoe.architectures.towers import TowerKind
 from recmoe.axes import EXPERTS, PartNames, WeightAxes
 from recmoe.errors import ConfigError
@@ -58,6 +59,16 @@ class HoMEConfig(MixtureConfig, TowerKind):
             feature_rank=self.feature_rank,
             make_layer=partial(self.layer, make_gate=partial(make_self_gate, make_gate=self.gate.build)),
         )
+
+    def flow(self, task_names: Sequence[str]) -> Sequence[LevelFlow]:
+        """Below, what groups share holds every expert; above, a task has its own, its group's and the shared ones."""
+        groups = {task: f"group {group}" for task, group in group_of_task(self.groups, task_names).items()}
+        below = {SHARED, *groups.values()}
+        gates = [*task_names, *(f"{task} alone" for task in task_names)]
+        return [
+            LevelFlow(dict.fromkeys(task_names, below), dict.fromkeys(gates, below)),
+            LevelFlow({task: {SHARED, group, task} for task, group in groups.items()}),
+        ]
 
     def task_problems(self, tasks: TaskSet, groups: Sequence[str]) -> Iterator[tuple[str, str]]:
         """Groups that do not hold every task with a tower once."""

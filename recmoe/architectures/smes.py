@@ -16,6 +16,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from recmoe.architectures.seam import LevelFlow
 from recmoe.architectures.towers import TowerKind
 from recmoe.balancing.fork import Fork
 from recmoe.moe.gate_use import GateUse
@@ -47,6 +48,10 @@ class SMESConfig(MixtureConfig, TowerKind):
             num_private=self.num_private,
             make_layer=self.layer,
         )
+
+    def flow(self, task_names: Sequence[str]) -> Sequence[LevelFlow]:
+        """All experts are of one pool."""
+        return [LevelFlow(dict.fromkeys(task_names, ("shared",)))]
 
 
 class JointThenPrivate:

@@ -34,3 +34,22 @@ def test_every_kind_has_a_role() -> None:
     roles = {kind.__name__: role_of(kind) for kind in KINDS}
 
     assert None not in roles.values()
+
+
+OTHER_FORMS = {
+    "adatt": ["num_levels=3", "num_shared_experts=1"],
+    "cross_stitch": ["own=1"],
+    "hierarchical": ["num_groups=2"],
+    "home": ["groups={seen: [click, rate], bought: [buy]}", "num_shared_experts=1"],
+    "smes": ["num_joint=1", "num_experts=4"],
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FORMS)
+def test_gradients_flow_as_declared_in_other_forms(name: str) -> None:
+    [kind] = [kind for kind in KINDS if kind.model_fields["kind"].default == name]
+    [flow] = [one for one in PROPERTIES["architecture"] if one.name == "gradients flow as declared"]
+
+    outcome = flow.of(subject_of(kind, overrides=OTHER_FORMS[name]))
+
+    assert outcome.verdict == ("not applicable" if name == "cross_stitch" else "passed"), outcome.sentence
