@@ -70,17 +70,23 @@ VARIANTS = {
 """By name; softmax and mlp are what ``mmoe`` itself has, and first_come is what ``switch`` has."""
 
 FUNNELS = ("synthetic", "hillstrom")
-ONLY_ON = {"aitm": FUNNELS, "escm2": FUNNELS}
+ONLY_ON = {"aitm": FUNNELS, "escm2": FUNNELS, "resflow": FUNNELS}
 """Kinds that are made for steps which follow each other, and the logs that have such."""
 ON_LOG: dict[tuple[str, str], dict[str, Any]] = {
     # The step after the click as a task of its own, over the same rows as the click.
-    ("aitm", "synthetic"): {
-        "model.architecture.chain": ["ctr", "ctcvr"],
-        "tasks.ctcvr": {"kind": "binary", "label": "purchase"},
+    **{
+        (kind, "synthetic"): {
+            "model.architecture.chain": ["ctr", "ctcvr"],
+            "tasks.ctcvr": {"kind": "binary", "label": "purchase"},
+        }
+        for kind in ("aitm", "resflow")
     },
-    ("aitm", "hillstrom"): {
-        "model.architecture.chain": ["visit", "visit_and_conversion"],
-        "tasks.visit_and_conversion": {"kind": "binary", "label": "conversion"},
+    **{
+        (kind, "hillstrom"): {
+            "model.architecture.chain": ["visit", "visit_and_conversion"],
+            "tasks.visit_and_conversion": {"kind": "binary", "label": "conversion"},
+        }
+        for kind in ("aitm", "resflow")
     },
     ("pepnet", "synthetic"): {
         "model.architecture.domain": "place",

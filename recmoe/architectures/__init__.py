@@ -17,6 +17,7 @@ from recmoe.architectures.mmoe import MMoE, MMoEConfig
 from recmoe.architectures.omoe import OMoE, OMoEConfig
 from recmoe.architectures.pepnet import PEPNetConfig
 from recmoe.architectures.ple import PLE, PLEConfig
+from recmoe.architectures.resflow import ResFlowConfig
 from recmoe.architectures.shared_bottom import SharedBottom, SharedBottomConfig
 from recmoe.architectures.single_task import SingleTask, SingleTaskConfig
 from recmoe.architectures.smes import SMESConfig
@@ -42,7 +43,8 @@ ArchitectureConfig = Annotated[
     | HoMEConfig
     | SMESConfig
     | STARConfig
-    | M3oEConfig,
+    | M3oEConfig
+    | ResFlowConfig,
     Field(discriminator="kind"),
     Plugins(ARCHITECTURES),
 ]

@@ -41,6 +41,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "home": {"groups": {"rates": ["ctr", "cvr"], "watching": ["watch"]}, "feature_rank": 2, "expert_hidden": [8]},
     "smes": {"num_experts": 4, "num_joint": 1, "num_private": 1, "expert_hidden": [8]},
     "star": {"domain": "user", "max_domains": 4, "hidden": [8], "auxiliary_hidden": 4},
+    "resflow": {"chain": ["ctr", "cvr"], "hidden": [8, 4]},
     "m3oe": {"domain": "user", "max_domains": 4, "star_hidden": 8, "representation": 6, "expert_hidden": [8]},
 }
 TRUNKS: dict[str, dict[str, Any]] = {"rank_mixer": {"tokens": 3, "head_width": 2, "num_experts": 2}}
