@@ -8,6 +8,7 @@ from recmoe.architectures.adatt import AdaTTConfig
 from recmoe.architectures.aitm import AITMConfig
 from recmoe.architectures.cgc import CGC, CGCConfig
 from recmoe.architectures.cross_stitch import CrossStitchConfig
+from recmoe.architectures.dbmtl import DBMTLConfig
 from recmoe.architectures.deepseek_moe import DeepSeekMoEConfig
 from recmoe.architectures.escm2 import ESCM2Config
 from recmoe.architectures.hierarchical import HierarchicalConfig
@@ -44,7 +45,8 @@ ArchitectureConfig = Annotated[
     | SMESConfig
     | STARConfig
     | M3oEConfig
-    | ResFlowConfig,
+    | ResFlowConfig
+    | DBMTLConfig,
     Field(discriminator="kind"),
     Plugins(ARCHITECTURES),
 ]

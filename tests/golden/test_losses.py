@@ -42,6 +42,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "smes": {"num_experts": 4, "num_joint": 1, "num_private": 1, "expert_hidden": [8]},
     "star": {"domain": "user", "max_domains": 4, "hidden": [8], "auxiliary_hidden": 4},
     "resflow": {"chain": ["ctr", "cvr"], "hidden": [8, 4]},
+    "dbmtl": {
+        "relations": {"cvr": ["ctr"], "watch": ["cvr", "ctr"]},
+        "shared_hidden": [8],
+        "hidden": [6],
+        "relation_hidden": [5, 4],
+    },
     "m3oe": {"domain": "user", "max_domains": 4, "star_hidden": 8, "representation": 6, "expert_hidden": [8]},
 }
 TRUNKS: dict[str, dict[str, Any]] = {"rank_mixer": {"tokens": 3, "head_width": 2, "num_experts": 2}}
