@@ -10,6 +10,7 @@ from recmoe.moe.experts.identity import IdentityExpertConfig
 from recmoe.moe.experts.low_rank import LowRankExpertConfig
 from recmoe.moe.experts.mlp import MlpExpertConfig, MlpExperts
 from recmoe.moe.experts.normalized import NormalizedExpertConfig
+from recmoe.moe.experts.peer import PeerExpertConfig
 from recmoe.moe.experts.stack import ExpertStack, Form
 from recmoe.plugins import EXPERTS, Plugins
 
@@ -19,7 +20,8 @@ ExpertConfig = Annotated[
     | IdentityExpertConfig
     | GatedExpertConfig
     | CrossExpertConfig
-    | NormalizedExpertConfig,
+    | NormalizedExpertConfig
+    | PeerExpertConfig,
     Field(discriminator="kind"),
     Plugins(EXPERTS),
 ]
