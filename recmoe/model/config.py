@@ -103,6 +103,12 @@ class ModelConfig(Config):
                 "merged experts have no outputs at which tasks could read what they share; drop it, or set "
                 "model.architecture.mixes to outputs",
             )
+        if isinstance(self.architecture, MixtureConfig) and self.architecture.unchosen is not None:
+            yield (
+                "balancing.kind",
+                "what unchosen experts add is shared, and tasks read no copies of it; drop it, or "
+                "model.architecture.unchosen",
+            )
         if len(tasks.tower_names) < 2:
             yield "balancing.kind", "there is one task, whose gradients meet no others; drop it"
         products = ", ".join(name for name in tasks.names if name not in tasks.tower_names)

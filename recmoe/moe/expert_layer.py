@@ -30,7 +30,7 @@ from recmoe.moe.experts.stack import ExpertStack, MergesWeights, TakesGroups, ou
 from recmoe.moe.gate_use import GateUse
 from recmoe.moe.gates.gate import Gate, KnowsExperts, SharesOut, Weighed
 from recmoe.moe.gates.weighing import weigh_all
-from recmoe.moe.layer_extras import AroundGates, JointChoice
+from recmoe.moe.layer_extras import AroundGates, FromUnchosen, JointChoice
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
 Mixes = Literal["outputs", "weights"]
@@ -75,6 +75,7 @@ class ExpertLayer(nn.Module):
         mixes: outputs of experts, or their weights, of a stack that ``MergesWeights``.
         around: an ``AroundGates``, where experts are mixed around the gates.
         choice: what the gates choose together; without it each chooses by itself.
+        unchosen: a ``FromUnchosen``, where experts that a row did not choose have a say all the same.
     """
 
     visible_GE: Tensor
@@ -95,6 +96,7 @@ class ExpertLayer(nn.Module):
         mixes: Mixes = "outputs",
         around: nn.Module | None = None,
         choice: JointChoice | None = None,
+        unchosen: nn.Module | None = None,
     ) -> None:
         super().__init__()
         assert choice is None or all(all(row) for row in mask_GE), "who chooses together sees the same experts"
@@ -115,6 +117,7 @@ class ExpertLayer(nn.Module):
         """What tells apart the gradients that the gates send to experts which several of them see."""
         self.out_features = experts.out_features
         self.around = around
+        self.unchosen = unchosen
         added_GE = [[False] * experts.num_experts] * len(gates) if around is None else cast(AroundGates, around).mask_GE
         self.choice = choice
         self.seen = [[expert for expert, is_seen in enumerate(row) if is_seen] for row in mask_GE]
@@ -236,6 +239,13 @@ class ExpertLayer(nn.Module):
             h = mixed_in_one(experts, inputs, weights_BGE=weights_BGE)
         else:
             h = mixed_in_turn(experts, inputs, weights=weights, seen=self.mixed)
+        if self.unchosen is not None:
+            added = cast(FromUnchosen, self.unchosen)(
+                inputs if gate_inputs is None else gate_inputs,
+                reads=self.input_of_gate,
+                is_unchosen_BGE=self.visible_GE & (use.weights_BGE == 0),
+            )
+            h = [h_BH + added_BH for h_BH, added_BH in zip(h, added, strict=True)]
         return h, use
 
     def route(

@@ -7,6 +7,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from recmoe.moe.linear import SidedInput
+
 
 class AroundGates(Protocol):
     """A module that weights experts in all rows alike, on top of what the gates give them."""
@@ -34,4 +36,20 @@ class JointChoice(Protocol):
 
     def __call__(self, weights: Sequence[Tensor]) -> list[Tensor]:
         """p_BV of every gate from the p_BV that each would give by itself."""
+        ...
+
+
+class FromUnchosen(Protocol):
+    """A module that adds to what gates mix, by what a row did not choose."""
+
+    def __call__(
+        self, inputs: Sequence[Tensor | SidedInput], *, reads: Sequence[int], is_unchosen_BGE: Tensor
+    ) -> list[Tensor]:
+        """What is added to the h_BH of every gate.
+
+        Args:
+            inputs: x_BD, or the sided inputs that stand for them.
+            reads: by gate, which of them it reads.
+            is_unchosen_BGE: bool, the experts that a gate sees and a row gives no weight.
+        """
         ...

@@ -9,12 +9,14 @@ from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 from torch import nn
 
 from recmoe.config import Config
+from recmoe.errors import ConfigError
 from recmoe.moe.expert_layer import ExpertLayer, Mixes
 from recmoe.moe.experts import ExpertConfig, ExpertStack, Form, MlpExpertConfig
 from recmoe.moe.experts.mixed import MixedExperts
 from recmoe.moe.experts.stack import ExpertKind
 from recmoe.moe.gates import GateConfig, SoftmaxGateConfig
 from recmoe.moe.gates.gate import MakeGate
+from recmoe.moe.hyper_experts import HyperExpertsConfig
 from recmoe.moe.layer_extras import JointChoice
 
 
@@ -53,6 +55,10 @@ class MixtureConfig(Config):
     """How rows choose their experts."""
     mixes: Mixes = "outputs"
     """What gates mix: outputs of experts; or their weights, so that one merged expert computes a row (SMEAR)."""
+
+    unchosen: HyperExpertsConfig | None = None
+    """What experts that a row did not choose add all the same (HyperMoE), to what sparse gates mix; nothing by
+    default."""
 
     @field_validator("mixes")
     @classmethod
@@ -96,11 +102,27 @@ class MixtureConfig(Config):
             around: what weights experts around the gates; see ``ExpertLayer``.
             choice: what the gates choose together; without it each chooses by itself.
             form: how the experts are computed.
+
+        Raises:
+            ConfigError: gates that leave no expert out, with a say for those that are.
         """
         make_gate = make_gate or self.gate.build
+        stack = self._experts(experts, in_features=in_features, form=form)
+        width = gate_features or in_features
+        made = [make_gate(in_features=width, num_experts=sum(row)) for row in mask_GE]
+        unchosen = None
+        if self.unchosen is not None:
+            if not all(gate.is_sparse for gate in made):
+                raise ConfigError(
+                    f"model.architecture.unchosen: {self.gate.kind} gates give every expert a weight and leave none "
+                    "unchosen while they train; drop it, or choose sparse ones, such as gate: {kind: top_k}"
+                )
+            unchosen = self.unchosen.build(
+                expert_names=tuple(experts), in_features=width, out_features=stack.out_features
+            )
         return ExpertLayer(
-            experts=self._experts(experts, in_features=in_features, form=form),
-            gates=[make_gate(in_features=gate_features or in_features, num_experts=sum(row)) for row in mask_GE],
+            experts=stack,
+            gates=made,
             gate_names=tuple(gates),
             input_of_gate=tuple(gates.values()),
             mask_GE=mask_GE,
@@ -109,6 +131,7 @@ class MixtureConfig(Config):
             mixes=self.mixes,
             around=around,
             choice=choice,
+            unchosen=unchosen,
         )
 
     def _experts(self, reads: Mapping[str, int], *, in_features: int, form: Form) -> ExpertStack:

@@ -105,7 +105,7 @@ class PeerExpert(nn.Module):
         projected_BQ = gate_logits(x, self.query.weight)
         # As with gates: in bfloat16 near-equal scores are equal.
         with torch.autocast(projected_BQ.device.type, enabled=False):
-            query_BM2Q = self.norm(projected_BQ.unflatten(1, (self.num_heads, 2, -1)))
+            query_BM2Q = self.norm(torch.unflatten(projected_BQ, 1, (self.num_heads, 2, -1)))
             scores_BM2S = torch.einsum("bmhq,hsq->bmhs", query_BM2Q, self.keys_2SQ)
         return product_top_k(scores_BM2S, self.k)
 
