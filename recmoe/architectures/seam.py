@@ -34,6 +34,9 @@ class Outputs(NamedTuple):
     """How the gates mixed the experts, level by level."""
     extra: Mapping[str, Tensor] = {}
     """What only the model's own losses read."""
+    again_BZ: Tensor | None = None
+    """Logits of the same rows by other draws, where a model that draws gives both while it trains: tasks learn from
+    both alike."""
 
 
 class Targets(NamedTuple):
@@ -43,8 +46,12 @@ class Targets(NamedTuple):
     weights_BT: Tensor
     """1 where a row counts for a task: it is in the task's space, and its label is known."""
     losses_BT: Tensor | None = None
-    """What each task lost in a row, in the unit of its loss and without a gradient; 0 where the row does not count.
-    None where nothing was predicted yet."""
+    """What each task lost in a row, in ``units_T`` and without a gradient; 0 where the row does not count. None where
+    nothing was predicted yet."""
+    units_T: Tensor | None = None
+    """What the loss of each task is measured in, so that losses of tasks can be added; None where that is 1."""
+    groups_B: Tensor | None = None
+    """The list of each row, for tasks that compare the rows of a list."""
 
 
 class Model(Protocol):

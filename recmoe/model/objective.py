@@ -30,7 +30,8 @@ class TrainingModel(nn.Module):
 
         weighting(losses of the tasks)  +  Σ_n factor_n · balance term n  +  Σ_m weight_m · own loss m
 
-    Where there is a teacher, the loss of a task holds the distance to it, too: see ``Imitation``.
+    Where there is a teacher, the loss of a task holds the distance to it, too: see ``Imitation``. Of a model that gives
+    the logits of two draws, the loss of a task is the mean of both.
 
     Args:
         ranker: the model that will serve.
@@ -99,8 +100,11 @@ class TrainingModel(nn.Module):
         """The loss to minimise, and the losses by name as they are before weighting; see ``loss_names``."""
         served = self.ranker(batch)
         output = self._with_position(served, batch)
-        labels_BT, weights_BT = self.ranker.tasks.targets(batch.labels_BL)
-        losses_BT = self.ranker.tasks.row_losses(output.logits_BZ, labels_BT, weights_BT, batch.groups_B)
+        tasks, units_T = self.ranker.tasks, self.ranker.loss_units()
+        labels_BT, weights_BT = tasks.targets(batch.labels_BL)
+        losses_BT = tasks.row_losses(output.logits_BZ, labels_BT, weights_BT, batch.groups_B)
+        if output.again_BZ is not None:
+            losses_BT = (losses_BT + tasks.row_losses(output.again_BZ, labels_BT, weights_BT, batch.groups_B)) / 2
         losses_T = losses_BT.sum(dim=0) / batch.num_rows
         learned_T, named = losses_T, [losses_T.detach()]
         if self.imitation is not None:
@@ -108,13 +112,14 @@ class TrainingModel(nn.Module):
             imitations_N = self.imitation.losses(served.logits_BZ, batch)
             learned_T = self.imitation.added(losses_T, imitations_N)
             named.append(imitations_N.detach())
-        loss = self.weighting(learned_T / self.ranker.loss_units())
+        loss = self.weighting(learned_T / units_T)
         self.watch.see(output.gate_uses)
         terms_N = self._balance_terms(output.gate_uses, batch)
         for term, (factor, _) in zip(terms_N, self.balance.values(), strict=True):
             if factor > 0:
                 loss = loss + factor * term
-        own_M = self._own_losses(output, Targets(labels_BT, weights_BT, losses_BT.detach()))
+        targets = Targets(labels_BT, weights_BT, losses_BT.detach() / units_T, units_T, batch.groups_B)
+        own_M = self._own_losses(output, targets)
         for own, weight in zip(own_M, self.model.loss_weights.values(), strict=True):
             loss = loss + weight * own
         if others := [*own_M, *terms_N]:
@@ -138,20 +143,17 @@ class TrainingModel(nn.Module):
         if self.position is None:
             return output
         shown_BC = batch.labels_BL[:, len(self.ranker.tasks.label_columns) :]
-        return output._replace(logits_BZ=output.logits_BZ + self.ranker.unit_T * self.position(shown_BC))
+        added_BZ = self.ranker.unit_T * self.position(shown_BC)
+        again_BZ = None if output.again_BZ is None else output.again_BZ + added_BZ
+        return output._replace(logits_BZ=output.logits_BZ + added_BZ, again_BZ=again_BZ)
 
     def _own_losses(self, output: ModelOutput, targets: Targets) -> list[Tensor]:
-        """Of the model, in the order of its names.
-
-        Args:
-            targets: with losses in the units of the labels.
-        """
+        """Of the model, in the order of its names."""
         weights = self.model.loss_weights
         if not weights:
             return []
-        assert targets.losses_BT is not None
-        targets = targets._replace(losses_BT=targets.losses_BT / self.ranker.loss_units())
-        losses = self.model.losses(Outputs(output.logits_BZ, output.gate_uses, output.extra), targets)
+        outputs = Outputs(output.logits_BZ, output.gate_uses, output.extra, output.again_BZ)
+        losses = self.model.losses(outputs, targets)
         assert losses.keys() == weights.keys(), "a model gives the losses that it names"
         return [losses[name].float() for name in weights]
 

@@ -17,11 +17,15 @@ from recmoe.tasks.start import TaskStart
 
 
 class ModelOutput(NamedTuple):
-    """Logits of the towers, how the gates mixed the experts, and what only the model's own losses read."""
+    """Logits of the towers, how the gates mixed the experts, and what only the model's own losses read.
+
+    With the logits of the same rows by other draws, of a model that gives both while it trains.
+    """
 
     logits_BZ: Tensor
     gate_uses: Sequence[GateUse]
     extra: Mapping[str, Tensor]
+    again_BZ: Tensor | None = None
 
 
 class MultiTaskRanker(nn.Module):
@@ -87,11 +91,16 @@ class MultiTaskRanker(nn.Module):
 
     def _from_inputs(self, rows: RowInputs) -> ModelOutput:
         outputs: Outputs = self.model(rows.inputs)
+        again_BZ = None if outputs.again_BZ is None else self._as_read(outputs.again_BZ, rows.wide_BT)
+        return ModelOutput(self._as_read(outputs.logits_BZ, rows.wide_BT), outputs.routing, outputs.extra, again_BZ)
+
+    def _as_read(self, logits_BZ: Tensor, wide_BZ: Tensor | None) -> Tensor:
+        """The logits of a model, as the tasks read them."""
         # Losses and links are computed in float32: a sigmoid in bfloat16 has three digits.
-        own_BZ = outputs.logits_BZ.float()
-        if rows.wide_BT is not None:
-            own_BZ = own_BZ + rows.wide_BT
-        return ModelOutput(self.start_T + self.unit_T * own_BZ, outputs.routing, outputs.extra)
+        own_BZ = logits_BZ.float()
+        if wide_BZ is not None:
+            own_BZ = own_BZ + wide_BZ
+        return self.start_T + self.unit_T * own_BZ
 
     def loss_units(self) -> Tensor:
         """units_T: what a task's loss is measured in, so that losses of tasks can be added."""

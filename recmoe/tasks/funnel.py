@@ -234,6 +234,29 @@ class TaskSet:
             losses.append((counts_B * loss_B).sum() / logits_BZ.shape[0])
         return torch.stack(losses)
 
+    def divergences(self, one_BZ: Tensor, other_BZ: Tensor, groups_B: Tensor | None = None) -> Tensor:
+        """Of every task with a tower: how far two predictions are from each other, in all rows, divided by B.
+
+        The mean of how far each is from the other, which for probabilities is ½ · (KL(one ‖ other) + KL(other ‖ one)).
+        Labels are not read, and a row counts whether or not it is in the task's space.
+
+        Args:
+            one_BZ: logits.
+            other_BZ: of the same rows.
+            groups_B: the list of each row, for tasks that compare the rows of a list.
+
+        Returns:
+            losses_T', in the units of ``losses``.
+        """
+        ones_B = torch.ones_like(one_BZ[:, 0])
+        losses = []
+        for name in self.tower_names:
+            both = self._logits_of(name, one_BZ), self._logits_of(name, other_BZ)
+            for student_BK, teacher_BK in (both, both[::-1]):
+                rows = TaskRows(student_BK, torch.zeros_like(ones_B), ones_B, groups_B)
+                losses.append(self._tasks[name].imitation(rows, teacher_BK, 1.0))
+        return torch.stack(losses).view(len(self.tower_names), 2, -1).mean(dim=1).sum(dim=1) / one_BZ.shape[0]
+
     def predict(self, logits_BZ: Tensor) -> Tensor:
         """predictions_BT of all tasks: probabilities, values in the label's unit, scores."""
         return torch.stack([self._tasks[name].predict(self._logits_of(name, logits_BZ)) for name in self.names], dim=1)

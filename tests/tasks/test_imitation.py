@@ -112,3 +112,26 @@ def test_lists_are_compared_by_who_stands_first() -> None:
         p, q = (torch.softmax(score_B[rows] / 2, dim=0) for score_B in (z_B, teacher_B))
         expected += 4 * float((q * (q / p).log()).sum())
     torch.testing.assert_close(losses_N, torch.tensor([expected / 4]))
+
+
+def test_predictions_of_two_draws_are_compared_both_ways_in_all_rows() -> None:
+    losses_T = FUNNEL.divergences(LOGITS, TEACHER)
+
+    expected = torch.zeros(2)
+    for one, other in zip(LOGITS.tolist(), TEACHER.tolist(), strict=True):
+        for task in range(2):
+            expected[task] += (kl(one[task], other[task], 1.0) + kl(other[task], one[task], 1.0)) / 2 / 4
+    torch.testing.assert_close(losses_T, expected)
+    torch.testing.assert_close(FUNNEL.divergences(TEACHER, LOGITS), losses_T)
+    torch.testing.assert_close(FUNNEL.divergences(LOGITS, LOGITS), torch.zeros(2))
+
+
+def test_both_draws_are_moved_towards_each_other() -> None:
+    one_BZ, other_BZ = LOGITS.clone().requires_grad_(), TEACHER.clone().requires_grad_()
+
+    FUNNEL.divergences(one_BZ, other_BZ).sum().backward()
+
+    assert one_BZ.grad is not None
+    assert other_BZ.grad is not None
+    assert torch.equal(torch.sign(one_BZ.grad), torch.sign(LOGITS - TEACHER))
+    assert torch.equal(torch.sign(other_BZ.grad), torch.sign(TEACHER - LOGITS))
