@@ -42,7 +42,7 @@ DEFAULTS = {
     "FirstComeConfig": {"recmoe/moe/gates/switch.py"},
     "FixedWeightingConfig": {"recmoe/model/config.py"},
     "MMoEConfig": {"recmoe/model/config.py"},
-    "MlpExpertConfig": {"recmoe/moe/mixture.py"},
+    "MlpExpertConfig": {"recmoe/architectures/thor.py", "recmoe/moe/mixture.py"},
     "NoBalancingConfig": {"recmoe/model/config.py"},
     "NoTrunkConfig": {"recmoe/model/config.py"},
     "NormalizedExpertConfig": {"recmoe/architectures/home.py"},

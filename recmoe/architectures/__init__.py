@@ -24,6 +24,7 @@ from recmoe.architectures.single_task import SingleTask, SingleTaskConfig
 from recmoe.architectures.smes import SMESConfig
 from recmoe.architectures.star import STARConfig
 from recmoe.architectures.stem import STEMConfig
+from recmoe.architectures.thor import THORConfig
 from recmoe.plugins import ARCHITECTURES, Plugins
 
 ArchitectureConfig = Annotated[
@@ -46,7 +47,8 @@ ArchitectureConfig = Annotated[
     | STARConfig
     | M3oEConfig
     | ResFlowConfig
-    | DBMTLConfig,
+    | DBMTLConfig
+    | THORConfig,
     Field(discriminator="kind"),
     Plugins(ARCHITECTURES),
 ]
