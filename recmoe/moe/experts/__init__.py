@@ -11,6 +11,7 @@ from recmoe.moe.experts.low_rank import LowRankExpertConfig
 from recmoe.moe.experts.mlp import MlpExpertConfig, MlpExperts
 from recmoe.moe.experts.normalized import NormalizedExpertConfig
 from recmoe.moe.experts.peer import PeerExpertConfig
+from recmoe.moe.experts.soft import SoftExpertConfig
 from recmoe.moe.experts.stack import ExpertStack, Form
 from recmoe.plugins import EXPERTS, Plugins
 
@@ -21,7 +22,8 @@ ExpertConfig = Annotated[
     | GatedExpertConfig
     | CrossExpertConfig
     | NormalizedExpertConfig
-    | PeerExpertConfig,
+    | PeerExpertConfig
+    | SoftExpertConfig,
     Field(discriminator="kind"),
     Plugins(EXPERTS),
 ]
