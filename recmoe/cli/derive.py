@@ -94,13 +94,18 @@ def prune_experts(
     source: Source,
     keep: Annotated[int, typer.Option(min=1, help="Experts of a task, and shared ones, that stay in each layer.")],
     target: Annotated[Path, typer.Option("--to", help="Folder of the new bundle.", file_okay=False)],
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Merge those that go into the most like of those that stay, by use.")
+    ] = False,
     registry: RegistryUri = None,
     as_json: Json = False,
 ) -> None:
     """Take the experts out of a mixture that its gates use least; nothing is trained.
 
     Use is counted on the validation split of the model's config. The gates share out among the experts that stay, in
-    the proportions of before. It ends with what the new model costs and predicts next to the old one.
+    the proportions of before. With --merge nothing is thrown away: hidden units are put into one order, and each expert
+    that stays becomes the mean of itself and of those that are most like it, weighted by use. It ends with what the
+    new model costs and predicts next to the old one.
     """
     from recmoe.export.lineage import Lineage
     from recmoe.runs.prune import prune_experts as prune
@@ -111,15 +116,21 @@ def prune_experts(
             bundle,
             target,
             keep=keep,
+            merge=merge,
             lineage=Lineage("prune-experts", source, bundle.digest),
             cache_dir=Path(folder),
         )
     if as_json:
         dropped = {f"level {cut.level}": dict(cut.dropped) for cut in pruned.cuts.values()}
-        print_json({"bundle": target, "dropped": dropped, "cost": pruned.cost.to_json()})
+        joined = {f"level {pruned.cuts[path].level}": dict(of_layer) for path, of_layer in pruned.joined.items()}
+        print_json({"bundle": target, "dropped": dropped, "merged_into": joined, "cost": pruned.cost.to_json()})
         return
-    print(f"least used on the {pruned.split} split, and left out:\n")
-    rows = [(cut.level, name, used) for cut in pruned.cuts.values() for name, used in cut.dropped.items()]
-    print_columns(["level", "expert", "share of the gates' weights"], rows)
+    print(f"least used on the {pruned.split} split, and {'merged' if merge else 'left out'}:\n")
+    rows = [
+        (cut.level, name, used, *([pruned.joined[path][name]] if merge else []))
+        for path, cut in pruned.cuts.items()
+        for name, used in cut.dropped.items()
+    ]
+    print_columns(["level", "expert", "share of the gates' weights", *(["into"] if merge else [])], rows)
     print_cost(pruned.cost.to_json())
     print(f"\nbundle   {target}\nnext     recmoe register {target}")

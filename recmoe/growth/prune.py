@@ -71,13 +71,16 @@ def counts_of(cuts: Mapping[str, Cut]) -> dict[str, int]:
 
 
 @torch.no_grad()
-def pruned_into(new: MultiTaskRanker, old: MultiTaskRanker, cuts: Mapping[str, Cut]) -> None:
+def pruned_into(
+    new: MultiTaskRanker, old: MultiTaskRanker, cuts: Mapping[str, Cut], *, state: Mapping[str, Tensor] | None = None
+) -> None:
     """Fill a model of fewer experts with the weights of those that stay; all else goes over as it is.
 
     Args:
         cuts: by path of a layer, which is the same in both.
+        state: weights of the old model to take in place of its own, such as those of merged experts.
     """
-    state = old.state_dict()
+    state = old.state_dict() if state is None else state
     prefix = "model."
     known = {one.name: (prefix + name, one) for name, one in describe(old.model).items()}
     values = {name: weight for name, weight in state.items() if not name.startswith(prefix)}

@@ -17,8 +17,9 @@ from recmoe.experiment import ExperimentConfig
 from recmoe.export.bundle import ModelBundle, write_bundle
 from recmoe.export.lineage import Lineage
 from recmoe.export.replay import Replay
+from recmoe.growth.merge import merged
 from recmoe.growth.prune import Cut, counts_of, cuts_of, pruned_into
-from recmoe.model import MultiTaskRanker, build_model
+from recmoe.model import build_model
 from recmoe.runs.cost import Cost, cost_of
 
 
@@ -29,12 +30,16 @@ class Pruned:
     bundle: ModelBundle
     cuts: Mapping[str, Cut]
     """By path of a layer."""
+    joined: Mapping[str, Mapping[str, str]]
+    """By path of a layer: by expert that went, the one that it was merged into; empty where none was."""
     split: Split
     """The rows that the use of the experts was counted on."""
     cost: Cost
 
 
-def prune_experts(bundle: ModelBundle, target: Path, *, keep: int, lineage: Lineage, cache_dir: Path) -> Pruned:
+def prune_experts(
+    bundle: ModelBundle, target: Path, *, keep: int, lineage: Lineage, cache_dir: Path, merge: bool = False
+) -> Pruned:
     """Write a bundle of which every owner has at most ``keep`` experts per layer, and measure it next to the old one.
 
     Use is counted on the validation split, on the training split where there is none: the test split, which the cost is
@@ -44,6 +49,7 @@ def prune_experts(bundle: ModelBundle, target: Path, *, keep: int, lineage: Line
         bundle: has passed its replay.
         target: folder to make.
         cache_dir: where CSV files are converted.
+        merge: those that go become part of those that stay, which become means by use; see ``merged``.
 
     Raises:
         TrainingError: the model has no experts to choose from, or fewer than would stay.
@@ -61,11 +67,15 @@ def prune_experts(bundle: ModelBundle, target: Path, *, keep: int, lineage: Line
     def loader(name: Split) -> BatchLoader:
         return BatchLoader(streams[name], bundle.encoder, batch_size=config.training.evaluation_batch_size)
 
-    cuts = cuts_of(bundle.model, predict_rows(bundle.model, loader(split)).usages, keep=keep)
+    usages = predict_rows(bundle.model, loader(split)).usages
+    cuts = cuts_of(bundle.model, usages, keep=keep)
     if not any(cut.dropped for cut in cuts.values()):
         raise TrainingError(f"no task of {bundle.name} has more than {keep} experts, nor do all share more; keep fewer")
     config = _with_fewer(config, cuts)
-    model = _pruned(bundle, config, cuts)
+    together = merged(bundle.model, usages, cuts) if merge else None
+    model = build_model(layout=bundle.encoder.layout, tasks=bundle.tasks, config=config.model, tables=PlainTables)
+    pruned_into(model, bundle.model, cuts, state=None if together is None else together.state)
+    model.eval().requires_grad_(False)
     report: Report | None = None
     if "test" in streams:
         scored = predict_rows(model, loader("test"), slices=config.evaluation.slices)
@@ -86,7 +96,7 @@ def prune_experts(bundle: ModelBundle, target: Path, *, keep: int, lineage: Line
         lineage=lineage,
     )
     cost = cost_of(bundle, made, lineage=lineage, stream=streams.get("test"), config=config)
-    return Pruned(made, cuts, split, cost)
+    return Pruned(made, cuts, {} if together is None else together.joined, split, cost)
 
 
 def _with_fewer(config: ExperimentConfig, cuts: Mapping[str, Cut]) -> ExperimentConfig:
@@ -98,9 +108,3 @@ def _with_fewer(config: ExperimentConfig, cuts: Mapping[str, Cut]) -> Experiment
         )
     model = config.model.model_copy(update={"architecture": architecture})
     return config.model_copy(update={"model": model})
-
-
-def _pruned(bundle: ModelBundle, config: ExperimentConfig, cuts: Mapping[str, Cut]) -> MultiTaskRanker:
-    model = build_model(layout=bundle.encoder.layout, tasks=bundle.tasks, config=config.model, tables=PlainTables)
-    pruned_into(model, bundle.model, cuts)
-    return model.eval().requires_grad_(False)

@@ -104,4 +104,13 @@ def test_least_used_experts_are_taken_out_of_a_version(folder: Path) -> None:
         recmoe(folder, "prune-experts", "models:/shop/1", "--keep", "1", "--to", "bundles/one", "--json")
     )
     assert len(described["dropped"]["level 0"]) == 3
+    assert described["merged_into"] == {}
     assert described["cost"]["after"]["dense_parameters"] < described["cost"]["before"]["dense_parameters"]
+
+
+def test_experts_of_a_version_are_merged(folder: Path) -> None:
+    printed = recmoe(folder, "prune-experts", "models:/shop/1", "--keep", "2", "--merge", "--to", "bundles/merged")
+
+    assert "least used on the validation split, and merged:" in printed
+    assert printed.count("shared.") == 4
+    assert ModelBundle.load(folder / "bundles/merged").config["model"]["architecture"]["num_experts"] == 2
