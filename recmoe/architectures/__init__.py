@@ -15,6 +15,7 @@ from recmoe.architectures.hierarchical import HierarchicalConfig
 from recmoe.architectures.home import HoMEConfig
 from recmoe.architectures.m3oe import M3oEConfig
 from recmoe.architectures.mmoe import MMoE, MMoEConfig
+from recmoe.architectures.moefied import MoefiedConfig
 from recmoe.architectures.omoe import OMoE, OMoEConfig
 from recmoe.architectures.pepnet import PEPNetConfig
 from recmoe.architectures.ple import PLE, PLEConfig
@@ -48,7 +49,8 @@ ArchitectureConfig = Annotated[
     | M3oEConfig
     | ResFlowConfig
     | DBMTLConfig
-    | THORConfig,
+    | THORConfig
+    | MoefiedConfig,
     Field(discriminator="kind"),
     Plugins(ARCHITECTURES),
 ]

@@ -20,7 +20,7 @@ from recmoe.cli.architecture import check_architecture
 from recmoe.cli.checkpoint import checkpoint_app
 from recmoe.cli.daily import daily
 from recmoe.cli.data import data_app
-from recmoe.cli.derive import distil, prune_experts, upcycle
+from recmoe.cli.derive import distil, moefy, prune_experts, upcycle
 from recmoe.cli.doctor import doctor
 from recmoe.cli.explain import explain_gates
 from recmoe.cli.init import init
@@ -75,6 +75,7 @@ app.command(
 )(distil)
 app.command(epilog="Example: recmoe upcycle runs/dense configs/mmoe.yaml --noise 0.02 --run-dir runs/upcycled")(upcycle)
 app.command(epilog="Example: recmoe prune-experts models:/shop@champion --keep 4 --to bundles/shop-4")(prune_experts)
+app.command(epilog="Example: recmoe moefy models:/shop@champion --experts 16 --use 4 --to bundles/shop-split")(moefy)
 app.command(epilog="Example: recmoe tune mylog/config.yaml --to tuning/first --trials 30 --time 20m")(tune)
 app.command(epilog="Example: recmoe daily configs/ple.yaml --days 'log/day=*' --run-dir runs/shop-daily")(daily)
 app.add_typer(checkpoint_app)

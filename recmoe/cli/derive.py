@@ -1,4 +1,4 @@
-"""``recmoe distil | upcycle | prune-experts``: one model from another."""
+"""``recmoe distil | upcycle | prune-experts | moefy``: one model from another."""
 
 import tempfile
 from pathlib import Path
@@ -133,4 +133,40 @@ def prune_experts(
     ]
     print_columns(["level", "expert", "share of the gates' weights", *(["into"] if merge else [])], rows)
     print_cost(pruned.cost.to_json())
+    print(f"\nbundle   {target}\nnext     recmoe register {target}")
+
+
+def moefy(
+    source: Source,
+    experts: Annotated[int, typer.Option(min=1, help="Parts of one size that the units of the layer are split into.")],
+    use: Annotated[int, typer.Option(min=1, help="Parts that a row uses; with all of them nothing changes.")],
+    target: Annotated[Path, typer.Option("--to", help="Folder of the new bundle.", file_okay=False)],
+    registry: RegistryUri = None,
+    as_json: Json = False,
+) -> None:
+    """Split a layer of a trained dense model into experts, of which every row uses some; nothing is trained.
+
+    SOURCE is a shared_bottom with two layers or more. The units of its last but one layer are grouped by their weights,
+    and a linear router is fitted, on the training split of the model's config, to how active each group is. It ends
+    with what the new model costs and predicts next to the old one. To train it further, give train --warm-start the
+    bundle and its model.architecture.
+    """
+    from recmoe.export.lineage import Lineage
+    from recmoe.runs.moefy import moefy as split
+
+    bundle = load_ranker(source, registry_uri=registry).bundle
+    with tempfile.TemporaryDirectory(prefix="recmoe-") as folder:
+        made = split(
+            bundle,
+            target,
+            num_experts=experts,
+            k=use,
+            lineage=Lineage("moefy", source, bundle.digest),
+            cache_dir=Path(folder),
+        )
+    if as_json:
+        print_json({"bundle": target, "captured": made.captured, "cost": made.cost.to_json()})
+        return
+    print(f"{use} of {experts} experts hold {made.captured:.1%} of the activations on the {made.split} split\n")
+    print_cost(made.cost.to_json())
     print(f"\nbundle   {target}\nnext     recmoe register {target}")

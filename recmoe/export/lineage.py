@@ -14,7 +14,7 @@ class Lineage:
     """Where a model comes from that was made from another one."""
 
     made_by: str
-    """The command: distil, upcycle or prune-experts."""
+    """The command: distil, upcycle, prune-experts or moefy."""
     source: str
     """What the other model was asked for by."""
     digest: str

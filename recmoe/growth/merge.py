@@ -94,7 +94,7 @@ def aligned(weights: Weights, like: Weights) -> Weights:
 def _best_order(theirs_OI: Tensor, mine_OI: Tensor) -> Tensor:
     """Which of my units is to stand at the place of each of theirs, so that products of the pairs sum to the most."""
     likeness_OO = theirs_OI.double() @ mine_OI.double().T
-    return torch.from_numpy(_assignment()(likeness_OO.numpy(), maximize=True)[1])
+    return torch.from_numpy(assignment()(likeness_OO.numpy(), maximize=True)[1])
 
 
 def _in_order(weights: Weights, layer: int, order_O: Tensor) -> Weights:
@@ -106,11 +106,18 @@ def _in_order(weights: Weights, layer: int, order_O: Tensor) -> Weights:
     return found
 
 
-def _assignment() -> Callable[..., Any]:
+def assignment() -> Callable[..., Any]:
+    """scipy's solver of linear assignments: cost [N, N] → the columns of rows 0 to N - 1, as its second result.
+
+    Raises:
+        TrainingError: scipy is not installed.
+    """
     try:
         from scipy.optimize import linear_sum_assignment
     except ImportError as error:
-        raise TrainingError(f"merging experts needs scipy ({error}): pip install 'recmoe[balancing]'") from error
+        raise TrainingError(
+            f"putting units into groups or orders needs scipy ({error}): pip install 'recmoe[balancing]'"
+        ) from error
     found: Callable[..., Any] = linear_sum_assignment
     return found
 

@@ -4,23 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from recmoe.config import config_from_dict, dump_config
-from recmoe.data.loader import BatchLoader, Split
-from recmoe.embeddings.tables import PlainTables
+from recmoe.architectures import ArchitectureConfig
+from recmoe.data.loader import Split
 from recmoe.errors import TrainingError
-from recmoe.evaluation.evaluate import evaluate
 from recmoe.evaluation.predict import predict_rows
-from recmoe.evaluation.report import Report
-from recmoe.experiment import ExperimentConfig
-from recmoe.export.bundle import ModelBundle, write_bundle
+from recmoe.export.bundle import ModelBundle
 from recmoe.export.lineage import Lineage
-from recmoe.export.replay import Replay
 from recmoe.growth.merge import merged
 from recmoe.growth.prune import Cut, counts_of, cuts_of, pruned_into
-from recmoe.model import build_model
-from recmoe.runs.cost import Cost, cost_of
+from recmoe.runs.cost import Cost
+from recmoe.runs.derived import Derivation
 
 
 @dataclass(frozen=True)
@@ -56,55 +49,23 @@ def prune_experts(
         DataError, SchemaError: the splits of its config cannot be read.
         BundleError: the folder is there, or cannot be written.
     """
-    config = config_from_dict(ExperimentConfig, bundle.config, source=f"config of {bundle.name}")
-    split: Split = "validation" if config.data.validation else "train"
-    streams = {
-        name: config.data.build(name, seed=config.seed, cache_dir=cache_dir)
-        for name in (split, "test")
-        if getattr(config.data, name)
-    }
-
-    def loader(name: Split) -> BatchLoader:
-        return BatchLoader(streams[name], bundle.encoder, batch_size=config.training.evaluation_batch_size)
-
-    usages = predict_rows(bundle.model, loader(split)).usages
+    derivation = Derivation.of(bundle, cache_dir=cache_dir)
+    split = derivation.judging_split
+    usages = predict_rows(bundle.model, derivation.loader(split)).usages
     cuts = cuts_of(bundle.model, usages, keep=keep)
     if not any(cut.dropped for cut in cuts.values()):
         raise TrainingError(f"no task of {bundle.name} has more than {keep} experts, nor do all share more; keep fewer")
-    config = _with_fewer(config, cuts)
+    config, model = derivation.with_architecture(_with_fewer(derivation.config.model.architecture, cuts))
     together = merged(bundle.model, usages, cuts) if merge else None
-    model = build_model(layout=bundle.encoder.layout, tasks=bundle.tasks, config=config.model, tables=PlainTables)
     pruned_into(model, bundle.model, cuts, state=None if together is None else together.state)
-    model.eval().requires_grad_(False)
-    report: Report | None = None
-    if "test" in streams:
-        scored = predict_rows(model, loader("test"), slices=config.evaluation.slices)
-        report = evaluate(scored.predictions, config=config.evaluation)
-    with torch.inference_mode():
-        rows = bundle.replay.rows
-        predictions_NT = model.predict(bundle.encoder.encode(rows, with_labels=False)).numpy()
-    made = write_bundle(
-        target,
-        name=bundle.name,
-        config=dump_config(config),
-        encoder=bundle.encoder,
-        model=model,
-        replay=Replay.capture(
-            rows, encoder=bundle.encoder, task_names=bundle.tasks.names, predictions_NT=predictions_NT
-        ),
-        report=report,
-        lineage=lineage,
-    )
-    cost = cost_of(bundle, made, lineage=lineage, stream=streams.get("test"), config=config)
+    made, cost = derivation.write(target, config=config, model=model, lineage=lineage)
     return Pruned(made, cuts, {} if together is None else together.joined, split, cost)
 
 
-def _with_fewer(config: ExperimentConfig, cuts: Mapping[str, Cut]) -> ExperimentConfig:
-    architecture = config.model.architecture.keeping(counts_of(cuts))
-    if architecture is None:
+def _with_fewer(architecture: ArchitectureConfig, cuts: Mapping[str, Cut]) -> ArchitectureConfig:
+    fewer = architecture.keeping(counts_of(cuts))
+    if fewer is None:
         raise TrainingError(
-            f"a model of kind {config.model.architecture.kind} does not say how it looks with fewer experts, and "
-            "cannot be pruned"
+            f"a model of kind {architecture.kind} does not say how it looks with fewer experts, and cannot be pruned"
         )
-    model = config.model.model_copy(update={"architecture": architecture})
-    return config.model_copy(update={"model": model})
+    return fewer

@@ -30,6 +30,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "expert_hidden": (5,),
     },
     "smes": {"num_experts": 5, "num_joint": 1, "num_private": 1, "expert_hidden": (5,)},
+    "moefied": {"hidden": (8, 5), "num_experts": 4, "k": 2},
 }
 KINDS = [cls for cls in get_args(get_args(ArchitectureConfig)[0]) if cls.can_fork]
 SPARSE = {"gate": {"kind": "top_k", "k": 2}}

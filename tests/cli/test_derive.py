@@ -114,3 +114,17 @@ def test_experts_of_a_version_are_merged(folder: Path) -> None:
     assert "least used on the validation split, and merged:" in printed
     assert printed.count("shared.") == 4
     assert ModelBundle.load(folder / "bundles/merged").config["model"]["architecture"]["num_experts"] == 2
+
+
+def test_dense_model_is_split_into_experts(folder: Path) -> None:
+    recmoe(folder, "train", "log/config.yaml", *SMALL, DENSE, "--run-dir", "runs/to-split")
+
+    printed = recmoe(folder, "moefy", "runs/to-split", "--experts", "8", "--use", "2", "--to", "bundles/split")
+
+    assert "2 of 8 experts hold" in printed
+    assert "moefy from runs/to-split (digest" in printed
+    described = json.loads(
+        recmoe(folder, "moefy", "runs/to-split", "--experts", "8", "--use", "8", "--to", "bundles/whole", "--json")
+    )
+    assert described["captured"] == pytest.approx(1.0)
+    assert all(abs(task["advantage"]) < 1e-6 for task in described["cost"]["tasks"] if task["advantage"] is not None)

@@ -18,6 +18,7 @@ from recmoe.export.lineage import Lineage
 from recmoe.growth.merge import aligned
 from recmoe.moe.expert_layer import ExpertLayer
 from recmoe.moe.experts import MlpExperts
+from recmoe.moe.gates.softmax import SoftmaxGate
 from recmoe.runs.prune import Pruned, prune_experts
 from recmoe.runs.train import RunResult
 
@@ -152,16 +153,18 @@ def test_experts_and_rows_of_gates_become_means_by_use(
             group = [old.expert_names.index(name) for name in (stays, *(a for a, b in joined.items() if b == stays))]
             share = {expert: float(used_GE[:, expert].sum() / used_GE[:, group].sum()) for expert in group}
             # Outputs of an expert keep their order: the last bias is a mean without any permutation.
-            bias_O = sum(share[expert] * old.experts.biases_EO[-1][expert] for expert in group)
-            assert torch.allclose(new.experts.biases_EO[-1][place], torch.as_tensor(bias_O), atol=1e-6)
+            bias_O = torch.stack([share[expert] * old.experts.biases_EO[-1][expert] for expert in group]).sum(dim=0)
+            assert torch.allclose(new.experts.biases_EO[-1][place], bias_O, atol=1e-6)
             for number, (before, after) in enumerate(zip(old.gates, new.gates, strict=True)):
+                assert isinstance(before, SoftmaxGate)
+                assert isinstance(after, SoftmaxGate)
                 seen = [expert for expert in group if expert in old.seen[number]]
                 if not seen:
                     continue
                 used = {expert: float(used_GE[number, expert] / used_GE[number, seen].sum()) for expert in seen}
-                row_D = sum(used[e] * before.weight_VD[old.seen[number].index(e)] for e in seen)
+                rows = [used[e] * before.weight_VD[old.seen[number].index(e)] for e in seen]
                 found_D = after.weight_VD[new.seen[number].index(place)]
-                assert torch.allclose(found_D, torch.as_tensor(row_D), atol=1e-6)
+                assert torch.allclose(found_D, torch.stack(rows).sum(dim=0), atol=1e-6)
 
 
 def test_merged_model_says_what_it_cost_and_what_went_where(
@@ -189,5 +192,7 @@ def test_experts_that_are_no_mlp_are_refused(trained: Callable[[str], ModelBundl
 def test_merging_without_scipy_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
 
-    with pytest.raises(TrainingError, match=r"merging experts needs scipy .*pip install 'recmoe\[balancing\]'"):
+    with pytest.raises(
+        TrainingError, match=r"putting units into groups or orders needs scipy .*pip install 'recmoe\[balancing\]'"
+    ):
         aligned(network(3, 4, 2, seed=0), network(3, 4, 2, seed=1))
