@@ -12,6 +12,7 @@ from recmoe.errors import TrainingError
 from recmoe.experiment import ExperimentConfig
 from recmoe.export.bundle import ModelBundle
 from recmoe.export.lineage import Lineage
+from recmoe.growth.earlier import WarmStart
 from recmoe.growth.moefy import balanced_clusters, captured, fit_router
 from recmoe.runs.moefy import Moefied, moefy
 from recmoe.runs.train import RunResult
@@ -67,6 +68,31 @@ def test_row_uses_few_experts_and_costs_less(
     loaded.check_replay()
     assert loaded.lineage == Lineage("moefy", "models:/shop/1", bundle.digest)
     assert loaded.config["model"]["architecture"]["kind"] == "moefied"
+
+
+def test_split_model_is_trained_further_from_where_it_is(
+    trained: Callable[[str], ModelBundle],
+    train: Train,
+    make_experiment: ExperimentMaker,
+    shop_log: pa.Table,
+    tmp_path: Path,
+) -> None:
+    bundle = trained("{kind: shared_bottom, hidden: [12, 8]}")
+    made = split(bundle, tmp_path, num_experts=4, k=2)
+    config = make_experiment(
+        tmp_path,
+        "model.architecture={kind: moefied, hidden: [12, 8], num_experts: 4, k: 2}",
+        # A single step that moves nothing.
+        "training.max_steps=1",
+        "training.dense_optimizer.lr=1e-30",
+        "tables.optimizer.lr=1e-30",
+    )
+
+    source = str(tmp_path / "split")
+    result = train(config, tmp_path / "run", warm_start=WarmStart(source, tmp_path / "split", None))
+
+    found_NT = ModelBundle.load(result.folder.bundle).predict(shop_log)
+    assert np.abs(found_NT - made.bundle.predict(shop_log)).max() < 1e-6
 
 
 def test_units_that_are_alike_form_groups_of_one_size() -> None:
