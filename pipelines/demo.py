@@ -167,7 +167,7 @@ def _architecture(base: ExperimentConfig, kind: str) -> list[str]:
         return []
     hidden = getattr(current, "expert_hidden", None) or getattr(current, "hidden", None)
     size = "hidden" if kind == "shared_bottom" else "expert_hidden"
-    section = {"kind": kind, size: list(hidden or ()), "dropout": current.dropout}
+    section = {"kind": kind, size: list(hidden or ()), "dropout": getattr(current, "dropout", 0.0)}
     return [f"model.architecture={json.dumps(section)}"]
 
 

@@ -45,16 +45,15 @@ class ExpertLayer(nn.Module):
 
         h[b, g] = Σ_e p[b, g, e] · expert_e(x[b, input of e]),    p[b, g] = gate_g(x[b, input of g])
 
-    Example: two tasks with one expert each, and one shared expert (G = 3, E = 3)::
+    Example: two tasks with one expert each, and one shared expert::
 
                   e0  e1  e2          e0 belongs to task 0, e1 to task 1, e2 is shared
         task 0     1   0   1
         task 1     0   1   1
         shared     1   1   1
 
-    Experts may be mixed around the gates too: with weights v[g, e] that are the same in every row, and added to p.
-
-    With sparse gates only the pairs of row and expert that some gate chose are computed.
+    Experts may be mixed around the gates too: with weights v[g, e] that are the same in every row, and added to p. With
+    sparse gates only the pairs of row and expert that some gate chose are computed.
 
     Or gates mix weights in place of outputs: then a row is computed by one expert per gate, the mean of those that the
     gate sees. Soft merging (SMEAR): Muqeeth et al. 2023, https://arxiv.org/abs/2306.03745, section 3.1::
@@ -138,8 +137,8 @@ class ExpertLayer(nn.Module):
         self.register_buffer("column_V", torch.tensor(columns), persistent=False)
         self.register_buffer("read_E", torch.tensor(experts.input_of_expert), persistent=False)
         num_readers = Counter(chain.from_iterable(self.mixed))
-        is_shared = [num_readers[expert] > 1 for expert in range(experts.num_experts)]
-        self.register_buffer("is_shared_E", torch.tensor(is_shared), persistent=False)
+        is_shared_E = torch.tensor([num_readers[expert] > 1 for expert in range(experts.num_experts)])
+        self.register_buffer("is_shared_E", is_shared_E, persistent=False)
 
     @property
     def is_sparse(self) -> bool:
