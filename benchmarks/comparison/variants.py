@@ -52,6 +52,7 @@ NAMED = (
     Variant("mmoe:expert_dropout", "mmoe", {"expert_dropout": 0.2}),
     Variant("ple:3-levels", "ple", {"num_levels": 3}),
     Variant("ple:top_k", "ple", {"gate": {"kind": "top_k"}}, {"balance": 0.01}),
+    Variant("mmoe:trunk=rank_mixer", "mmoe", {}, {"trunk": {"kind": "rank_mixer"}}),
 )
 VARIANTS = {
     one.name: one
@@ -72,6 +73,8 @@ VARIANTS = {
 FUNNELS = ("synthetic", "hillstrom")
 ONLY_ON = {"aitm": FUNNELS, "escm2": FUNNELS, "resflow": FUNNELS}
 """Kinds that are made for steps which follow each other, and the logs that have such."""
+DOMAINS = {"synthetic": "device", "census": "sex", "hillstrom": "channel", "trivago": "device"}
+"""An id feature with few values, by log."""
 ON_LOG: dict[tuple[str, str], dict[str, Any]] = {
     # The step after the click as a task of its own, over the same rows as the click.
     **{
@@ -101,10 +104,11 @@ ON_LOG: dict[tuple[str, str], dict[str, Any]] = {
     **{
         (kind, log): {"model.architecture.domain": domain}
         for kind in ("star", "m3oe")
-        for log, domain in (("synthetic", "device"), ("census", "sex"), ("hillstrom", "channel"), ("trivago", "device"))
+        for log, domain in DOMAINS.items()
     },
+    **{("mmoe:gate=hash", log): {"model.architecture.gate.feature": domain} for log, domain in DOMAINS.items()},
 }
-"""What a kind needs on a log, by key path."""
+"""What a kind, or a variant by its name, needs on a log, by key path."""
 
 TRIALS = (
     (1.0, 1.0, 0.0), (0.3, 1.0, 0.2), (1.0, 3.0, 0.2), (0.3, 3.0, 0.0),
@@ -150,6 +154,7 @@ def trial_config(
         "training.dense_optimizer.lr": dense * base.training.dense_optimizer.lr,
         "training.early_stopping.metric": SCORE,
         **ON_LOG.get((variant.kind, log), {}),
+        **ON_LOG.get((variant.name, log), {}),
     }
     changed = dump_config(config_from_dict(ExperimentConfig, values, changes=changes, changes_from=variant.name))
     return config_from_dict(ExperimentConfig, changed, overrides=overrides, source=variant.name)
