@@ -10,7 +10,8 @@ from torch import nn
 from recmoe.architectures import ArchitectureConfig
 from recmoe.architectures.towers import TowerKind
 from recmoe.moe.gates import GateConfig
-from recmoe.moe.linear import SidedInput
+from recmoe.moe.gates.gate import untaught_by
+from recmoe.moe.linear import SidedInput, id_group
 
 GATES = [gate_class() for gate_class in get_args(get_args(GateConfig)[0])]
 KINDS = [kind for kind in get_args(get_args(ArchitectureConfig)[0]) if issubclass(kind, TowerKind)]
@@ -112,14 +113,19 @@ def test_sided_input_equals_the_concatenated_one(config: ArchitectureConfig, num
 
 
 @every_architecture
-def test_every_parameter_gets_a_gradient(config: ArchitectureConfig) -> None:
+def test_every_parameter_gets_a_gradient_but_for_what_a_gate_says(config: ArchitectureConfig) -> None:
+    gate = getattr(config, "gate", None)
+    features = {} if gate is None else dict.fromkeys(gate.id_features(), "user")
+    if features:
+        config = config.model_copy(update={"gate": gate.model_copy(update=features)})
     architecture = built(config).train()
 
-    h, _ = architecture(torch.randn(200, 6))
+    h, _ = architecture(torch.randn(200, 6), {id_group("user"): torch.arange(200)})
     sum(h_BH.square().sum() for h_BH in h).backward()
 
     without = [key for key, value in architecture.named_parameters() if value.grad is None or not value.grad.any()]
-    assert without == []
+    untaught = () if gate is None else tuple(f".{name}" for name in untaught_by(gate))
+    assert [key for key in without if not (".gates." in f".{key}" and key.endswith(untaught))] == []
 
 
 @every_architecture
