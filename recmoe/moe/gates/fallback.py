@@ -13,12 +13,10 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveFloat
-from torch import Tensor, nn
+from torch import Tensor
 
-from recmoe.axes import EXPERTS, WeightAxes
-from recmoe.moe.gates.gate import Detail, GateKind, LinearForm, Weighed
-from recmoe.moe.gates.softmax import gate_logits, new_gate_weight
-from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
+from recmoe.moe.gates.gate import Detail, GateKind, Weighed
+from recmoe.moe.gates.softmax import LinearGate
 
 SHARED = "shared"
 """Owner of experts that all tasks share, in the names of experts."""
@@ -41,7 +39,7 @@ class FallbackGateConfig(GateKind):
         )
 
 
-class FallbackGate(nn.Module):
+class FallbackGate(LinearGate):
     """q_BV = (1 - u) · p + u · s: the gate's shares p, and as far as it is unsure the mean s of the shared experts::
 
         p   = softmax(x · W / temperature)
@@ -72,11 +70,9 @@ class FallbackGate(nn.Module):
     """s."""
 
     def __init__(self, *, in_features: int, num_experts: int, limit: float, temperature: float = 1.0) -> None:
-        super().__init__()
+        super().__init__(in_features=in_features, num_experts=num_experts, temperature=temperature)
         self.num_used = num_experts
         self.limit = limit
-        self.temperature = temperature
-        self.weight_VD = new_gate_weight(in_features=in_features, num_experts=num_experts)
         self.register_buffer("fallback_V", torch.full((num_experts,), 1.0 / num_experts), persistent=False)
 
     def take_names(self, names: Sequence[str]) -> None:
@@ -86,19 +82,8 @@ class FallbackGate(nn.Module):
             shares_V = torch.tensor(is_shared, dtype=torch.float32) / sum(is_shared)
             self.fallback_V.copy_(shares_V)
 
-    def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Tensor:  # noqa: ARG002
-        """q_BV in float32: not negative, rows sum to one."""
-        return self._shares(gate_logits(x, self.weight_VD)).weights_BV
-
-    def linear_form(self) -> LinearForm:
-        """The product, and what becomes of its softmax; see ``Gate``."""
-        return LinearForm(self.weight_VD, self._shares)
-
-    def weight_axes(self) -> WeightAxes:
-        """The experts that it sees; see ``Gate``."""
-        return {"weight_VD": (EXPERTS, None)}
-
-    def _shares(self, logits_BV: Tensor) -> Weighed:
+    def shares(self, logits_BV: Tensor) -> Weighed:
+        """Not negative; rows sum to one."""
         logits_BV = logits_BV / self.temperature
         p_BV = torch.softmax(logits_BV, dim=1)
         # Of one expert the entropy is 0, whatever it is divided by.

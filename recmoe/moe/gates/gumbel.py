@@ -10,12 +10,10 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveFloat
-from torch import Tensor, nn
+from torch import Tensor
 
-from recmoe.axes import EXPERTS, WeightAxes
-from recmoe.moe.gates.gate import Detail, GateKind, LinearForm, Weighed
-from recmoe.moe.gates.softmax import gate_logits, new_gate_weight
-from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
+from recmoe.moe.gates.gate import Detail, GateKind, Weighed
+from recmoe.moe.gates.softmax import LinearGate
 
 
 class GumbelGateConfig(GateKind):
@@ -31,7 +29,7 @@ class GumbelGateConfig(GateKind):
         return GumbelGate(in_features=in_features, num_experts=num_experts, temperature=self.temperature)
 
 
-class GumbelGate(nn.Module):
+class GumbelGate(LinearGate):
     """p_BV = one_hot(argmax of x_BD · W + G_BV), with the gradient of softmax((x_BD · W + G_BV) / temperature)::
 
         G_bv = -log(-log(U)), U uniform in (0, 1)       while training
@@ -52,29 +50,13 @@ class GumbelGate(nn.Module):
     sums_to_one = True
     num_used = 1
 
-    def __init__(self, *, in_features: int, num_experts: int, temperature: float = 1.0) -> None:
-        super().__init__()
-        self.temperature = temperature
-        self.weight_VD = new_gate_weight(in_features=in_features, num_experts=num_experts)
-
     @property
     def is_sparse(self) -> bool:
         """In serving; see ``Gate``."""
         return not self.training
 
-    def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Tensor:  # noqa: ARG002
-        """p_BV in float32: one of a row is one, the others are zero."""
-        return self._shares(gate_logits(x, self.weight_VD)).weights_BV
-
-    def linear_form(self) -> LinearForm:
-        """The product, and the draw; see ``Gate``."""
-        return LinearForm(self.weight_VD, self._shares)
-
-    def weight_axes(self) -> WeightAxes:
-        """The experts that it sees; see ``Gate``."""
-        return {"weight_VD": (EXPERTS, None)}
-
-    def _shares(self, logits_BV: Tensor) -> Weighed:
+    def shares(self, logits_BV: Tensor) -> Weighed:
+        """One of a row is one, the others are zero."""
         if not self.training:
             return Weighed(_one_hot_of_largest(logits_BV), logits_BV)
         # The logarithm of an exponential draw, turned round, is a Gumbel draw.

@@ -6,6 +6,7 @@ MMoE: Ma et al., KDD 2018, https://doi.org/10.1145/3219819.3220007, equation 7.
 # B rows, D input width, V visible experts
 
 import math
+from abc import abstractmethod
 from typing import ClassVar, Literal
 
 import torch
@@ -30,7 +31,38 @@ class SoftmaxGateConfig(GateKind):
         return SoftmaxGate(in_features=in_features, num_experts=num_experts, temperature=self.temperature)
 
 
-class SoftmaxGate(nn.Module):
+class LinearGate(nn.Module):
+    """A gate of one product: p_BV is what its kind makes of the logits x_BD · W.
+
+    Args:
+        in_features: D.
+        num_experts: V.
+        temperature: divides the logits, or what its kind makes of them.
+    """
+
+    def __init__(self, *, in_features: int, num_experts: int, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.weight_VD = new_gate_weight(in_features=in_features, num_experts=num_experts)
+
+    @abstractmethod
+    def shares(self, logits_BV: Tensor) -> Weighed:
+        """p_BV, with what else its kind gives."""
+
+    def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Tensor:  # noqa: ARG002
+        """p_BV in float32."""
+        return self.shares(gate_logits(x, self.weight_VD)).weights_BV
+
+    def linear_form(self) -> LinearForm:
+        """The product, and what becomes of it; see ``Gate``."""
+        return LinearForm(self.weight_VD, self.shares)
+
+    def weight_axes(self) -> WeightAxes:
+        """The experts that it sees; see ``Gate``."""
+        return {"weight_VD": (EXPERTS, None)}
+
+
+class SoftmaxGate(LinearGate):
     """p_BV = softmax(x_BD · W / temperature), over the visible experts.
 
     Args:
@@ -43,24 +75,11 @@ class SoftmaxGate(nn.Module):
     is_sparse = False
 
     def __init__(self, *, in_features: int, num_experts: int, temperature: float = 1.0) -> None:
-        super().__init__()
+        super().__init__(in_features=in_features, num_experts=num_experts, temperature=temperature)
         self.num_used = num_experts
-        self.temperature = temperature
-        self.weight_VD = new_gate_weight(in_features=in_features, num_experts=num_experts)
 
-    def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Tensor:  # noqa: ARG002
-        """p_BV in float32: not negative, rows sum to one."""
-        return self._shares(gate_logits(x, self.weight_VD)).weights_BV
-
-    def linear_form(self) -> LinearForm:
-        """The product, and its softmax; see ``Gate``."""
-        return LinearForm(self.weight_VD, self._shares)
-
-    def weight_axes(self) -> WeightAxes:
-        """The experts that it sees; see ``Gate``."""
-        return {"weight_VD": (EXPERTS, None)}
-
-    def _shares(self, logits_BV: Tensor) -> Weighed:
+    def shares(self, logits_BV: Tensor) -> Weighed:
+        """Not negative; rows sum to one."""
         logits_BV = logits_BV / self.temperature
         return Weighed(torch.softmax(logits_BV, dim=1), logits_BV)
 

@@ -11,15 +11,13 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
-from recmoe.axes import EXPERTS, WeightAxes
-from recmoe.moe.gates.gate import Detail, GateKind, LinearForm, Weighed
+from recmoe.moe.gates.gate import Detail, GateKind, Weighed
 from recmoe.moe.gates.in_training import InTrainingConfig
 from recmoe.moe.gates.in_training.first_come import FirstComeConfig
 from recmoe.moe.gates.in_training.rule import Rule
-from recmoe.moe.gates.softmax import gate_logits, new_gate_weight
-from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
+from recmoe.moe.gates.softmax import LinearGate
 
 
 class SwitchGateConfig(GateKind):
@@ -46,7 +44,7 @@ class SwitchGateConfig(GateKind):
         )
 
 
-class SwitchGate(nn.Module):
+class SwitchGate(LinearGate):
     """p_BV = S_BV for the experts that a row is given, zero for the others; S = softmax(x_BD · W / temperature).
 
     A row is given its k most probable experts; in training, what a rule gives it. The weights do not sum to one: by
@@ -68,11 +66,9 @@ class SwitchGate(nn.Module):
     those without any."""
 
     def __init__(self, *, in_features: int, num_experts: int, k: int, rule: Rule, temperature: float = 1.0) -> None:
-        super().__init__()
+        super().__init__(in_features=in_features, num_experts=num_experts, temperature=temperature)
         self.k = min(k, num_experts)
         self.rule = rule
-        self.temperature = temperature
-        self.weight_VD = new_gate_weight(in_features=in_features, num_experts=num_experts)
         self.register_buffer("counts", torch.zeros(3, dtype=torch.long), persistent=False)
 
     @property
@@ -80,25 +76,14 @@ class SwitchGate(nn.Module):
         """Experts with a weight per row, at most; see ``Gate``."""
         return len(self.weight_VD) if self.training and self.rule.uses_all else self.k
 
-    def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Tensor:  # noqa: ARG002
-        """p_BV in float32: not negative, rows sum to one at most."""
-        return self._shares(gate_logits(x, self.weight_VD)).weights_BV
-
-    def linear_form(self) -> LinearForm:
-        """The product, and the probabilities of the experts that rows are given; see ``Gate``."""
-        return LinearForm(self.weight_VD, self._shares)
-
-    def weight_axes(self) -> WeightAxes:
-        """The experts that it sees; see ``Gate``."""
-        return {"weight_VD": (EXPERTS, None)}
-
     def take_counts(self) -> tuple[int, int, int]:
         """Rows that trained since the last call: all, rerouted and unrouted ones; see ``counts``."""
         num_rows, num_rerouted, num_unrouted = self.counts.tolist()
         self.counts.zero_()
         return num_rows, num_rerouted, num_unrouted
 
-    def _shares(self, logits_BV: Tensor) -> Weighed:
+    def shares(self, logits_BV: Tensor) -> Weighed:
+        """Not negative; rows sum to one at most."""
         logits_BV = logits_BV / self.temperature
         p_BV = torch.softmax(logits_BV, dim=1)
         best_BK = p_BV.topk(self.k, dim=1).indices

@@ -9,12 +9,11 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
 from recmoe.axes import EXPERTS, WeightAxes
-from recmoe.moe.gates.gate import Detail, GateKind, LinearForm, Weighed
-from recmoe.moe.gates.softmax import gate_logits, new_gate_weight, shares_of_chosen
-from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
+from recmoe.moe.gates.gate import Detail, GateKind, Weighed
+from recmoe.moe.gates.softmax import LinearGate, shares_of_chosen
 
 
 class TopKGateConfig(GateKind):
@@ -32,7 +31,7 @@ class TopKGateConfig(GateKind):
         return TopKGate(in_features=in_features, num_experts=num_experts, k=self.k, temperature=self.temperature)
 
 
-class TopKGate(nn.Module):
+class TopKGate(LinearGate):
     """p_BV = softmax over the k largest of x_BD · W / temperature; zero for the other experts.
 
     With a bias it chooses the k largest of softmax(x_BD · W / temperature) + bias_V, and weights them as before:
@@ -50,30 +49,21 @@ class TopKGate(nn.Module):
     bias_V: Tensor | None
 
     def __init__(self, *, in_features: int, num_experts: int, k: int, temperature: float = 1.0) -> None:
-        super().__init__()
+        super().__init__(in_features=in_features, num_experts=num_experts, temperature=temperature)
         self.num_used = min(k, num_experts)
-        self.temperature = temperature
-        self.weight_VD = new_gate_weight(in_features=in_features, num_experts=num_experts)
         self.register_buffer("bias_V", None)
 
     def take_bias(self) -> None:
         """Have a bias, 0 at first; see ``TakesBias``."""
         self.bias_V = self.weight_VD.new_zeros(len(self.weight_VD))
 
-    def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> Tensor:  # noqa: ARG002
-        """p_BV in float32: not negative, rows sum to one, at most k of a row above zero."""
-        return self._shares(gate_logits(x, self.weight_VD)).weights_BV
-
-    def linear_form(self) -> LinearForm:
-        """The product, and the softmax of its largest; see ``Gate``."""
-        return LinearForm(self.weight_VD, self._shares)
-
     def weight_axes(self) -> WeightAxes:
         """The experts that it sees; see ``Gate``."""
         of_bias: WeightAxes = {} if self.bias_V is None else {"bias_V": (EXPERTS,)}
         return {"weight_VD": (EXPERTS, None), **of_bias}
 
-    def _shares(self, logits_BV: Tensor) -> Weighed:
+    def shares(self, logits_BV: Tensor) -> Weighed:
+        """Not negative; rows sum to one, at most k of a row above zero."""
         logits_BV = logits_BV / self.temperature
         scores_BV = logits_BV.detach()
         if self.bias_V is not None:
