@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from recmoe.errors import TrainingError
-from recmoe.experiment import ExperimentConfig
 from recmoe.export.bundle import ModelBundle
 from recmoe.export.lineage import Lineage
 from recmoe.growth.merge import aligned
@@ -20,27 +19,9 @@ from recmoe.moe.expert_layer import ExpertLayer
 from recmoe.moe.experts import MlpExperts
 from recmoe.moe.gates.softmax import SoftmaxGate
 from recmoe.runs.prune import Pruned, prune_experts
-from recmoe.runs.train import RunResult
-
-ExperimentMaker = Callable[..., ExperimentConfig]
-Train = Callable[..., RunResult]
 
 MMOE = "{kind: mmoe, num_experts: 4, expert_hidden: [8, 6]}"
 WITH_BIAS = "{kind: mmoe, num_experts: 4, expert_hidden: [8, 7, 6], gate: {kind: mlp}}"
-
-
-@pytest.fixture(scope="module")
-def trained(
-    train: Train, make_experiment: ExperimentMaker, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], ModelBundle]:
-    """The bundle of one epoch of an architecture."""
-
-    def bundle(architecture: str) -> ModelBundle:
-        folder = tmp_path_factory.mktemp("trained")
-        run = train(make_experiment(folder, f"model.architecture={architecture}"), folder / "run")
-        return ModelBundle.load(run.folder.bundle)
-
-    return bundle
 
 
 def merged_to(keep: int, bundle: ModelBundle, folder: Path) -> Pruned:
@@ -116,7 +97,7 @@ def plant_copies(bundle: ModelBundle) -> None:
 
 
 def test_copies_merge_into_their_originals_and_nothing_is_predicted_otherwise(
-    trained: Callable[[str], ModelBundle], shop_log: pa.Table, tmp_path: Path
+    trained: Callable[..., ModelBundle], shop_log: pa.Table, tmp_path: Path
 ) -> None:
     bundle = trained(WITH_BIAS)
     plant_copies(bundle)
@@ -134,7 +115,7 @@ def test_copies_merge_into_their_originals_and_nothing_is_predicted_otherwise(
     [MMOE, "{kind: ple, num_task_experts: 2, num_shared_experts: 3, expert_hidden: [8, 6]}"],
 )
 def test_experts_and_rows_of_gates_become_means_by_use(
-    architecture: str, trained: Callable[[str], ModelBundle], shop_log: pa.Table, tmp_path: Path
+    architecture: str, trained: Callable[..., ModelBundle], shop_log: pa.Table, tmp_path: Path
 ) -> None:
     bundle = trained(architecture)
 
@@ -168,7 +149,7 @@ def test_experts_and_rows_of_gates_become_means_by_use(
 
 
 def test_merged_model_says_what_it_cost_and_what_went_where(
-    trained: Callable[[str], ModelBundle], tmp_path: Path
+    trained: Callable[..., ModelBundle], tmp_path: Path
 ) -> None:
     bundle = trained(MMOE)
 
@@ -182,7 +163,7 @@ def test_merged_model_says_what_it_cost_and_what_went_where(
     assert made.bundle.config["model"]["architecture"]["num_experts"] == 2
 
 
-def test_experts_that_are_no_mlp_are_refused(trained: Callable[[str], ModelBundle], tmp_path: Path) -> None:
+def test_experts_that_are_no_mlp_are_refused(trained: Callable[..., ModelBundle], tmp_path: Path) -> None:
     bundle = trained("{kind: mmoe, num_experts: 4, expert_hidden: [8], expert: {kind: gated}}")
 
     with pytest.raises(TrainingError, match=r"experts of level 0 are no mlp, .*; prune without --merge"):

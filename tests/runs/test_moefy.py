@@ -21,18 +21,7 @@ ExperimentMaker = Callable[..., ExperimentConfig]
 Train = Callable[..., RunResult]
 
 
-@pytest.fixture(scope="module")
-def trained(
-    train: Train, make_experiment: ExperimentMaker, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], ModelBundle]:
-    """The bundle of some epochs of an architecture."""
-
-    def bundle(architecture: str) -> ModelBundle:
-        folder = tmp_path_factory.mktemp("trained")
-        config = make_experiment(folder, f"model.architecture={architecture}", "training.epochs=3")
-        return ModelBundle.load(train(config, folder / "run").folder.bundle)
-
-    return bundle
+LONGER = "training.epochs=3"
 
 
 def split(bundle: ModelBundle, folder: Path, *, num_experts: int, k: int) -> Moefied:
@@ -42,9 +31,9 @@ def split(bundle: ModelBundle, folder: Path, *, num_experts: int, k: int) -> Moe
 
 @pytest.mark.parametrize("hidden", ["[12, 8]", "[16, 12, 8]"])
 def test_all_experts_together_are_the_dense_network(
-    hidden: str, trained: Callable[[str], ModelBundle], shop_log: pa.Table, tmp_path: Path
+    hidden: str, trained: Callable[..., ModelBundle], shop_log: pa.Table, tmp_path: Path
 ) -> None:
-    bundle = trained(f"{{kind: shared_bottom, hidden: {hidden}}}")
+    bundle = trained(f"{{kind: shared_bottom, hidden: {hidden}}}", LONGER)
 
     made = split(bundle, tmp_path, num_experts=4, k=4)
 
@@ -53,9 +42,9 @@ def test_all_experts_together_are_the_dense_network(
 
 
 def test_row_uses_few_experts_and_costs_less(
-    trained: Callable[[str], ModelBundle], shop_log: pa.Table, tmp_path: Path
+    trained: Callable[..., ModelBundle], shop_log: pa.Table, tmp_path: Path
 ) -> None:
-    bundle = trained("{kind: shared_bottom, hidden: [48, 8]}")
+    bundle = trained("{kind: shared_bottom, hidden: [48, 8]}", LONGER)
 
     made = split(bundle, tmp_path, num_experts=6, k=2)
 
@@ -71,13 +60,13 @@ def test_row_uses_few_experts_and_costs_less(
 
 
 def test_split_model_is_trained_further_from_where_it_is(
-    trained: Callable[[str], ModelBundle],
+    trained: Callable[..., ModelBundle],
     train: Train,
     make_experiment: ExperimentMaker,
     shop_log: pa.Table,
     tmp_path: Path,
 ) -> None:
-    bundle = trained("{kind: shared_bottom, hidden: [12, 8]}")
+    bundle = trained("{kind: shared_bottom, hidden: [12, 8]}", LONGER)
     made = split(bundle, tmp_path, num_experts=4, k=2)
     config = make_experiment(
         tmp_path,
@@ -156,10 +145,10 @@ def test_what_cannot_be_split_is_refused(
     num_experts: int,
     k: int,
     message: str,
-    trained: Callable[[str], ModelBundle],
+    trained: Callable[..., ModelBundle],
     tmp_path: Path,
 ) -> None:
-    bundle = trained(architecture)
+    bundle = trained(architecture, LONGER)
 
     with pytest.raises(TrainingError, match=message):
         split(bundle, tmp_path, num_experts=num_experts, k=k)

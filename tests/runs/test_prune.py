@@ -12,31 +12,12 @@ from torch import Tensor
 from recmoe.architectures import MMoEConfig
 from recmoe.architectures.seam import ArchitectureKind
 from recmoe.errors import TrainingError
-from recmoe.experiment import ExperimentConfig
 from recmoe.export.bundle import ModelBundle
 from recmoe.export.lineage import Lineage
 from recmoe.moe.expert_layer import ExpertLayer
 from recmoe.runs.prune import Pruned, prune_experts
-from recmoe.runs.train import RunResult
-
-ExperimentMaker = Callable[..., ExperimentConfig]
-Train = Callable[..., RunResult]
 
 MMOE = "{kind: mmoe, num_experts: 4, expert_hidden: [8]}"
-
-
-@pytest.fixture(scope="module")
-def trained(
-    train: Train, make_experiment: ExperimentMaker, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], ModelBundle]:
-    """The bundle of one epoch of an architecture."""
-
-    def bundle(architecture: str) -> ModelBundle:
-        folder = tmp_path_factory.mktemp("trained")
-        run = train(make_experiment(folder, f"model.architecture={architecture}"), folder / "run")
-        return ModelBundle.load(run.folder.bundle)
-
-    return bundle
 
 
 def pruned_to(keep: int, bundle: ModelBundle, folder: Path) -> Pruned:
@@ -79,7 +60,7 @@ class Only:
 )
 def test_gates_share_out_among_those_that_stay_as_they_did_before(
     architecture: str,
-    trained: Callable[[str], ModelBundle],
+    trained: Callable[..., ModelBundle],
     shop_log: pa.Table,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -101,7 +82,7 @@ def test_gates_share_out_among_those_that_stay_as_they_did_before(
 
 
 def test_those_that_go_are_the_least_used_on_the_validation_split(
-    trained: Callable[[str], ModelBundle], shop_log: pa.Table, tmp_path: Path
+    trained: Callable[..., ModelBundle], shop_log: pa.Table, tmp_path: Path
 ) -> None:
     bundle = trained(MMOE)
 
@@ -118,7 +99,7 @@ def test_those_that_go_are_the_least_used_on_the_validation_split(
 
 
 def test_pruned_model_is_a_bundle_with_its_own_report_and_what_it_cost(
-    trained: Callable[[str], ModelBundle], tmp_path: Path
+    trained: Callable[..., ModelBundle], tmp_path: Path
 ) -> None:
     bundle = trained(MMOE)
 
@@ -160,7 +141,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("architecture", "keep", "message"), REFUSED)
 def test_what_cannot_be_pruned_is_refused(
-    architecture: str, keep: int, message: str, trained: Callable[[str], ModelBundle], tmp_path: Path
+    architecture: str, keep: int, message: str, trained: Callable[..., ModelBundle], tmp_path: Path
 ) -> None:
     bundle = trained(architecture)
 
@@ -169,7 +150,7 @@ def test_what_cannot_be_pruned_is_refused(
 
 
 def test_kind_that_cannot_say_how_it_looks_with_fewer_experts_is_refused(
-    trained: Callable[[str], ModelBundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Callable[..., ModelBundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = trained(MMOE)
     monkeypatch.setattr(MMoEConfig, "keeping", ArchitectureKind.keeping)
