@@ -89,7 +89,7 @@ def gate_features(ranker: MultiTaskRanker, batch: Batch, *, num_steps: int = 32)
         a[d] = (x[d] - x'[d]) · ∫_0^1  ∂w_v / ∂x[d] (x' + α · (x - x')) dα,      Σ_d a[d] = w_v(x) - w_v(x')
 
     A feature's attribution is the sum over its columns of the input: of the vectors of its ids, of its number, or of
-    what is made of its history. It is signed; what is told of it is its mean size. w is the share that the gate would
+    what is made of its history. It is signed; what is shown of it is its mean size. w is the share that the gate would
     give were it not sparse: a choice of the best has no gradient. The sum is exact for smooth gates, but for the steps
     of the integral. Below level 0 it is not where sparse gates lie under it, whose choices jump; ``gap`` says by how
     much. What a gate reads by an id itself, such as a domain, stays as it is.

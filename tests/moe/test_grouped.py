@@ -118,10 +118,10 @@ def test_dense_and_sparse_gates_share_the_groups() -> None:
     torch.testing.assert_close(h, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_gradients_of_gates_are_told_apart_in_groups() -> None:
+def test_gradients_of_gates_are_kept_apart_in_groups() -> None:
     def merged(form: Form) -> tuple[Tensor, tuple[Tensor, ...]]:
         expert_layer = layer(8, form=form)
-        # Only what both gates see, and chose, is compared: one rule that is easily told from a sum.
+        # Only what both gates see, and chose, is compared: one rule whose result no sum has.
         fork = Fork(num_tasks=2, rule=lambda gram_PP: gram_PP.diagonal().rsqrt())
         expert_layer.fork = fork
         inputs = [x.requires_grad_() for x in torch.randn(3, 20, 8).unbind()]

@@ -28,7 +28,7 @@ class GroupsConfig(BalanceLossKind):
     feature: str | None = None
     """Feature of kind id that says which group a row is of, such as the country; it has to be named."""
     max_groups: PositiveInt = 64
-    """Groups that are told apart: the first ids of the vocabulary, which are the most frequent. Others, and ids that
+    """Groups that are distinguished: the first ids of the vocabulary, which are the most frequent. Others, and ids that
     are unknown or missing, are one more group."""
 
     def id_features(self) -> Mapping[str, str | None]:

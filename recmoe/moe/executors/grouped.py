@@ -39,7 +39,7 @@ def dispatched_in_place(
         num_used: of each gate, the experts with a weight per row, at most.
         num_pairs: of all gates together, likewise.
         is_shared_E: bool, by expert: whether several gates see it; asked for with ``fork``.
-        fork: gives every gate a copy of what shared experts make, so that gradients can be told apart.
+        fork: gives every gate a copy of what shared experts make, so that gradients are kept apart.
     """
     num_rows, _, num_experts = weights_BGE.shape
     room = num_rows * min(num_experts, num_pairs)
