@@ -105,7 +105,7 @@ class TrainingModel(nn.Module):
         losses_BT = tasks.row_losses(output.logits_BZ, labels_BT, weights_BT, batch.groups_B)
         if output.again_BZ is not None:
             losses_BT = (losses_BT + tasks.row_losses(output.again_BZ, labels_BT, weights_BT, batch.groups_B)) / 2
-        losses_T = losses_BT.sum(dim=0) / batch.num_rows
+        losses_T = tasks.losses(losses_BT)
         learned_T, named = losses_T, [losses_T.detach()]
         if self.imitation is not None:
             # A teacher, too, knows nothing of the place.
@@ -118,8 +118,10 @@ class TrainingModel(nn.Module):
         for term, (factor, _) in zip(terms_N, self.balance.values(), strict=True):
             if factor > 0:
                 loss = loss + factor * term
-        targets = Targets(labels_BT, weights_BT, losses_BT.detach() / units_T, units_T, batch.groups_B)
-        own_M = self._own_losses(output, targets)
+        own_M = []
+        if self.model.loss_weights:
+            targets = Targets(labels_BT, weights_BT, losses_BT.detach() / units_T, units_T, batch.groups_B)
+            own_M = self._own_losses(output, targets)
         for own, weight in zip(own_M, self.model.loss_weights.values(), strict=True):
             loss = loss + weight * own
         if others := [*own_M, *terms_N]:
@@ -150,8 +152,6 @@ class TrainingModel(nn.Module):
     def _own_losses(self, output: ModelOutput, targets: Targets) -> list[Tensor]:
         """Of the model, in the order of its names."""
         weights = self.model.loss_weights
-        if not weights:
-            return []
         outputs = Outputs(output.logits_BZ, output.gate_uses, output.extra, output.again_BZ)
         losses = self.model.losses(outputs, targets)
         assert losses.keys() == weights.keys(), "a model gives the losses that it names"

@@ -176,13 +176,10 @@ class TaskSet:
         """What the predictions of a task are judged by."""
         return self._tasks[name].error
 
-    def losses(
+    def row_losses(
         self, logits_BZ: Tensor, labels_BT: Tensor, weights_BT: Tensor, groups_B: Tensor | None = None
     ) -> Tensor:
-        """losses_T: Σ over rows of weight · loss, divided by B.
-
-        The divisor is the batch size, not the number of rows that count: so a row weighs the same
-        whatever its neighbours are.
+        """losses_BT: weight · loss of every row.
 
         Args:
             logits_BZ: of all towers.
@@ -190,17 +187,22 @@ class TaskSet:
             weights_BT: from ``targets``.
             groups_B: the list of each row, for tasks that compare the rows of a list.
         """
-        return self.row_losses(logits_BZ, labels_BT, weights_BT, groups_B).sum(dim=0) / logits_BZ.shape[0]
-
-    def row_losses(
-        self, logits_BZ: Tensor, labels_BT: Tensor, weights_BT: Tensor, groups_B: Tensor | None = None
-    ) -> Tensor:
-        """losses_BT: weight · loss of every row; see ``losses``."""
         losses = []
         for place, name in enumerate(self.names):
             rows = TaskRows(self._logits_of(name, logits_BZ), labels_BT[:, place], weights_BT[:, place], groups_B)
             losses.append(self._tasks[name].losses(rows))
         return weights_BT * torch.stack(losses, dim=1)
+
+    def losses(self, losses_BT: Tensor) -> Tensor:
+        """losses_T: Σ over rows of weight · loss, divided by B.
+
+        The divisor is the batch size, not the number of rows that count: so a row weighs the same
+        whatever its neighbours are.
+
+        Args:
+            losses_BT: from ``row_losses``.
+        """
+        return losses_BT.sum(dim=0) / losses_BT.shape[0]
 
     def imitations(
         self,

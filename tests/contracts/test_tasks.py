@@ -54,7 +54,8 @@ def started(tasks: TaskSet, labels_B: torch.Tensor, *, noise: float = 0.0) -> to
 
 def loss_of(tasks: TaskSet, logits_BZ: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
     """Of ``y``."""
-    return tasks.losses(logits_BZ, *tasks.targets(rows_with(tasks, labels_B)), LISTS[: len(labels_B)])[-1]
+    targets = tasks.targets(rows_with(tasks, labels_B))
+    return tasks.losses(tasks.row_losses(logits_BZ, *targets, LISTS[: len(labels_B)]))[-1]
 
 
 def test_defaults_work(kind: Any) -> None:

@@ -154,7 +154,7 @@ def test_losses_are_divided_by_the_batch_size() -> None:
     tasks = TaskSet(ESMM)
     labels_BT, weights_BT = tasks.targets(torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]))
 
-    losses_T = tasks.losses(torch.zeros(4, 2), labels_BT, weights_BT)
+    losses_T = tasks.losses(tasks.row_losses(torch.zeros(4, 2), labels_BT, weights_BT))
 
     product = (3 * -math.log(0.75) - math.log(0.25)) / 4
     torch.testing.assert_close(losses_T, torch.tensor([math.log(2), math.log(2) / 4, product]))
@@ -166,7 +166,7 @@ def test_loss_of_a_row_does_not_depend_on_its_neighbours() -> None:
 
     gradients = []
     for neighbour in ([0.0, 0.0], [1.0, 1.0]):
-        losses_T = tasks.losses(logits_BZ, *tasks.targets(torch.tensor([[1.0, 0.0], neighbour])))
+        losses_T = tasks.losses(tasks.row_losses(logits_BZ, *tasks.targets(torch.tensor([[1.0, 0.0], neighbour]))))
         gradients.append(torch.autograd.grad(losses_T.sum(), logits_BZ)[0][0])
 
     torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=0)
@@ -176,7 +176,7 @@ def test_row_without_labels_has_no_gradient() -> None:
     tasks = TaskSet(ESMM)
     logits_BZ = torch.zeros(2, 2, requires_grad=True)
 
-    losses_T = tasks.losses(logits_BZ, *tasks.targets(torch.tensor([[NAN, NAN], [0.0, NAN]])))
+    losses_T = tasks.losses(tasks.row_losses(logits_BZ, *tasks.targets(torch.tensor([[NAN, NAN], [0.0, NAN]]))))
     losses_T.sum().backward()
 
     assert logits_BZ.grad is not None
@@ -213,7 +213,7 @@ def test_rows_that_are_not_available_change_neither_starts_nor_losses() -> None:
     logits_BZ = torch.randn(3, 3, requires_grad=True)
 
     _, cvr, spend = tasks.starts(tasks.label_sums(torch.cat([known, hidden])))
-    losses_T = tasks.losses(logits_BZ, *tasks.targets(torch.cat([known, hidden])))
+    losses_T = tasks.losses(tasks.row_losses(logits_BZ, *tasks.targets(torch.cat([known, hidden]))))
     losses_T[1:].sum().backward()
 
     assert (cvr, spend) == tuple(tasks.starts(tasks.label_sums(known))[1:])
