@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from recmoe.architectures.seam import ArchitectureKind, Inputs, Outputs, Parts, Targets
+from recmoe.architectures.seam import ArchitectureKind, Inputs, Outputs, Parts, Targets, no_such_tower
 from recmoe.architectures.towers import TowerModel
 from recmoe.axes import PartNames
 from recmoe.moe.experts import MlpExperts
@@ -63,7 +63,7 @@ class AITMConfig(ArchitectureKind):
         steps = self.steps(tasks)
         for name in steps:
             if name not in tasks.tower_names:
-                yield "chain", f"no such task with a tower: {name} (there are {', '.join(tasks.tower_names)})"
+                yield "chain", no_such_tower(name, tasks)
             elif tasks.kinds[name] != "binary":
                 yield "chain", f"{name} is no probability; name the binary tasks of the chain"
             elif (space := tasks.spaces[name]) != tasks.spaces.get(steps[0], space):

@@ -17,7 +17,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recmoe.architectures.seam import LevelFlow
+from recmoe.architectures.seam import LevelFlow, no_such_tower
 from recmoe.architectures.towers import TowerKind
 from recmoe.axes import PartNames
 from recmoe.moe.experts import MlpExperts
@@ -67,10 +67,9 @@ class DBMTLConfig(TowerKind):
         """Links between what are no tasks with a tower, that are given twice, or that lead back."""
         yield from super().task_problems(tasks, groups)
         relations = self.relations or {}
-        known = ", ".join(tasks.tower_names)
         for name in dict.fromkeys([*relations, *chain.from_iterable(relations.values())]):
             if name not in tasks.tower_names:
-                yield "relations", f"no such task with a tower: {name} (there are {known})"
+                yield "relations", no_such_tower(name, tasks)
         for name, parents in relations.items():
             for parent in dict.fromkeys(parents):
                 if parents.count(parent) > 1:

@@ -14,7 +14,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recmoe.architectures.seam import ArchitectureKind, Inputs, Outputs, Parts, Targets
+from recmoe.architectures.seam import ArchitectureKind, Inputs, Outputs, Parts, Targets, no_such_tower
 from recmoe.architectures.shared_bottom import SharedBottom
 from recmoe.architectures.towers import TowerModel
 from recmoe.tasks.funnel import TaskSet
@@ -73,8 +73,7 @@ class ESCM2Config(ArchitectureKind):
         yield from super().task_problems(tasks, groups)
         for key, name in zip(("click", "conversion"), self.pair(tasks), strict=True):
             if name not in tasks.tower_names:
-                known = ", ".join(tasks.tower_names)
-                yield key, f"no such task with a tower: {name or 'none is named'} (there are {known})"
+                yield key, no_such_tower(name or "none is named", tasks)
             elif tasks.kinds[name] != "binary":
                 yield key, f"{name} is no probability; name a binary task"
 

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from recmoe.architectures.seam import ArchitectureKind, Inputs, LevelFlow, Outputs, Parts, Targets
+from recmoe.architectures.seam import ArchitectureKind, Inputs, LevelFlow, Outputs, Parts, Targets, no_such_tower
 from recmoe.architectures.towers import TowerModel
 from recmoe.axes import Labels, PartNames, WeightAxes
 from recmoe.moe.experts import MlpExperts
@@ -57,7 +57,7 @@ class ResFlowConfig(ArchitectureKind):
         steps = self.chain or tasks.tower_names
         for name in dict.fromkeys(steps):
             if name not in tasks.tower_names:
-                yield "chain", f"no such task with a tower: {name} (there are {', '.join(tasks.tower_names)})"
+                yield "chain", no_such_tower(name, tasks)
             elif steps.count(name) > 1:
                 yield "chain", f"{name} is given twice; a chain has no way back"
             elif self.logits and tasks.kinds[name] != "binary":

@@ -167,3 +167,8 @@ class ArchitectureKind(Config):
             task_names: of the tasks with a tower, in order.
         """
         return None
+
+
+def no_such_tower(name: str, tasks: TaskSet) -> str:
+    """What is wrong with a config that names a task where only those with a tower can stand."""
+    return f"no such task with a tower: {name} (there are {', '.join(tasks.tower_names)})"
