@@ -14,20 +14,20 @@ import sys
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
-from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from benchmarks.comparison.logs import NAMES, Log, find_log
 from benchmarks.comparison.measures import chief_metrics
 from benchmarks.comparison.page import PLOT, Compared, short_table, whole_page
 from benchmarks.comparison.plot import draw
+from benchmarks.comparison.progress import Progress
 from benchmarks.comparison.rows import rows_of
-from benchmarks.comparison.trainings import Failure, Job, Result, chosen, simple_results, stored, train
+from benchmarks.comparison.speeds import speed_of
+from benchmarks.comparison.trainings import Failure, Job, Result, chosen, simple_results
 from benchmarks.comparison.variants import REFERENCES, TRIALS, VARIANTS, Variant, trial_config
 from recmoe.baselines.task_data import MAX_TRAIN_ROWS
 from recmoe.errors import ConfigError, RecmoeError
@@ -36,87 +36,6 @@ from recmoe.runs.folder import write_atomically
 
 CACHE = Path(__file__).parent / ".cache" / "architectures"
 PAGE, SHORT = "RESULTS.md", "short.md"
-
-
-@dataclass
-class Progress:
-    """Does trainings, says how far it is, and stops in time."""
-
-    to: Path
-    num_left: int
-    """Trainings, those that are stored included."""
-    num_processes: int = 1
-    stop_at_s: float = float("inf")
-    pool: Executor | None = None
-    is_stopped: bool = False
-    num_failed: int = 0
-    _seconds: list[float] = field(default_factory=list)
-
-    @property
-    def may_train(self) -> bool:
-        """Whether another training may begin."""
-        return not self.is_stopped and time.monotonic() < self.stop_at_s
-
-    def results(self, jobs: Sequence[Job]) -> Iterator[Result | Failure]:
-        """Each training's result as it comes, stored ones at once; fewer after a stop."""
-        new = []
-        for job in jobs:
-            found = stored(job, self.to)
-            if found is None:
-                new.append(job)
-            else:
-                self.num_left -= 1
-                yield found
-        with closing(self._trained(new)) as trained:
-            for job, result in trained:
-                if result is None:
-                    self.is_stopped = True
-                    continue
-                self.num_left -= 1
-                self.num_failed += isinstance(result, Failure)
-                self._say(job, result)
-                yield result
-
-    def _trained(self, jobs: Sequence[Job]) -> Generator[tuple[Job, Result | Failure | None]]:
-        """None for a training that was stopped, or not begun."""
-        if self.pool is None:
-            for job in jobs:
-                yield job, train(job, self.to) if self.may_train else None
-            return
-        futures = {self.pool.submit(_in_time, job, self.to, self.stop_at_s): job for job in jobs if self.may_train}
-        self.is_stopped |= len(futures) < len(jobs)
-        try:
-            for future in as_completed(futures):
-                if not future.cancelled():
-                    yield futures[future], future.result()
-                if self.is_stopped:
-                    _cancel(futures)
-        finally:
-            _cancel(futures)
-
-    def _say(self, job: Job, result: Result | Failure) -> None:
-        what = f"{job.log} {job.variant}, seed {job.config.seed}, trial {job.trial + 1}"
-        if isinstance(result, Failure):
-            print(f"{what}: {result.reason}", flush=True)
-            return
-        self._seconds.append(result.seconds)
-        left_s = self.num_left * sum(self._seconds) / len(self._seconds) / self.num_processes
-        print(
-            f"{what}: score {result.score:.4f}, {result.seconds:.0f} s; {self.num_left} trainings left, "
-            f"about {left_s / 60:.0f} min",
-            flush=True,
-        )
-
-
-def _cancel(futures: Iterable[Future[Any]]) -> None:
-    """Those that have not begun."""
-    for future in futures:
-        future.cancel()
-
-
-def _in_time(job: Job, to: Path, stop_at_s: float) -> Result | Failure | None:
-    """Of a process of the pool; the clock is the machine's, one for all processes."""
-    return train(job, to) if time.monotonic() < stop_at_s else None
 
 
 def compare(log: Log, variants: Sequence[Variant], options: argparse.Namespace, progress: Progress) -> Compared:
@@ -146,7 +65,14 @@ def compare(log: Log, variants: Sequence[Variant], options: argparse.Namespace, 
     simple = simple_results(job_of(REFERENCES[0], 0, 0), options.to, is_new_allowed=progress.may_train)
     if not progress.is_stopped:
         progress.num_left = num_left_after
-    rows = rows_of(done | {one.variant: [one] for one in simple}, known=log.known, metrics=metrics)
+    # One at a time, with all cores, when nothing trains beside it.
+    speeds = {
+        name: speed_of(job_of(name, best[name].trial, options.seeds[0]), options.to, is_new_allowed=progress.may_train)
+        for name in done
+    }
+    rows = rows_of(
+        done | {one.variant: [one] for one in simple}, known=log.known, metrics=metrics, samples_per_s=speeds
+    )
     return Compared(log.name, metrics, rows, left_out)
 
 
@@ -169,10 +95,11 @@ def _by_variant(results: Iterable[Result | Failure], left_out: dict[str, str]) -
 def write(compared: Sequence[Compared], options: argparse.Namespace, *, num_left: int) -> None:
     """The page with its plot, and the short table."""
     seeds = ", ".join(map(str, options.seeds))
+    rows = ", ".join(f"{name} {options.rows[name]:,}" for name in options.data if name in options.rows)
     about = [
         f"`python -m benchmarks.architectures --data {','.join(options.data)} --seeds {seeds.replace(' ', '')} "
-        f"--trials {options.trials}{f' --rows {options.rows}' if options.rows else ''}`, torch {version('torch')}, "
-        f"{os.cpu_count()} cores, {options.processes} trainings at a time.",
+        f"--trials {options.trials}{_rows_text(options.rows)}`, torch {version('torch')}, {os.cpu_count()} cores.",
+        *([f"Rows of all splits together: {rows}."] if rows else []),
         f"Every variant has {options.trials} trials of learning rates and dropout with seed {options.seeds[0]}, the "
         "same ones for all, over the same epochs; the one with the best skill over all tasks on validation is trained "
         f"with seeds {seeds}. Layers are as wide as in the log's own config. Values are means over the seeds, "
@@ -181,7 +108,8 @@ def write(compared: Sequence[Compared], options: argparse.Namespace, *, num_left
         "same rows for both and seeds anew for each, and it is called better or worse where 95 % of them leave out "
         "zero: one in forty is called better, and one in forty worse, by chance.",
         "FLOP are those of a training step, forward and backward; active are the parameters outside of tables that the "
-        "predictions of one row depend on; samples/s include reading, with as many trainings beside it as said above.",
+        "predictions of one row depend on; samples/s are those of a short training by itself on all cores, with "
+        "reading.",
         "Logistic regression and boosted trees are those of every report: one model per task, settings chosen on "
         f"validation, at most {MAX_TRAIN_ROWS:,} training rows.",
     ]
@@ -210,7 +138,13 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--data", type=names, default=list(NAMES), help=f"of {', '.join(NAMES)}; all by default")
     parser.add_argument("--kinds", type=names, default=list(VARIANTS), help="variants; all by default: %(default)s")
     parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="the first one is that of the trials")
-    parser.add_argument("--rows", type=int, help="of each log; public ones are cut to their last rows")
+    parser.add_argument(
+        "--rows",
+        type=_rows,
+        default={},
+        metavar="NUMBER|LOG=NUMBER,…",
+        help="of every log, or of some; public ones are cut to their last rows",
+    )
     parser.add_argument("--trials", type=int, default=4, help=f"of each variant, up to {len(TRIALS)} (%(default)s)")
     parser.add_argument("--resamples", type=int, default=200, help="for the intervals (%(default)s)")
     parser.add_argument("--processes", type=int, default=1, help="trainings at a time, sharing the cores (%(default)s)")
@@ -231,10 +165,26 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def _rows(text: str) -> dict[str, int]:
+    """By log."""
+    if "=" not in text:
+        return dict.fromkeys(NAMES, int(text))
+    by_log = {name: int(number) for name, _, number in (part.partition("=") for part in text.split(","))}
+    for name in by_log:
+        if name not in NAMES:
+            raise argparse.ArgumentTypeError(f"there is no log {name!r}; choose from {', '.join(NAMES)}")
+    return by_log
+
+
+def _rows_text(rows: Mapping[str, int]) -> str:
+    """As it is given on the command line."""
+    return f" --rows {','.join(f'{name}={number}' for name, number in rows.items())}" if rows else ""
+
+
 def run(options: argparse.Namespace) -> int:
     """Compare on every log; 0 where everything is trained, 1 where something was left or failed."""
     variants = [VARIANTS[name] for name in options.kinds]
-    logs = [find_log(name, options.to / "logs", rows=options.rows) for name in options.data]
+    logs = [find_log(name, options.to / "logs", rows=options.rows.get(name)) for name in options.data]
     context = multiprocessing.get_context("spawn")
     num_threads = max(1, (os.cpu_count() or 1) // options.processes)
     pool = (

@@ -82,7 +82,7 @@ def _of_log(one: Compared) -> Iterator[str]:
             [
                 _title(row.name), "" if row.trial is None else trial_name(row.trial), str(row.num_seeds),
                 f"{row.sizes.parameters:,}", f"{row.sizes.active:,.0f}", f"{row.sizes.table_parameters:,}",
-                f"{row.sizes.flops / 1000:,.1f}", f"{row.samples_per_s:,.0f}",
+                f"{row.sizes.flops / 1000:,.1f}", "" if row.samples_per_s is None else f"{row.samples_per_s:,.0f}",
             ]
             for row in trained
             if row.sizes is not None

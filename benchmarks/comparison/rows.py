@@ -58,17 +58,22 @@ class Row:
     trial: int | None = None
     """The chosen one; None where there was no choice."""
     sizes: Sizes | None = None
-    samples_per_s: float = 0.0
+    samples_per_s: float | None = None
 
 
 def rows_of(
-    results: Mapping[str, Sequence[Result]], *, known: Mapping[str, Mapping[str, float]], metrics: Sequence[str]
+    results: Mapping[str, Sequence[Result]],
+    *,
+    known: Mapping[str, Mapping[str, float]],
+    metrics: Sequence[str],
+    samples_per_s: Mapping[str, float | None] | None = None,
 ) -> list[Row]:
     """All rows of a log: what is known without training, the models, each beside the references that are there.
 
     Args:
         results: by model, one result per seed, of equal resamples.
         known: metrics of the test split by who reaches them.
+        samples_per_s: by model, where it is measured.
     """
     rows = [
         Row(name, {metric: Cell(Estimate(values[metric])) for metric in metrics if metric in values})
@@ -83,7 +88,7 @@ def rows_of(
                 num_seeds=len(of_seeds),
                 trial=None if first.score is None else first.trial,
                 sizes=first.sizes,
-                samples_per_s=float(np.mean([one.samples_per_s for one in of_seeds])),
+                samples_per_s=(samples_per_s or {}).get(name),
             )
         )
     return rows

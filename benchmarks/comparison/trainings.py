@@ -69,7 +69,6 @@ class Result:
     sizes: Sizes | None = None
     num_samples: int = 0
     """Rows that it learned from, those of every epoch."""
-    samples_per_s: float = 0.0
     seconds: float = 0.0
     """From the config to the measured test split."""
 
@@ -142,7 +141,6 @@ def _train(job: Job, root: Path) -> Result | None:
         metrics=measure(predictions, job.metrics, config=config.evaluation, num_resamples=job.num_resamples),
         sizes=sizes_of(config, bundle, rows),
         num_samples=state["num_samples"],
-        samples_per_s=state["samples_per_s"],
         seconds=time.perf_counter() - start_s,
     )
 

@@ -3,6 +3,7 @@
 # R resamples
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -15,8 +16,8 @@ import pytest
 import torch
 
 import recmoe
-from benchmarks import architectures
 from benchmarks.architectures import parse_options, run
+from benchmarks.comparison import progress
 from benchmarks.comparison.logs import BEST, FOLDERS, NAMES, _cut, find_log
 from benchmarks.comparison.measures import Measured, chief_metrics, measure, simple_predictions
 from benchmarks.comparison.page import Compared, short_table, word_lines
@@ -263,6 +264,14 @@ def test_wrong_option_is_refused(arguments: list[str], message: str) -> None:
         parse_options(arguments)
 
 
+def test_rows_are_those_of_every_log_or_of_some(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse_options(["--rows", "500"]).rows == dict.fromkeys(NAMES, 500)
+    assert parse_options(["--rows", "census=500,trivago=20"]).rows == {"census": 500, "trivago": 20}
+    with pytest.raises(SystemExit):
+        parse_options(["--rows", "shop=500"])
+    assert "argument --rows: there is no log 'shop'; choose from synthetic, census" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_comparison_is_written_and_goes_on_where_it_stopped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -276,7 +285,7 @@ def test_comparison_is_written_and_goes_on_where_it_stopped(
     kept = {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir()}
     assert run(parse_options([*arguments, "--seeds", "0,5"])) == 0
     second = capsys.readouterr().out
-    monkeypatch.setattr(architectures, "train", lambda *_: pytest.fail("a training that is done was done again"))
+    monkeypatch.setattr(progress, "train", lambda *_: pytest.fail("a training that is done was done again"))
     assert run(parse_options([*arguments, "--seeds", "0,5"])) == 0
 
     assert "Not complete: 4 trainings are left." in nothing_yet
@@ -297,6 +306,7 @@ def test_comparison_is_written_and_goes_on_where_it_stopped(
     for name in ("`shared_bottom`", "`omoe`", "logistic regression"):
         assert page.count(f"| {name} |") >= 4
     assert "- **`omoe`**, beside `shared_bottom`: " in page
+    assert re.search(r"^\| `omoe` \| .* \| [\d,]+ \|$", page, flags=re.MULTILINE), "samples/s"
     assert "Not complete" not in page
     assert (tmp_path / "page" / "architectures.png").stat().st_size < 200_000
     assert "| `omoe` |" in (tmp_path / "short.md").read_text()
