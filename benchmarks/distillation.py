@@ -1,0 +1,131 @@
+"""What distillation keeps and saves: a large mixture, a small student of it, and the same student without a teacher.
+
+python -m benchmarks.distillation --rows 250000 --seeds 0,1,2
+
+On the synthetic log. The teacher is an MMoE of 16 experts of 512 × 256, the student one network of 64 × 32. Metrics are
+of the test split; in ranking the bundles take turns over the same requests.
+"""
+
+import argparse
+import logging
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.comparison.logs import find_log
+from benchmarks.comparison.measures import chief_metrics
+from benchmarks.options import CACHE
+from recmoe.cli.output import print_columns
+from recmoe.evaluation.metrics import metric_best
+from recmoe.experiment import load_experiment
+from recmoe.ranking.example import requests_of_rows
+from recmoe.ranking.ranker import Ranker
+from recmoe.ranking.request import RankRequest
+from recmoe.runs.origin import find_origin
+from recmoe.runs.train import train_run
+
+TEACHER = ("model.architecture={kind: mmoe, num_experts: 16, expert_hidden: [512, 256]}",)
+STUDENT = ("model.architecture={kind: shared_bottom, hidden: [64, 32]}",)
+NAMES = ("teacher", "student", "student alone")
+NUM_CANDIDATES = (200, 2000)
+NUM_WARM, NUM_TIMED = 5, 30
+"""Requests to each bundle, of which only the later ones are timed."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model with its metrics of the test split."""
+
+    bundle: Path
+    metrics: dict[str, float]
+
+
+def main() -> None:
+    """Train with every seed, rank in turns, print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=250_000, help="of all splits together (%(default)s)")
+    parser.add_argument("--seeds", type=lambda text: [int(one) for one in text.split(",")], default=[0, 1, 2])
+    parser.add_argument("--weight", type=float, default=1.0, help="of what the teacher says (%(default)s)")
+    parser.add_argument("--student", action="append", default=[], metavar="KEY=VALUE", help="of its config; repeatable")
+    parser.add_argument("--to", type=Path, default=CACHE / "distillation", help="logs and runs (%(default)s)")
+    options = parser.parse_args()
+    logging.getLogger("recmoe").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    log = find_log("synthetic", options.to / "logs", rows=options.rows)
+    metrics: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for seed in options.seeds:
+        trained = train_all(log.config, seed, options)
+        for name, one in trained.items():
+            for metric, value in one.metrics.items():
+                metrics[metric, name].append(value)
+            print(f"seed {seed}, {name}: {one.metrics}", flush=True)
+    _print_metrics(metrics)
+    _print_times({name: one.bundle for name, one in trained.items()}, log.config.parent / "test.parquet")
+
+
+def train_all(config: Path, seed: int, options: argparse.Namespace) -> dict[str, Trained]:
+    """The three models of a seed; what an earlier start has trained stays."""
+    folder = options.to / f"{options.rows}-{seed}"
+    teacher = _train(config, folder / "teacher", TEACHER, seed)
+    learning = (*STUDENT, *options.student)
+    weight = f"model.distillation.weight={options.weight}"
+    return {
+        "teacher": teacher,
+        "student": _train(config, folder / "student", (*learning, weight), seed, teacher=teacher.bundle),
+        "student alone": _train(config, folder / "alone", learning, seed),
+    }
+
+
+def _train(config: Path, folder: Path, overrides: Sequence[str], seed: int, *, teacher: Path | None = None) -> Trained:
+    limits = f"ranking.max_candidates={max(NUM_CANDIDATES)}"
+    experiment = load_experiment(config, [*overrides, limits, f"seed={seed}", "tracking.kind=none"])
+    origin = None if teacher is None else find_origin(str(teacher), made_by="distil")
+    result = train_run(experiment, folder, resume=folder.exists(), is_quiet=True, origin=origin)
+    assert result.report is not None, "the log has a test split"
+    names = chief_metrics(experiment)
+    return Trained(result.folder.bundle, {name: result.report.value(name) for name in names})
+
+
+def rank_ms(bundles: dict[str, Path], rows: Path, num_candidates: int) -> dict[str, list[float]]:
+    """Milliseconds of requests to each bundle, which take turns."""
+    rankers = {name: Ranker.load(bundle) for name, bundle in bundles.items()}
+    table = pa.Table.from_batches([next(pq.ParquetFile(rows).iter_batches(num_candidates))])
+    schema = next(iter(rankers.values())).bundle.encoder.schema
+    shown = list(requests_of_rows(schema, table))
+    # All candidates of these lists, as if one user had been shown them.
+    candidates = [candidate for one in shown for candidate in one["candidates"]]
+    request = RankRequest.model_validate(shown[0] | {"candidates": candidates})
+    times: dict[str, list[float]] = defaultdict(list)
+    for _ in range(NUM_WARM + NUM_TIMED):
+        for name, ranker in rankers.items():
+            times[name].append(ranker.rank(request).timing_ms["total"])
+    return {name: values[NUM_WARM:] for name, values in times.items()}
+
+
+def _print_metrics(metrics: dict[tuple[str, str], list[float]]) -> None:
+    rows = []
+    for metric in dict.fromkeys(name for name, _ in metrics):
+        teacher, student, alone = (mean(metrics[metric, name]) for name in NAMES)
+        sign = 1 if metric_best(metric) == "highest" else -1
+        rows.append([metric, *(f"{value:.4f}" for value in (teacher, student, alone)),
+                     *(f"{sign * (value - teacher) / teacher:+.2%}" for value in (student, alone))])  # fmt: skip
+    print_columns(["mean over seeds", *NAMES, "student keeps", "alone"], rows)
+
+
+def _print_times(bundles: dict[str, Path], rows: Path) -> None:
+    lines = []
+    for num_candidates in NUM_CANDIDATES:
+        times = {name: median(values) for name, values in rank_ms(bundles, rows, num_candidates).items()}
+        faster = times["teacher"] / times["student"]
+        lines.append([f"{num_candidates:,}", *(f"{times[name]:.1f}" for name in NAMES), f"{faster:.1f} times"])
+    print_columns(["candidates", *(f"{name}, ms" for name in NAMES), "student faster"], lines)
+
+
+if __name__ == "__main__":
+    main()
