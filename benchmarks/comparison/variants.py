@@ -75,6 +75,13 @@ ONLY_ON = {"aitm": FUNNELS, "escm2": FUNNELS, "resflow": FUNNELS}
 """Kinds that are made for steps which follow each other, and the logs that have such."""
 DOMAINS = {"synthetic": "device", "census": "sex", "hillstrom": "channel", "trivago": "device"}
 """An id feature with few values, by log."""
+IDS = {
+    "synthetic": ["item_id", "user_id"],
+    "census": ["major_occupation", "education"],
+    "hillstrom": ["channel", "zip_code"],
+    "trivago": ["item_id", "city"],
+}
+"""Id features that say much of a row, by log."""
 ON_LOG: dict[tuple[str, str], dict[str, Any]] = {
     # The step after the click as a task of its own, over the same rows as the click.
     **{
@@ -107,6 +114,13 @@ ON_LOG: dict[tuple[str, str], dict[str, Any]] = {
         for log, domain in DOMAINS.items()
     },
     **{("mmoe:gate=hash", log): {"model.architecture.gate.feature": domain} for log, domain in DOMAINS.items()},
+    **{
+        ("mmoe:gate=stable", log): {
+            "model.architecture.gate.feature": features,
+            "model.balance": {"even": {"kind": "stable"}},
+        }
+        for log, features in IDS.items()
+    },
 }
 """What a kind, or a variant by its name, needs on a log, by key path."""
 

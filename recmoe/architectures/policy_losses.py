@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recmoe.architectures.seam import Targets
 from recmoe.moe.gate_use import GateUse
-from recmoe.moe.gates.gate import LearnsByPolicy
 
 POLICY = "gates.policy"
 BASELINE = "gates.baseline"
@@ -67,9 +66,3 @@ class PolicyLosses:
             place = self._tasks[gate]
             return losses_BT[:, place], (weights_BT[:, place] > 0).to(losses_BT.dtype)
         return losses_BT.sum(dim=1), (weights_BT > 0).any(dim=1).to(losses_BT.dtype)
-
-
-def policy_losses_of(architecture: nn.Module, task_names: Sequence[str]) -> PolicyLosses | None:
-    """What the gates of an architecture learn by; None where all learn by the gradient of their weights."""
-    draws = any(isinstance(module, LearnsByPolicy) for module in architecture.modules())
-    return PolicyLosses(task_names) if draws else None

@@ -3,6 +3,7 @@
 # B rows, D input width, H representation width, K logits of a task, Z logits of all
 
 from abc import abstractmethod
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Protocol, cast
@@ -10,7 +11,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from recmoe.architectures.policy_losses import PolicyLosses, policy_losses_of
+from recmoe.architectures.gate_losses import GateLosses, gate_losses_of
 from recmoe.architectures.seam import ArchitectureKind, Forkable, Inputs, Outputs, Parts, Targets
 from recmoe.axes import PartNames
 from recmoe.balancing.fork import Fork
@@ -37,7 +38,7 @@ class TowerModel(nn.Module):
         architecture: x_BD → one h_BH per tower.
         towers: h_BH → logits_BK, one per task.
         task_names: of the towers.
-        policy_losses: by what its gates learn, where they learn by losses of their own.
+        gate_losses: by what its gates learn, where they learn by losses of their own.
     """
 
     replaces: frozenset[str] = frozenset()
@@ -48,12 +49,12 @@ class TowerModel(nn.Module):
         architecture: nn.Module,
         towers: Sequence[nn.Module],
         task_names: Sequence[str],
-        policy_losses: PolicyLosses | None = None,
+        gate_losses: Sequence[GateLosses] = (),
     ) -> None:
         super().__init__()
         self.task_names = tuple(task_names)
-        self.policy_losses = policy_losses
-        self.loss_weights: Mapping[str, float] = {} if policy_losses is None else policy_losses.weights
+        self.gate_losses = tuple(gate_losses)
+        self.loss_weights: Mapping[str, float] = dict(ChainMap(*[dict(losses.weights) for losses in gate_losses]))
         self.architecture = architecture
         self.towers = nn.ModuleList(towers)
 
@@ -83,7 +84,7 @@ class TowerModel(nn.Module):
 
     def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         """Those of gates that learn by their own; else none."""
-        return {} if self.policy_losses is None else self.policy_losses(outputs.routing, targets)
+        return dict(ChainMap(*[losses(outputs.routing, targets) for losses in self.gate_losses]))
 
 
 class TowerKind(ArchitectureKind):
@@ -111,5 +112,5 @@ def with_towers(architecture: nn.Module, parts: Parts) -> TowerModel:
         architecture=architecture,
         towers=parts.make_towers(width),
         task_names=parts.tasks.tower_names,
-        policy_losses=policy_losses_of(architecture, parts.tasks.names),
+        gate_losses=gate_losses_of(architecture, parts.tasks.names),
     )

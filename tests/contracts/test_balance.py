@@ -4,6 +4,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +18,7 @@ from recmoe.moe.balance import BalanceTermConfig
 from recmoe.moe.balance.term import BalanceKind
 from recmoe.moe.expert_layer import ExpertLayer
 from recmoe.moe.gate_use import GateUse
-from recmoe.moe.gates.gate import Nulls, Weighed
+from recmoe.moe.gates.gate import Distilled, Nulls, Weighed
 from recmoe.moe.mixture import MixtureConfig
 
 FIELDS: dict[str, dict[str, Any]] = {"groups": {"feature": "country"}}
@@ -31,6 +32,7 @@ GATES: dict[str, dict[str, Any]] = {
     "load": {"kind": "noisy_top_k", "k": 2},
     "bias": {"kind": "top_k", "k": 2},
     "null_experts": {"kind": "null_experts"},
+    "stable": {"kind": "stable"},
 }
 TASKS = ("ctr", "cvr")
 NUM_ROWS, NUM_WORKERS = 12, 2
@@ -134,7 +136,9 @@ def plain_uses(weights: list[Tensor], bias_V: Tensor, x_BD: Tensor) -> Iterator[
             best_BK, chosen_BK = logits_BV.topk(2, dim=1)
             p_BV = torch.zeros_like(logits_BV).scatter(1, chosen_BK, torch.softmax(best_BK, dim=1))
             nulls = Nulls(-logits_BV, logits_BV < 0)
-            gates.append(Weighed(p_BV, logits_BV, lambda z_BV=logits_BV: torch.sigmoid(z_BV), bias_V, nulls))
+            distilled = Distilled(logits_BV.detach(), chosen_BK[:, 0], torch.tensor(True))
+            load = partial(torch.sigmoid, logits_BV)
+            gates.append(Weighed(p_BV, logits_BV, load, bias_V, nulls, distilled=distilled))
         outputs = {"shared.0": x_BD @ expert_DH, "shared.1": x_BD @ other_DH}
         yield GateUse(
             level=level,

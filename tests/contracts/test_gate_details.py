@@ -12,8 +12,8 @@ from recmoe.moe.gates import GateConfig
 from recmoe.moe.gates.gate import TakesBias, details_of
 
 CONFIGS = [config_class() for config_class in get_args(get_args(GateConfig)[0])]
-SHARES = [config for config in CONFIGS if config.kind != "fallback"]
-"""Whose weights are shares of the experts that a row chose; others make more of them."""
+SHARES = [config for config in CONFIGS if config.kind not in ("fallback", "stable")]
+"""Whose weights are shares of the experts that a row chose; others make something else of them."""
 every_gate = pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.kind)
 
 
@@ -44,6 +44,7 @@ def test_gate_gives_the_details_that_its_kind_promises(config: GateConfig) -> No
             "bias": given.bias_V,
             "nulls": given.nulls,
             "policy": given.policy,
+            "distilled": given.distilled,
         }
         assert {name for name, detail in found.items() if detail is not None} == details_of(config)
 

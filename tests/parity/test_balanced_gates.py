@@ -19,6 +19,7 @@ ExperimentMaker = Callable[..., ExperimentConfig]
 Train = Callable[..., RunResult]
 
 GROWING = {"kind": "random", "first_k": 1, "grow_steps": 30, "k": 2}
+STABLE = {"kind": "stable", "feature": ["item_id", "user_id"], "num_buckets": 40, "width": 4}
 TERMS = {"chosen": {"kind": "bias", "rate": 0.02}, "calm": {"kind": "z_loss"}, "alike": {"kind": "mutual_information"}}
 
 

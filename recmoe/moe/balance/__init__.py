@@ -14,6 +14,7 @@ from recmoe.moe.balance.importance import ImportanceConfig
 from recmoe.moe.balance.load import LoadConfig
 from recmoe.moe.balance.mutual_information import MutualInformationConfig
 from recmoe.moe.balance.null_experts import NullExpertsBalanceConfig
+from recmoe.moe.balance.stable import StableBalanceConfig
 from recmoe.moe.balance.switch import SwitchBalanceConfig
 from recmoe.moe.balance.term import BalanceTerm
 from recmoe.moe.balance.usage import ExpertUsage, expert_usage
@@ -32,7 +33,8 @@ BalanceTermConfig = Annotated[
     | AllGatesConfig
     | DiversityConfig
     | BiasConfig
-    | NullExpertsBalanceConfig,
+    | NullExpertsBalanceConfig
+    | StableBalanceConfig,
     Field(discriminator="kind"),
 ]
 

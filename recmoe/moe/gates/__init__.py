@@ -18,6 +18,7 @@ from recmoe.moe.gates.policy import PolicyGateConfig
 from recmoe.moe.gates.random import RandomGateConfig
 from recmoe.moe.gates.relu import ReluGateConfig
 from recmoe.moe.gates.softmax import SoftmaxGate, SoftmaxGateConfig
+from recmoe.moe.gates.stable import StableGateConfig
 from recmoe.moe.gates.switch import SwitchGateConfig
 from recmoe.moe.gates.top_k import TopKGate, TopKGateConfig
 from recmoe.plugins import GATES, Plugins
@@ -49,7 +50,8 @@ GateConfig = Annotated[
     | HashGateConfig
     | FallbackGateConfig
     | RandomGateConfig
-    | PolicyGateConfig,
+    | PolicyGateConfig
+    | StableGateConfig,
     Field(discriminator="kind"),
     BeforeValidator(_serving),
     Plugins(GATES),

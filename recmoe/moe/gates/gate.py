@@ -11,7 +11,7 @@ from recmoe.axes import WeightAxes
 from recmoe.config import Config
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
-Detail = Literal["logits", "load", "bias", "nulls", "policy"]
+Detail = Literal["logits", "load", "bias", "nulls", "policy", "distilled"]
 """What a gate may have to say besides its weights; see ``Weighed``."""
 
 
@@ -62,6 +62,16 @@ class Policy(NamedTuple):
     """bool, whether the draw took part in the mixture; None where it did in every row."""
 
 
+class Distilled(NamedTuple):
+    """What a second router of a gate makes of some rows, which learns to choose as the gate does."""
+
+    logits_BV: Tensor
+    chosen_B: Tensor
+    """int64, what the gate itself would choose."""
+    learns: Tensor
+    """bool scalar, whether the router still learns."""
+
+
 class Weighed(NamedTuple):
     """The weights that a gate gives some rows, and what balance terms read besides, of gates that have it."""
 
@@ -78,6 +88,8 @@ class Weighed(NamedTuple):
     """Null experts, whose places in a row's choice stay empty."""
     policy: Policy | None = None
     """Of gates that draw experts and learn from what comes of it; while training."""
+    distilled: Distilled | None = None
+    """Of gates with a second router; while training."""
     inner: "tuple[Weighed, ...]" = ()
     """What the gates gave that this one is made of."""
 
@@ -181,6 +193,15 @@ class LearnsByPolicy(Protocol):
 
     def expect(self, x: Tensor | SidedInput) -> Tensor:
         """expected_B: what it expects its task to lose in each row."""
+        ...
+
+
+@runtime_checkable
+class Distils(Protocol):
+    """A gate with a second router, which reads ids alone and learns by a loss of the model: it gives ``Distilled``."""
+
+    def router_logits(self, bucket_BF: Tensor) -> Tensor:
+        """logits_BV of the second router from places of ids in its table."""
         ...
 
 
