@@ -12,6 +12,7 @@ Balanced clusters: Malinen & Fränti, S+SSPR 2014, https://doi.org/10.1007/978-3
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from torch.nn import functional
 
 from recmoe.architectures.moefied import Moefied, Router, SplitExpert
 from recmoe.architectures.shared_bottom import SharedBottom
+from recmoe.architectures.trunks.trunk import Trunk, TrunkModel
 from recmoe.errors import TrainingError
 from recmoe.features.batch import Batch
 from recmoe.growth.merge import assignment
@@ -29,7 +31,6 @@ MAX_ROUNDS = 20
 """Of balanced k-means; it ends earlier when no unit moves."""
 RIDGE = 1e-4
 """Added to the mean squares of what the router reads: columns that are always equal would have no one solution."""
-DENSE, NEW = "model.architecture.experts.", "model.architecture."
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Split:
     """The layer of a dense network whose units are shared out."""
 
     network: SharedBottom
+    path: str
+    """Of the network in its ranker."""
+    trunk: Trunk | None
+    """What the network stands on."""
 
     @property
     def hidden(self) -> tuple[int, ...]:
@@ -56,7 +61,8 @@ class Split:
     def read(self, ranker: MultiTaskRanker, batch: Batch) -> tuple[Tensor, Tensor]:
         """z_NZ, what the layer reads of some rows, and a_NU, what it makes of it."""
         experts = self.network.experts
-        z = ranker.input_layer(batch).inputs.x
+        inputs = ranker.input_layer(batch).inputs
+        z = inputs.x if self.trunk is None else self.trunk(inputs.x, inputs.groups).x_BD
         for weight_EOD, bias_EO in list(zip(experts.weights_EOD, experts.biases_EO, strict=True))[:-2]:
             z = functional.relu(linear(z, weight_EOD[0], bias_EO[0]))
         z_NZ = rows_of(z)
@@ -69,13 +75,16 @@ def split_of(ranker: MultiTaskRanker) -> Split:
     Raises:
         TrainingError: it is no dense network of two layers or more.
     """
-    network = getattr(ranker.model, "architecture", None)
+    model, path, trunk = ranker.model, "model", None
+    if isinstance(model, TrunkModel):
+        model, path, trunk = model.inner, "model.inner", cast(Trunk, model.trunk)
+    network = getattr(model, "architecture", None)
     if not isinstance(network, SharedBottom) or len(network.experts.weights_EOD) < 2:
         raise TrainingError(
             "the model is not of kind shared_bottom with two layers or more in model.architecture.hidden; only the "
             "units between two layers of one network can be split into experts"
         )
-    return Split(network)
+    return Split(network, f"{path}.architecture", trunk)
 
 
 def balanced_clusters(points_NZ: Tensor, num_clusters: int, *, seed: int = 0) -> Tensor:
@@ -126,10 +135,13 @@ def fit_router(rows: Iterable[tuple[Tensor, Tensor]], cluster_U: Tensor) -> tupl
 @torch.no_grad()
 def moefied_into(new: MultiTaskRanker, old: MultiTaskRanker, cluster_U: Tensor, router: tuple[Tensor, Tensor]) -> None:
     """Fill a model of kind moefied with the weights of the dense one that it is; all else goes over as it is."""
-    network, made = split_of(old).network, new.model.architecture
+    split = split_of(old)
+    network, made = split.network, new.get_submodule(split.path)
     assert isinstance(made, Moefied), "what a dense network is split into"
-    others = {name: weight for name, weight in old.state_dict().items() if not name.startswith(DENSE)}
-    kept = {name: weight for name, weight in new.state_dict().items() if name.startswith(NEW)}
+    others = {
+        name: weight for name, weight in old.state_dict().items() if not name.startswith(f"{split.path}.experts.")
+    }
+    kept = {name: weight for name, weight in new.state_dict().items() if name.startswith(f"{split.path}.")}
     new.load_state_dict({**others, **kept})
     weights, biases = (list(network.experts.weights_EOD), list(network.experts.biases_EO))
     for layer, (lower, weight_EOD, bias_EO) in enumerate(zip(made.lower, weights, biases, strict=False)):

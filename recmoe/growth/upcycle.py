@@ -7,11 +7,13 @@ predicts, whatever its gates choose.
 
 # E experts
 
+import json
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from recmoe.config import dump_config
 from recmoe.embeddings.tables import PlainTables
 from recmoe.errors import TrainingError
 from recmoe.growth.dense_names import RANKER
@@ -74,8 +76,15 @@ def upcycled(dense: EarlierModel, config: ModelConfig) -> EarlierModel:
         config: of the mixture, with one layer of experts of the network's widths.
 
     Raises:
-        TrainingError: the dense model is none, or the mixture cannot be made of its network.
+        TrainingError: the dense model is none, or the mixture cannot be made of its network, or reads something else.
     """
+    trunk = dense.config.model.trunk
+    if config.trunk != trunk:
+        raise TrainingError(
+            f"the network of {dense.source} stands on model.trunk {trunk.kind}, and the mixture on another "
+            f"({config.trunk.kind}); an expert is a copy of the network and reads what that reads: set model.trunk to "
+            f"{json.dumps(dump_config(trunk))}"
+        )
     # Towers and linear part are matched as in any warm start: they are described as the dense model has them.
     model = dense.config.model.model_copy(update={"architecture": config.architecture})
     mixture = dense.config.model_copy(update={"model": model})

@@ -44,7 +44,7 @@ def test_gate_gives_the_details_that_its_kind_promises(config: GateConfig) -> No
             "bias": given.bias_V,
             "nulls": given.nulls,
             "policy": given.policy,
-            "distilled": given.distilled,
+            "second router": given.distilled,
         }
         assert {name for name, detail in found.items() if detail is not None} == details_of(config)
 

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from recmoe.config import config_from_dict, dump_config
 from recmoe.experiment import ExperimentConfig
+from recmoe.growth.earlier import StoredCheckpoint
 from recmoe.runs.train import RunResult
 from tests.parity.of_runs import curves, weights
 
@@ -104,3 +106,38 @@ def test_resumed_run_of_a_gate_that_grows_or_draws_equals_uninterrupted_run(
     logged = [line for line in curves(whole.folder) if "train/lr" in line]
     losses = {"train/gates.policy/loss", "train/gates.baseline/loss"}
     assert all((losses <= line.keys()) == (gate["kind"] == "policy") for line in logged)
+
+
+@pytest.mark.parametrize("stage_1_steps", [5, 20], ids=["stopped in stage 2", "stopped in stage 1"])
+def test_router_that_was_frozen_is_that_of_the_same_step_in_a_resumed_run_and_moves_no_more(
+    stage_1_steps: int, train: Train, make_experiment: ExperimentMaker, tmp_path: Path
+) -> None:
+    values = dump_config(experiment(make_experiment, tmp_path, 0.0))
+    values["model"]["balance"] = {"even": {"kind": "stable"}}
+    values["model"]["architecture"]["gate"] = {**STABLE, "stage_1_steps": stage_1_steps}
+    values["training"]["dense_optimizer"]["weight_decay"] = 0.5
+    config = config_from_dict(ExperimentConfig, values)
+
+    whole = train(config, tmp_path / "whole")
+    stopped = train(config, tmp_path / "halves", event=sigterm)
+    (folder,) = (tmp_path / "halves" / "checkpoints").glob("step-*")
+    with closing(StoredCheckpoint(folder)) as stored:
+        at_stop = {name: stored.dense(name) for name in stored.dense_shapes}
+    resumed = train(config, tmp_path / "halves", resume=True)
+
+    assert stopped.is_interrupted
+    assert curves(resumed.folder) == curves(whole.folder)
+    torch.testing.assert_close(weights(resumed), weights(whole), rtol=0, atol=0)
+    held = weights(whole)
+    routers = [name.removesuffix("frozen_NK") for name in held if name.endswith("frozen_NK")]
+    assert len(routers) == 2
+    for router in routers:
+        assert held[f"{router}num_steps"] == whole.folder.state["step"]
+        assert 5 < at_stop[f"ranker.{router}num_steps"] < 20
+        for name in ("frozen_NK", "frozen_VK"):
+            is_same = torch.equal(at_stop[f"ranker.{router}{name}"], held[f"{router}{name}"])
+            assert is_same == (stage_1_steps == 5)
+        assert not torch.equal(held[f"{router}frozen_NK"], held[f"{router}table_NK"])
+    logged = [line for line in curves(whole.folder) if "train/lr" in line]
+    learned = [line["train/gates.distilled/loss"] for line in logged]
+    assert learned[0] > 0 == learned[-1] == logged[-1]["train/balance.even/loss"]

@@ -41,6 +41,20 @@ def test_all_experts_together_are_the_dense_network(
     assert made.captured == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("num_experts", [1, 2])
+def test_network_on_a_trunk_is_split_above_it(
+    num_experts: int, trained: Callable[..., ModelBundle], shop_log: pa.Table, tmp_path: Path
+) -> None:
+    trunk = f"model.trunk={{kind: rank_mixer, tokens: 3, head_width: 2, num_blocks: 1, num_experts: {num_experts}}}"
+    bundle = trained("{kind: shared_bottom, hidden: [12, 8]}", trunk)
+
+    made = split(bundle, tmp_path, num_experts=4, k=4)
+
+    assert np.abs(made.bundle.predict(shop_log) - bundle.predict(shop_log)).max() < 1e-6
+    assert made.captured == pytest.approx(1.0)
+    assert made.bundle.config["model"]["trunk"] == bundle.config["model"]["trunk"]
+
+
 def test_row_uses_few_experts_and_costs_less(
     trained: Callable[..., ModelBundle], shop_log: pa.Table, tmp_path: Path
 ) -> None:

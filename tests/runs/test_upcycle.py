@@ -89,6 +89,33 @@ def test_mixture_predicts_what_the_dense_model_does_before_its_first_step(
     assert report["dense_partly"] == []
 
 
+TRUNK = "model.trunk={kind: rank_mixer, tokens: 3, head_width: 2, num_blocks: 1, num_experts: 2}"
+
+
+def test_mixture_on_a_trunk_is_copies_of_the_network_on_it(
+    train: Train, make: ExperimentMaker, shop_log: pa.Table, tmp_path: Path
+) -> None:
+    dense = make(tmp_path, "model.architecture={kind: shared_bottom, hidden: [12, 8]}", TRUNK)
+    root = train(dense, tmp_path / "dense").folder.root
+
+    result = train(make(tmp_path, MMOE, TRUNK, *NO_STEPS, "data.validation=[]"), tmp_path / "run", **start_from(root))
+
+    found, expected = predictions(tmp_path / "run", shop_log), predictions(root, shop_log)
+    assert (np.abs(found - expected) / np.maximum(1.0, np.abs(expected))).max() < 1e-6
+    report = result.folder.warm_start_report()
+    assert report is not None
+    assert report["dense_new"]
+    assert all(".gates[" in name for name in report["dense_new"])
+    assert report["dense_partly"] == []
+
+
+def test_mixture_on_another_trunk_than_the_network_is_refused(
+    train: Train, make: ExperimentMaker, dense_run: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match=r"model.trunk none, and the mixture on another \(rank_mixer\); .*\"none\""):
+        train(make(tmp_path, MMOE, TRUNK), tmp_path / "run", **start_from(dense_run))
+
+
 def test_experts_begin_as_copies_and_noise_of_the_asked_size_tells_them_apart(
     train: Train, make: ExperimentMaker, dense_run: Path, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from recmoe.moe.gates.gate import Detail
 class StableBalanceConfig(BalanceLossKind):
     """Experts with more rows than the mean shall get smaller weights, while a stable gate learns (Dai et al. 2022)."""
 
-    reads: ClassVar[frozenset[Detail]] = frozenset({"distilled"})
+    reads: ClassVar[frozenset[Detail]] = frozenset({"second router"})
     kind: Literal["stable"] = "stable"
     weight: NonNegativeFloat = 0.3
     """Factor of the term in the loss; that of the authors."""

@@ -11,7 +11,7 @@ from recmoe.axes import WeightAxes
 from recmoe.config import Config
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
-Detail = Literal["logits", "load", "bias", "nulls", "policy", "distilled"]
+Detail = Literal["logits", "load", "bias", "nulls", "policy", "second router"]
 """What a gate may have to say besides its weights; see ``Weighed``."""
 
 

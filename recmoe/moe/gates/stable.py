@@ -26,7 +26,7 @@ class StableGateConfig(GateKind):
     Training logs the loss ``gates.distilled``.
     """
 
-    details: ClassVar[frozenset[Detail]] = frozenset({"logits", "distilled"})
+    details: ClassVar[frozenset[Detail]] = frozenset({"logits", "second router"})
     untaught: ClassVar[frozenset[str]] = frozenset({"table_NK", "centroids_VK"})
     kind: Literal["stable"] = "stable"
     feature: str | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
