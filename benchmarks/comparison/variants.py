@@ -117,6 +117,7 @@ ON_LOG: dict[tuple[str, str], dict[str, Any]] = {
     **{
         ("mmoe:gate=stable", log): {
             "model.architecture.gate.feature": features,
+            "model.architecture.gate.stage_1_steps": 100,
             "model.balance": {"even": {"kind": "stable"}},
         }
         for log, features in IDS.items()

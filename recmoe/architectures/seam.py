@@ -37,6 +37,8 @@ class Outputs(NamedTuple):
     again_BZ: Tensor | None = None
     """Logits of the same rows by other draws, where a model that draws gives both while it trains: tasks learn from
     both alike."""
+    below: Callable[[], Sequence[GateUse]] = tuple
+    """Gives how a trunk below the model mixed experts of its own, on levels below 0; looked at, and not balanced."""
 
 
 class Targets(NamedTuple):

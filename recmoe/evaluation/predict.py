@@ -137,12 +137,10 @@ def _score_batch(
     if keeps_slices and slices:
         shares = gate_shares(output.gate_uses, num_rows)
         columns |= {f"{GATES}{name}": p_BV.cpu().numpy() for name, p_BV in shares.items()}
-    rows = segmented(slices if output.gate_uses else {}, num_rows)
+    uses = output.all_uses()
+    rows = segmented(slices if uses else {}, num_rows)
     counts = dict(zip(ranker.tasks.names, weights_BT.unbind(1), strict=True))
-    levels = [
-        level_use(use, num_rows=num_rows, segmented=rows, counts=counts, num_probed=num_probed)
-        for use in output.gate_uses
-    ]
+    levels = [level_use(use, num_rows=num_rows, segmented=rows, counts=counts, num_probed=num_probed) for use in uses]
     return _Share(columns=columns, levels=levels)
 
 

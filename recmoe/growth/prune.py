@@ -45,7 +45,8 @@ def cuts_of(ranker: MultiTaskRanker, usages: Sequence[ExpertUsage], *, keep: int
             its experts.
     """
     layers = {name: module for name, module in ranker.model.named_modules() if isinstance(module, ExpertLayer)}
-    by_level = {usage.level: usage for usage in usages}
+    # A trunk has networks of its own, which stay.
+    by_level = {usage.level: usage for usage in usages if usage.level >= 0}
     if not layers or set(by_level) != {layer.level for layer in layers.values()} or len(by_level) != len(layers):
         raise TrainingError("the model has no gates that choose among experts; there is nothing to prune")
     if any(isinstance(layer.experts, MixedExperts) for layer in layers.values()):

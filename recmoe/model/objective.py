@@ -113,7 +113,7 @@ class TrainingModel(nn.Module):
             learned_T = self.imitation.added(losses_T, imitations_N)
             named.append(imitations_N.detach())
         loss = self.weighting(learned_T / units_T)
-        self.watch.see(output.gate_uses)
+        self.watch.see(output.all_uses())
         terms_N = self._balance_terms(output.gate_uses, batch)
         for term, (factor, _) in zip(terms_N, self.balance.values(), strict=True):
             if factor > 0:

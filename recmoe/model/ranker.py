@@ -2,7 +2,7 @@
 
 # B rows, R requests, C candidates, T tasks, Z logits; start_T and unit_T have the names that stored models know
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,6 +26,12 @@ class ModelOutput(NamedTuple):
     gate_uses: Sequence[GateUse]
     extra: Mapping[str, Tensor]
     again_BZ: Tensor | None = None
+    below: Callable[[], Sequence[GateUse]] = tuple
+    """Gives the use of gates below the model; see ``Outputs``."""
+
+    def all_uses(self) -> list[GateUse]:
+        """Of all gates, from the bottom to the top."""
+        return [*self.below(), *self.gate_uses]
 
 
 class MultiTaskRanker(nn.Module):
@@ -92,7 +98,8 @@ class MultiTaskRanker(nn.Module):
     def _from_inputs(self, rows: RowInputs) -> ModelOutput:
         outputs: Outputs = self.model(rows.inputs)
         again_BZ = None if outputs.again_BZ is None else self._as_read(outputs.again_BZ, rows.wide_BT)
-        return ModelOutput(self._as_read(outputs.logits_BZ, rows.wide_BT), outputs.routing, outputs.extra, again_BZ)
+        logits_BZ = self._as_read(outputs.logits_BZ, rows.wide_BT)
+        return ModelOutput(logits_BZ, outputs.routing, outputs.extra, again_BZ, outputs.below)
 
     def _as_read(self, logits_BZ: Tensor, wide_BZ: Tensor | None) -> Tensor:
         """The logits of a model, as the tasks read them."""

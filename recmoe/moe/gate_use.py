@@ -15,6 +15,7 @@ class GateUse:
     """How the gates of one level weighted its experts on the rows of one batch."""
 
     level: int
+    """Of an architecture from 0; of a trunk below it from -1 downwards."""
     gates: tuple[str, ...]
     experts: tuple[str, ...]
     weights_BGE: Tensor

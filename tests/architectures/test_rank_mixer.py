@@ -198,7 +198,7 @@ def test_row_that_switches_nothing_on_is_what_the_mixing_made_of_it() -> None:
     s_BTD = torch.ones(3, 2, 4)
     torch.nn.init.constant_(networks.sparse.weight_TED, -1.0)  # type: ignore[union-attr]
 
-    v_BTD, _ = networks(s_BTD)
+    v_BTD = networks(s_BTD).v_BTD
 
     assert not v_BTD.any()
 
@@ -210,7 +210,7 @@ def test_training_brings_a_mixture_down_to_its_share_and_all_experts_learn() -> 
     wanted_BTD = torch.stack([s_BTD[:, 0] * s_BTD[:, 1], s_BTD[:, 0].abs()], dim=1)
 
     for _ in range(150):
-        v_BTD, [sparsity] = networks(s_BTD)
+        v_BTD, [sparsity], _ = networks(s_BTD)
         optimizer.zero_grad()
         ((v_BTD - wanted_BTD).square().mean() + 0.1 * sparsity).backward()
         moved_TE = networks.in_TEKD.grad.abs().amax(dim=(2, 3))  # type: ignore[union-attr]
@@ -233,3 +233,37 @@ def test_weights_say_which_token_and_which_expert_they_belong_to() -> None:
 
     assert described["tokens.1.weight"].name == "tokens[age].weight"
     assert described["networks.0.in_TEKD"].axes[:2] == (("user", "age", "item"), ("0", "1", "2"))
+
+
+@pytest.mark.parametrize("is_training", [True, False], ids=["training", "serving"])
+def test_use_of_a_mixture_says_what_each_token_made_of_its_networks(is_training: bool) -> None:
+    torch.manual_seed(0)
+    networks = TokenNetworks(token_names=("user", "item"), width=4, hidden=8, num_experts=3, active=0.5)
+    s_BTD = torch.randn(20, 2, 4)
+
+    block = networks.train(is_training)(s_BTD)
+
+    assert block.use is not None
+    use = block.use(-1)
+    assert (use.level, use.gates) == (-1, ("token user", "token item"))
+    assert use.experts == ("user.0", "user.1", "user.2", "item.0", "item.1", "item.2")
+    assert use.visible_GE is not None
+    assert use.visible_GE.tolist() == [[True] * 3 + [False] * 3, [False] * 3 + [True] * 3]
+    assert not use.weights_BGE[:, ~use.visible_GE].any()
+    assert use.outputs is not None
+    outputs = use.outputs(5)
+    for row, (token, gate) in product(range(5), enumerate(use.gates)):
+        mixed_D = sum(use.weights_BGE[row, token, place] * outputs[name][row] for place, name in enumerate(use.experts))
+        torch.testing.assert_close(mixed_D, block.v_BTD[row, token], msg=gate)
+
+
+def test_blocks_of_mixtures_are_levels_below_zero_and_one_network_is_no_choice() -> None:
+    trunk = RankMixer(token_widths={"a": 2, "b": 3}, head_width=2, num_blocks=2, expansion=2, num_experts=2, active=0.5)
+    single = RankMixer(token_widths={"a": 2, "b": 3}, head_width=2, num_blocks=2, expansion=2)
+    groups = {"trunk token a": torch.randn(7, 2), "trunk token b": torch.randn(7, 3)}
+
+    uses = trunk(torch.randn(7, 5), groups).routing()
+
+    assert [use.level for use in uses] == [-2, -1]
+    assert [use.weights_BGE.shape for use in uses] == [(7, 2, 4)] * 2
+    assert list(single(torch.randn(7, 5), groups).routing()) == []

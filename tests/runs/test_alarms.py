@@ -85,3 +85,23 @@ def test_gate_that_is_not_finite_is_named_before_the_run_stops(
     warnings = json.loads(RunFolder(tmp_path / "run").alarms.read_text())
     assert "not finite: level 0, gate" in warnings["not finite"]
     assert "training.clip_norm" in warnings["not finite"]
+
+
+def test_networks_of_a_trunk_are_watched_and_drawn(
+    train: Train, make_experiment: ExperimentMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    trunk = "{kind: rank_mixer, tokens: 2, head_width: 2, num_blocks: 2, num_experts: 3, sparsity: 300, active: 0.01}"
+    config = make_experiment(tmp_path, f"model.trunk={trunk}", "training.dense_optimizer.lr=0.05")
+
+    folder = train(config, tmp_path / "run").folder
+
+    # So much sparsity switches networks off.
+    (dead,) = [text for text in alarm_warnings(folder) if "dead" in text]
+    assert "level -1, expert " in dead
+    assert "lower model.trunk.sparsity" in dead
+    page = folder.page.read_text()
+    assert all(f"Level {level}" in page for level in (-2, -1, 0))
+    names = {name for line in folder.metrics.read_text().splitlines() for name in json.loads(line)}
+    assert {f"experts/level{level}/token 1/usage/1.2" for level in (-2, -1)} <= names
+    assert "experts/level-1/similarity" in names

@@ -6,7 +6,8 @@ the paper cuts the vector of all features into pieces of one width.
 
 # B rows, T tokens, D width of a token, K width of a network's hidden layer
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Annotated, Literal
 
@@ -14,9 +15,10 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from recmoe.architectures.trunks.token_networks import TokenNetworks
+from recmoe.architectures.trunks.token_networks import BlockOutput, TokenNetworks
 from recmoe.architectures.trunks.trunk import TrunkKind, TrunkOutput
 from recmoe.axes import PartNames
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput, linear
 
 SPARSITY = "trunk_sparsity"
@@ -162,17 +164,24 @@ class RankMixer(nn.Module):
         return {"tokens": self.token_names, "networks": blocks, "mixing_norms": blocks, "network_norms": blocks}
 
     def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> TrunkOutput:  # noqa: ARG002
-        """x_BD, and the loss that makes mixtures sparse."""
+        """x_BD, the loss that makes mixtures sparse, and how these were used."""
         tokens = zip(self.token_names, self.tokens, strict=True)
         x_BTD = torch.stack(
             [linear(groups[f"{TOKEN}{name}"], token.weight, token.bias) for name, token in tokens],  # type: ignore[arg-type]
             dim=1,
         )
         losses: list[Tensor] = []
+        uses: list[Callable[[int], GateUse]] = []
         for mixing_norm, networks, norm in zip(self.mixing_norms, self.networks, self.network_norms, strict=True):
             s_BTD = mixing_norm(mixed(x_BTD) + x_BTD)
-            v_BTD, of_block = networks(s_BTD)
-            x_BTD = norm(v_BTD + s_BTD)
-            losses += of_block
+            block: BlockOutput = networks(s_BTD)
+            x_BTD = norm(block.v_BTD + s_BTD)
+            losses += block.losses
+            uses += [block.use] if block.use is not None else []
         own = {SPARSITY: torch.stack(losses).sum()} if self.loss_weights else {}
-        return TrunkOutput(x_BTD.mean(dim=1), own)
+        return TrunkOutput(x_BTD.mean(dim=1), own, partial(_by_level, uses))
+
+
+def _by_level(uses: Sequence[Callable[[int], GateUse]]) -> list[GateUse]:
+    """Blocks are levels below 0, on which an architecture stands."""
+    return [use(block - len(uses)) for block, use in enumerate(uses)]

@@ -11,13 +11,16 @@ RankMixer: Zhu et al., CIKM 2025, https://arxiv.org/abs/2507.15551, section 3. W
 # B rows, T tokens, D width of a token, E experts of a token, K width of the hidden layer, P rows of one expert
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from recmoe.axes import Labels, WeightAxes
+from recmoe.moe.gate_use import GateUse
 
 
 class Router(nn.Module):
@@ -48,6 +51,16 @@ class Router(nn.Module):
         with torch.autocast(s_BTD.device.type, enabled=False):
             logits_BTE = torch.einsum("btd,ted->bte", s_BTD.to(self.weight_TED.dtype), self.weight_TED)
             return torch.relu(logits_BTE + self.bias_TE)
+
+
+class BlockOutput(NamedTuple):
+    """What the networks of a block give."""
+
+    v_BTD: Tensor
+    losses: Sequence[Tensor] = ()
+    """Of a mixture, the loss that makes the sparse router sparse."""
+    use: Callable[[int], GateUse] | None = None
+    """Of a mixture, from its level to how the tokens weighted their networks."""
 
 
 class TokenNetworks(nn.Module):
@@ -93,17 +106,43 @@ class TokenNetworks(nn.Module):
             "out_TED": (*own, columns),
         }
 
-    def forward(self, s_BTD: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-        """v_BTD, and of a mixture the loss that makes the sparse router sparse."""
+    def forward(self, s_BTD: Tensor) -> BlockOutput:
+        """v_BTD, and what there is to say of a mixture."""
         if self.dense is None or self.sparse is None:
-            return self._all(s_BTD, None), ()
+            return BlockOutput(self._all(s_BTD, None))
         sparse_BTE = self.sparse(s_BTD)
         above = ((sparse_BTE > 0).float().mean() / self.active - 1.0).clamp(min=0.0)
         loss = above * sparse_BTE.sum(dim=(1, 2)).mean()
         if not self.training:
-            return self._chosen(s_BTD, sparse_BTE), (loss,)
+            return BlockOutput(self._chosen(s_BTD, sparse_BTE), (loss,), partial(self._use, s_BTD, sparse_BTE))
         is_dense_B = torch.rand(s_BTD.shape[0], 1, 1, device=s_BTD.device) < 0.5
-        return self._all(s_BTD, torch.where(is_dense_B, self.dense(s_BTD), sparse_BTE)), (loss,)
+        weights_BTE = torch.where(is_dense_B, self.dense(s_BTD), sparse_BTE)
+        return BlockOutput(self._all(s_BTD, weights_BTE), (loss,), partial(self._use, s_BTD, weights_BTE))
+
+    def _use(self, s_BTD: Tensor, weights_BTE: Tensor, level: int) -> GateUse:
+        """Every token is a gate that sees its own networks."""
+        num_tokens = len(self.token_names)
+        visible_TT = torch.eye(num_tokens, dtype=torch.bool, device=s_BTD.device)
+        visible_GE = visible_TT.repeat_interleave(self.num_experts, dim=1)
+        return GateUse(
+            level=level,
+            gates=tuple(f"token {name}" for name in self.token_names),
+            experts=self._expert_names(),
+            weights_BGE=weights_BTE.flatten(1).unsqueeze(1) * visible_GE,
+            visible_GE=visible_GE,
+            sums_to_one=False,
+            outputs=partial(self._outputs_of_first_rows, s_BTD),
+        )
+
+    def _expert_names(self) -> tuple[str, ...]:
+        return tuple(f"{name}.{expert}" for name in self.token_names for expert in range(self.num_experts))
+
+    def _outputs_of_first_rows(self, s_BTD: Tensor, num_rows: int) -> Mapping[str, Tensor]:
+        """y_BD of every network on the first rows, by name."""
+        s_BTD = s_BTD[:num_rows].detach().to(self.in_TEKD.dtype)
+        hidden_BTEK = functional.gelu(torch.einsum("btd,tekd->btek", s_BTD, self.in_TEKD) + self.in_TEK)
+        y_BTED = torch.einsum("btek,tedk->bted", hidden_BTEK, self.out_TEDK) + self.out_TED
+        return dict(zip(self._expert_names(), y_BTED.flatten(1, 2).unbind(1), strict=True))
 
     def _all(self, s_BTD: Tensor, weights_BTE: Tensor | None) -> Tensor:
         """All networks on all rows, a product per layer: that of the second adds up the networks."""

@@ -3,7 +3,7 @@
 # B rows, D input width, D' width of what a trunk gives
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol, cast
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from recmoe.architectures.seam import ArchitectureKind, Forkable, Inputs, Model, Outputs, Parts, Targets
 from recmoe.balancing.fork import Fork
 from recmoe.config import Config
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
 
@@ -22,6 +23,8 @@ class TrunkOutput(NamedTuple):
     """What the architecture reads in place of the features; D' wide."""
     losses: Mapping[str, Tensor] = {}
     """Own losses by name, scalars, each a sum over rows divided by B."""
+    routing: Callable[[], Sequence[GateUse]] = tuple
+    """Gives how gates of its own mixed experts, level by level: -2 below -1, on which the architecture stands."""
 
 
 class Trunk(Protocol):
@@ -97,10 +100,13 @@ class TrunkModel(nn.Module):
         self.loss_weights: Mapping[str, float] = {**model.loss_weights, **below.loss_weights}
 
     def forward(self, inputs: Inputs) -> Outputs:
-        """The logits of some rows; the trunk's losses are among what only the model's own losses read."""
+        """The logits of some rows; the trunk's losses are among what only the model's own losses read.
+
+        ``routing`` is that of the model alone: what balances its gates has nothing to do with those of a trunk.
+        """
         found: TrunkOutput = self.trunk(inputs.x, inputs.groups)
         outputs: Outputs = self.inner(Inputs(found.x_BD, inputs.groups))
-        return outputs._replace(extra={**outputs.extra, **found.losses})
+        return outputs._replace(extra={**outputs.extra, **found.losses}, below=found.routing)
 
     def begin_at_zero(self) -> None:
         """Make every logit 0; see ``Model``."""
