@@ -75,13 +75,13 @@ ONLY_ON = {"aitm": FUNNELS, "escm2": FUNNELS, "resflow": FUNNELS}
 """Kinds that are made for steps which follow each other, and the logs that have such."""
 DOMAINS = {"synthetic": "device", "census": "sex", "hillstrom": "channel", "trivago": "device"}
 """An id feature with few values, by log."""
-IDS = {
-    "synthetic": ["item_id", "user_id"],
-    "census": ["major_occupation", "education"],
-    "hillstrom": ["channel", "zip_code"],
-    "trivago": ["item_id", "city"],
+STABLE = {
+    "synthetic": (["item_id", "user_id"], 100),
+    "census": (["major_occupation", "education"], 300),
+    "hillstrom": (["channel", "zip_code"], 100),
+    "trivago": (["item_id", "city"], 100),
 }
-"""Id features that say much of a row, by log."""
+"""By log: id features that say much of a row, and about a tenth of the steps that the log's own model is trained."""
 ON_LOG: dict[tuple[str, str], dict[str, Any]] = {
     # The step after the click as a task of its own, over the same rows as the click.
     **{
@@ -117,10 +117,10 @@ ON_LOG: dict[tuple[str, str], dict[str, Any]] = {
     **{
         ("mmoe:gate=stable", log): {
             "model.architecture.gate.feature": features,
-            "model.architecture.gate.stage_1_steps": 100,
+            "model.architecture.gate.stage_1_steps": stage_1_steps,
             "model.balance": {"even": {"kind": "stable"}},
         }
-        for log, features in IDS.items()
+        for log, (features, stage_1_steps) in STABLE.items()
     },
 }
 """What a kind, or a variant by its name, needs on a log, by key path."""
