@@ -133,7 +133,7 @@ def test_id_keeps_its_vector_of_the_router_in_another_vocabulary() -> None:
     (one, names), (other, others) = named(LOG), named(often)
 
     (name,) = [name for name in names if name.endswith("layer.gates.0.frozen_NK")]
-    labels, other_labels = names[name].[0], others[name].[0]
+    labels, other_labels = names[name].labels[0], others[name].labels[0]
     assert set(labels) == set(other_labels)
     page = LOG.filter(pa.compute.equal(LOG["page"], "help")).slice(0, 1)
     rows = [int(encoder.encode(page, with_labels=False).values[1]) for encoder in (one, other)]
