@@ -53,6 +53,7 @@ NAMED = (
     Variant("ple:3-levels", "ple", {"num_levels": 3}),
     Variant("ple:top_k", "ple", {"gate": {"kind": "top_k"}}, {"balance": 0.01}),
     Variant("mmoe:trunk=rank_mixer", "mmoe", {}, {"trunk": {"kind": "rank_mixer"}}),
+    Variant("mmoe:trunk=attention_heads", "mmoe", {}, {"trunk": {"kind": "attention_heads"}}),
 )
 VARIANTS = {
     one.name: one

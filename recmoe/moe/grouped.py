@@ -42,8 +42,8 @@ class RowGroups:
         return torch.where(self.is_used_P[:, None], x_PD, 0.0)
 
 
-def grouped_linear(x_PD: Tensor, weight_EOD: Tensor, bias_EO: Tensor, groups: RowGroups) -> Tensor:
-    """y_PO: every row times the matrix of its expert, plus that one's bias.
+def grouped_linear(x_PD: Tensor, weight_EOD: Tensor, bias_EO: Tensor | None, groups: RowGroups) -> Tensor:
+    """y_PO: every row times the matrix of its expert, plus that one's bias, where there is one.
 
     Args:
         x_PD: zeros where nothing is, and rows that let no gradient through there; see ``RowGroups.used``.
@@ -54,6 +54,8 @@ def grouped_linear(x_PD: Tensor, weight_EOD: Tensor, bias_EO: Tensor, groups: Ro
         x_PD = functional.pad(x_PD, (0, pad_d))
     if pad_d or pad_o:
         weight_EOD = functional.pad(weight_EOD, (0, pad_d, 0, pad_o))
-    y_PO = functional.grouped_mm(x_PD, weight_EOD.transpose(1, 2), offs=groups.ends_E)
+    y_PO = functional.grouped_mm(x_PD, weight_EOD.transpose(1, 2), offs=groups.ends_E)[:, :num_outputs]
+    if bias_EO is not None:
+        y_PO = y_PO + bias_EO.index_select(0, groups.expert_P)
     # Behind the last row the product leaves whatever was in memory.
-    return groups.used(y_PO[:, :num_outputs] + bias_EO.index_select(0, groups.expert_P))
+    return groups.used(y_PO)

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from recmoe.architectures.trunks.rank_mixer import REST, RankMixer, RankMixerConfig, mixed, share_out
+from recmoe.architectures.trunks.rank_mixer import RankMixer, RankMixerConfig, mixed
 from recmoe.architectures.trunks.token_networks import TokenNetworks
+from recmoe.architectures.trunks.tokens import REST, share_out
 from recmoe.axes import describe
 from recmoe.conformance import PROPERTIES, subject_of
 from recmoe.conformance.loop import equal_to_loop

@@ -52,7 +52,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "thor": {"num_levels": 2, "num_experts": 3, "expert_hidden": [8]},
     "moefied": {"hidden": [8, 4], "num_experts": 4, "k": 2},
 }
-TRUNKS: dict[str, dict[str, Any]] = {"rank_mixer": {"tokens": 3, "head_width": 2, "num_experts": 2}}
+TRUNKS: dict[str, dict[str, Any]] = {
+    "rank_mixer": {"tokens": 3, "head_width": 2, "num_experts": 2},
+    "attention_heads": {"tokens": 3, "width": 6, "num_heads": 4, "head_width": 4, "out": 8},
+}
 """Below the architecture that is the default."""
 
 

@@ -23,7 +23,10 @@ from recmoe.tasks.funnel import TaskSet
 
 KINDS = [member.model_fields["kind"].default for member in typing.get_args(typing.get_args(ArchitectureConfig)[0])]
 
-TRUNKS = {"rank_mixer": {"tokens": 3, "head_width": 4, "num_experts": 3}}
+TRUNKS = {
+    "rank_mixer": {"tokens": 3, "head_width": 4, "num_experts": 3},
+    "attention_heads": {"tokens": 3, "width": 12, "num_heads": 4, "head_width": 8, "out": 16},
+}
 """Below the architecture of the shop's config."""
 
 

@@ -6,9 +6,8 @@ the paper cuts the vector of all features into pieces of one width.
 
 # B rows, T tokens, D width of a token, K width of a network's hidden layer
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import chain
 from typing import Annotated, Literal
 
 import torch
@@ -16,24 +15,19 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from recmoe.architectures.trunks.token_networks import BlockOutput, TokenNetworks
-from recmoe.architectures.trunks.trunk import TrunkKind, TrunkOutput
+from recmoe.architectures.trunks.tokens import TokensKind, read_tokens, token_widths
+from recmoe.architectures.trunks.trunk import TrunkOutput
 from recmoe.axes import PartNames
 from recmoe.moe.gate_use import GateUse
-from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput, linear
+from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
 SPARSITY = "trunk_sparsity"
-REST = "other features"
-TOKEN = "trunk token "
-"""Names of the groups of features that hold the tokens begin so."""
 
 
-class RankMixerConfig(TrunkKind):
+class RankMixerConfig(TokensKind):
     """Features as tokens, which exchange parts of themselves, each with a network of its own, block by block."""
 
     kind: Literal["rank_mixer"] = "rank_mixer"
-    tokens: PositiveInt | Annotated[tuple[str, ...], Field(min_length=1)] = 8
-    """Groups of features (``model.groups``), a token each, such as ``[user, item, page]``; features in none of them are
-    one token more. Or a number: the features, in order, are shared out over so many tokens of similar widths."""
     head_width: PositiveInt = 16
     """Floats that a token gives to each other one; a token is that, times the number of tokens, wide."""
     num_blocks: PositiveInt = 2
@@ -47,20 +41,10 @@ class RankMixerConfig(TrunkKind):
     sparsity: NonNegativeFloat = 0.01
     """Factor of the loss by which a mixture comes down to that share."""
 
-    def groups(self, widths: Mapping[str, int], named: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-        """The tokens."""
-        if isinstance(self.tokens, int):
-            pieces = share_out(widths, self.tokens)
-            return {f"{TOKEN}{place}": piece for place, piece in enumerate(pieces)}
-        chosen = {name: tuple(named[name]) for name in self.tokens}
-        rest = tuple(feature for feature in widths if feature not in set(chain.from_iterable(chosen.values())))
-        return {f"{TOKEN}{name}": features for name, features in {**chosen, **({REST: rest} if rest else {})}.items()}
-
     def build(self, widths: Mapping[str, int]) -> "RankMixer":
         """The trunk, with weights drawn from torch's global generator."""
-        tokens = {name: width for name, width in widths.items() if name.startswith(TOKEN)}
         return RankMixer(
-            token_widths={name.removeprefix(TOKEN): width for name, width in tokens.items()},
+            token_widths=token_widths(widths),
             head_width=self.head_width,
             num_blocks=self.num_blocks,
             expansion=self.expansion,
@@ -68,40 +52,6 @@ class RankMixerConfig(TrunkKind):
             active=self.active,
             sparsity=self.sparsity,
         )
-
-    def group_problems(self, groups: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """Tokens that are no groups of features, or are named twice."""
-        if isinstance(self.tokens, int):
-            return
-        for name in dict.fromkeys(self.tokens):
-            if name not in groups:
-                known = ", ".join(groups) or "none"
-                problem = f"no such group of features: {name} (there are: {known})"
-                yield "tokens", f"{problem}; name its features in model.groups"
-            elif self.tokens.count(name) > 1:
-                yield "tokens", f"{name} is given twice; a group is one token"
-
-
-def share_out(widths: Mapping[str, int], num_tokens: int) -> list[tuple[str, ...]]:
-    """Features in order, in as many pieces of similar widths; fewer where there are fewer features.
-
-    A feature belongs to the piece that its middle lies in, if all were cut evenly; every piece has one at least.
-
-    Example: five features in two pieces::
-
-        widths   user 8   age 1   city 3 | item 8   price 4       24 floats, the middle of item is at 16
-    """
-    total, names = sum(widths.values()), list(widths)
-    num_tokens = min(num_tokens, len(names))
-    pieces: list[list[str]] = [[] for _ in range(num_tokens)]
-    start = piece = 0
-    for place, name in enumerate(names):
-        wanted = int((start + widths[name] / 2) * num_tokens / total)
-        # Neither is a piece left out, nor are fewer features left than pieces.
-        piece = max(piece, num_tokens - len(names) + place, min(wanted, piece + 1 if pieces[piece] else piece))
-        pieces[piece].append(name)
-        start += widths[name]
-    return [tuple(piece) for piece in pieces]
 
 
 def mixed(x_BTD: Tensor) -> Tensor:
@@ -165,11 +115,7 @@ class RankMixer(nn.Module):
 
     def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> TrunkOutput:  # noqa: ARG002
         """x_BD, the loss that makes mixtures sparse, and how these were used."""
-        tokens = zip(self.token_names, self.tokens, strict=True)
-        x_BTD = torch.stack(
-            [linear(groups[f"{TOKEN}{name}"], token.weight, token.bias) for name, token in tokens],  # type: ignore[arg-type]
-            dim=1,
-        )
+        x_BTD = read_tokens(groups, self.token_names, self.tokens)
         losses: list[Tensor] = []
         uses: list[Callable[[int], GateUse]] = []
         for mixing_norm, networks, norm in zip(self.mixing_norms, self.networks, self.network_norms, strict=True):

@@ -39,7 +39,7 @@ def dispatched(
     rows_per_expert = torch.bincount(pairs_P // num_rows, minlength=num_experts).tolist()
     rows_E = (pairs_P % num_rows).split(rows_per_expert)
     if weights_BGE.device.type == "cpu" and compute_dtype(weights_BGE) == torch.bfloat16:
-        rows_E, place_P = _filled_up(rows_E)
+        rows_E, place_P = filled_up(rows_E)
         pair_T = place_P[pair_T]
     outputs = experts.each(_rows_of_experts(inputs, experts.input_of_expert, rows_E))
     if copies is None:
@@ -55,7 +55,7 @@ def dispatched(
     return list(h_GBH.view(num_gates, num_rows, experts.out_features).unbind(0))
 
 
-def _filled_up(rows_E: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor]:
+def filled_up(rows_E: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor]:
     """The rows of each expert and as many others as it takes; where the pairs of row and expert now lie.
 
     What is made of the others is read by no gate.
