@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 import torch
 from torch import Tensor
 
@@ -20,12 +21,14 @@ ExperimentMaker = Callable[..., ExperimentConfig]
 FEW = "training.max_steps=6"
 NO_STEPS = "training.max_steps=1", "training.dense_optimizer.lr=1e-30", "tables.optimizer.lr=1e-30"
 TRUNK = "kind: rank_mixer, head_width: 2, num_blocks: 1, num_experts: 2"
+HEADS = "kind: attention_heads, width: 6, head_width: 4, num_blocks: 1, num_heads: 3, out: 8"
 
 
+@pytest.mark.parametrize("kind", [TRUNK, HEADS], ids=["rank_mixer", "attention_heads"])
 def test_same_trunk_begins_with_the_same_predictions(
-    train: Train, make_experiment: ExperimentMaker, shop_log: pa.Table, tmp_path: Path
+    kind: str, train: Train, make_experiment: ExperimentMaker, shop_log: pa.Table, tmp_path: Path
 ) -> None:
-    trunk = f"model.trunk={{{TRUNK}, tokens: 3}}"
+    trunk = f"model.trunk={{{kind}, tokens: 3}}"
     earlier = train(make_experiment(tmp_path, trunk, FEW), tmp_path / "earlier").folder
 
     start = find_warm_start(str(earlier.root))
@@ -57,3 +60,26 @@ def test_token_goes_on_by_its_features_and_all_networks_go_on(
     assert torch.equal(new_DF[:, kept_F], old_DF)
     old_TEKD, new_TEKD = (stored_tensor(one, f"{model}networks.0.in_TEKD") for one in checkpoints)
     assert torch.equal(old_TEKD, new_TEKD)
+
+
+def test_heads_and_tokens_go_on_where_others_are_added(
+    train: Train, make_experiment: ExperimentMaker, stored_tensor: Callable[[Path, str], Tensor], tmp_path: Path
+) -> None:
+    groups = "model.groups={things: [item_id, price], people: [user_id]}"
+    trunks = f"model.trunk={{{HEADS}, tokens: [things]}}", f"model.trunk={{{HEADS}, tokens: [people, things]}}"
+    earlier = train(make_experiment(tmp_path, trunks[0], groups, FEW), tmp_path / "earlier").folder
+    config = make_experiment(tmp_path, trunks[1].replace("num_heads: 3", "num_heads: 5"), groups, *NO_STEPS)
+
+    later = train(config, tmp_path / "later", warm_start=find_warm_start(str(earlier.root))).folder
+
+    def both(name: str) -> tuple[Tensor, Tensor]:
+        checkpoints = step_folder(earlier.checkpoints, 6), step_folder(later.checkpoints, 1)
+        old, new = (stored_tensor(one, f"dense/ranker.model.trunk.{name}") for one in checkpoints)
+        return old, new
+
+    for head in ("router_ED", "query_EAD", "out_EDA"):
+        old, new = both(f"attentions.0.{head}")
+        assert torch.equal(new[:3], old)
+    # The token of things is the second now; what no group names is the last of both.
+    old_TDO, new_TDO = both("out_TDO")
+    assert torch.equal(new_TDO[1:], old_TDO)

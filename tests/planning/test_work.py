@@ -15,6 +15,7 @@ from recmoe.tasks.funnel import TaskSet
 LayoutMaker = Callable[..., InputLayout]
 
 CRITEO_LIKE = [10 + 40_000 * i for i in range(26)]
+TRUNKS = ("rank_mixer", "attention_heads")
 
 
 def work(layout: InputLayout, tasks: TaskSet, batch_size: int, **model: object) -> Work:
@@ -64,10 +65,10 @@ def test_mmoe_and_ple_of_the_benchmark_need_what_was_counted(layout_of: LayoutMa
     assert ple.flops == pytest.approx(31.3e9, rel=0.005)
 
 
-@pytest.mark.parametrize("kind", ["single_task", "shared_bottom", "omoe", "mmoe", "cgc", "ple", "rank_mixer"])
+@pytest.mark.parametrize("kind", ["single_task", "shared_bottom", "omoe", "mmoe", "cgc", "ple", *TRUNKS])
 def test_count_equals_what_torch_counts_in_a_real_step(layout_of: LayoutMaker, two_tasks: TaskSet, kind: str) -> None:
     layout = layout_of(5, 7, num_numbers=2)
-    section = "trunk" if kind == "rank_mixer" else "architecture"
+    section = "trunk" if kind in TRUNKS else "architecture"
     config = ModelConfig.model_validate({section: {"kind": kind}, "towers": {"hidden": [8]}})
     model = build_model(layout=layout, tasks=two_tasks, config=config, tables=PlainTables)
     batch = Batch(
@@ -83,6 +84,21 @@ def test_count_equals_what_torch_counts_in_a_real_step(layout_of: LayoutMaker, t
     made = work(layout, two_tasks, 6, **config.model_dump())
     # Mixing is no matrix product in the form for a CPU.
     assert counter.get_total_flops() == made.flops - made.mixing_flops
+
+
+def test_heads_that_a_token_did_not_choose_cost_nothing(layout_of: LayoutMaker, two_tasks: TaskSet) -> None:
+    def made(num_used: int) -> Work:
+        trunk = {"kind": "attention_heads", "tokens": 3, "width": 6, "head_width": 4, "num_blocks": 2}
+        return work(layout_of(5, 7, 9), two_tasks, 1000, trunk={**trunk, "num_heads": 8, "num_used": num_used})
+
+    few, all_heads = made(2), made(8)
+
+    # A query, its products with three keys, the sum of three values, and the output; of 512 rows, in proportion.
+    of_a_head = 6 * 4 + 3 * 4 + 3 * 4 + 4 * 6
+    difference = (all_heads.flops - all_heads.mixing_flops) - (few.flops - few.mixing_flops)
+    assert difference == 6 * 1000 * 3 * 2 * (8 - 2) * of_a_head
+    assert all_heads.counts.num_mixed - few.counts.num_mixed == 1000 * 3 * 2 * (8 - 2) * 6
+    assert few.num_dense_parameters == all_heads.num_dense_parameters
 
 
 def test_gates_on_one_input_are_one_product(layout_of: LayoutMaker, two_tasks: TaskSet) -> None:
