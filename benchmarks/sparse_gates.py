@@ -6,7 +6,9 @@ Once with one gate for both tasks (OMoE), where a row is computed by an eighth o
 task (MMoE), whose choices differ, so that it is up to a quarter. Experts of 512 × 256, batches of 4096 rows of the
 training benchmark's log. Training goes through recmoe's own loop on batches that lie ready; ranking is one request of
 4096 candidates to the bundle of that model, which serves in fp32. The gates take turns, each measurement in a process
-of its own, and ratios are of medians.
+of its own, and ratios are of medians. At the end the experts of a row are counted over both tasks of a trained SMES,
+whose tasks choose together, next to its bound and to what tasks that choose by themselves would use; ``--rounds 0``
+counts alone.
 """
 
 import argparse
@@ -18,6 +20,7 @@ from collections import defaultdict
 from itertools import product
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +31,9 @@ from benchmarks.peers.job import Job
 from benchmarks.recmoe_runner import experiment, ready_samples_per_s
 from benchmarks.training import BEST_WAITING, WAITING
 from recmoe.cli.output import print_columns
+from recmoe.conformance.work import active_experts
+from recmoe.moe.expert_layer import ExpertLayer
+from recmoe.moe.gate_use import GateUse
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.request import RankRequest
 from recmoe.runs.train import train_run
@@ -65,7 +71,9 @@ def main() -> None:
             for name, value in measured.items():
                 values[f"{KINDS[kind]}: {name}", gate].append(value)
             print(f"[{number + 1}/{options.rounds}] {KINDS[kind]}, {gate}: {measured}", flush=True)
-    _print(values)
+    if values:
+        _print(values)
+    print_columns(["SMES: experts of a row", "what was counted"], count_experts(options))
 
 
 def train_samples_per_s(options: argparse.Namespace, kind: str, gate: str, precision: str) -> dict[str, float]:
@@ -83,14 +91,44 @@ def rank_ms(options: argparse.Namespace, kind: str, gate: str) -> dict[str, floa
         limits = [f"ranking.max_candidates={NUM_CANDIDATES}"]
         train_run(experiment(job, *_overrides(kind, gate), *few, *limits), folder, resume=False, is_quiet=True)
     ranker = Ranker.load(folder / "bundle")
-    rows = next(pq.ParquetFile(job.path("test")).iter_batches(NUM_CANDIDATES))
-    candidates = pa.Table.from_batches([rows]).drop_columns(list(LABELS)).to_pylist()
-    request = RankRequest.model_validate({"candidates": candidates})
+    request = RankRequest.model_validate({"candidates": _candidates(job)})
     timings = [ranker.rank(request).timing_ms for _ in range(NUM_WARM + NUM_TIMED)][NUM_WARM:]
     return {
         "rank, ms in the model": median(timing["model"] for timing in timings),
         "rank, ms in all": median(timing["total"] for timing in timings),
     }
+
+
+def count_experts(options: argparse.Namespace) -> list[list[str]]:
+    """Of rows of the log, as they train and as candidates of a request."""
+    job = _job(options, "fp32")
+    folder = Path(job.cache) / "smes.run"
+    if not (folder / "bundle").exists():
+        sizes = [f"model.architecture.{size}" for size in ("kind=smes", "num_experts=16", "expert_hidden=[512, 256]")]
+        splits = ["data.validation=[]", "data.test=[]", f'data.train=["{job.path("test")}"]']
+        config = experiment(job, *sizes, *splits, f"training.max_steps={options.steps}", "training.epochs=1000")
+        train_run(config, folder, resume=False, is_quiet=True)
+    ranker = Ranker.load(folder / "bundle")
+    model, found = ranker.bundle.model, []
+    [layer] = [module for module in model.modules() if isinstance(module, ExpertLayer)]
+    rows = next(pq.ParquetFile(job.path("train")).iter_batches(job.batch_size))
+    batch = ranker.bundle.encoder.encode(pa.Table.from_batches([rows]), with_labels=False)
+    for name, is_training in {"training": True, "ranking": False}.items():
+        uses: list[GateUse] = []
+        hook = layer.register_forward_hook(lambda _layer, _inputs, outputs, uses=uses: uses.append(outputs[1]))
+        model.train(is_training)
+        if is_training:
+            model(batch)
+        else:
+            ranker.rank(RankRequest.model_validate({"candidates": _candidates(job)[:1000]}))
+        hook.remove()
+        found.append([name, active_experts(uses[0]).sentence(layer.num_pairs)])
+    return found
+
+
+def _candidates(job: Job) -> list[dict[str, Any]]:
+    rows = next(pq.ParquetFile(job.path("test")).iter_batches(NUM_CANDIDATES))
+    return pa.Table.from_batches([rows]).drop_columns(list(LABELS)).to_pylist()  # type: ignore[no-any-return]
 
 
 def _overrides(kind: str, gate: str) -> list[str]:

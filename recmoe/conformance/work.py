@@ -3,19 +3,22 @@
 # B rows, G gates, E experts
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from recmoe.architectures.seam import Inputs
 from recmoe.conformance.outcome import NotApplicable, require
 from recmoe.conformance.probes import NUM_FEATURES, inputs_of, model_of, rows
 from recmoe.conformance.stacks import stacks_of
 from recmoe.conformance.subject import Subject
+from recmoe.moe.balance.statistics import shares_of
 from recmoe.moe.expert_layer import ExpertLayer
 from recmoe.moe.experts import MlpExperts
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.gates import GateConfig
 
 NUM_ROWS = 256
@@ -56,7 +59,55 @@ def check_work_of_model(subject: Subject) -> str:
         config = config.model_copy(update={"gate": TypeAdapter(GateConfig).validate_python(SPARSE_GATE)})
     model = model_of(config)
     inputs = inputs_of(config, rows(NUM_ROWS))
-    return _check(model, lambda: [use.weights_BGE for use in model(inputs).routing])
+    work = _check(model, lambda: [use.weights_BGE for use in model(inputs).routing])
+    return "; ".join([work, *_check_bounds(model_of(subject.config), inputs)])
+
+
+def _check_bounds(model: nn.Module, inputs: Inputs) -> list[str]:
+    """Of gates that choose together: no row uses more experts than they say, as it trains and as it is served."""
+    layers = [layer for layer in model.modules() if isinstance(layer, ExpertLayer)]
+    sentences = []
+    for is_training in (True, False):
+        with torch.no_grad():
+            routing = model.train(is_training)(inputs).routing
+        for layer, use in zip(layers, routing, strict=False):
+            if layer.choice is None:
+                continue
+            bound, active = min(layer.num_pairs, len(use.experts)), active_experts(use)
+            most = int(active.together_B.max())
+            require(most <= bound, f"a row uses {most} experts, and gates that choose together say {bound} at most")
+            sentences += [] if is_training else [active.sentence(bound)]
+    return sentences
+
+
+class ActiveExperts(NamedTuple):
+    """How many experts are computed for each row, for all gates of a level together."""
+
+    together_B: Tensor
+    """As the gates chose."""
+    alone_B: Tensor
+    """Had each gate taken as many by itself, those that it would give most."""
+
+    def sentence(self, bound: int) -> str:
+        """Means and the most of a row, next to a bound."""
+        together_B, alone_B = self.together_B.float(), self.alone_B.float()
+        return (
+            f"a row uses {together_B.mean():.2f} experts on average and {together_B.max():.0f} at most, by a bound of "
+            f"{bound}; if each gate took as many by itself, {alone_B.mean():.2f} and {alone_B.max():.0f}"
+        )
+
+
+def active_experts(use: GateUse) -> ActiveExperts:
+    """Of gates that see the same experts.
+
+    Args:
+        use: of some rows, at least one.
+    """
+    is_used_BGE = use.weights_BGE != 0
+    num_used = int(is_used_BGE.sum(dim=2).max())
+    p_BGE = torch.stack([shares_of(gate) for gate in use.by_gate], dim=1)
+    is_best_BGE = torch.zeros_like(is_used_BGE).scatter(2, p_BGE.topk(num_used, dim=2).indices, value=True)
+    return ActiveExperts(*(is_any_BGE.any(dim=1).sum(dim=1) for is_any_BGE in (is_used_BGE, is_best_BGE)))
 
 
 def _check(module: nn.Module, run: Callable[[], Sequence[Tensor]]) -> str:

@@ -1,15 +1,26 @@
 """SMES: the choice row by row, the bound on the experts of a row, and work that follows it."""
 
 from itertools import pairwise
+from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from recmoe.architectures.smes import SMES, JointThenPrivate
+from recmoe.conformance.work import active_experts
+from recmoe.embeddings.tables import PlainTables
+from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.layout import OWN_SIDES, SHARED_SIDES
+from recmoe.model import ModelConfig, build_training_model
 from recmoe.moe.experts import Form
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.mixture import MixtureConfig
+from recmoe.tasks import TaskConfig
+from recmoe.tasks.funnel import TaskSet
 
 NUM_EXPERTS, NUM_JOINT, NUM_PRIVATE = 12, 2, 1
 TASKS = ("click", "buy", "rate")
@@ -104,6 +115,46 @@ def test_active_experts_of_a_row_stay_within_the_bound_and_reach_it() -> None:
     # Two experts of a row are those of all tasks; three more tasks by themselves would have up to nine.
     assert bool((is_used_BGE.all(dim=1).sum(dim=1) >= NUM_JOINT).all())
     assert bool((is_used_BGE.sum(dim=2) == NUM_JOINT + NUM_PRIVATE).all())
+
+
+@pytest.mark.parametrize("gate", ["softmax", "noisy_top_k"])
+def test_rows_of_a_log_stay_within_the_bound_as_they_train_and_as_they_are_ranked(
+    gate: str, shop_log: pa.Table, shop_config: dict[str, Any], shop_encoder: FeatureEncoder
+) -> None:
+    architecture = {"kind": "smes", "num_experts": NUM_EXPERTS, "expert_hidden": HIDDEN, "gate": {"kind": gate}}
+    training: Any = build_training_model(
+        layout=shop_encoder.layout,
+        tasks=TaskSet(TypeAdapter(dict[str, TaskConfig]).validate_python(shop_config["tasks"])),
+        config=ModelConfig.model_validate({"architecture": architecture}),
+        tables=lambda layout: PlainTables(layout, seed=0, init_std=1.0),
+        seed=0,
+    )
+    uses: list[GateUse] = []
+    training.ranker.model.register_forward_hook(lambda _model, _inputs, outputs: uses.extend(outputs.routing))
+    optimizer = torch.optim.Adam(training.ranker.model.parameters(), lr=0.01)
+    batches = [shop_encoder.encode(shop_log.slice(start, 50)) for start in range(0, 200, 50)]
+
+    for batch in batches * 5:
+        optimizer.zero_grad()
+        training.train()(batch)[0].backward()
+        optimizer.step()
+    num_trained = len(uses)
+    with torch.no_grad():
+        training.ranker.eval().predict_sided(
+            shop_encoder.encode(shop_log.slice(0, 1), sides=SHARED_SIDES, with_labels=False),
+            shop_encoder.encode(shop_log, sides=OWN_SIDES, with_labels=False),
+            torch.zeros(200, dtype=torch.int64),
+        )
+
+    bound = NUM_JOINT + 2 * NUM_PRIVATE
+    assert (num_trained, [len(use.weights_BGE) for use in uses[num_trained:]]) == (20, [200])
+    for served in (False, True):
+        active = [active_experts(use) for use in (uses[num_trained:] if served else uses[:num_trained])]
+        together_N, alone_N = (torch.cat(list(parts)) for parts in zip(*active, strict=True))
+        assert bound - 1 <= int(together_N.min()) <= int(together_N.max()) == bound
+        # Two tasks that take three by themselves may use six.
+        assert int(alone_N.max()) > bound
+        assert float(alone_N.double().mean()) > float(together_N.double().mean())
 
 
 def test_work_is_that_of_the_active_experts() -> None:

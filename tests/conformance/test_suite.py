@@ -1,5 +1,6 @@
 """Each property fails where it does not hold, and says why."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -7,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from recmoe.architectures import MMoE, MMoEConfig
+from recmoe.architectures import MMoE, MMoEConfig, SMESConfig
+from recmoe.architectures.smes import SMES, JointThenPrivate
 from recmoe.axes import PartNames, WeightAxes
 from recmoe.config import Config
 from recmoe.conformance import PROPERTIES, check, find, subject_of
@@ -342,3 +344,29 @@ def test_class_whose_defaults_do_not_work_says_what_is_missing() -> None:
 def test_place_that_holds_nothing_is_refused(place: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         find(place)
+
+
+def test_row_with_more_experts_than_its_gates_say_is_found() -> None:
+    class Immodest(JointThenPrivate):
+        def num_pairs(self, num_gates: int) -> int:
+            return super().num_pairs(num_gates) - 1
+
+    class Mine(SMESConfig):
+        def build(self, *, in_features: int, task_names: Sequence[str]) -> SMES:
+            model = super().build(in_features=in_features, task_names=task_names)
+            model.layer.choice = Immodest(num_joint=self.num_joint, num_private=self.num_private)
+            return model
+
+    found = failure(Mine, "sparse skips work")
+
+    assert found == "a row uses 5 experts, and gates that choose together say 4 at most"
+
+
+def test_experts_of_a_row_are_counted_next_to_their_bound() -> None:
+    [skips] = [one for one in PROPERTIES["architecture"] if one.name == "sparse skips work"]
+
+    outcome = skips.of(subject_of(SMESConfig, overrides=["num_joint=16"]))
+    bounded = skips.of(subject_of(SMESConfig))
+
+    assert outcome.verdict == "not applicable"
+    assert re.search(r"experts on average and 5 at most, by a bound of 5; if each gate took as many", bounded.sentence)
