@@ -25,6 +25,9 @@ _MULTIPLIED = {
     _ATEN.mul: slice(0, 2), _ATEN.mul_: slice(0, 2), _ATEN.addcmul: slice(1, 3), _ATEN.addcmul_: slice(1, 3)
 }  # fmt: skip
 """Elementwise products, and which of their arguments are multiplied."""
+_BAGS = {_ATEN._embedding_bag, _ATEN._embedding_bag_forward_only}
+"""Sums of rows of a table, where an expert looks its neurons up; what weights them is the seventh argument, if any."""
+_WEIGHTS_OF_BAGS = 6
 _ADDED_FIRST = {_ATEN.addmm, _ATEN.baddbmm}
 """Products whose first argument is a bias."""
 
@@ -42,7 +45,8 @@ class StepCounts:
     num_inputs: float
     """Numbers that they read, weights left out."""
     num_mixed: float
-    """Numbers that a weight per row multiplies, as a gate's share does with an expert's output."""
+    """Numbers that a weight per row multiplies, as a gate's share does with an expert's output, and a neuron's
+    activation with what it looks up."""
     num_shares: float
     """Those weights."""
     num_parameters: int
@@ -161,6 +165,9 @@ class _Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
             weights = _weight_per_row(*args[_MULTIPLIED[operation]])
             if weights is not None:
                 self.amounts.update(mixed=result.numel(), shares=weights.numel())
+        elif operation in _BAGS and args[_WEIGHTS_OF_BAGS:] and args[_WEIGHTS_OF_BAGS] is not None:
+            num_rows = args[_WEIGHTS_OF_BAGS].numel()
+            self.amounts.update(mixed=num_rows * args[0].shape[1], shares=num_rows)
         return result
 
 

@@ -86,6 +86,21 @@ def test_count_equals_what_torch_counts_in_a_real_step(layout_of: LayoutMaker, t
     assert counter.get_total_flops() == made.flops - made.mixing_flops
 
 
+def test_neurons_that_a_row_retrieves_are_counted(layout_of: LayoutMaker, two_tasks: TaskSet) -> None:
+    def made(**sizes: int) -> Work:
+        expert = {"kind": "peer", "num_neurons": 64, "num_heads": 2, "query": 8, **sizes}
+        architecture = {"kind": "omoe", "num_experts": 1, "expert_hidden": [6], "expert": expert}
+        return work(layout_of(5, 7), two_tasks, 10, architecture=architecture, towers={"hidden": []})
+
+    few, more = made(k=2), made(k=5)
+
+    # Of each of three neurons more a head: a product with 8 inputs, and 6 outputs that its activation multiplies.
+    assert more.counts.flops - few.counts.flops == 6 * 10 * 2 * 3 * 8
+    assert more.counts.num_mixed - few.counts.num_mixed == 10 * 2 * 3 * 6
+    assert more.counts.num_shares - few.counts.num_shares == 10 * 2 * 3
+    assert more.mixing_flops - few.mixing_flops == 6 * 10 * 2 * 3 * 6
+
+
 def test_heads_that_a_token_did_not_choose_cost_nothing(layout_of: LayoutMaker, two_tasks: TaskSet) -> None:
     def made(num_used: int) -> Work:
         trunk = {"kind": "attention_heads", "tokens": 3, "width": 6, "head_width": 4, "num_blocks": 2}
