@@ -37,6 +37,8 @@ class MoefiedConfig(TowerKind):
     """Parts that these units are split into, of one size."""
     k: PositiveInt = 2
     """Parts that a row uses."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of activations dropped in training; ``recmoe moefy`` takes that of the network."""
 
     @model_validator(mode="after")
     def _splits(self) -> Self:
@@ -57,6 +59,7 @@ class MoefiedConfig(TowerKind):
             hidden=self.hidden,
             num_experts=self.num_experts,
             k=self.k,
+            dropout=self.dropout,
         )
 
     def flow(self, task_names: Sequence[str]) -> Sequence[LevelFlow]:
@@ -72,10 +75,14 @@ class SplitExpert(nn.Module):
         num_units: U.
         out_features: H.
         of_units: hidden units of all experts, which the output's weights are drawn for.
+        dropout: share of hidden units dropped in training.
     """
 
-    def __init__(self, *, in_features: int, num_units: int, out_features: int, of_units: int) -> None:
+    def __init__(
+        self, *, in_features: int, num_units: int, out_features: int, of_units: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
+        self.dropout = dropout
         self.units = nn.Linear(in_features, num_units)
         self.output = nn.Linear(num_units, out_features, bias=False)
         bound = of_units**-0.5
@@ -83,7 +90,8 @@ class SplitExpert(nn.Module):
 
     def forward(self, x: Tensor | SidedInput) -> Tensor:
         """y_BH."""
-        return linear(functional.relu(linear(x, self.units.weight, self.units.bias)), self.output.weight)
+        a_BU = functional.relu(linear(x, self.units.weight, self.units.bias))
+        return linear(functional.dropout(a_BU, self.dropout, self.training), self.output.weight)
 
 
 class Router(nn.Module):
@@ -137,10 +145,21 @@ class Moefied(nn.Module):
         hidden: width of each layer; the units of the last but one are split, the last is H.
         num_experts: V.
         k: experts used per row.
+        dropout: share of activations dropped in training, of every layer as in the network that was split.
     """
 
-    def __init__(self, *, in_features: int, num_tasks: int, hidden: Sequence[int], num_experts: int, k: int) -> None:
+    def __init__(
+        self,
+        *,
+        in_features: int,
+        num_tasks: int,
+        hidden: Sequence[int],
+        num_experts: int,
+        k: int,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.dropout = dropout
         self.num_tasks = num_tasks
         self.fork: Fork | None = None
         *lower, num_units, self.out_features = hidden
@@ -152,6 +171,7 @@ class Moefied(nn.Module):
                 num_units=num_units // num_experts,
                 out_features=self.out_features,
                 of_units=num_units,
+                dropout=dropout,
             )
             for _ in range(num_experts)
         ]
@@ -180,11 +200,13 @@ class Moefied(nn.Module):
     def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> tuple[list[Tensor], list[GateUse]]:
         """The same h_BH for every task; the use of the one gate."""
         h, use = self.layer([self.lowered(x)], groups)
-        return forked(functional.relu(h[0] + self.bias_H), self.num_tasks, self.fork), [use]
+        h_BH = functional.dropout(functional.relu(h[0] + self.bias_H), self.dropout, self.training)
+        return forked(h_BH, self.num_tasks, self.fork), [use]
 
     def lowered(self, x: Tensor | SidedInput) -> Tensor | SidedInput:
         """z_BZ, what the split layer reads."""
         for layer in self.lower:
             assert isinstance(layer, nn.Linear)
-            x = functional.relu(linear(x, layer.weight, layer.bias))
+            z_BO = functional.relu(linear(x, layer.weight, layer.bias))
+            x = functional.dropout(z_BO, self.dropout, self.training)
         return x

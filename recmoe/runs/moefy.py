@@ -61,7 +61,9 @@ def moefy(bundle: ModelBundle, target: Path, *, num_experts: int, k: int, lineag
 
     cluster_U = balanced_clusters(split.units(), num_experts, seed=derivation.config.seed)
     router = fit_router(rows("train"), cluster_U)
-    section = {"kind": "moefied", "hidden": split.hidden, "num_experts": num_experts, "k": k}
+    # What kept the network from learning rows by heart does so where it is trained further.
+    dropout = split.network.experts.dropout
+    section = {"kind": "moefied", "hidden": split.hidden, "num_experts": num_experts, "k": k, "dropout": dropout}
     config, model = derivation.with_architecture(TypeAdapter(ArchitectureConfig).validate_python(section))
     moefied_into(model, bundle.model, cluster_U, router)
     share = captured(rows(derivation.judging_split), cluster_U, router, k)

@@ -47,6 +47,28 @@ def test_representation_equals_a_loop_over_units(hidden: tuple[int, ...], k: int
     assert torch.equal(h[0], h[1])
 
 
+def test_dropout_is_that_of_every_layer_as_in_the_network_that_was_split() -> None:
+    model = MoefiedConfig(hidden=(40, 60, 15), num_experts=4, k=4, dropout=0.5).build(
+        in_features=6, task_names=("ctr",)
+    )
+    for weight in model.parameters():
+        torch.nn.init.constant_(weight, 0.1)
+    x_BD = torch.ones(500, 6)
+    torch.manual_seed(0)
+    expert = model.layer.experts.experts[0]
+    assert isinstance(expert, SplitExpert)
+    # What it hands on are its own units.
+    expert.output.weight.data = torch.eye(15)
+
+    def dropped() -> list[float]:
+        made = [model.lowered(x_BD), expert(torch.ones(500, 40)), model(x_BD)[0][0]]
+        return [float((h_BH == 0).float().mean()) for h_BH in made]
+
+    assert dropped() == pytest.approx([0.5] * 3, abs=0.03)
+    model.eval()
+    assert dropped() == [0.0] * 3
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -73,6 +73,14 @@ def test_row_uses_few_experts_and_costs_less(
     assert loaded.config["model"]["architecture"]["kind"] == "moefied"
 
 
+def test_split_model_keeps_the_dropout_of_its_network(trained: Callable[..., ModelBundle], tmp_path: Path) -> None:
+    bundle = trained("{kind: shared_bottom, hidden: [12, 8], dropout: 0.2}")
+
+    made = split(bundle, tmp_path, num_experts=4, k=2)
+
+    assert made.bundle.config["model"]["architecture"]["dropout"] == 0.2
+
+
 def test_split_model_is_trained_further_from_where_it_is(
     trained: Callable[..., ModelBundle],
     train: Train,
