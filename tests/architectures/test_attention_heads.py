@@ -1,10 +1,12 @@
 """Attention heads equal a loop written from the paper; a token pays for the heads that it chose and no others."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, multiprocessing
+from torch import distributed as dist
 from torch.utils.flop_counter import FlopCounterMode
 
 from recmoe.architectures.trunks.attention_heads import AttentionHeads, AttentionHeadsConfig
@@ -208,6 +210,38 @@ def test_training_evens_out_the_use_of_heads() -> None:
 
     assert before > 0.9
     assert largest_share() < 0.4
+
+
+def losses_of(rank: int, num_workers: int) -> list[Tensor]:
+    """Both losses from this process's part of the rows, and the gradient of the router."""
+    attention = attention_of().train()
+    x_BTD = torch.randn(8, 3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    # The workers' rows are alike in themselves and unlike the others'.
+    x_BTD[:4] += 1.0
+    losses = attention.route(x_BTD.chunk(num_workers)[rank])[2]
+    return [
+        *(loss.detach() for loss in losses),
+        *torch.autograd.grad(losses.balance + losses.z_loss, attention.router_ED),
+    ]
+
+
+def work(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    torch.save(losses_of(rank, 2), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_losses_of_two_workers_are_those_of_one_with_all_the_rows(tmp_path: Path) -> None:
+    expected = losses_of(0, 1)
+
+    multiprocessing.spawn(work, args=(str(tmp_path),), nprocs=2)
+
+    by_rank = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    # What workers find is averaged, as data parallel training does.
+    means = [sum(found) / 2 for found in zip(*by_rank, strict=True)]
+    torch.testing.assert_close(means, expected, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("one", PROPERTIES["trunk"], ids=lambda one: one.name)
