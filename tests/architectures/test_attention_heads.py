@@ -118,7 +118,7 @@ def test_head_that_no_token_chose_moves_nothing() -> None:
     attention.router_ED.data[3] = 1.0
     x_BTD = torch.rand(4, 3, 6, dtype=torch.float64)
 
-    y_BTD, _ = attention(x_BTD)
+    y_BTD = attention(x_BTD).y_BTD
     y_BTD.square().sum().backward()
 
     moved_E = attention.query_EAD.grad.abs().amax(dim=(1, 2)) > 0  # type: ignore[union-attr]
@@ -136,6 +136,25 @@ def test_a_row_or_each_of_its_tokens_chooses(chosen_by: str) -> None:
 
     has_one_choice_B = (head_BTK == head_BTK[:, :1]).all(dim=2).all(dim=1)
     assert bool(has_one_choice_B.all()) == (chosen_by == "row")
+
+
+def test_choices_of_blocks_are_levels_below_zero() -> None:
+    trunk = trunk_of()
+    groups = {f"trunk token {name}": torch.randn(7, token.in_features).double()
+              for name, token in zip(trunk.token_names, trunk.tokens, strict=True)}  # fmt: skip
+
+    uses = trunk(torch.empty(7, 0), groups).routing()
+
+    num_blocks = len(trunk.networks)
+    assert [use.level for use in uses] == list(range(-num_blocks, 0))
+    x_BTD = torch.stack([token(groups[f"trunk token {name}"])
+                         for name, token in zip(trunk.token_names, trunk.tokens, strict=True)], dim=1)  # fmt: skip
+    weights_BTK, head_BTK, _ = trunk.attentions[0].route(x_BTD)
+    assert uses[0].gates == tuple(f"token {name}" for name in trunk.token_names)
+    assert uses[0].experts == tuple(f"head.{head}" for head in range(trunk.num_heads))
+    assert torch.equal((uses[0].weights_BGE > 0).sum(dim=2), torch.full_like(head_BTK[:, :, 0], head_BTK.shape[2]))
+    torch.testing.assert_close(uses[0].weights_BGE.gather(2, head_BTK), weights_BTK.float())
+    torch.testing.assert_close(uses[0].weights_BGE.sum(dim=2), torch.ones(head_BTK.shape[:2]))
 
 
 @pytest.mark.parametrize("is_training", [False, True], ids=["serving", "training"])
@@ -156,11 +175,11 @@ def test_scores_in_bfloat16_are_those_of_float32() -> None:
     torch.manual_seed(0)
     attention = HeadAttention(**SIZES)
     x_BTD = torch.randn(20, 3, 6)
-    expected_BTD, _ = attention(x_BTD)
+    expected_BTD = attention(x_BTD).y_BTD
 
     with torch.autocast("cpu", torch.bfloat16):
         weights_BTK, head_BTK, _ = attention.route(x_BTD)
-        y_BTD, _ = attention(x_BTD)
+        y_BTD = attention(x_BTD).y_BTD
 
     assert weights_BTK.dtype == torch.float32
     assert torch.equal(head_BTK, attention.route(x_BTD)[1])

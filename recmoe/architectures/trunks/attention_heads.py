@@ -9,15 +9,16 @@ Transformer: Vaswani et al., NeurIPS 2017, https://arxiv.org/abs/1706.03762, sec
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Literal
 
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from recmoe.architectures.trunks.head_attention import Chooser, HeadAttention
+from recmoe.architectures.trunks.head_attention import Chooser, HeadAttention, HeadsOutput
 from recmoe.architectures.trunks.tokens import TokensKind, read_tokens, token_widths
-from recmoe.architectures.trunks.trunk import TrunkOutput
+from recmoe.architectures.trunks.trunk import TrunkOutput, by_level
 from recmoe.axes import PartNames, WeightAxes
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 
@@ -112,6 +113,7 @@ class AttentionHeads(nn.Module):
     ) -> None:
         super().__init__()
         self.token_names = tuple(token_widths)
+        self.num_heads = num_heads
         self.out_features = out_features
         # What uses all heads uses them evenly.
         factors = {BALANCE: balance if num_used < num_heads else 0.0, Z_LOSS: z_loss}
@@ -143,19 +145,23 @@ class AttentionHeads(nn.Module):
         return {"out_TDO": (self.token_names, None, None)}
 
     def forward(self, x: Tensor | SidedInput, groups: Groups = NO_GROUPS) -> TrunkOutput:  # noqa: ARG002
-        """x_BO, and the losses of the routers."""
+        """x_BO, the losses of the routers, and what these chose."""
         x_BTD = read_tokens(groups, self.token_names, self.tokens)
-        balances: list[Tensor] = []
-        z_losses: list[Tensor] = []
+        blocks: list[HeadsOutput] = []
         for attention, attention_norm, network, network_norm in zip(
             self.attentions, self.attention_norms, self.networks, self.network_norms, strict=True
         ):
-            y_BTD, losses = attention(x_BTD)
-            s_BTD = attention_norm(x_BTD + y_BTD)
+            block: HeadsOutput = attention(x_BTD)
+            blocks.append(block)
+            s_BTD = attention_norm(x_BTD + block.y_BTD)
             x_BTD = network_norm(s_BTD + network(s_BTD))
-            balances.append(losses.balance)
-            z_losses.append(losses.z_loss)
-        own = {BALANCE: torch.stack(balances).sum(), Z_LOSS: torch.stack(z_losses).sum()}
+        own = {
+            BALANCE: torch.stack([block.losses.balance for block in blocks]).sum(),
+            Z_LOSS: torch.stack([block.losses.z_loss for block in blocks]).sum(),
+        }
+        uses = [partial(block.use, self.token_names, self.num_heads) for block in blocks]
         return TrunkOutput(
-            x_BTD.flatten(1) @ self.out_TDO.flatten(0, 1), {name: own[name] for name in self.loss_weights}
+            x_BTD.flatten(1) @ self.out_TDO.flatten(0, 1),
+            {name: own[name] for name in self.loss_weights},
+            partial(by_level, uses),
         )

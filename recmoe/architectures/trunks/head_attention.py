@@ -8,6 +8,7 @@ are used it is attention between feature fields as in AutoInt: Song et al., CIKM
 # P = T · K queries of a row, N = B · P of all rows, R routed: B · T tokens, or B rows
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from recmoe.axes import WeightAxes
 from recmoe.moe.balance.statistics import over_workers
 from recmoe.moe.chosen import ChosenPairs
+from recmoe.moe.gate_use import GateUse
 from recmoe.moe.gates.softmax import gate_logits, new_gate_weight
 
 Chooser = Literal["token", "row"]
@@ -29,6 +31,26 @@ class HeadLosses(NamedTuple):
     are even. Only P has a gradient. While it trains, both are over the rows of all workers."""
     z_loss: Tensor
     """The mean of (log Σ_e exp(logit_e))²."""
+
+
+class HeadsOutput(NamedTuple):
+    """What the heads of a block give, and how its tokens chose them."""
+
+    y_BTD: Tensor
+    losses: HeadLosses
+    weights_BTK: Tensor
+    head_BTK: Tensor
+
+    def use(self, token_names: Sequence[str], num_heads: int, level: int) -> GateUse:
+        """Every token is a gate that sees all heads."""
+        weights_BTK = self.weights_BTK.float()
+        weights_BTE = weights_BTK.new_zeros(*weights_BTK.shape[:2], num_heads)
+        return GateUse(
+            level=level,
+            gates=tuple(f"token {name}" for name in token_names),
+            experts=tuple(f"head.{head}" for head in range(num_heads)),
+            weights_BGE=weights_BTE.scatter(2, self.head_BTK, weights_BTK),
+        )
 
 
 class HeadAttention(nn.Module):
@@ -74,8 +96,8 @@ class HeadAttention(nn.Module):
             "out_EDA": (heads, None, None),
         }
 
-    def forward(self, x_BTD: Tensor) -> tuple[Tensor, HeadLosses]:
-        """y_BTD, and what is lost by how the router chooses."""
+    def forward(self, x_BTD: Tensor) -> HeadsOutput:
+        """y_BTD, what is lost by how the router chooses, and the choice."""
         num_rows, num_tokens, width = x_BTD.shape
         num_queries, head_width = num_tokens * self.num_used, self.query_EAD.shape[1]
         weights_BTK, head_BTK, losses = self.route(x_BTD)
@@ -87,7 +109,8 @@ class HeadAttention(nn.Module):
         read_BPA = torch.bmm(shares_BPT, value_BTA)
         made_ND = pairs.of_pairs(read_BPA.flatten(0, 1), self.out_EDA)
         made_BTKD = made_ND.view(num_rows, num_tokens, self.num_used, width)
-        return (weights_BTK.to(made_BTKD.dtype).unsqueeze(3) * made_BTKD).sum(dim=2), losses
+        y_BTD = (weights_BTK.to(made_BTKD.dtype).unsqueeze(3) * made_BTKD).sum(dim=2)
+        return HeadsOutput(y_BTD, losses, weights_BTK, head_BTK)
 
     def route(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, HeadLosses]:
         """w_BTK in float32, the heads that they belong to, int64 [B, T, K], and the router's losses."""

@@ -6,7 +6,7 @@ the paper cuts the vector of all features into pieces of one width.
 
 # B rows, T tokens, D width of a token, K width of a network's hidden layer
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, Literal
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from recmoe.architectures.trunks.token_networks import BlockOutput, TokenNetworks
 from recmoe.architectures.trunks.tokens import TokensKind, read_tokens, token_widths
-from recmoe.architectures.trunks.trunk import TrunkOutput
+from recmoe.architectures.trunks.trunk import TrunkOutput, by_level
 from recmoe.axes import PartNames
 from recmoe.moe.gate_use import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
@@ -125,9 +125,4 @@ class RankMixer(nn.Module):
             losses += block.losses
             uses += [block.use] if block.use is not None else []
         own = {SPARSITY: torch.stack(losses).sum()} if self.loss_weights else {}
-        return TrunkOutput(x_BTD.mean(dim=1), own, partial(_by_level, uses))
-
-
-def _by_level(uses: Sequence[Callable[[int], GateUse]]) -> list[GateUse]:
-    """Blocks are levels below 0, on which an architecture stands."""
-    return [use(block - len(uses)) for block, use in enumerate(uses)]
+        return TrunkOutput(x_BTD.mean(dim=1), own, partial(by_level, uses))

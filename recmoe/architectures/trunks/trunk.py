@@ -120,3 +120,8 @@ class TrunkModel(nn.Module):
         """Those of the model, and those of the trunk."""
         of_trunk = {name: outputs.extra[name] for name in cast(Trunk, self.trunk).loss_weights}
         return {**cast(Model, self.inner).losses(outputs, targets), **of_trunk}
+
+
+def by_level(uses: Sequence[Callable[[int], GateUse]]) -> list[GateUse]:
+    """The use of each block: blocks are levels below 0, on which an architecture stands."""
+    return [use(block - len(uses)) for block, use in enumerate(uses)]

@@ -28,9 +28,9 @@ SAME = 0.01
 AlarmKind = Literal["dead", "captured", "collapsed", "not finite"]
 CURES: dict[AlarmKind, str] = {
     "dead": "switch on model.balance (kind importance or switch; bias or load for gates that have them), or raise its "
-    "weight; or take fewer experts; in a trunk (below level 0), lower model.trunk.sparsity or raise active",
+    "weight; or take fewer experts; in a trunk (below level 0), lower model.trunk.sparsity, or raise active or balance",
     "captured": "raise model.architecture.gate.temperature where the gate has one, or switch on model.balance (kind "
-    "importance, entropy or mutual_information); in a trunk, raise model.trunk.active",
+    "importance, entropy or mutual_information); in a trunk, raise model.trunk.active or balance",
     "collapsed": "switch on model.balance (kind diversity), raise model.architecture.dropout, or take experts of "
     "several kinds (model.architecture.expert: a list)",
     "not finite": "lower training.dense_optimizer.lr, set training.clip_norm, or switch on model.balance (kind z_loss)",
