@@ -13,6 +13,7 @@ from recmoe.architectures.deepseek_moe import DeepSeekMoEConfig
 from recmoe.architectures.escm2 import ESCM2Config
 from recmoe.architectures.hierarchical import HierarchicalConfig
 from recmoe.architectures.home import HoMEConfig
+from recmoe.architectures.local_experts import LocalExpertsConfig
 from recmoe.architectures.m3oe import M3oEConfig
 from recmoe.architectures.mmoe import MMoE, MMoEConfig
 from recmoe.architectures.moefied import MoefiedConfig
@@ -50,7 +51,8 @@ ArchitectureConfig = Annotated[
     | ResFlowConfig
     | DBMTLConfig
     | THORConfig
-    | MoefiedConfig,
+    | MoefiedConfig
+    | LocalExpertsConfig,
     Field(discriminator="kind"),
     Plugins(ARCHITECTURES),
 ]

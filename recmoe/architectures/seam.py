@@ -14,6 +14,7 @@ from recmoe.config import Config
 from recmoe.moe.gate_use import GateUse
 from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
 from recmoe.tasks.funnel import TaskSet
+from recmoe.tasks.mixing import NO_MIXTURE, Mixture
 
 
 class Inputs(NamedTuple):
@@ -39,6 +40,9 @@ class Outputs(NamedTuple):
     both alike."""
     below: Callable[[], Sequence[GateUse]] = tuple
     """Gives how a trunk below the model mixed experts of its own, on levels below 0; looked at, and not balanced."""
+    mixture: Mixture = NO_MIXTURE
+    """What ``logits_BZ`` are joined of, where experts predict each by themselves. The start and the linear part are
+    added to what each predicts: then they are joined anew, and tasks learn from each."""
 
 
 class Targets(NamedTuple):

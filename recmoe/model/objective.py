@@ -23,6 +23,7 @@ from recmoe.moe.balance import BalanceTerm
 from recmoe.moe.balance.alarms import RoutingWatch
 from recmoe.moe.expert_layer import ExpertLayer
 from recmoe.moe.gate_use import GateUse
+from recmoe.tasks.mixing import changed
 
 
 class TrainingModel(nn.Module):
@@ -102,7 +103,7 @@ class TrainingModel(nn.Module):
         output = self._with_position(served, batch)
         tasks, units_T = self.ranker.tasks, self.ranker.loss_units()
         labels_BT, weights_BT = tasks.targets(batch.labels_BL)
-        losses_BT = tasks.row_losses(output.logits_BZ, labels_BT, weights_BT, batch.groups_B)
+        losses_BT = tasks.row_losses(output.logits_BZ, labels_BT, weights_BT, batch.groups_B, output.mixture)
         if output.again_BZ is not None:
             losses_BT = (losses_BT + tasks.row_losses(output.again_BZ, labels_BT, weights_BT, batch.groups_B)) / 2
         losses_T = tasks.losses(losses_BT)
@@ -147,7 +148,11 @@ class TrainingModel(nn.Module):
         shown_BC = batch.labels_BL[:, len(self.ranker.tasks.label_columns) :]
         added_BZ = self.ranker.unit_T * self.position(shown_BC)
         again_BZ = None if output.again_BZ is None else output.again_BZ + added_BZ
-        return output._replace(logits_BZ=output.logits_BZ + added_BZ, again_BZ=again_BZ)
+        output = output._replace(logits_BZ=output.logits_BZ + added_BZ, again_BZ=again_BZ)
+        if not output.mixture:
+            return output
+        mixture = changed(output.mixture, lambda logits_EBZ: logits_EBZ + added_BZ)
+        return output._replace(logits_BZ=self.ranker.joined(mixture), mixture=mixture)
 
     def _own_losses(self, output: ModelOutput, targets: Targets) -> list[Tensor]:
         """Of the model, in the order of its names."""

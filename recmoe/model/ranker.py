@@ -3,7 +3,8 @@
 # B rows, R requests, C candidates, T tasks, Z logits; start_T and unit_T have the names that stored models know
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +14,15 @@ from recmoe.features.batch import Batch
 from recmoe.model.inputs import InputLayer, RowInputs
 from recmoe.moe.gate_use import GateUse
 from recmoe.tasks.funnel import TaskSet
+from recmoe.tasks.mixing import NO_MIXTURE, Mixing, Mixture, changed
 from recmoe.tasks.start import TaskStart
 
 
 class ModelOutput(NamedTuple):
     """Logits of the towers, how the gates mixed the experts, and what only the model's own losses read.
 
-    With the logits of the same rows by other draws, of a model that gives both while it trains.
+    With the logits of the same rows by other draws, of a model that gives both while it trains; and what logits are
+    joined of, where experts predict each by themselves.
     """
 
     logits_BZ: Tensor
@@ -28,6 +31,7 @@ class ModelOutput(NamedTuple):
     again_BZ: Tensor | None = None
     below: Callable[[], Sequence[GateUse]] = tuple
     """Gives the use of gates below the model; see ``Outputs``."""
+    mixture: Mixture = NO_MIXTURE
 
     def all_uses(self) -> list[GateUse]:
         """Of all gates, from the bottom to the top."""
@@ -41,6 +45,8 @@ class MultiTaskRanker(nn.Module):
     starts: its log-odds, or its mean::
 
         logit[b, z] = start[z] + unit[z] · (model(x[b])[z] + wide[b, z])
+
+    Where experts predict each by themselves, so is the logit of each; then they are joined.
 
     Args:
         input_layer: tables and numbers joined to x_BD, and the linear part.
@@ -99,10 +105,21 @@ class MultiTaskRanker(nn.Module):
         outputs: Outputs = self.model(rows.inputs)
         again_BZ = None if outputs.again_BZ is None else self._as_read(outputs.again_BZ, rows.wide_BT)
         logits_BZ = self._as_read(outputs.logits_BZ, rows.wide_BT)
-        return ModelOutput(logits_BZ, outputs.routing, outputs.extra, again_BZ, outputs.below)
+        output = ModelOutput(logits_BZ, outputs.routing, outputs.extra, again_BZ, outputs.below)
+        if not outputs.mixture:
+            return output
+        mixture = changed(outputs.mixture, partial(self._as_read, wide_BZ=rows.wide_BT))
+        units = {name: self.unit_T[self.tasks.columns(name)[0]] for name in mixture}
+        mixture = {name: experts._replace(spread=units[name] * experts.spread) for name, experts in mixture.items()}
+        return output._replace(logits_BZ=self.joined(mixture), mixture=mixture)
+
+    def joined(self, mixture: Mixture) -> Tensor:
+        """logits_BZ of experts that predict each by themselves; the model has seen to it that their tasks can mix."""
+        parts = [cast(Mixing, self.tasks.mixing(name)).join(experts) for name, experts in mixture.items()]
+        return torch.cat(parts, dim=1)
 
     def _as_read(self, logits_BZ: Tensor, wide_BZ: Tensor | None) -> Tensor:
-        """The logits of a model, as the tasks read them."""
+        """The logits of a model, or those of each of its experts, as the tasks read them."""
         # Losses and links are computed in float32: a sigmoid in bfloat16 has three digits.
         own_BZ = logits_BZ.float()
         if wide_BZ is not None:

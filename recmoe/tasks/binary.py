@@ -13,6 +13,7 @@ from recmoe.features.labels import LabelColumn, Positive
 from recmoe.tasks.error import CROSS_ENTROPY, ErrorMeasure
 from recmoe.tasks.imitation import binary_divergence
 from recmoe.tasks.level import Level
+from recmoe.tasks.mixing import LOG_ODDS, Mixing
 from recmoe.tasks.own_label import OwnLabelConfig
 from recmoe.tasks.scale import NATURAL, Scale
 from recmoe.tasks.start import LabelSums, TaskStart
@@ -26,6 +27,7 @@ class BinaryTask:
     loss_power: Literal[0, 1, 2] = 0
     scale: Scale = NATURAL
     level: Level | None = None
+    mixing: Mixing | None = LOG_ODDS
     error: ErrorMeasure = CROSS_ENTROPY
 
     def losses(self, rows: TaskRows) -> Tensor:

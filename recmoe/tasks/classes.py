@@ -13,6 +13,7 @@ from recmoe.features.labels import LabelColumn, Levels
 from recmoe.tasks.error import SQUARED_ERROR, ErrorMeasure
 from recmoe.tasks.imitation import class_divergence
 from recmoe.tasks.level import Level
+from recmoe.tasks.mixing import CLASSES, Mixing
 from recmoe.tasks.own_label import OwnLabelConfig
 from recmoe.tasks.scale import NATURAL, Scale
 from recmoe.tasks.start import LabelSums, TaskStart
@@ -32,6 +33,7 @@ class ClassesTask:
     loss_power: Literal[0, 1, 2] = 0
     scale: Scale = NATURAL
     level: Level | None = None
+    mixing: Mixing | None = CLASSES
     error: ErrorMeasure = SQUARED_ERROR
 
     def __init__(self, *, names: Sequence[str], numbers: Sequence[float]) -> None:

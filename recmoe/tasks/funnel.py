@@ -16,6 +16,7 @@ from torch import Tensor
 from recmoe.features.labels import LabelColumn
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.error import ErrorMeasure
+from recmoe.tasks.mixing import NO_MIXTURE, Mixing, Mixture
 from recmoe.tasks.scale import Scale
 from recmoe.tasks.spaces import available_columns, label_columns, rows_of, space_label, step_labels, steps_of
 from recmoe.tasks.start import LabelSums, TaskStart
@@ -78,7 +79,8 @@ class TaskSet:
         self.loss_kinds = {
             name: "regression" if task.loss_power == 2 else "binary" for name, task in self._tasks.items()
         }
-        self.measure_names = {name: tuple(self._no_measures(name)) for name in self.names}
+        of_no_rows = self.measures(torch.zeros(0, len(self.logit_names)), torch.zeros(0, len(self.names)))
+        self.measure_names = {name: tuple(measures) for name, measures in of_no_rows.items()}
         index = {label.name: position for position, label in enumerate(self.label_columns)}
         self._label_columns = {name: [index[label] for label in step_labels(tasks, name)] for name in self.names}
         self._must_be_one: dict[str, list[int]] = {}
@@ -176,8 +178,17 @@ class TaskSet:
         """What the predictions of a task are judged by."""
         return self._tasks[name].error
 
+    def mixing(self, name: str) -> Mixing | None:
+        """How experts that predict a task each by themselves are joined; None where they cannot be."""
+        return self._tasks[name].mixing
+
     def row_losses(
-        self, logits_BZ: Tensor, labels_BT: Tensor, weights_BT: Tensor, groups_B: Tensor | None = None
+        self,
+        logits_BZ: Tensor,
+        labels_BT: Tensor,
+        weights_BT: Tensor,
+        groups_B: Tensor | None = None,
+        mixture: Mixture = NO_MIXTURE,
     ) -> Tensor:
         """losses_BT: weight · loss of every row.
 
@@ -186,10 +197,11 @@ class TaskSet:
             labels_BT: from ``targets``.
             weights_BT: from ``targets``.
             groups_B: the list of each row, for tasks that compare the rows of a list.
+            mixture: what ``logits_BZ`` are joined of, where experts predict each by themselves.
         """
         losses = []
-        for place, name in enumerate(self.names):
-            rows = TaskRows(self._logits_of(name, logits_BZ), labels_BT[:, place], weights_BT[:, place], groups_B)
+        for name, labels_B, counts_B in zip(self.names, labels_BT.unbind(1), weights_BT.unbind(1), strict=True):
+            rows = TaskRows(self._logits_of(name, logits_BZ), labels_B, counts_B, groups_B, mixture.get(name))
             losses.append(self._tasks[name].losses(rows))
         return weights_BT * torch.stack(losses, dim=1)
 
@@ -281,10 +293,6 @@ class TaskSet:
         for column in self._must_be_one[name]:
             is_in_B = is_in_B & (labels_BL[:, column] == 1)
         return is_in_B
-
-    def _no_measures(self, name: str) -> Mapping[str, Tensor]:
-        """The measures of no rows, for their names."""
-        return self._tasks[name].measures(torch.zeros(0, len(self._columns[name])), torch.zeros(0))
 
     def _logits_of(self, name: str, logits_BZ: Tensor) -> Tensor:
         # Columns, not an index tensor: that would have to be copied to the device for every batch.

@@ -14,6 +14,7 @@ from recmoe.features.labels import LabelColumn, Levels
 from recmoe.tasks.error import SQUARED_ERROR, ErrorMeasure
 from recmoe.tasks.imitation import binary_divergence
 from recmoe.tasks.level import Level
+from recmoe.tasks.mixing import Mixing
 from recmoe.tasks.own_label import OwnLabelConfig
 from recmoe.tasks.scale import NATURAL, Scale
 from recmoe.tasks.start import LabelSums, TaskStart
@@ -43,6 +44,7 @@ class OrdinalTask:
     loss_power: Literal[0, 1, 2] = 0
     scale: Scale = NATURAL
     level: Level | None = None
+    mixing: Mixing | None = None
     error: ErrorMeasure = SQUARED_ERROR
 
     def __init__(self, *, levels: Sequence[float], names: Sequence[str]) -> None:

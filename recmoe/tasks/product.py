@@ -18,6 +18,7 @@ from recmoe.features.labels import LabelColumn
 from recmoe.tasks.error import CROSS_ENTROPY, ErrorMeasure
 from recmoe.tasks.imitation import binary_divergence
 from recmoe.tasks.level import Level
+from recmoe.tasks.mixing import Mixing
 from recmoe.tasks.scale import NATURAL, Scale
 from recmoe.tasks.start import LabelSums, TaskStart
 from recmoe.tasks.task import Measure, OutsideSpace, TaskOutput, TaskRows
@@ -38,6 +39,7 @@ class ProductTask:
     loss_power: Literal[0, 1, 2] = 0
     scale: Scale = NATURAL
     level: Level | None = None
+    mixing: Mixing | None = None
     error: ErrorMeasure = CROSS_ENTROPY
 
     def losses(self, rows: TaskRows) -> Tensor:

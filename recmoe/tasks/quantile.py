@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from recmoe.tasks.error import ErrorMeasure, pinball
 from recmoe.tasks.level import Level
+from recmoe.tasks.mixing import Mixing
 from recmoe.tasks.own_label import OwnLabelConfig
 from recmoe.tasks.scale import SCALES, Transform
 from recmoe.tasks.start import LabelSums, TaskStart
@@ -40,6 +41,7 @@ class QuantileTask:
 
     loss_power: Literal[0, 1, 2] = 1
     level: Level | None = None
+    mixing: Mixing | None = None
 
     def __init__(self, *, quantiles: Sequence[float], served: int, transform: Transform) -> None:
         self.quantiles = tuple(quantiles)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from recmoe.tasks.error import GAMMA_DEVIANCE, ErrorMeasure, squared_error_on
 from recmoe.tasks.level import Level
+from recmoe.tasks.mixing import VALUES, Experts, Mixing
 from recmoe.tasks.own_label import OwnLabelConfig
 from recmoe.tasks.scale import SCALES, Transform
 from recmoe.tasks.start import LabelSums, TaskStart
@@ -37,6 +38,11 @@ class RegressionTask:
     1983, https://doi.org/10.1080/01621459.1983.10478017, which needs no distribution of the residuals. Where z is
     negative, r and what is added to z change their signs.
 
+    Where experts predict each by themselves, the first term is that of a mixture of densities around their z_e, normal
+    ones of deviation s, or those that Huber's error stands for; z and d are the means of theirs::
+
+        −τ · log Σ_e p_e · exp(−loss(z_e − t(y)) / τ),        τ = 2s² for squares, s² for Huber's
+
     Args:
         transform: t, the scale on which the error is measured.
         loss: ``mse`` is the squared error; ``huber`` is d²/2 up to ``huber_delta``, linear beyond.
@@ -45,6 +51,7 @@ class RegressionTask:
     """
 
     loss_power: Literal[0, 1, 2] = 2
+    mixing: Mixing | None = VALUES
 
     def __init__(
         self, *, transform: Transform, loss: Literal["mse", "huber"], huber_delta: float, has_mean: bool
@@ -60,15 +67,22 @@ class RegressionTask:
     def losses(self, rows: TaskRows) -> Tensor:
         """Error per row, in transformed units; see ``Task``."""
         z_B, target_B = rows.logits_BK[:, 0], self.scale.to(rows.labels_B)
-        if self.loss == "huber":
-            losses_B = functional.huber_loss(z_B, target_B, reduction="none", delta=self.huber_delta)
-        else:
-            losses_B = functional.mse_loss(z_B, target_B, reduction="none")
+        losses_B = self._errors(z_B, target_B) if rows.experts is None else self._of_mixture(rows.experts, target_B)
         if not self.has_mean:
             return losses_B
         residual_B = (target_B - z_B.detach()) * _sign(z_B) - rows.logits_BK[:, 1]
         capped_B = residual_B.clamp(max=LARGEST_EXPONENT)
         return losses_B + MEAN_SHARE * (capped_B.exp() * (1.0 + residual_B - capped_B) - residual_B - 1.0)
+
+    def _errors(self, z: Tensor, target_B: Tensor) -> Tensor:
+        target = target_B.expand_as(z)
+        if self.loss == "huber":
+            return functional.huber_loss(z, target, reduction="none", delta=self.huber_delta)
+        return functional.mse_loss(z, target, reduction="none")
+
+    def _of_mixture(self, experts: Experts, target_B: Tensor) -> Tensor:
+        nat = (1.0 if self.loss == "huber" else 2.0) * experts.spread**2
+        return experts.loss(self._errors(experts.logits_EBK[..., 0], target_B), nat)
 
     def imitation(self, rows: TaskRows, teacher_BK: Tensor, temperature: float) -> Tensor:
         """Squared errors of z, and of d with its share, on the scale; Huber's loss is for labels; see ``Task``."""

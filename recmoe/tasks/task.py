@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recmoe.tasks.error import ErrorMeasure
 from recmoe.tasks.level import Level
+from recmoe.tasks.mixing import Experts, Mixing
 from recmoe.tasks.scale import Scale
 from recmoe.tasks.start import LabelSums, TaskStart
 
@@ -61,6 +62,8 @@ class TaskRows(NamedTuple):
     """1 where the row counts for the task."""
     groups_B: Tensor | None
     """int64, the list of each row; None where the log has no lists."""
+    experts: Experts | None = None
+    """Of whose predictions ``logits_BK`` is the mixture; None where the model makes one prediction."""
 
 
 class Task(Protocol):
@@ -87,6 +90,11 @@ class Task(Protocol):
     @property
     def level(self) -> Level | None:
         """How its predictions are made to sum to the labels; None where the loss sees to it, or they need not."""
+        ...
+
+    @property
+    def mixing(self) -> Mixing | None:
+        """How experts that each predict by themselves are joined; None where they have no likelihood to mix."""
         ...
 
     @property

@@ -14,6 +14,7 @@ from recmoe.features.labels import LabelColumn
 from recmoe.tasks.error import GAMMA_DEVIANCE, ErrorMeasure
 from recmoe.tasks.imitation import binary_divergence
 from recmoe.tasks.level import Level
+from recmoe.tasks.mixing import Mixing
 from recmoe.tasks.own_label import OwnLabelConfig
 from recmoe.tasks.scale import LOG1P, Scale
 from recmoe.tasks.start import LabelSums, TaskStart
@@ -38,6 +39,7 @@ class ZeroInflatedLognormalTask:
     loss_power: Literal[0, 1, 2] = 0
     scale: Scale = LOG1P
     level: Level | None = Level(logit=1, offset=0.0)
+    mixing: Mixing | None = None
     error: ErrorMeasure = GAMMA_DEVIANCE
 
     def losses(self, rows: TaskRows) -> Tensor:
