@@ -23,7 +23,7 @@ from recmoe.moe.experts.stack import ExpertStack
 from recmoe.moe.gates.gate import Gate
 from recmoe.moe.mixture import MixtureConfig
 from recmoe.tasks.funnel import TaskSet
-from recmoe.tasks.mixing import Experts, Mixing, log_shares
+from recmoe.tasks.mixing import Experts, Mixing
 
 
 class LocalExpertsConfig(MixtureConfig, ArchitectureKind):
@@ -114,34 +114,21 @@ class LocalExperts(nn.Module):
         experts = cast(ExpertStack, layer.experts)
         shares, use = layer.route([inputs.x], inputs.groups)
         if layer.is_sparse:
-            # As if each expert had a gate that takes nothing else: zero in the rows that chose others.
-            chosen_BE = (use.weights_BGE != 0).any(dim=1).float()
-            y = dispatched(experts, [inputs.x], weights_BGE=torch.diag_embed(chosen_BE))
+            # As if each expert had a gate of its own: zero in the rows that chose others.
+            is_chosen_BE = (use.weights_BGE != 0).any(dim=1)
+            y = dispatched(experts, [inputs.x], weights_BGE=torch.diag_embed(is_chosen_BE.float()))
+            predict = _of_chosen
         else:
-            y = experts([inputs.x])
-        read = [y] * len(shares)
+            y, predict = experts([inputs.x]), _of_all
+        copies = [y] * len(shares)
         if layer.fork is not None and torch.is_grad_enabled():
-            read = copies_by_gate(y, seen=layer.seen, fork=layer.fork)
+            copies = copies_by_gate(y, seen=layer.seen, fork=layer.fork)
         mixture = {
-            name: Experts(
-                self._predicted(tower, torch.stack(y), p_BE.T if layer.is_sparse else None),
-                log_shares(p_BE.T),
-                self.spread,
-            )
-            for name, tower, y, p_BE in zip(self.inner.task_names, self.inner.towers, read, shares, strict=True)
+            name: predict(tower, torch.stack(read), p_BE.T, self.spread)
+            for name, tower, read, p_BE in zip(self.inner.task_names, self.inner.towers, copies, shares, strict=True)
         }
         joined = [mixing.join(one) for mixing, one in zip(self._mixings, mixture.values(), strict=True)]
         return Outputs(torch.cat(joined, dim=1), [use], mixture=mixture)
-
-    def _predicted(self, tower: nn.Module, y_EBH: Tensor, shares_EB: Tensor | None) -> Tensor:
-        """logits_EBK; of a sparse gate, 0 where it did not choose the expert."""
-        if shares_EB is None:
-            logits_NK: Tensor = tower(y_EBH.flatten(0, 1))
-            return logits_NK.view(*y_EBH.shape[:2], -1).float()
-        expert_N, row_N = shares_EB.nonzero(as_tuple=True)
-        logits_NK = tower(y_EBH[expert_N, row_N]).float()
-        empty_EBK = logits_NK.new_zeros(*shares_EB.shape, logits_NK.shape[1])
-        return empty_EBK.index_put((expert_N, row_N), logits_NK)
 
     def begin_at_zero(self) -> None:
         """Make every logit 0; see ``Model``."""
@@ -154,3 +141,16 @@ class LocalExperts(nn.Module):
     def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         """Those of gates that learn by their own; else none."""
         return self.inner.losses(outputs, targets)
+
+
+def _of_all(tower: nn.Module, y_EBH: Tensor, shares_EB: Tensor, spread: float) -> Experts:
+    logits_NK: Tensor = tower(y_EBH.flatten(0, 1)).float()
+    return Experts(logits_NK.view(*shares_EB.shape, logits_NK.shape[1]), shares_EB, spread)
+
+
+def _of_chosen(tower: nn.Module, y_EBH: Tensor, shares_EB: Tensor, spread: float) -> Experts:
+    """With logits of 0 where a row did not choose an expert, of which the gate hears nothing."""
+    place_N = shares_EB.nonzero(as_tuple=True)
+    logits_NK: Tensor = tower(y_EBH[place_N]).float()
+    logits_EBK = logits_NK.new_zeros(*shares_EB.shape, logits_NK.shape[1]).index_put(place_N, logits_NK)
+    return Experts(logits_EBK, shares_EB.masked_fill(shares_EB == 0, 0.0), spread)

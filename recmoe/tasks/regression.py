@@ -82,7 +82,7 @@ class RegressionTask:
 
     def _of_mixture(self, experts: Experts, target_B: Tensor) -> Tensor:
         nat = (1.0 if self.loss == "huber" else 2.0) * experts.spread**2
-        return experts.loss(self._errors(experts.logits_EBK[..., 0], target_B), nat)
+        return experts.losses(self._errors(experts.logits_EBK[..., 0], target_B), nat)
 
     def imitation(self, rows: TaskRows, teacher_BK: Tensor, temperature: float) -> Tensor:
         """Squared errors of z, and of d with its share, on the scale; Huber's loss is for labels; see ``Task``."""
