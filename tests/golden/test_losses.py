@@ -51,6 +51,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "m3oe": {"domain": "user", "max_domains": 4, "star_hidden": 8, "representation": 6, "expert_hidden": [8]},
     "thor": {"num_levels": 2, "num_experts": 3, "expert_hidden": [8]},
     "moefied": {"hidden": [8, 4], "num_experts": 4, "k": 2},
+    "local_experts": {"num_experts": 3, "expert_hidden": [8]},
 }
 TRUNKS: dict[str, dict[str, Any]] = {
     "rank_mixer": {"tokens": 3, "head_width": 2, "num_experts": 2},
