@@ -11,6 +11,7 @@ from recmoe.architectures import ArchitectureConfig
 from recmoe.architectures.mmoe import MMoE, MMoEConfig
 from recmoe.architectures.ple import PLE, PLEConfig
 from recmoe.architectures.shared_bottom import SharedBottomConfig
+from recmoe.architectures.towers import TowerKind
 from recmoe.balancing.fork import Fork, weigh
 
 TASKS = ("ctr", "cvr", "watch")
@@ -32,7 +33,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "smes": {"num_experts": 5, "num_joint": 1, "num_private": 1, "expert_hidden": (5,)},
     "moefied": {"hidden": (8, 5), "num_experts": 4, "k": 2},
 }
-KINDS = [cls for cls in get_args(get_args(ArchitectureConfig)[0]) if cls.can_fork]
+KINDS = [cls for cls in get_args(get_args(ArchitectureConfig)[0]) if cls.can_fork and issubclass(cls, TowerKind)]
 SPARSE = {"gate": {"kind": "top_k", "k": 2}}
 CASES = [(kind, {}) for kind in KINDS] + [(kind, SPARSE) for kind in KINDS if "gate" in kind.model_fields]
 
