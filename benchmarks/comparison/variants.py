@@ -42,10 +42,15 @@ def kinds_of(union: Any) -> dict[str, Any]:
 
 ARCHITECTURES = kinds_of(ArchitectureConfig)
 GATES, EXPERTS = list(kinds_of(GateConfig)), list(kinds_of(ExpertConfig))
+OF_GATE = {"null_experts": {"balance": {"even": {"kind": "null_experts", "weight": 0.01}}}}
+"""What a gate cannot do without, of the section ``model``: nothing else moves the logits of null experts."""
 NAMED = (
     Variant("shared_bottom:wide", "shared_bottom", widening=4),
     Variant("mmoe:16", "mmoe", {"num_experts": 16}),
     Variant("mmoe:16-top_k", "mmoe", {"num_experts": 16, "gate": {"kind": "top_k"}}, {"balance": 0.01}),
+    Variant(
+        "mmoe:16-unchosen", "mmoe", {"num_experts": 16, "gate": {"kind": "top_k"}, "unchosen": {}}, {"balance": 0.01}
+    ),
     Variant("mmoe:mixed", "mmoe", {"expert": [{"kind": "mlp"}, {"kind": "cross"}, {"kind": "identity"}]}),
     Variant("mmoe:merged", "mmoe", {"mixes": "weights"}),
     Variant("mmoe:16-switch", "mmoe", {"num_experts": 16, "gate": {"kind": "switch"}}, {"balance": 0.01}),
@@ -60,7 +65,11 @@ VARIANTS = {
     for one in (
         *(Variant(kind, kind) for kind in ARCHITECTURES),
         *NAMED,
-        *(Variant(f"mmoe:gate={kind}", "mmoe", {"gate": {"kind": kind}}) for kind in GATES if kind != "softmax"),
+        *(
+            Variant(f"mmoe:gate={kind}", "mmoe", {"gate": {"kind": kind}}, OF_GATE.get(kind, {}))
+            for kind in GATES
+            if kind != "softmax"
+        ),
         *(
             Variant(f"mmoe:in_training={kind}", "mmoe", {"gate": {"kind": "switch", "in_training": {"kind": kind}}})
             for kind in kinds_of(InTrainingConfig)

@@ -35,6 +35,7 @@ from recmoe.evaluation.predict import predict_rows
 from recmoe.experiment import ExperimentConfig, load_experiment
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.model import build_model
+from recmoe.moe.balance import balance_terms
 from recmoe.moe.gates import GateConfig
 
 NUM_RESAMPLES = 100
@@ -73,6 +74,13 @@ def test_every_variant_fits_every_log_or_is_made_for_others(log: str) -> None:
         else:
             with pytest.raises(ConfigError, match="made for steps that follow each other, as in synthetic and hills"):
                 trial_config(log, base, variant, 0, seed=1)
+
+
+def test_null_experts_are_compared_with_what_moves_their_logits() -> None:
+    made = trial_config("census", log_config("census"), VARIANTS["mmoe:gate=null_experts"], 0, seed=1)
+
+    [term] = balance_terms(made.model.balance).values()
+    assert "nulls" in term.reads
 
 
 def test_trial_changes_learning_rates_and_dropout_of_the_logs_own_setting() -> None:

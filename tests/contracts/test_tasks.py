@@ -11,14 +11,25 @@ from pydantic import TypeAdapter
 from recmoe.evaluation.metrics import MEASURES, metric_best
 from recmoe.tasks import TASK_KINDS, TaskConfig
 from recmoe.tasks.binary import BinaryTaskConfig
+from recmoe.tasks.classes import ClassesTaskConfig
 from recmoe.tasks.funnel import TaskSet
+from recmoe.tasks.mixing import Experts
 from recmoe.tasks.problems import task_problems
+from recmoe.tasks.regression import RegressionTaskConfig
 from recmoe.tasks.task import has_binary_label
 
 NAN = math.nan
 # Whether y is 0 or 1, and the list that a row belongs to: every list has both.
 LABELS = torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0, 0.0])
 LISTS = torch.tensor([7, 7, 8, 8, 7, 8])
+
+
+can_mix = pytest.mark.parametrize(
+    "kind",
+    [BinaryTaskConfig, ClassesTaskConfig, RegressionTaskConfig],
+    ids=lambda kind: kind.model_fields["kind"].default,
+)
+"""Kinds whose experts may each predict by themselves."""
 
 
 def tasks_with(kind: Any) -> dict[str, TaskConfig]:
@@ -237,3 +248,30 @@ def test_teacher_teaches_rows_without_a_label_too(tasks: TaskSet) -> None:
     without = imitations_of(tasks, logits_BZ, teacher_BZ, only_last_B)
 
     assert float(with_labels.detach()) == float(without.detach())
+
+
+@can_mix
+def test_mixture_predicts_the_mean_of_its_experts_and_loses_no_more_than_they_do_on_average(tasks: TaskSet) -> None:
+    logits_EBK = torch.stack([started(tasks, LABELS, noise=noise).detach() for noise in (0.5, -1.0, 1.5)])
+    shares_EB = torch.softmax(torch.randn(3, 6, generator=torch.Generator().manual_seed(1)), dim=0)
+    mixture = {"y": Experts(logits_EBK, shares_EB, 1.0)}
+    targets = tasks.targets(rows_with(tasks, LABELS))
+
+    logits_BK = tasks.mixing("y").join(mixture["y"])
+    losses_B1 = tasks.row_losses(logits_BK, *targets, LISTS, mixture)
+
+    predictions_EB = torch.stack([tasks.predict(one_BK)[:, 0] for one_BK in logits_EBK])
+    torch.testing.assert_close(tasks.predict(logits_BK)[:, 0], (shares_EB * predictions_EB).sum(dim=0))
+    each_EB = torch.stack([tasks.row_losses(one_BK, *targets, LISTS)[:, 0] for one_BK in logits_EBK])
+    assert (losses_B1[:, 0] <= (shares_EB * each_EB).sum(dim=0)).all()
+
+
+@can_mix
+def test_mixture_of_experts_that_agree_is_any_of_them(tasks: TaskSet) -> None:
+    logits_BK = started(tasks, LABELS, noise=0.5).detach()
+    mixture = {"y": Experts(torch.stack([logits_BK] * 2), torch.tensor([[0.25], [0.75]]).expand(2, 6), 1.0)}
+    targets = tasks.targets(rows_with(tasks, LABELS))
+
+    losses_B1 = tasks.row_losses(tasks.mixing("y").join(mixture["y"]), *targets, LISTS, mixture)
+
+    torch.testing.assert_close(losses_B1, tasks.row_losses(logits_BK, *targets, LISTS))
