@@ -71,7 +71,8 @@ def upcycle(
 
     SOURCE is a model whose tasks all read one network (shared_bottom). CONFIG asks for a mixture of one layer, whose
     expert_hidden is the network's: every expert begins as a copy of it, gates are drawn. Before a step the mixture
-    predicts what the dense model predicts. All else goes on as with train --warm-start from a bundle.
+    predicts what the dense model predicts, unless its gates are of a kind whose weights do not sum to one (switch,
+    relu, stable). All else goes on as with train --warm-start from a bundle.
     """
     from recmoe.experiment import load_experiment
     from recmoe.growth.earlier import WarmStart

@@ -1,8 +1,8 @@
 """upcycled(): a trained dense model as the earlier model of a mixture, whose experts are copies of its network.
 
-Sparse upcycling: Komatsuzaki et al., ICLR 2023, https://arxiv.org/abs/2212.05055, section 3. Gates are drawn. As the
+Sparse upcycling: Komatsuzaki et al., ICLR 2023, https://arxiv.org/abs/2212.05055, section 3. Gates are drawn. Where the
 weights of a gate sum to one, a mixture of copies is the network: before the first step it predicts what the dense model
-predicts, whatever its gates choose.
+predicts, whatever its gates choose. Those of switch, relu and stable gates need not.
 """
 
 # E experts
