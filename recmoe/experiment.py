@@ -61,6 +61,7 @@ class ExperimentConfig(Config):
         yield from self._group_problems()
         yield from self._leaks()
         yield from self._position_problems()
+        yield from self._pretraining_problems()
         yield from self._stopping_problems()
         yield from self._architecture_problems()
         yield from self._width_problems()
@@ -101,6 +102,36 @@ class ExperimentConfig(Config):
                     f"column {column.name} is where the log showed a row, which no request knows; model.position reads "
                     "it in training, and no feature may",
                 )
+
+    def hidden_features(self) -> tuple[str, ...]:
+        """Features whose ids a pre-training hides and guesses."""
+        pretraining = self.model.pretraining
+        if pretraining is not None and pretraining.features:
+            return pretraining.features
+        return tuple(name for name in self.inputs.features if self._hiding_problem(name) is None)
+
+    def _pretraining_problems(self) -> Iterator[tuple[str, str]]:
+        pretraining = self.model.pretraining
+        if pretraining is None:
+            return
+        for name in pretraining.features:
+            problem = self._hiding_problem(name) if name in self.inputs.features else self._no_such_feature(name)
+            if problem is not None:
+                yield "model.pretraining.features", problem
+        if not self.hidden_features():
+            yield (
+                "model.pretraining",
+                "there is no feature to hide: none has one id a row in a column that no other feature reads",
+            )
+
+    def _hiding_problem(self, name: str) -> str | None:
+        """Why a feature cannot be hidden, if it cannot."""
+        columns = self.inputs.features[name].raw_columns(name)
+        if [column.holds for column in columns] != ["id"]:
+            return f"{name} has not one id a row; name features of kind id"
+        others = [other for other, column in self.inputs.raw_columns() if column.name == columns[0].name]
+        others.remove(name)
+        return f"{others[0]} reads column {columns[0].name} too, and would tell what is hidden" if others else None
 
     def _stopping_problems(self) -> Iterator[tuple[str, str]]:
         stopping = self.training.early_stopping

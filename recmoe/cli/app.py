@@ -27,6 +27,7 @@ from recmoe.cli.init import init
 from recmoe.cli.models import promote, register, rollback
 from recmoe.cli.plan import plan
 from recmoe.cli.prepare import prepare
+from recmoe.cli.pretrain import pretrain
 from recmoe.cli.runs import evaluate, export, predict, train
 from recmoe.cli.serving import rank, serve
 from recmoe.cli.tune import tune
@@ -70,6 +71,9 @@ app.command(
 )(plan)
 app.command(epilog="Example: recmoe prepare configs/ple.yaml --run-dir runs/ple --workers 2 --memory 8GB")(prepare)
 app.command(epilog="Example: recmoe train configs/ple.yaml training.epochs=3 --run-dir runs/ple --workers 2")(train)
+app.command(epilog="Example: recmoe pretrain configs/ple.yaml model.pretraining.share=0.3 --run-dir runs/pretrained")(
+    pretrain
+)
 app.command(
     epilog="Example: recmoe distil models:/shop@champion configs/shared_bottom.yaml model.distillation.temperature=2"
 )(distil)

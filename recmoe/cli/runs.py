@@ -115,9 +115,7 @@ def show_run(result: "RunResult", *, show_all: bool, as_json: bool) -> None:
                     "wait_share": state.get("wait_share", 0.0),
                     "warm_start": result.folder.warm_start_report(),
                     **({} if cost is None else {"cost": cost})})  # fmt: skip
-    if result.is_interrupted:
-        print(f"stopped at step {state['step']:,}; go on with --resume --run-dir {root}", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED)
+    tell_interrupted(result)
     if not as_json:
         _print_warm_start(result.folder.warm_start_report())
         if result.report is not None:
@@ -132,6 +130,18 @@ def show_run(result: "RunResult", *, show_all: bool, as_json: bool) -> None:
             print(f"curves   {page}")
         print(f"speed    {result.samples_per_s:,.0f} samples/s, waited for data {state.get('wait_share', 0.0):.1%}")
         print(f"next     recmoe register {root}, or recmoe serve {root}")
+
+
+def tell_interrupted(result: "RunResult") -> None:
+    """How to go on with a run that was stopped; nothing of one that is over.
+
+    Raises:
+        typer.Exit: it was interrupted.
+    """
+    if result.is_interrupted:
+        state, root = result.folder.state, result.folder.root
+        print(f"stopped at step {state['step']:,}; go on with --resume --run-dir {root}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED)
 
 
 def evaluate(

@@ -51,8 +51,10 @@ def name_dense(
         encoder: what its inputs are made by.
     """
     logits = ranker.tasks.logit_names
+    # A pre-training has read no label: where its tasks start means nothing.
+    start = "" if config.pretraining is None else "pretraining."
     known = {
-        **{"start_T": NamedTensor("start_T", (logits,)), "unit_T": NamedTensor("unit_T", (logits,))},
+        **{name: NamedTensor(f"{start}{name}", (logits,)) for name in ("start_T", "unit_T")},
         **{name: NamedTensor(name, axes) for name, axes in _wide_axes(encoder, logits).items()},
         **_named_vectors(encoder, ranker),
         **_named_histories(encoder, ranker),
@@ -65,6 +67,9 @@ def name_dense(
         if inner.startswith("weighting."):
             first = ranker.tasks.names if shape and len(ranker.tasks.names) == shape[0] else None
             named[name] = NamedTensor(inner, (first, *[None] * (len(shape) - 1)) if shape else ())
+        elif inner.startswith("heads."):
+            assert config.pretraining is not None
+            named[name] = NamedTensor(inner, (None,) * len(shape))
         else:
             named[name] = known[inner]
     return named

@@ -8,10 +8,12 @@ from torch import nn
 
 from recmoe.architectures.seam import Forkable, Model, Parts
 from recmoe.features.layout import InputLayout
+from recmoe.model.balance_losses import BalanceTerms
 from recmoe.model.config import ModelConfig
 from recmoe.model.imitation import Imitation
 from recmoe.model.inputs import InputLayer, feature_widths, input_widths, num_values
 from recmoe.model.objective import TrainingModel
+from recmoe.model.pretraining import PretrainingModel, ReadOut
 from recmoe.model.ranker import MultiTaskRanker
 from recmoe.model.row_ids import id_key
 from recmoe.moe.balance import balance_terms
@@ -56,9 +58,16 @@ def model_parts(layout: InputLayout, *, tasks: TaskSet, config: ModelConfig) -> 
     return Parts(
         widths=input_widths(layout, config.read_groups(feature_widths(layout))),
         tasks=tasks,
-        make_tower=lambda width, task: config.towers.build(in_features=width, logits=tasks.logits[task]),
+        make_tower=lambda width, task: _tower(width, task, tasks=tasks, config=config),
         num_ids={name: num_rows[key.table] for name, key in keys.items() if key is not None},
     )
+
+
+def _tower(width: int, task: str, *, tasks: TaskSet, config: ModelConfig) -> nn.Module:
+    logits = tasks.logits[task]
+    if config.pretraining is not None:
+        return ReadOut(in_features=width, num_logits=len(logits))
+    return config.towers.build(in_features=width, logits=logits)
 
 
 def _id_features(config: ModelConfig) -> tuple[str, ...]:
@@ -113,11 +122,46 @@ def build_training_model(
         fork=fork,
         position=position,
         imitation=Imitation(tasks, known, config.distillation) if known else None,
-        balance={
-            name: (term.factor, term.build(task_names=tasks.tower_names))
-            for name, term in balance_terms(config.balance).items()
-        },
+        balance=_balance(config, tasks),
         balance_features=[name for name in config.balance_features().values() if name is not None],
         unknown_shares=config.unknown_shares([key.name for key in layout.sparse], unknown_shares or {}),
         seed=seed + rank,
     )
+
+
+def build_pretraining_model(
+    *,
+    layout: InputLayout,
+    tasks: TaskSet,
+    config: ModelConfig,
+    tables: MakeTables,
+    features: Sequence[str],
+    seed: int = 0,
+    rank: int = 0,
+) -> PretrainingModel:
+    """The model that a pre-training steps, at its start; as ``build_training_model``, without anything of labels.
+
+    Args:
+        features: whose ids are hidden.
+    """
+    assert config.pretraining is not None
+    torch.manual_seed(seed)
+    ranker = build_model(layout=layout, tasks=tasks, config=config, tables=tables)
+    model = PretrainingModel(
+        ranker=ranker,
+        layout=layout,
+        features=features,
+        config=config.pretraining,
+        balance=_balance(config, tasks),
+        balance_features=[name for name in config.balance_features().values() if name is not None],
+        seed=seed + rank,
+    )
+    torch.manual_seed(seed + 1 + rank)
+    return model
+
+
+def _balance(config: ModelConfig, tasks: TaskSet) -> BalanceTerms:
+    return {
+        name: (term.factor, term.build(task_names=tasks.tower_names))
+        for name, term in balance_terms(config.balance).items()
+    }

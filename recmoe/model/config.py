@@ -16,6 +16,7 @@ from recmoe.config import Config
 from recmoe.features.labels import LabelColumn
 from recmoe.model.imitation import DistillationConfig
 from recmoe.model.position import PositionConfig
+from recmoe.model.pretraining import PretrainingConfig
 from recmoe.model.wide import LinearWideConfig, WideConfig
 from recmoe.moe.balance import BalanceConfig, balance_terms
 from recmoe.moe.gates import GateConfig
@@ -50,6 +51,8 @@ class ModelConfig(Config):
     """How the gradients that the tasks send to what they share become one."""
     distillation: DistillationConfig = DistillationConfig()
     """How a student learns from a teacher, where it has one."""
+    pretraining: PretrainingConfig | None = None
+    """What is hidden and guessed where the model learns without labels, as ``recmoe pretrain`` has it."""
     balance: BalanceConfig = 0.0
     """What keeps gates from leaving experts unused: terms by name, such as ``even: {kind: switch, weight: 0.01}``; a
     number is the weight of importance alone."""
@@ -130,7 +133,12 @@ class ModelConfig(Config):
         return named
 
     def label_columns(self, tasks: TaskSet) -> tuple[LabelColumn, ...]:
-        """What a training step reads of the log besides features: labels of the tasks, then where a row was shown."""
+        """What a training step reads of the log besides features: labels of the tasks, then where a row was shown.
+
+        A pre-training reads none.
+        """
+        if self.pretraining is not None:
+            return ()
         return (*tasks.label_columns, *(() if self.position is None else self.position.label_columns))
 
     def _balance_problems(self) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 # B rows, K sparse keys, T tasks, M own losses of the model, N ids or balance terms
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -15,14 +14,13 @@ from recmoe.architectures.seam import Model, Outputs, Targets
 from recmoe.balancing.fork import Fork
 from recmoe.balancing.weightings import Weighting
 from recmoe.features.batch import Batch
+from recmoe.model.balance_losses import BalanceTerms, balance_losses, with_balance
+from recmoe.model.draws import generator_of
 from recmoe.model.imitation import Imitation
 from recmoe.model.position import PositionBias
 from recmoe.model.ranker import ModelOutput, MultiTaskRanker
-from recmoe.model.row_ids import row_ids
-from recmoe.moe.balance import BalanceTerm
 from recmoe.moe.balance.alarms import RoutingWatch
 from recmoe.moe.expert_layer import ExpertLayer
-from recmoe.moe.gate_use import GateUse
 from recmoe.tasks.mixing import changed
 
 
@@ -56,7 +54,7 @@ class TrainingModel(nn.Module):
         fork: Fork | None = None,
         position: PositionBias | None = None,
         imitation: Imitation | None = None,
-        balance: Mapping[str, tuple[float, BalanceTerm]] = MappingProxyType({}),
+        balance: BalanceTerms = MappingProxyType({}),
         balance_features: Sequence[str] = (),
         unknown_shares: Sequence[float] = (),
         seed: int = 0,
@@ -94,7 +92,7 @@ class TrainingModel(nn.Module):
             return batch
         num_ids, device = batch.values.shape[0], batch.values.device
         shares_N = self.unknown_shares_K.repeat_interleave(batch.lengths_KB.sum(dim=1), output_size=num_ids)
-        draws_N = torch.rand(num_ids, device=device, generator=_generator(self._seed, step, device))
+        draws_N = torch.rand(num_ids, device=device, generator=generator_of(self._seed, step, device))
         return replace(batch, values=batch.values.masked_fill(draws_N < shares_N, 0))
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -115,10 +113,15 @@ class TrainingModel(nn.Module):
             named.append(imitations_N.detach())
         loss = self.weighting(learned_T / units_T)
         self.watch.see(output.all_uses())
-        terms_N = self._balance_terms(output.gate_uses, batch)
-        for term, (factor, _) in zip(terms_N, self.balance.values(), strict=True):
-            if factor > 0:
-                loss = loss + factor * term
+        terms_N = balance_losses(
+            self.balance,
+            output.gate_uses,
+            batch,
+            layout=self.ranker.input_layer.layout,
+            features=self.balance_features,
+            device=self.unknown_shares_K.device,
+        )
+        loss = with_balance(loss, self.balance, terms_N)
         own_M = []
         if self.model.loss_weights:
             targets = Targets(labels_BT, weights_BT, losses_BT.detach() / units_T, units_T, batch.groups_B)
@@ -161,20 +164,3 @@ class TrainingModel(nn.Module):
         losses = self.model.losses(outputs, targets)
         assert losses.keys() == weights.keys(), "a model gives the losses that it names"
         return [losses[name].float() for name in weights]
-
-    def _balance_terms(self, uses: Sequence[GateUse], batch: Batch) -> list[Tensor]:
-        """In the order of their names; 0 for a model without gates, so that one config serves every architecture."""
-        device = self.unknown_shares_K.device
-        if not uses:
-            return [torch.zeros((), device=device) for _ in self.balance]
-        if self.balance_features:
-            found = {name: row_ids(batch, self.ranker.input_layer.layout, name) for name in self.balance_features}
-            ids = {name: ids_B for name, ids_B in found.items() if ids_B is not None}
-            uses = [replace(use, ids=ids) for use in uses]
-        return [term(uses).float().to(device) for _, term in self.balance.values()]
-
-
-def _generator(seed: int, step: int, device: torch.device) -> torch.Generator:
-    # Generators of seeds that follow each other draw alike; those of hashes do not.
-    digest = hashlib.sha256(f"{seed} {step}".encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -44,6 +44,11 @@ def run_bundle(folder: RunFolder) -> Path:
     """
     if not folder.config.exists():
         raise TrainingError(f"{folder.root} holds no run; name the --run-dir of a training")
+    if folder.pretraining.exists():
+        raise TrainingError(
+            f"the run in {folder.root} is a pre-training, which predicts no task; train from it with recmoe train "
+            f"CONFIG --warm-start {folder.root}"
+        )
     if not folder.bundle.exists():
         status = folder.state.get("status", "not started")
         if status == "finished":

@@ -44,11 +44,13 @@ class RunFacts:
 def learn_facts(
     config: ExperimentConfig, encoder: FeatureEncoder, train: ParquetStream, validation: ParquetStream | None
 ) -> RunFacts:
-    """Count labels of the training split and unknown ids of the validation split.
+    """Count labels of the training split and unknown ids of the validation split; a pre-training needs neither.
 
     Raises:
         DataError: a label is wrong; names file and row.
     """
+    if config.model.pretraining is not None:
+        return RunFacts(starts=(), unknown_shares={})
     tasks = config.task_set()
     columns = list(dict.fromkeys(label.column for label in encoder.labels))
     sums: LabelSums | None = None

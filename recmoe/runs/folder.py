@@ -31,6 +31,7 @@ class RunFolder:
     metrics.jsonl    a line per logged step and validation
     alarms.json      what went wrong with gates and experts while it trained, by kind
     baselines.json   what simple models reach on the test split; baselines.npz holds their predictions
+    pretraining.json how well a pre-training guesses hidden ids; such a run has no report and no bundle
     report.json      metrics of the test split; report.html shows them
     cost.json        what the model costs and predicts next to the one that it was made from, where there is one
     bundle/          the model as it is served
@@ -53,6 +54,7 @@ class RunFolder:
         self.metrics = root / "metrics.jsonl"
         self.alarms = root / "alarms.json"
         self.baselines = root / "baselines.json"
+        self.pretraining = root / "pretraining.json"
         self.report = root / "report.json"
         self.page = root / "report.html"
         self.bundle = root / "bundle"
@@ -137,6 +139,10 @@ class RunFolder:
     def cost_report(self) -> dict[str, Any] | None:
         """What the model costs next to the one that it was made from; None for one that was made from none."""
         return _read(self.cost) if self.cost.exists() else None
+
+    def pretraining_report(self) -> dict[str, Any] | None:
+        """How well a pre-training guesses hidden ids; None for a run that learns from labels."""
+        return _read(self.pretraining) if self.pretraining.exists() else None
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Append a line to the curves."""

@@ -12,6 +12,11 @@ from recmoe.tracking.tracker import Tracker, allowed_name, metric_name
 def record_results(folder: RunFolder, tracker: Tracker) -> None:
     """Report, page and plan go where the run is recorded."""
     tracker.log_file(folder.plan)
+    if (pretraining := folder.pretraining_report()) is not None:
+        tracker.log_file(folder.pretraining)
+        if pretraining["score"] is not None:
+            tracker.log_metrics({f"{pretraining['split']}/score": pretraining["score"]}, step=folder.state["step"])
+        return
     tracker.log_file(folder.leaks)
     if folder.cost.exists():
         tracker.log_file(folder.cost)

@@ -95,7 +95,7 @@ def train_run(
         if origin is not None:
             remember_origin(folder, origin, config)
         if folder.state.get("status") == "finished":
-            if folder.bundle.exists():
+            if folder.bundle.exists() or folder.pretraining.exists():
                 return _result(folder)
             check_remakeable(folder)
         return _train(config, folder, launch=launch, is_quiet=is_quiet, is_strict=is_strict)
@@ -125,8 +125,9 @@ def _train(
         tracker.set_tags(run_facts(config, folder))
         tracker.log_config(dump_config(config))
         encoder = prepare(config, folder, is_quiet=is_quiet)
-        warn_of_leaks(config, folder, is_strict=is_strict)
-        keep_baselines(config, folder, encoder, is_quiet=is_quiet)
+        if config.model.pretraining is None:
+            warn_of_leaks(config, folder, is_strict=is_strict)
+            keep_baselines(config, folder, encoder, is_quiet=is_quiet)
         teacher = teacher_of(folder)
         if teacher is not None and not is_recorded:
             stream = open_split(config, folder, "train")

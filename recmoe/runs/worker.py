@@ -14,20 +14,21 @@ from recmoe.embeddings.logical import copy_into, dense_parameters, unwrap
 from recmoe.embeddings.placement import place
 from recmoe.embeddings.tables import PlainTables
 from recmoe.evaluation.evaluate import EvaluationConfig
+from recmoe.evaluation.hidden_ids import HiddenIds, guess_hidden
 from recmoe.evaluation.predict import Scored, predict_rows
 from recmoe.evaluation.report import Report
 from recmoe.experiment import ExperimentConfig
 from recmoe.export.bundle import write_bundle
 from recmoe.export.replay import Replay
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.model import MultiTaskRanker, TrainingModel, build_model, build_training_model
+from recmoe.model import MultiTaskRanker, PretrainingModel, TrainingModel, build_model
 from recmoe.runs.alarms import watching
-from recmoe.runs.facts import RunFacts
 from recmoe.runs.folder import RunFolder, write_atomically
+from recmoe.runs.model_at_start import model_at_start
 from recmoe.runs.origin import lineage_of
+from recmoe.runs.pretraining import HiddenIdsValidator, judging_split, write_pretraining_report
 from recmoe.runs.report import write_run_report
 from recmoe.runs.splits import Splits
-from recmoe.runs.teacher import taught_tasks
 from recmoe.runs.validation import Validator
 from recmoe.runs.warm_start import start_warm
 from recmoe.training.checkpoint import CheckpointStore, load_weights
@@ -75,9 +76,7 @@ def run_worker(
         )
     if not result.is_interrupted and not is_trial:
         job.load_best(result.position)
-        job.set_levels()
-        job.write_report()
-        job.write_bundle()
+        job.finish()
 
 
 class _Job:
@@ -90,20 +89,13 @@ class _Job:
         self.encoder = FeatureEncoder.load(folder.encoder)
         self.tasks = config.task_set()
         self.splits = Splits(config, folder, encoder=self.encoder, runtime=runtime)
-        facts = RunFacts.read(folder)
-        model = build_training_model(
-            layout=self.encoder.layout,
-            tasks=self.tasks,
-            config=config.model,
-            tables=lambda layout: config.tables.build(layout=layout, seed=config.seed),
-            starts=facts.starts,
-            unknown_shares=facts.unknown_shares,
-            taught=taught_tasks(folder),
-            seed=config.seed,
-            rank=runtime.rank,
-        )
+        model = model_at_start(config, folder, self.encoder, rank=runtime.rank)
         self.placed = place(model, config=config.tables, device=runtime.device, find_unused_parameters=False)
-        self.validator = Validator(config, self.tasks, self._score_validation)
+        self.validator: Validator | HiddenIdsValidator
+        if isinstance(model, PretrainingModel):
+            self.validator = HiddenIdsValidator(config, self._guess)
+        else:
+            self.validator = Validator(config, self.tasks, self._score_validation)
         self.dense_optimizer = config.training.dense_optimizer.build(
             parameter for _, parameter in dense_parameters(self.placed.model)
         )
@@ -125,10 +117,10 @@ class _Job:
         return self._model.ranker
 
     @property
-    def _model(self) -> TrainingModel:
+    def _model(self) -> TrainingModel | PretrainingModel:
         """The model inside whatever shards and replicates it."""
         model = unwrap(self.placed.model)
-        assert isinstance(model, TrainingModel)
+        assert isinstance(model, TrainingModel | PretrainingModel)
         return model
 
     def train(self, stop: StopSignal) -> TrainResult:
@@ -170,6 +162,18 @@ class _Job:
         if position.best_step is not None and position.best_step != position.step:
             folder = step_folder(self.folder.checkpoints, position.best_step)
             load_weights(folder, model=self.placed.model, fingerprint=self.encoder.fingerprint)
+
+    def finish(self) -> None:
+        """Leave what a run is for: report and bundle; of a pre-training, how well ids are guessed."""
+        if self.config.model.pretraining is None:
+            self.set_levels()
+            self.write_report()
+            self.write_bundle()
+            return
+        split = judging_split(self.config)
+        found = self._guess(split)
+        if self.runtime.is_main:
+            write_pretraining_report(self.folder, split, found)
 
     def set_levels(self) -> None:
         """Make predictions of amounts right on average over the validation split; nothing to do without one."""
@@ -260,6 +264,12 @@ class _Job:
         values, stopping = self.validator.values()
         self._log(position.step, values)
         return stopping
+
+    def _guess(self, split: Split) -> dict[str, HiddenIds]:
+        model = self._model
+        assert isinstance(model, PretrainingModel)
+        loader = self.splits.loader(split, batch_size=self.config.training.evaluation_batch_size)
+        return guess_hidden(model, loader, gather=self.runtime.gather)
 
     def _score_validation(self) -> Scored:
         """The use of experts is cut by those slices that the split has, too."""
