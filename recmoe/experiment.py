@@ -107,14 +107,14 @@ class ExperimentConfig(Config):
         """Features whose ids a pre-training hides and guesses."""
         pretraining = self.model.pretraining
         if pretraining is not None and pretraining.features:
-            return pretraining.features
+            return tuple(dict.fromkeys(pretraining.features))
         return tuple(name for name in self.inputs.features if self._hiding_problem(name) is None)
 
     def _pretraining_problems(self) -> Iterator[tuple[str, str]]:
         pretraining = self.model.pretraining
         if pretraining is None:
             return
-        for name in pretraining.features:
+        for name in dict.fromkeys(pretraining.features):
             problem = self._hiding_problem(name) if name in self.inputs.features else self._no_such_feature(name)
             if problem is not None:
                 yield "model.pretraining.features", problem

@@ -3,24 +3,27 @@
 # B rows, C classes
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from recmoe.data.loader import BatchLoader
 from recmoe.model import PretrainingModel
-from recmoe.model.pretraining import HIDES_NOTHING, classes_of
+from recmoe.model.pretraining import NOT_GUESSED, hidden_classes
 
 
 @dataclass(frozen=True)
 class HiddenIds:
     """The hidden ids of one feature, and how well they were guessed."""
 
-    counts_C: tuple[int, ...]
+    hidden_C: tuple[int, ...]
     """Hidden ids of each class."""
+    shown_C: tuple[int, ...]
+    """Those of the same rows that were not hidden."""
     loss_sum: float
     """Of their cross-entropies, in nats."""
     num_right: int
@@ -28,22 +31,31 @@ class HiddenIds:
 
     def merge(self, other: "HiddenIds") -> "HiddenIds":
         """Those of both."""
-        counts = (mine + theirs for mine, theirs in zip(self.counts_C, other.counts_C, strict=True))
-        return HiddenIds(tuple(counts), self.loss_sum + other.loss_sum, self.num_right + other.num_right)
+        return HiddenIds(
+            hidden_C=_added(self.hidden_C, other.hidden_C),
+            shown_C=_added(self.shown_C, other.shown_C),
+            loss_sum=self.loss_sum + other.loss_sum,
+            num_right=self.num_right + other.num_right,
+        )
 
     @property
     def num_ids(self) -> int:
-        return sum(self.counts_C)
+        return sum(self.hidden_C)
 
     @property
     def frequency_loss(self) -> float:
-        """Mean cross-entropy of who knows how frequent each class is, and nothing of the row; NaN without ids."""
-        shares = [count / self.num_ids for count in self.counts_C if count]
-        return -sum(share * math.log(share) for share in shares) if shares else math.nan
+        """Mean cross-entropy of the frequencies of the ids that were not hidden, one id of each class added; NaN where
+        none were hidden."""
+        num_shown = sum(self.shown_C) + len(self.shown_C)
+        losses = (
+            hidden * math.log(num_shown / (shown + 1))
+            for hidden, shown in zip(self.hidden_C, self.shown_C, strict=True)
+        )
+        return sum(losses) / self.num_ids if self.num_ids else math.nan
 
     @property
     def saved(self) -> float:
-        """Share of that loss that the model saves: 1 is perfect, 0 no better; NaN where all ids are of one class."""
+        """Share of that loss that the model saves: 1 is perfect, 0 no better; NaN where there is nothing to guess."""
         constant = self.frequency_loss
         return 1.0 - self.loss_sum / self.num_ids / constant if constant > 0 else math.nan
 
@@ -51,7 +63,7 @@ class HiddenIds:
         """Plain values, for ``pretraining.json``; None where they are not defined."""
         num_ids = self.num_ids
         return {
-            "classes": len(self.counts_C),
+            "classes": len(self.hidden_C),
             "hidden": num_ids,
             "loss": self.loss_sum / num_ids if num_ids else None,
             "frequency_loss": self.frequency_loss if num_ids else None,
@@ -61,7 +73,7 @@ class HiddenIds:
 
 
 def score(found: Mapping[str, HiddenIds]) -> float:
-    """Mean over the features of what is saved; NaN where none has ids of several classes."""
+    """Mean over the features of what is saved; NaN where there is nothing to guess."""
     values = [ids.saved for ids in found.values() if not math.isnan(ids.saved)]
     return sum(values) / len(values) if values else math.nan
 
@@ -78,7 +90,7 @@ def guess_hidden(
         gather: collects one value per rank, in rank order.
     """
     found = {
-        name: HiddenIds((0,) * num_classes, 0.0, 0)
+        name: HiddenIds((0,) * num_classes, (0,) * num_classes, 0.0, 0)
         for name, num_classes in zip(model.features, model.num_classes, strict=True)
     }
     was_training = model.training
@@ -87,9 +99,9 @@ def guess_hidden(
         with torch.no_grad():
             for index, (batch, num_real, _) in enumerate(loader.all_rows()):
                 hidden = model.prepare(batch, -1 - index)
-                pairs = zip(model.guess(hidden), classes_of(hidden), strict=True)
-                for name, (logits_BC, classes_B) in zip(model.features, pairs, strict=True):
-                    found[name] = found[name].merge(_guessed(logits_BC[:num_real], classes_B[:num_real]))
+                of_features = zip(model.guess(hidden), hidden_classes(hidden), model.classes(hidden), strict=True)
+                for name, tensors in zip(model.features, of_features, strict=True):
+                    found[name] = found[name].merge(_guessed(*(tensor[:num_real] for tensor in tensors)))
     finally:
         model.train(was_training)
     first, *others = gather(found)
@@ -98,11 +110,19 @@ def guess_hidden(
     return first
 
 
-def _guessed(logits_BC: torch.Tensor, classes_B: torch.Tensor) -> HiddenIds:
-    counted_B = classes_B[classes_B != HIDES_NOTHING]
-    loss = functional.cross_entropy(logits_BC, classes_B, ignore_index=HIDES_NOTHING, reduction="sum")
+def _guessed(logits_BC: Tensor, hidden_B: Tensor, shown_B: Tensor) -> HiddenIds:
+    loss = functional.cross_entropy(logits_BC, hidden_B, ignore_index=NOT_GUESSED, reduction="sum")
     return HiddenIds(
-        counts_C=tuple(torch.bincount(counted_B, minlength=logits_BC.shape[1]).tolist()),
+        hidden_C=_counts(hidden_B, logits_BC.shape[1]),
+        shown_C=_counts(shown_B, logits_BC.shape[1]),
         loss_sum=float(loss),
-        num_right=int((logits_BC.argmax(dim=1) == classes_B).sum()),
+        num_right=int((logits_BC.argmax(dim=1) == hidden_B).sum()),
     )
+
+
+def _counts(classes_B: Tensor, num_classes: int) -> tuple[int, ...]:
+    return tuple(torch.bincount(classes_B[classes_B != NOT_GUESSED], minlength=num_classes).tolist())
+
+
+def _added(mine: Sequence[int], theirs: Sequence[int]) -> tuple[int, ...]:
+    return tuple(one + other for one, other in zip(mine, theirs, strict=True))

@@ -31,6 +31,9 @@ from recmoe.model.ranker import MultiTaskRanker
 from recmoe.model.row_ids import id_key
 from recmoe.moe.balance.alarms import RoutingWatch
 
+NOT_GUESSED = -100
+"""In place of the class of an id that is not hidden, missing or unknown."""
+
 
 class PretrainingConfig(Config):
     """What is hidden and guessed; a config with this section trains without labels (``recmoe pretrain``)."""
@@ -132,19 +135,23 @@ class PretrainingModel(nn.Module):
             step: of the training; below 0 for other draws.
         """
         device = batch.values.device
+        values, labels = batch.values.clone(), []
         draws_FB = torch.rand(
             len(self.features), batch.num_rows, device=device, generator=generator_of(self._seed, step, device)
         )
-        values, rows_B = batch.values.clone(), torch.arange(batch.num_rows, device=device)
-        labels = []
-        for place, num_classes, draws_B in zip(self._places, self.num_classes, draws_FB, strict=True):
-            places_B = batch.lengths_KB[:place].sum() + rows_B
-            ids_B = values.index_select(0, places_B)
+        for places_B, classes_B, draws_B in zip(self._places_of(batch), self.classes(batch), draws_FB, strict=True):
             is_hidden_B = draws_B < self.share
-            values.index_copy_(0, places_B, ids_B.masked_fill(is_hidden_B, 0))
-            classes_B = ((ids_B - 1) % num_classes).float()
-            labels.append(classes_B.masked_fill(~is_hidden_B | (ids_B == 0), torch.nan))
+            values.index_copy_(0, places_B, values.index_select(0, places_B).masked_fill(is_hidden_B, 0))
+            labels.append(classes_B.masked_fill(~is_hidden_B, NOT_GUESSED).float())
         return replace(batch, values=values, labels_BL=torch.stack(labels, dim=1))
+
+    def classes(self, batch: Batch) -> list[Tensor]:
+        """Per hidden feature, int64 [B]: the class of the id of each row, ``NOT_GUESSED`` where it is row 0."""
+        classes = []
+        for places_B, num_classes in zip(self._places_of(batch), self.num_classes, strict=True):
+            ids_B = batch.values.index_select(0, places_B)
+            classes.append(((ids_B - 1) % num_classes).masked_fill(ids_B == 0, NOT_GUESSED))
+        return classes
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss to minimise, and the losses by name; see ``loss_names``.
@@ -155,8 +162,8 @@ class PretrainingModel(nn.Module):
         outputs, logits = self._read(batch)
         losses_F = torch.stack(
             [
-                functional.cross_entropy(logits_BC, classes_B, ignore_index=HIDES_NOTHING, reduction="sum")
-                for logits_BC, classes_B in zip(logits, classes_of(batch), strict=True)
+                functional.cross_entropy(logits_BC, classes_B, ignore_index=NOT_GUESSED, reduction="sum")
+                for logits_BC, classes_B in zip(logits, hidden_classes(batch), strict=True)
             ]
         ) / (batch.num_rows * self.share)
         # What only logits depend on takes part too: other workers would wait for its gradient.
@@ -182,6 +189,11 @@ class PretrainingModel(nn.Module):
         """Nothing besides the losses."""
         return {}
 
+    def _places_of(self, batch: Batch) -> list[Tensor]:
+        """Per hidden feature, where the ids of its rows stand in the values of a batch."""
+        rows_B = torch.arange(batch.num_rows, device=batch.values.device)
+        return [batch.lengths_KB[:place].sum() + rows_B for place in self._places]
+
     def _read(self, batch: Batch) -> tuple[Outputs, list[Tensor]]:
         rows = self.ranker.input_layer(batch)
         outputs = cast(Model, self.ranker.model)(rows.inputs)
@@ -191,10 +203,6 @@ class PretrainingModel(nn.Module):
         return outputs, [head(h_BH).float() for head in self.heads.values()]
 
 
-HIDES_NOTHING = -100
-"""The class of a row whose id is not guessed."""
-
-
-def classes_of(batch: Batch) -> Sequence[Tensor]:
-    """Per hidden feature, int64 [B]: the class of the id, ``HIDES_NOTHING`` where it is not guessed."""
-    return batch.labels_BL.nan_to_num(HIDES_NOTHING).to(torch.int64).unbind(dim=1)
+def hidden_classes(batch: Batch) -> Sequence[Tensor]:
+    """Per hidden feature of a batch with hidden ids, int64 [B]: the class, ``NOT_GUESSED`` where the id is not."""
+    return batch.labels_BL.to(torch.int64).unbind(dim=1)

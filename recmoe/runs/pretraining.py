@@ -38,15 +38,9 @@ class HiddenIdsValidator:
     def values(self) -> tuple[dict[str, float], float | None]:
         """The curves; the stopping metric, NaN where it is not defined, None without one."""
         found = self._guess("validation")
-        values = {
-            f"val/hidden.{name}/{key}": value
-            for name, ids in found.items()
-            for key, value in ids.to_json().items()
-            if key in ("loss", "saved", "right") and value is not None
-        }
         whole = score(found)
-        if not math.isnan(whole):
-            values[f"val/{SCORE}"] = whole
+        saved = {f"val/hidden.{name}.saved": ids.saved for name, ids in found.items()} | {f"val/{SCORE}": whole}
+        values = {name: value for name, value in saved.items() if not math.isnan(value)}
         return values, None if self.stopping is None else whole
 
 

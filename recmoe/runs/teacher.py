@@ -42,9 +42,11 @@ def remember_origin(folder: RunFolder, origin: Origin, config: ExperimentConfig)
     """Write into a run's state what it is made from, before its first step; of a teacher, what it teaches.
 
     Raises:
-        TrainingError: the run has begun without it, or the two have no task in common.
+        TrainingError: the run has begun without it, it learns without labels, or the two have no task in common.
         ConfigError, BundleError: the teacher's config cannot be read, or its files are damaged.
     """
+    if config.model.pretraining is not None:
+        raise TrainingError(f"model.pretraining is set, and what {origin.made_by} makes learns tasks; drop the section")
     is_teacher = origin.made_by == "distil"
     if is_teacher and config.data.encoded_cache == "off":
         raise TrainingError(
