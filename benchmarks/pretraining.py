@@ -1,6 +1,6 @@
 """What hidden ids teach where few rows have labels: a training on these alone, and one that begins pre-trained.
 
-python -m benchmarks.pretraining --logs synthetic census --labelled 2000 --seeds 0 1 2
+python -m benchmarks.pretraining --logs synthetic census --labelled 300 2000 --seeds 0 1 2
 
 Of the training rows of a log some have labels, drawn by seed. ``recmoe pretrain`` reads all rows and no label; then the
 labelled rows are trained on, from the pre-training and from the start. Both stop by the same validation split.
@@ -56,24 +56,35 @@ def aucs(config: Path, root: Path, overrides: Sequence[str], start: WarmStart | 
     return {name: value for name, value in report.values().items() if ".auc[" in name}
 
 
+Pair = tuple[dict[str, float], dict[str, float]]
+"""AUCs without and with a pre-training."""
+
+
 def compare(
-    config: Path, *, labelled: int, seeds: Sequence[int], pretraining: Sequence[str], few_rows: Sequence[str]
-) -> list[tuple[str, float, float, float, str]]:
-    """Per AUC: its mean without and with a pre-training, the difference, and that of every seed."""
-    found: list[tuple[dict[str, float], dict[str, float]]] = []
-    for seed in seeds:
-        with tempfile.TemporaryDirectory(prefix="recmoe-") as name:
-            folder = Path(name)
-            write_labelled(config, folder / "labelled.parquet", num_rows=labelled, seed=seed)
-            start, saved = pretrained(config, folder / "pretrained", [f"seed={seed}", *pretraining])
-            few = [f"data.train={folder / 'labelled.parquet'}", f"seed={seed}", *FEW_ROWS, *few_rows]
-            found.append((aucs(config, folder / "alone", few, None), aucs(config, folder / "from", few, start)))
-        print(f"seed {seed}: saved {saved:.4f}", *found[-1], sep=" · ", file=sys.stderr, flush=True)
+    config: Path, *, labelled: Sequence[int], seed: int, pretraining: Sequence[str], few_rows: Sequence[str]
+) -> dict[int, Pair]:
+    """What one pre-training does to trainings, by their number of labelled rows."""
+    found: dict[int, Pair] = {}
+    with tempfile.TemporaryDirectory(prefix="recmoe-") as name:
+        folder = Path(name)
+        start, saved = pretrained(config, folder / "pretrained", [f"seed={seed}", *pretraining])
+        print(f"{config.parent.name}, seed {seed}: saved {saved:.4f}", file=sys.stderr, flush=True)
+        for num_rows in labelled:
+            rows = folder / f"labelled-{num_rows}.parquet"
+            write_labelled(config, rows, num_rows=num_rows, seed=seed)
+            few = [f"data.train={rows}", f"seed={seed}", *FEW_ROWS, *few_rows]
+            alone = aucs(config, folder / f"alone-{num_rows}", few, None)
+            found[num_rows] = alone, aucs(config, folder / f"from-{num_rows}", few, start)
+            print(num_rows, *found[num_rows], sep=" · ", file=sys.stderr, flush=True)
+    return found
+
+
+def rows_of(pairs: Sequence[Pair]) -> list[tuple[str, float, float, float, str]]:
+    """Per AUC: its mean over seeds without and with a pre-training, the difference, and that of every seed."""
     rows = []
-    for metric in found[0][0]:
-        pairs = [(alone[metric], after[metric]) for alone, after in found]
-        differences = [after - alone for alone, after in pairs]
-        alone, after = (statistics.fmean(values) for values in zip(*pairs, strict=True))
+    for metric in pairs[0][0]:
+        differences = [after[metric] - alone[metric] for alone, after in pairs]
+        alone, after = (statistics.fmean(one[metric] for one in ones) for ones in zip(*pairs, strict=True))
         by_seed = " ".join(f"{value:+.4f}" for value in differences)
         rows.append((metric, alone, after, statistics.fmean(differences), by_seed))
     return rows
@@ -84,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pretraining", description=__doc__)
     parser.add_argument("--logs", nargs="+", default=[SYNTHETIC], choices=NAMES)
     parser.add_argument("--rows", type=int, default=60_000, help="of all splits of a log together")
-    parser.add_argument("--labelled", type=int, default=2_000, help="training rows with labels")
+    parser.add_argument("--labelled", type=int, nargs="+", default=[2_000], help="training rows with labels")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--pretraining", nargs="+", default=[], metavar="KEY=VALUE", help="of the pre-training")
     parser.add_argument("--training", nargs="+", default=[], metavar="KEY=VALUE", help="of both trainings")
@@ -93,17 +104,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="recmoe-") as folder:
         for name in given.logs:
             config = find_log(name, Path(folder), rows=given.rows).config
-            rows += [
-                (name, *row)
-                for row in compare(
+            found = [
+                compare(
                     config,
                     labelled=given.labelled,
-                    seeds=given.seeds,
+                    seed=seed,
                     pretraining=given.pretraining,
                     few_rows=given.training,
                 )
+                for seed in given.seeds
             ]
-    print_columns(["log", "metric", "labels alone", "pre-trained", "difference", "by seed"], rows)
+            for num_rows in given.labelled:
+                rows += [(name, num_rows, *row) for row in rows_of([of_seed[num_rows] for of_seed in found])]
+    print_columns(["log", "labelled", "metric", "labels alone", "pre-trained", "difference", "by seed"], rows)
     return 0
 
 

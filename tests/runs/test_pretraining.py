@@ -237,3 +237,26 @@ def test_student_cannot_be_a_pretraining(
 
     with pytest.raises(TrainingError, match=r"model\.pretraining is set, and what distil makes learns tasks; drop"):
         train(make_experiment(tmp_path, *PRETRAINING), tmp_path / "run", origin=origin)
+
+
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
+@pytest.mark.filterwarnings("ignore:Operation with range is deprecated")
+def test_pretraining_is_recorded(
+    train: Train, make_experiment: ExperimentMaker, mlflow_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recmoe.tracking.mlflow_store import MlflowStore
+
+    monkeypatch.chdir(tmp_path)
+    config = make_experiment(tmp_path, "model.pretraining={}", "tracking={kind: mlflow, system_metrics: false}")
+
+    result = train(config, mlflow_folder / "pretrained")
+
+    client = MlflowStore.connect(None, folder=mlflow_folder).client
+    run = client.get_run(result.folder.state["tracking_run_id"])
+    report = result.folder.pretraining_report()
+    assert report is not None
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["test/score"] == pytest.approx(report["score"])
+    assert {"train/hidden.item_id/loss", "val/hidden.item_id.saved", "val/score"} <= set(run.data.metrics)
+    artifacts = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+    assert artifacts == {"config.json", "plan.json", "pretraining.json"}
