@@ -13,7 +13,7 @@ from recmoe.model.config import ModelConfig
 from recmoe.model.imitation import Imitation
 from recmoe.model.inputs import InputLayer, feature_widths, input_widths, num_values
 from recmoe.model.objective import TrainingModel
-from recmoe.model.pretraining import PretrainingModel, ReadOut
+from recmoe.model.pretraining import PretrainingModel, ReadOut, check_learns_without_labels
 from recmoe.model.ranker import MultiTaskRanker
 from recmoe.model.row_ids import id_key
 from recmoe.moe.balance import balance_terms
@@ -143,10 +143,14 @@ def build_pretraining_model(
 
     Args:
         features: whose ids are hidden.
+
+    Raises:
+        ConfigError: an architecture or gates that cannot learn without labels.
     """
     assert config.pretraining is not None
     torch.manual_seed(seed)
     ranker = build_model(layout=layout, tasks=tasks, config=config, tables=tables)
+    check_learns_without_labels(ranker.model)
     model = PretrainingModel(
         ranker=ranker,
         layout=layout,

@@ -20,9 +20,11 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from recmoe.architectures.local_experts import LocalExperts
 from recmoe.architectures.seam import Model, Outputs
 from recmoe.config import Config
 from recmoe.embeddings.tables import member_name
+from recmoe.errors import ConfigError
 from recmoe.features.batch import Batch
 from recmoe.features.layout import InputLayout
 from recmoe.model.balance_losses import BalanceTerms, balance_losses, with_balance
@@ -30,6 +32,7 @@ from recmoe.model.draws import generator_of
 from recmoe.model.ranker import MultiTaskRanker
 from recmoe.model.row_ids import id_key
 from recmoe.moe.balance.alarms import RoutingWatch
+from recmoe.moe.gates.gate import Distils, LearnsByPolicy
 
 NOT_GUESSED = -100
 """In place of the class of an id that is not hidden, missing or unknown."""
@@ -168,7 +171,7 @@ class PretrainingModel(nn.Module):
         ) / (batch.num_rows * self.share)
         # What only logits depend on takes part too: other workers would wait for its gradient.
         loss = losses_F.mean() + 0.0 * outputs.logits_BZ.float().sum()
-        self.watch.see(outputs.routing)
+        self.watch.see([*outputs.below(), *outputs.routing])
         terms_N = balance_losses(
             self.balance,
             outputs.routing,
@@ -201,6 +204,25 @@ class PretrainingModel(nn.Module):
             outputs = outputs._replace(logits_BZ=outputs.logits_BZ + rows.wide_BT)
         h_BH = torch.cat([read_out.take() for read_out in self._read_outs], dim=1)
         return outputs, [head(h_BH).float() for head in self.heads.values()]
+
+
+def check_learns_without_labels(model: nn.Module) -> None:
+    """ConfigError for a model that hidden ids cannot teach.
+
+    Args:
+        model: of the ranker.
+    """
+    for module in model.modules():
+        if isinstance(module, LocalExperts):
+            raise ConfigError(
+                "model.pretraining: experts of local_experts predict each by itself, and there is nothing that all of "
+                "them guess ids from; choose another model.architecture, such as mmoe"
+            )
+        if isinstance(module, LearnsByPolicy | Distils):
+            raise ConfigError(
+                "model.pretraining: gates of kind policy and stable learn by losses of tasks, which are not there; "
+                "choose another model.architecture.gate"
+            )
 
 
 def hidden_classes(batch: Batch) -> Sequence[Tensor]:

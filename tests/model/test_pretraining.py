@@ -10,6 +10,7 @@ from torch import nn
 from recmoe.architectures import ArchitectureConfig
 from recmoe.embeddings.logical import dense_parameters
 from recmoe.embeddings.tables import PlainTables
+from recmoe.errors import ConfigError
 from recmoe.features.batch import Batch
 from recmoe.features.layout import DenseColumn, InputLayout, SparseKey, TableSpec
 from recmoe.model import ModelConfig, PretrainingModel, build_pretraining_model
@@ -146,9 +147,18 @@ def test_balance_terms_are_added(batch: Batch) -> None:
     assert float(loss) == pytest.approx(float(losses_N[:2].mean() + 0.5 * losses_N[2]), rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    "kind", [one.model_fields["kind"].default for one in get_args(get_args(ArchitectureConfig)[0])]
-)
+@pytest.mark.parametrize("gate", [{"kind": "policy"}, {"kind": "stable", "feature": "user"}])
+def test_gates_that_learn_by_losses_of_tasks_are_refused(gate: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="gates of kind policy and stable learn by losses of tasks, which are not th"):
+        pretraining_model({"architecture": {"kind": "mmoe", "gate": gate}})
+
+
+def test_experts_that_predict_by_themselves_are_refused() -> None:
+    with pytest.raises(ConfigError, match="experts of local_experts predict each by itself, and there is nothing that"):
+        pretraining_model({"architecture": {"kind": "local_experts"}})
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "local_experts"])
 def test_every_architecture_learns_to_guess_and_all_its_weights_take_part(kind: str, batch: Batch) -> None:
     model = pretraining_model({"architecture": {"kind": kind}})
     untouched = {name: weight.detach().clone() for name, weight in model.heads.state_dict().items()}
