@@ -23,6 +23,7 @@ from recmoe.tasks.problems import task_problems
 from recmoe.tasks.spaces import outcome_columns
 from recmoe.tasks.stored import with_stored_tasks
 from recmoe.tracking.tracker import TrackingConfig
+from recmoe.training.adaptation import AdaptationConfig
 from recmoe.training.loop import TrainingConfig
 
 
@@ -45,6 +46,8 @@ class ExperimentConfig(Config):
     """Embedding tables: back end, placement, optimizer."""
     training: TrainingConfig = TrainingConfig()
     """How it is trained."""
+    adaptation: AdaptationConfig = AdaptationConfig()
+    """How the finished model learns a new domain or task from few rows."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """What is measured, and for which slices of the rows."""
     ranking: RankingConfig = RankingConfig()
@@ -162,11 +165,11 @@ class ExperimentConfig(Config):
                 if name not in self.inputs.features:
                     yield f"model.groups.{group}", self._no_such_feature(name)
         for key, feature in {**self.model.id_features(), **self.model.balance_features()}.items():
-            yield from self._id_problems(f"model.{key}", feature)
+            yield from self.id_problems(f"model.{key}", feature)
         yield from ((f"model.{key}", problem) for key, problem in self.model.task_problems(self.task_set()))
 
-    def _id_problems(self, path: str, feature: str | None) -> Iterator[tuple[str, str]]:
-        """Where a feature with one id a row has to be named, and is not."""
+    def id_problems(self, path: str, feature: str | None) -> Iterator[tuple[str, str]]:
+        """Where a feature with one id a row has to be named, and is not, as (key path, message)."""
         if feature is None:
             yield path, "name a feature of kind id"
         elif feature not in self.inputs.features:

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from recmoe import __version__
+from recmoe.cli.adapt import adapt, metalearn
 from recmoe.cli.architecture import check_architecture
 from recmoe.cli.checkpoint import checkpoint_app
 from recmoe.cli.daily import daily
@@ -80,6 +81,10 @@ app.command(
 app.command(epilog="Example: recmoe upcycle runs/dense configs/mmoe.yaml --noise 0.02 --run-dir runs/upcycled")(upcycle)
 app.command(epilog="Example: recmoe prune-experts models:/shop@champion --keep 4 --to bundles/shop-4")(prune_experts)
 app.command(epilog="Example: recmoe moefy models:/shop@champion --experts 16 --use 4 --to bundles/shop-split")(moefy)
+app.command(
+    epilog="Example: recmoe metalearn models:/shop@champion --domain country --to bundles/start adaptation.steps=20"
+)(metalearn)
+app.command(epilog="Example: recmoe adapt bundles/start --data few.parquet --to bundles/adapted")(adapt)
 app.command(epilog="Example: recmoe tune mylog/config.yaml --to tuning/first --trials 30 --time 20m")(tune)
 app.command(epilog="Example: recmoe daily configs/ple.yaml --days 'log/day=*' --run-dir runs/shop-daily")(daily)
 app.add_typer(checkpoint_app)

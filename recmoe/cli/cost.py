@@ -1,6 +1,6 @@
 """What a model costs next to the one that it was made from, as columns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recmoe.cli.output import print_columns
@@ -14,16 +14,7 @@ def print_cost(report: Mapping[str, Any] | None) -> None:
         return
     lineage, before, after = report["lineage"], report["before"], report["after"]
     print(f"\n{lineage['made_by']} from {lineage['source']} (digest {lineage['digest'][:12]})\n")
-    if report["tasks"]:
-        print_columns(
-            ["task.metric[space]", "before", "after", "better by", "low", "high", "the new model is"],
-            [
-                (f"{one['task']}.{one['metric']}[{one['space']}]",
-                 *(_number(one[key]) for key in ("before", "after", "advantage", "low", "high")), one["verdict"])
-                for one in report["tasks"]
-            ],
-        )  # fmt: skip
-        print()
+    print_tasks(report["tasks"])
     costs = [
         ("parameters without tables", "dense_parameters"),
         ("parameters of tables", "table_parameters"),
@@ -37,7 +28,23 @@ def print_cost(report: Mapping[str, Any] | None) -> None:
     )
 
 
-def _number(value: float | None) -> float:
+def print_tasks(tasks: Sequence[Mapping[str, Any]]) -> None:
+    """Tasks of both models by their main metric; nothing where none was measured."""
+    if not tasks:
+        return
+    print_columns(
+        ["task.metric[space]", "before", "after", "better by", "low", "high", "the new model is"],
+        [
+            (f"{one['task']}.{one['metric']}[{one['space']}]",
+             *(number(one[key]) for key in ("before", "after", "advantage", "low", "high")), one["verdict"])
+            for one in tasks
+        ],
+    )  # fmt: skip
+    print()
+
+
+def number(value: float | None) -> float:
+    """A metric as a column shows it."""
     return NOT_DEFINED if value is None else value
 
 

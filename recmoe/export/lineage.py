@@ -14,7 +14,7 @@ class Lineage:
     """Where a model comes from that was made from another one."""
 
     made_by: str
-    """The command: distil, upcycle, prune-experts or moefy."""
+    """The command: distil, upcycle, prune-experts, moefy, metalearn or adapt."""
     source: str
     """What the other model was asked for by."""
     digest: str

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from recmoe.data.loader import BatchLoader
@@ -31,6 +32,7 @@ from recmoe.runs.folder import RunFolder, write_atomically
 from recmoe.runs.origin import origin_of
 from recmoe.runs.splits import open_split
 from recmoe.runs.teacher import teacher_logits
+from recmoe.tasks.funnel import TaskSet
 
 _logger = logging.getLogger(__name__)
 
@@ -71,6 +73,18 @@ class TaskCost:
     low: float | None
     high: float | None
     verdict: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What two models predict of the same rows."""
+
+    tasks: tuple[TaskCost, ...]
+    """Those that both know."""
+    metrics_before: Mapping[str, float | None]
+    """Every number by its name, such as ``cvr.auc[click]``."""
+    metrics_after: Mapping[str, float | None]
+    num_rows: int
 
 
 @dataclass(frozen=True)
@@ -138,15 +152,30 @@ def cost_of(
         for bundle, of_bundle in zip(models, times_ms, strict=True)
     )
     cost = Cost(lineage, of_before, of_after, num_candidates)
-    return cost if stream is None else _with_metrics(cost, before, after, stream, config)
-
-
-def _with_metrics(
-    cost: Cost, before: ModelBundle, after: ModelBundle, stream: ParquetStream, config: ExperimentConfig
-) -> Cost:
+    if stream is None:
+        return cost
     loader = BatchLoader(stream, after.encoder, batch_size=config.training.evaluation_batch_size)
-    now = predict_rows(after.model, loader).predictions
-    then = _predictions_of(before, after, now, stream)
+    found = compared(before, after, predict_rows(after.model, loader).predictions, stream, config)
+    return replace(cost, **vars(found))
+
+
+def compared(
+    before: ModelBundle, after: ModelBundle, now: Predictions, stream: ParquetStream, config: ExperimentConfig
+) -> Comparison:
+    """Two models on the same rows.
+
+    Args:
+        now: what the new model says of the rows, in the order of the files.
+        stream: the rows, which the earlier model reads through its own encoder.
+        config: of the new model.
+
+    Raises:
+        DataError, SchemaError: the rows cannot be read, or lack a column that the earlier model reads.
+    """
+    logits_NZ = np.empty((stream.num_rows, len(after.tasks.logit_names)), np.float32)
+    teacher_logits(before, stream, after.tasks, into_NZ=logits_NZ)
+    # NaN for a task that the earlier model does not know.
+    then = with_logits(now, after.tasks, logits_NZ)
     settings = config.evaluation.model_copy(update={"slices": ()})
     quick = settings.model_copy(update={"num_resamples": 0})
     common = [place for place, column_N in enumerate(then.predictions_NT.T) if not np.isnan(column_N).any()]
@@ -164,19 +193,17 @@ def _with_metrics(
         )
         for one in paired(now, {"before": then.predictions_NT}, config=settings)
     ]
-    values = [evaluate(predictions.take_tasks(common), config=quick).values() for predictions in (then, now)]
-    return replace(cost, tasks=tuple(tasks), metrics_before=values[0], metrics_after=values[1], num_rows=now.num_rows)
+    values = [evaluate(predictions, config=quick).values() for predictions in (then.take_tasks(common), now)]
+    return Comparison(tuple(tasks), metrics_before=values[0], metrics_after=values[1], num_rows=now.num_rows)
 
 
-def _predictions_of(before: ModelBundle, after: ModelBundle, now: Predictions, stream: ParquetStream) -> Predictions:
-    """What the earlier model predicts of the same rows and tasks; NaN for a task that it does not know."""
-    logits_NZ = np.empty((stream.num_rows, len(after.tasks.logit_names)), np.float32)
-    teacher_logits(before, stream, after.tasks, into_NZ=logits_NZ)
-    logits, labels = torch.from_numpy(logits_NZ), torch.from_numpy(now.labels_NT)
-    measures = after.tasks.measures(logits, labels)
+def with_logits(predictions: Predictions, tasks: TaskSet, logits_NZ: NDArray[np.float32]) -> Predictions:
+    """The same rows with what other logits say of them."""
+    logits, labels = torch.from_numpy(logits_NZ), torch.from_numpy(predictions.labels_NT)
+    measures = tasks.measures(logits, labels)
     return replace(
-        now,
-        predictions_NT=after.tasks.predict(logits).numpy(),
+        predictions,
+        predictions_NT=tasks.predict(logits).numpy(),
         measures={task: {name: m_N.numpy() for name, m_N in of_task.items()} for task, of_task in measures.items()},
     )
 

@@ -1,5 +1,6 @@
 """Derivation: a bundle that is made from another one without training, and what the new one costs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -17,6 +18,7 @@ from recmoe.experiment import ExperimentConfig
 from recmoe.export.bundle import ModelBundle, write_bundle
 from recmoe.export.lineage import Lineage
 from recmoe.export.replay import Replay
+from recmoe.features.encoder import FeatureEncoder
 from recmoe.model import MultiTaskRanker, build_model
 from recmoe.runs.cost import Cost, cost_of
 
@@ -27,17 +29,25 @@ class Derivation:
 
     bundle: ModelBundle
     config: ExperimentConfig
+    encoder: FeatureEncoder
+    """That of the bundle, with the label columns of the config."""
     cache_dir: Path
 
     @classmethod
-    def of(cls, bundle: ModelBundle, *, cache_dir: Path) -> Self:
+    def of(cls, bundle: ModelBundle, *, cache_dir: Path, overrides: Sequence[str] = ()) -> Self:
         """From a bundle that has passed its replay.
 
         Args:
             cache_dir: where CSV files are converted.
+            overrides: ``key.path=value`` for its config.
+
+        Raises:
+            ConfigError: an override that does not fit.
         """
-        config = config_from_dict(ExperimentConfig, bundle.config, source=f"config of {bundle.name}")
-        return cls(bundle, config, cache_dir)
+        source = f"config of {bundle.name}"
+        config = config_from_dict(ExperimentConfig, bundle.config, overrides=overrides, source=source)
+        encoder = FeatureEncoder(bundle.encoder.schema, config.label_columns(), bundle.encoder.state)
+        return cls(bundle, config, encoder, cache_dir)
 
     @property
     def judging_split(self) -> Split:
@@ -48,10 +58,15 @@ class Derivation:
         """The rows of a split."""
         return self.config.data.build(split, seed=self.config.seed, cache_dir=self.cache_dir)
 
+    def few_rows(self, paths: Sequence[str]) -> ParquetStream:
+        """Rows of other files, which are written as those of the config are."""
+        data = self.config.data.model_copy(update={"test": tuple(paths)})
+        return data.build("test", seed=self.config.seed, cache_dir=self.cache_dir)
+
     def loader(self, split: Split) -> BatchLoader:
         """The same, encoded as the model reads them."""
         batch_size = self.config.training.evaluation_batch_size
-        return BatchLoader(self.stream(split), self.bundle.encoder, batch_size=batch_size)
+        return BatchLoader(self.stream(split), self.encoder, batch_size=batch_size)
 
     def with_architecture(self, architecture: ArchitectureConfig) -> tuple[ExperimentConfig, MultiTaskRanker]:
         """The config with another architecture, and its model, whose weights are still to be filled in."""
@@ -79,7 +94,7 @@ class Derivation:
             target,
             name=bundle.name,
             config=dump_config(config),
-            encoder=bundle.encoder,
+            encoder=self.encoder,
             model=model,
             replay=self._replay(model),
             report=report,
@@ -90,7 +105,7 @@ class Derivation:
 
     def _replay(self, model: MultiTaskRanker) -> Replay:
         """The rows of the old model's, with what the new one predicts of them."""
-        encoder, rows = self.bundle.encoder, self.bundle.replay.rows
+        encoder, rows = self.encoder, self.bundle.replay.rows
         with torch.inference_mode():
             predictions_NT = model.predict(encoder.encode(rows, with_labels=False)).numpy()
-        return Replay.capture(rows, encoder=encoder, task_names=self.bundle.tasks.names, predictions_NT=predictions_NT)
+        return Replay.capture(rows, encoder=encoder, task_names=model.tasks.names, predictions_NT=predictions_NT)

@@ -12,7 +12,7 @@ from recmoe.runs.folder import RunFolder
 from recmoe.runs.source import RUNS, bundle_path
 from recmoe.training.checkpoint_folder import committed
 
-MadeBy = Literal["distil", "upcycle"]
+MadeBy = Literal["distil", "upcycle", "metalearn", "adapt"]
 
 
 @dataclass(frozen=True)
