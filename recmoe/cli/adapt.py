@@ -61,7 +61,7 @@ def adapt(
 ) -> None:
     """Let a trained model learn a new domain, or a new task, from few labelled rows.
 
-    The weights beside the tables take a few steps; adaptation.lr, .batch_size, .weights and .optimizer say how. How
+    The weights beside the tables take a few steps; adaptation.lr, .batch_size and .weights say how. How
     many, adaptation.steps at most, is chosen on folds of the rows that are held back in turn. tasks.NAME='{kind: …}'
     adds a task, which alone is learned then: the others keep their predictions (adaptation.weights=all lets all move).
     It ends with what the new model predicts of the few rows, held back, and of the test split of the model's config.

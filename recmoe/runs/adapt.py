@@ -23,7 +23,7 @@ from recmoe.export.bundle import ModelBundle
 from recmoe.features.batch import Batch
 from recmoe.runs.cost import Comparison, Cost, compared, with_logits
 from recmoe.runs.derived import Derivation
-from recmoe.runs.few_rows import Copy, Rows, copy_of, drawn, encoded, learner_of
+from recmoe.runs.few_rows import Copy, Rows, copy_of, drawn, encoded
 from recmoe.runs.origin import Origin
 from recmoe.runs.teacher import LEARNING_KEYS
 from recmoe.tasks.funnel import TaskSet
@@ -87,6 +87,8 @@ def adapt(
     rows = encoded(stream, derivation.encoder, cache_dir=cache_dir)
     config = _measurable(derivation, new_tasks)
     copy = copy_of(origin, config, derivation.encoder, new_tasks=new_tasks)
+    if new_tasks and not copy.is_new:
+        raise ConfigError(f"{', '.join(new_tasks)} has no weights of its own to learn; add a task that has a label")
     adapter = Adapter(copy, config, rows, new_tasks=new_tasks)
     losses_S, logits_SNZ = adapter.held_back(config.adaptation.steps if steps is None else steps)
     taken = int(np.argmin(losses_S)) if steps is None else steps
@@ -118,13 +120,13 @@ class Adapter:
     ) -> None:
         self._model = copy.model
         self._tasks = copy.model.ranker.tasks
-        self._learner = learner_of(copy, config)
+        self._learner = config.adaptation.build(copy.model, is_new=copy.is_new)
         self._config = config
         self._rows = rows
         self._all = rows.batch(np.arange(rows.num_rows))
         learned = [name for name in self._tasks.names if name in new_tasks or not new_tasks]
         _check_labels(self._tasks.targets(self._all.labels_BL)[1], self._tasks, learned, are_new=bool(new_tasks))
-        self._fold_N = _folds(self._all, seed=config.seed)
+        self.fold_N = _folds(self._all, seed=config.seed)
         logits = [logit for name in new_tasks for logit in self._tasks.logits.get(name, ())]
         self._new_logits = [self._tasks.logit_names.index(logit) for logit in logits]
 
@@ -148,16 +150,16 @@ class Adapter:
         num_rows, num_logits = self._rows.num_rows, len(self._tasks.logit_names)
         logits_SNZ = np.empty((num_steps + 1, num_rows, num_logits), np.float32)
         for fold in range(NUM_FOLDS):
-            held = self._rows.batch(np.flatnonzero(self._fold_N == fold))
-            for step in self.learn(np.flatnonzero(self._fold_N != fold), num_steps):
-                logits_SNZ[step, self._fold_N == fold] = self.logits(held).numpy()
+            held = self._rows.batch(np.flatnonzero(self.fold_N == fold))
+            for step in self.learn(np.flatnonzero(self.fold_N != fold), num_steps):
+                logits_SNZ[step, self.fold_N == fold] = self.logits(held).numpy()
         return [self.loss(torch.from_numpy(logits_NZ), self._all) for logits_NZ in logits_SNZ], logits_SNZ
 
     @torch.no_grad()
     def logits(self, batch: Batch) -> Tensor:
         """logits_BZ of the model as it is, as it would serve."""
         was_training = self._model.training
-        logits_BZ = self._model.eval().ranker(batch).logits_BZ
+        logits_BZ: Tensor = self._model.eval().ranker(batch).logits_BZ
         self._model.train(was_training)
         return logits_BZ
 

@@ -30,7 +30,6 @@ from recmoe.model import TrainingModel, build_training_model
 from recmoe.runs.encoder import keep_rows
 from recmoe.runs.folder import ENCODED
 from recmoe.runs.origin import Origin
-from recmoe.training.adaptation import Learner
 
 Rows = NDArray[np.int64]
 
@@ -125,9 +124,3 @@ def drawn(
             continue
         starts = np.sort(random.choice(num_blocks, size, replace=False)) * block
         yield rows.batch(of_n[(starts[:, None] + np.arange(block)).reshape(-1)])
-
-
-def learner_of(copy: Copy, config: ExperimentConfig) -> Learner:
-    """What steps the copy, as ``adaptation.weights`` says."""
-    learned = copy.is_new if config.adaptation.weights == "auto" else {}
-    return Learner(copy.model, config=config.adaptation, learned=learned)

@@ -19,7 +19,7 @@ from recmoe.export.bundle import ModelBundle
 from recmoe.features.batch import Batch
 from recmoe.runs.cost import Cost
 from recmoe.runs.derived import Derivation
-from recmoe.runs.few_rows import Rows, copy_of, drawn, encoded, learner_of
+from recmoe.runs.few_rows import Rows, copy_of, drawn, encoded
 from recmoe.runs.origin import Origin
 
 CHUNK_ROWS = 65_536
@@ -70,12 +70,12 @@ def metalearn(
     large = {name: of_n for name, of_n in rows_of.items() if len(of_n) >= fewest}
     if len(large) < 2:
         raise DataError(
-            f"{domain} has {len(large)} domains of {fewest} rows and more among {len(rows_of)}; two at least are needed "
-            "to find a start: choose a feature with larger domains, or lower adaptation.batch_size"
+            f"{domain} has {len(large)} domains of {fewest} rows and more among {len(rows_of)}, and two are the "
+            "least that a start is found on; choose a feature with larger domains, or lower adaptation.batch_size"
         )
     rows = encoded(stream, derivation.encoder, cache_dir=cache_dir)
     copy = copy_of(origin, config, derivation.encoder)
-    learner = learner_of(copy, config)
+    learner = rule.build(copy.model, is_new=copy.is_new)
     meta = rule.meta.build(learner)
     random = np.random.default_rng(config.seed)
     batches = [_batches(rows, of_n, config, random) for of_n in large.values()]

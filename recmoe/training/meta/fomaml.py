@@ -12,7 +12,8 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 
 from recmoe.config import Config
-from recmoe.training.meta.rule import Domain, Starts
+from recmoe.training.learner import Learner
+from recmoe.training.meta.rule import Domain
 
 
 class FomamlConfig(Config):
@@ -26,7 +27,7 @@ class FomamlConfig(Config):
     lr: PositiveFloat = 0.001
     """Step size of Adam on the start, in the first round; it falls to 0 in a straight line."""
 
-    def build(self, learner: Starts) -> "Fomaml":
+    def build(self, learner: Learner) -> "Fomaml":
         """The rule for a learner."""
         return Fomaml(learner, lr=self.lr)
 
@@ -41,7 +42,7 @@ class Fomaml:
         lr: in the first round.
     """
 
-    def __init__(self, learner: Starts, *, lr: float) -> None:
+    def __init__(self, learner: Learner, *, lr: float) -> None:
         self._learner = learner
         self._lr = lr
         self._optimizer = torch.optim.Adam(learner.weights.values(), lr=lr)

@@ -12,7 +12,8 @@ import torch
 from pydantic import Field, PositiveInt
 
 from recmoe.config import Config
-from recmoe.training.meta.rule import Domain, Starts
+from recmoe.training.learner import Learner
+from recmoe.training.meta.rule import Domain
 
 
 class ReptileConfig(Config):
@@ -26,7 +27,7 @@ class ReptileConfig(Config):
     share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     """Of the way to where the steps lead, in the first round; it falls to 0 in a straight line."""
 
-    def build(self, learner: Starts) -> "Reptile":
+    def build(self, learner: Learner) -> "Reptile":
         """The rule for a learner."""
         return Reptile(learner, share=self.share)
 
@@ -41,7 +42,7 @@ class Reptile:
         share: in the first round.
     """
 
-    def __init__(self, learner: Starts, *, share: float) -> None:
+    def __init__(self, learner: Learner, *, share: float) -> None:
         self._learner = learner
         self._share = share
 
@@ -58,5 +59,5 @@ class Reptile:
         learner.restart()
         with torch.no_grad():
             for name, weight in learner.weights.items():
-                weight += left * self._share / len(domains) * moved[name]
+                weight.add_(moved[name], alpha=left * self._share / len(domains))
         learner.begin_here()
