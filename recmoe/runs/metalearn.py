@@ -64,7 +64,7 @@ def metalearn(
     config = derivation.config
     rule = config.adaptation
     stream = derivation.stream("train")
-    rows_of = _rows_by_domain(stream, _column(config, domain))
+    rows_of = rows_by_domain(stream, _column(config, domain))
     # Steps on rows of a domain, and a batch of others to see where they lead.
     fewest = 2 * rule.batch_size
     large = {name: of_n for name, of_n in rows_of.items() if len(of_n) >= fewest}
@@ -82,7 +82,7 @@ def metalearn(
     for done in range(rule.meta.rounds):
         chosen = random.choice(len(batches), min(rule.meta.domains, len(batches)), replace=False)
         meta.round([batches[place] for place in chosen], num_steps=rule.steps, left=1.0 - done / rule.meta.rounds)
-    made, cost = derivation.write(target, config=config, model=copy.model.ranker, lineage=origin.lineage)
+    made, cost = derivation.write(target, config=config, model=copy.model.ranker.eval(), lineage=origin.lineage)
     sizes = {name: len(of_n) for name, of_n in rows_of.items()}
     return MetaLearned(
         made,
@@ -102,7 +102,7 @@ def _column(config: ExperimentConfig, domain: str) -> str:
     return column.name
 
 
-def _rows_by_domain(stream: ParquetStream, column: str) -> dict[str, Rows]:
+def rows_by_domain(stream: ParquetStream, column: str) -> dict[str, Rows]:
     """Numbers of the rows of each value, most frequent first; rows without one are in no domain."""
     stream.require([column])
     found: dict[str, list[Rows]] = {}

@@ -69,12 +69,14 @@ def test_domains_are_the_values_of_the_feature_with_enough_rows(
     shop_log: pa.Table,
     tmp_path: Path,
 ) -> None:
+    """Of a model with dropout, which is left out of what is written."""
     users = ["a"] * 100 + ["b"] * 80 + [None] * 13 + ["c"] * 7
     place = shop_log.schema.get_field_index("user_id")
     pq.write_table(
         shop_log.set_column(place, "user_id", pa.array(users)), tmp_path / "train.parquet", row_group_size=60
     )
-    run = train(make_experiment(tmp_path), tmp_path / "run").folder.root
+    dropout = "model.architecture={kind: mmoe, num_experts: 2, expert_hidden: [8], dropout: 0.5}"
+    run = train(make_experiment(tmp_path, dropout), tmp_path / "run").folder.root
 
     made = learned(run, tmp_path / "start", "adaptation.meta.kind=fomaml")
 
