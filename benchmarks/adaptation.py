@@ -68,7 +68,7 @@ def hold_back(folder: Path) -> list[str]:
     tables = {split: pq.read_table(folder / f"{split}.parquet") for split in SPLITS}
     counts = pa.concat_tables(tables.values()).group_by(DOMAIN).aggregate([([], "count_all")])
     ordered = counts.sort_by([("count_all", "descending"), (DOMAIN, "ascending")])
-    held = ordered[DOMAIN].to_pylist()[HELD_BACK]
+    held: list[str] = ordered[DOMAIN].to_pylist()[HELD_BACK]
     for split, table in tables.items():
         is_held = pc.is_in(table[DOMAIN], pa.array(held))
         pq.write_table(table.filter(pc.invert(is_held)), folder / f"{split}_rest.parquet")

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
@@ -242,7 +243,12 @@ def _rank_times(models: tuple[ModelBundle, ModelBundle]) -> tuple[int, list[tupl
 
 def _request(bundle: ModelBundle, num_candidates: int) -> RankRequest:
     """The user and context of the first row of the replay, and as many candidates as are asked for."""
-    made = list(requests_of_rows(bundle.encoder.schema, bundle.replay.rows))
+    rows, item = bundle.replay.rows, bundle.encoder.schema.item
+    if item is not None and item not in rows.column_names:
+        # A replay holds what the model reads, and the name of an item need not be among that.
+        names = pa.array(range(rows.num_rows)).cast(bundle.encoder.arrow_schema().field(item).type)
+        rows = rows.append_column(item, names)
+    made = list(requests_of_rows(bundle.encoder.schema, rows))
     candidates = [candidate for one in made for candidate in one["candidates"]]
     repeated = candidates * (num_candidates // len(candidates) + 1)
     return RankRequest.model_validate({**made[0], "candidates": repeated[:num_candidates]})

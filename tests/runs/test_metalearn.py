@@ -72,11 +72,12 @@ def test_domains_are_the_values_of_the_feature_with_enough_rows(
     """Of a model with dropout, which is left out of what is written."""
     users = ["a"] * 100 + ["b"] * 80 + [None] * 13 + ["c"] * 7
     place = shop_log.schema.get_field_index("user_id")
-    pq.write_table(
-        shop_log.set_column(place, "user_id", pa.array(users)), tmp_path / "train.parquet", row_group_size=60
-    )
+    log = shop_log.append_column("impression", pa.array(range(200))).set_column(place, "user_id", pa.array(users))
+    for split in ("train", "validation", "test"):
+        pq.write_table(log, tmp_path / f"{split}.parquet", row_group_size=60)
     dropout = "model.architecture={kind: mmoe, num_experts: 2, expert_hidden: [8], dropout: 0.5}"
-    run = train(make_experiment(tmp_path, dropout), tmp_path / "run").folder.root
+    # The item of a request is none of the features, as with people in Census.
+    run = train(make_experiment(tmp_path, dropout, "inputs.item=impression"), tmp_path / "run").folder.root
 
     made = learned(run, tmp_path / "start", "adaptation.meta.kind=fomaml")
 
