@@ -5,10 +5,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed._shard.metadata import ShardMetadata
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
+from torch.distributed._shard.sharded_tensor.metadata import ShardedTensorMetadata, TensorProperties
+from torch.distributed._shard.sharded_tensor.shard import Shard
 from torch.nn.parallel import DistributedDataParallel
 
 from recmoe.embeddings.tables import Tables
+from recmoe.workers import DividedTensor, HoldsParts
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -29,16 +33,73 @@ def find_tables(model: nn.Module) -> tuple[str, Tables]:
 
 
 def dense_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Every parameter but the tables', under the name it has without wrappers."""
+    """Every parameter but the tables', under the name it has without wrappers; of divided ones the part that is here,
+    under the name of the whole."""
     prefix = _prefix(find_tables(model)[0])
-    return ((name, p) for name, p in unwrap(model).named_parameters() if not name.startswith(prefix))
+    whole = {part: name for name, (part, _) in divided_parameters(model).items()}
+    return ((whole.get(name, name), p) for name, p in unwrap(model).named_parameters() if not name.startswith(prefix))
 
 
 def dense_state(model: nn.Module) -> dict[str, Tensor]:
-    """Live parameters and buffers of all but the tables, under the names they have without wrappers."""
+    """Live parameters and buffers of all but the tables, under the names they have without wrappers.
+
+    Those that workers have divided are sharded, and every worker has the names of all.
+    """
     prefix = _prefix(find_tables(model)[0])
-    members = {**dict(unwrap(model).named_parameters()), **_kept_buffers(unwrap(model))}
-    return {name: tensor.detach() for name, tensor in members.items() if not name.startswith(prefix)}
+    parameters = dict(unwrap(model).named_parameters())
+    divided = divided_parameters(model)
+    parts = {part for part, _ in divided.values()}
+    members = {**parameters, **_kept_buffers(unwrap(model))}
+    device = next(iter(parameters.values())).device
+    return {
+        **{name: t.detach() for name, t in members.items() if not name.startswith(prefix) and name not in parts},
+        **{
+            name: sharded(tensor, None if part is None else parameters[part].detach(), device=device)
+            for name, (part, tensor) in divided.items()
+        },
+    }
+
+
+def divided_parameters(model: nn.Module) -> dict[str, tuple[str | None, DividedTensor]]:
+    """What workers hold parts of: by the name of the whole, that of the part here, and who holds what."""
+    return {
+        f"{_prefix(path)}{name}": (None if tensor.here is None else f"{_prefix(path)}{tensor.here}", tensor)
+        for path, module in unwrap(model).named_modules()
+        if isinstance(module, HoldsParts)
+        for name, tensor in module.divided().items()
+    }
+
+
+def sharded(divided: DividedTensor, part: Tensor | None, *, device: torch.device) -> Tensor:
+    """What workers have divided as one tensor, of which this one holds a part or none.
+
+    Args:
+        part: live; of the optimizer's state too, which is divided as its parameter is.
+        device: where parts are.
+    """
+    boxes = [
+        ShardMetadata(list(start), list(size), f"rank:{worker}/{device}")
+        for worker, (start, size) in divided.box_of_worker.items()
+    ]
+    here = [] if part is None else [Shard(part, next(box for box in boxes if _rank_of(box) == dist.get_rank()))]
+    properties = TensorProperties(dtype=torch.float32 if part is None else part.dtype)
+    metadata = ShardedTensorMetadata(boxes, torch.Size(divided.shape), properties)
+    return ShardedTensor._init_from_local_shards_and_global_metadata(here, metadata)
+
+
+def part_here(tensor: Tensor, divided: DividedTensor) -> Tensor:
+    """This worker's part of a tensor that is divided as told, sharded or whole; a single number is no one's."""
+    if isinstance(tensor, ShardedTensor):
+        return tensor.local_shards()[0].tensor
+    if not tensor.ndim:
+        return tensor
+    box = zip(*divided.box_of_worker[dist.get_rank()], strict=True)
+    return tensor[tuple(slice(start, start + size) for start, size in box)]
+
+
+def whole_shape(tensor: Tensor) -> tuple[int, ...]:
+    """Of a tensor that may be sharded."""
+    return tuple(tensor.metadata().size if isinstance(tensor, ShardedTensor) else tensor.shape)
 
 
 def logical_tables(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -62,9 +123,7 @@ def gather(value: Tensor) -> Tensor:
     local = {tuple(shard.metadata.shard_offsets): shard.tensor for shard in value.local_shards()}
     for shard in metadata.shards_metadata:
         offsets = tuple(shard.shard_offsets)
-        assert shard.placement is not None
-        owner = shard.placement.rank()
-        assert owner is not None
+        owner = _rank_of(shard)
         part = torch.empty(shard.shard_sizes, dtype=whole.dtype, device=device)
         if owner == dist.get_rank():
             part.copy_(local[offsets])
@@ -105,6 +164,13 @@ def _kept_buffers(model: nn.Module) -> dict[str, Tensor]:
             if name not in module._non_persistent_buffers_set:
                 kept[f"{path}.{name}" if path else name] = buffer
     return kept
+
+
+def _rank_of(shard: ShardMetadata) -> int:
+    assert shard.placement is not None
+    owner = shard.placement.rank()
+    assert owner is not None
+    return owner
 
 
 def _device(value: ShardedTensor) -> torch.device:

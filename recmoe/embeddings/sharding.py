@@ -14,7 +14,7 @@ from torch import nn
 
 from recmoe.embeddings.fused import FusedOptimizer, TorchrecTables
 from recmoe.embeddings.hardware import RESERVED_SHARE, Hardware
-from recmoe.embeddings.logical import find_tables
+from recmoe.embeddings.logical import divided_parameters, find_tables
 from recmoe.embeddings.planned_shard import PlannedShard
 from recmoe.embeddings.sharder import make_sharders
 from recmoe.embeddings.sharding_config import ShardingKind, TableShardingConfig
@@ -119,7 +119,10 @@ def shard(
             plan=plan,
             sharders=make_sharders(config, tables.layout, device_type=device.type),
             data_parallel_wrapper=DefaultDataParallelWrapper(
-                static_graph=False, find_unused_parameters=find_unused_parameters
+                static_graph=False,
+                find_unused_parameters=find_unused_parameters,
+                # Each worker has a part of its own, of which there is nothing to average.
+                params_to_ignore=[part for part, _ in divided_parameters(model).values() if part is not None],
             ),
         )
     if any(told.kind == "data_parallel" for told in config.sharding.values()):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from recmoe.embeddings.logical import dense_state, unwrap
+from recmoe.embeddings.logical import dense_parameters, dense_state, unwrap
 from recmoe.embeddings.placement import PlacedModel
 from recmoe.errors import CheckpointError, TrainingError
 from recmoe.experiment import ExperimentConfig
@@ -21,6 +21,8 @@ from recmoe.runs.folder import RunFolder
 from recmoe.runs.origin import origin_of
 from recmoe.runs.source import RUNS, bundle_of
 from recmoe.training.checkpoint_folder import committed, read_manifest, step_folder
+from recmoe.training.dense_optimizer_state import dense_optimizer_state, set_dense_optimizer_state
+from recmoe.training.divided_experts import whole_experts
 
 
 def find_warm_start(source: str, *, runs: Path = RUNS, registry_uri: str | None = None) -> WarmStart:
@@ -79,9 +81,26 @@ def start_warm(
     told = folder.state.get("warm_start")
     if told is None:
         return None
+    # Divided experts are carried over whole, and so is what an optimizer of the whole would know of them.
+    with whole_experts(placed.model):
+        whole_optimizer = config.training.dense_optimizer.build(p for _, p in dense_parameters(placed.model))
+        report = _carried(config, folder, WarmStart.from_json(told), placed, ranker, whole_optimizer, encoder)
+        state = dense_optimizer_state(placed.model, whole_optimizer)
+    set_dense_optimizer_state(state, placed.model, dense_optimizer)
+    return report
+
+
+def _carried(
+    config: ExperimentConfig,
+    folder: RunFolder,
+    warm_start: WarmStart,
+    placed: PlacedModel,
+    ranker: MultiTaskRanker,
+    dense_optimizer: torch.optim.Optimizer,
+    encoder: FeatureEncoder,
+) -> CarryReport:
     shapes = {name: tuple(tensor.shape) for name, tensor in dense_state(unwrap(placed.model)).items()}
     named = name_dense(shapes, ranker=ranker, config=config.model, encoder=encoder)
-    warm_start = WarmStart.from_json(told)
     with closing(open_warm_start(warm_start, config)) as earlier:
         report = carry_over(
             earlier,

@@ -33,6 +33,7 @@ from recmoe.runs.validation import Validator
 from recmoe.runs.warm_start import start_warm
 from recmoe.training.checkpoint import CheckpointStore, load_weights
 from recmoe.training.checkpoint_folder import committed, step_folder
+from recmoe.training.divided_experts import divide_experts, travel_curves, whole_experts
 from recmoe.training.loop import Trainer, TrainResult
 from recmoe.training.position import Position
 from recmoe.training.precision import resolve_precision
@@ -90,6 +91,7 @@ class _Job:
         self.tasks = config.task_set()
         self.splits = Splits(config, folder, encoder=self.encoder, runtime=runtime)
         model = model_at_start(config, folder, self.encoder, rank=runtime.rank)
+        divide_experts(model, config.training.experts)
         self.placed = place(model, config=config.tables, device=runtime.device, find_unused_parameters=False)
         self.validator: Validator | HiddenIdsValidator
         if isinstance(model, PretrainingModel):
@@ -131,7 +133,9 @@ class _Job:
         if position is None:
             self._start_warm()
             position = Position(cursor=stream.start())
-        num_steps = self._num_steps(stream, position)
+        world = {"world_size": self.runtime.world_size, "batch_size": training.batch_size}
+        num_steps = position.steps_of_run(stream.num_steps(stream.start(), **world), epochs=training.epochs, **world)
+        num_steps = num_steps if training.max_steps is None else min(num_steps, training.max_steps)
         if self.runtime.is_main:
             self.folder.forget_after(position.step)
             self.folder.update_state(num_steps=num_steps, world_size=self.runtime.world_size)
@@ -152,7 +156,7 @@ class _Job:
                 loss_names=self._model.loss_names,
                 stop=stop,
                 prepare=self._model.prepare,
-                curves=self._model.curves,
+                curves=self._curves,
                 watch=watching(self._model.watch, self.folder, is_main=self.runtime.is_main),
             )
             return trainer.train(position, num_steps=num_steps)
@@ -168,7 +172,8 @@ class _Job:
         if self.config.model.pretraining is None:
             self.set_levels()
             self.write_report()
-            self.write_bundle()
+            with whole_experts(self.placed.model):
+                self.write_bundle()
             return
         split = judging_split(self.config)
         found = self._guess(split)
@@ -247,16 +252,6 @@ class _Job:
         if report is not None and self.runtime.is_main:
             write_atomically(self.folder.warm_start, json.dumps(report.to_json(), indent=2))
 
-    def _num_steps(self, stream: ParquetStream, position: Position) -> int:
-        """Steps of the whole run: those done, the rest of this epoch, the epochs after it."""
-        training = self.config.training
-        world = {"world_size": self.runtime.world_size, "batch_size": training.batch_size}
-        num_steps = position.step
-        if position.cursor.epoch < training.epochs:
-            num_steps += position.cursor.num_steps(**world)
-            num_steps += (training.epochs - position.cursor.epoch - 1) * stream.num_steps(stream.start(), **world)
-        return num_steps if training.max_steps is None else min(num_steps, training.max_steps)
-
     def _validate(self, position: Position) -> float | None:
         """The stopping metric; None without a validation split or without early stopping."""
         if not self.config.data.validation:
@@ -269,7 +264,8 @@ class _Job:
         model = self._model
         assert isinstance(model, PretrainingModel)
         loader = self.splits.loader(split, batch_size=self.config.training.evaluation_batch_size)
-        return guess_hidden(model, loader, gather=self.runtime.gather)
+        with whole_experts(self.placed.model):
+            return guess_hidden(model, loader, gather=self.runtime.gather)
 
     def _score_validation(self) -> Scored:
         """The use of experts is cut by those slices that the split has, too."""
@@ -279,17 +275,21 @@ class _Job:
         return self._score("validation", config, keeps_slices=False)
 
     def _score(self, split: Split, config: EvaluationConfig, *, keeps_slices: bool = True) -> Scored:
-        return predict_rows(
-            self.ranker,
-            self.splits.loader(split, batch_size=self.config.training.evaluation_batch_size),
-            slices=config.slices,
-            max_slice_values=config.max_slice_values,
-            keeps_slices=keeps_slices,
-            gather=self.runtime.gather,
-        )
+        with whole_experts(self.placed.model):
+            return predict_rows(
+                self.ranker,
+                self.splits.loader(split, batch_size=self.config.training.evaluation_batch_size),
+                slices=config.slices,
+                max_slice_values=config.max_slice_values,
+                keeps_slices=keeps_slices,
+                gather=self.runtime.gather,
+            )
 
     def _save(self, position: Position) -> None:
         self.checkpoints.save(position.step, position.to_json(), is_best=position.best_step == position.step)
+
+    def _curves(self, train_s: float) -> Mapping[str, float]:
+        return {**self._model.curves(), **travel_curves(self._model, train_s=train_s)}
 
     def _log(self, step: int, values: Mapping[str, float]) -> None:
         if self.runtime.is_main:

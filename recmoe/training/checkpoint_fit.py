@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from recmoe.embeddings.logical import dense_state, find_tables
+from recmoe.embeddings.logical import dense_state, find_tables, whole_shape
 from recmoe.embeddings.placement import TableOptimizer
 from recmoe.errors import CheckpointError
 from recmoe.training.stored_tensors import StoredTensor
@@ -15,7 +15,7 @@ def check_shapes(tensors: Mapping[str, StoredTensor], directory: Path, *, model:
     """CheckpointError unless the weights are those of the model, by name and shape."""
     expected = {
         **{f"tables/{spec.name}": (spec.num_rows, spec.width) for spec in find_tables(model)[1].layout.tables},
-        **{f"dense/{name}": tuple(tensor.shape) for name, tensor in dense_state(model).items()},
+        **{f"dense/{name}": whole_shape(tensor) for name, tensor in dense_state(model).items()},
     }
     found = {name: entry.shape for name, entry in tensors.items() if name.startswith(("tables/", "dense/"))}
     if expected != found:

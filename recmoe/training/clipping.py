@@ -12,10 +12,11 @@ from pydantic import Discriminator, PositiveFloat, Tag
 from torch import Tensor, nn
 
 from recmoe.config import Config
-from recmoe.embeddings.logical import unwrap
+from recmoe.embeddings.logical import divided_parameters, unwrap
 from recmoe.model.inputs import InputLayer
 from recmoe.moe.expert_layer import ExpertLayer
 from recmoe.tasks.tower import Tower
+from recmoe.workers import sum_over_workers
 
 
 class ClipByPart(Config):
@@ -49,13 +50,16 @@ class ClippedPart:
     name: str
     max_norm: float
     parameters: Sequence[nn.Parameter]
+    divided: Sequence[nn.Parameter] = ()
+    """Those of which every worker has others, such as experts of its own."""
 
 
 class Clipping:
     """Scales the gradient g of each part to  g · min(1, max_norm / |g|),  and keeps the norms for the curves.
 
-    What it reads is the mean of the workers' gradients, as data parallel training leaves it in each of them: all
-    clip alike, and as one process with all the rows would.
+    What it reads is the mean of the workers' gradients, as data parallel training leaves it in each of them, and of
+    parameters that are divided among workers the squares of all: all clip alike, and as one process with all the rows
+    would.
 
     Args:
         parts: without a parameter in common.
@@ -66,10 +70,12 @@ class Clipping:
         self._norms: dict[str, Tensor] = {}
 
     def clip(self) -> None:
-        """Clip the gradients of the last backward."""
+        """Clip the gradients of the last backward; collective where parameters are divided."""
         for part in self.parts:
-            parameters = [p for p in part.parameters if p.grad is not None]
-            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            parameters = [p for p in (*part.parameters, *part.divided) if p.grad is not None]
+            norm = _norm(part.parameters)
+            if part.divided:
+                norm = (norm.square() + sum_over_workers(_norm(part.divided).square())).sqrt()
             self._norms[part.name] = norm
             # A GPU would have to be waited for; a CPU knows the norm, and seldom has to multiply anything.
             if norm.is_cuda or norm > part.max_norm:
@@ -78,6 +84,11 @@ class Clipping:
     def curves(self) -> Mapping[str, float]:
         """The norms of the last step, before they were clipped."""
         return {f"train/gradient_norm/{name}": float(norm) for name, norm in self._norms.items()}
+
+
+def _norm(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Of the gradients of all."""
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
 def make_clipping(
@@ -93,15 +104,26 @@ def make_clipping(
     if clip_norm is None:
         return Clipping()
     owned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    apart = {part for part, _ in divided_parameters(model).values()}
+    divided = {id(parameter) for name, parameter in unwrap(model).named_parameters() if name in apart}
+
+    def part_of_all(name: str, max_norm: float, members: Sequence[nn.Parameter]) -> ClippedPart:
+        return ClippedPart(
+            name,
+            max_norm,
+            [p for p in members if id(p) not in divided],
+            [p for p in members if id(p) in divided],
+        )
+
     if not isinstance(clip_norm, ClipByPart):
-        return Clipping([ClippedPart("all", clip_norm, owned)])
+        return Clipping([part_of_all("all", clip_norm, owned)])
     norms: dict[str, float | None] = clip_norm.model_dump()
     part_of = {id(parameter): part for part, parameter in _by_part(unwrap(model)) if norms[part] is not None}
     parts: dict[str, list[nn.Parameter]] = {}
     for parameter in owned:
         parts.setdefault(part_of.get(id(parameter), "others"), []).append(parameter)
     clipped = ((part, norms[part], parts[part]) for part in norms if part in parts)
-    return Clipping([ClippedPart(part, norm, found) for part, norm, found in clipped if norm is not None])
+    return Clipping([part_of_all(part, norm, found) for part, norm, found in clipped if norm is not None])
 
 
 def _by_part(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -22,6 +22,7 @@ from recmoe.embeddings.placement import TableOptimizer
 from recmoe.errors import TrainingError
 from recmoe.features.batch import Batch
 from recmoe.training.clipping import ClipNorm, Clipping, make_clipping
+from recmoe.training.divided_experts import ExpertPlacement
 from recmoe.training.early_stopping import EarlyStoppingConfig, Validation
 from recmoe.training.optimizers import AdamWConfig, ConstantSchedule, ScheduleConfig
 from recmoe.training.position import Position
@@ -57,6 +58,8 @@ class TrainingConfig(Config):
     """Matrix products in training: bf16 where the device has it, or fp32. Evaluation and serving run in fp32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model is trained."""
+    experts: ExpertPlacement = "replicated"
+    """Whether every worker holds all experts, or each holds some of every layer, and rows travel to them."""
     pipeline: Pipelining = "auto"
     """Whether the ids of the next batch travel to their tables while this one computes; auto does so on a GPU."""
     evaluate_every: PositiveInt | None = None
@@ -105,11 +108,13 @@ class Trainer:
     stop: StopSignal = field(default_factory=StopSignal)
     prepare: Callable[[Batch, int], Batch] = lambda batch, _: batch
     """From the batch of a step to what its model reads."""
-    curves: Callable[[], Mapping[str, float]] = dict
-    """What the model logs besides."""
+    curves: Callable[[float], Mapping[str, float]] = lambda _: {}
+    """What the model logs besides; given the seconds of the steps since the last call."""
     watch: Callable[[int], None] = lambda _: None
     """Called before losses are checked, with the step; collective."""
     _begin: Position = field(init=False, repr=False)
+    _curves_s: float = field(init=False, repr=False)
+    """Training time of the position at which curves were logged last."""
     _clipping: Clipping = field(init=False, repr=False)
     _stepper: Stepper = field(init=False, repr=False)
 
@@ -135,7 +140,7 @@ class Trainer:
         """Step until the epochs are over, ``num_steps`` are done, or the metric stops getting better."""
         is_interrupted = False
         saved_step = position.step
-        self._begin = position
+        self._begin, self._curves_s = position, position.train_s
         while position.cursor.epoch < self.config.epochs and position.step < num_steps and not is_interrupted:
             if self._is_out_of_patience(position):
                 break
@@ -245,8 +250,9 @@ class Trainer:
             "train/data_wait_share": since.wait_share,
             "train/lr": self.dense_optimizer.param_groups[0]["lr"],
             **self._clipping.curves(),
-            **self.curves(),
+            **self.curves(position.train_s - self._curves_s),
         }
+        self._curves_s = position.train_s
         self.log(position.step, values)
 
     def _must_validate(self, step: int, is_epoch_end: bool) -> bool:

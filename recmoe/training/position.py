@@ -43,6 +43,13 @@ class Position:
         """The sums of so many losses; 0 for those that a checkpoint of an earlier version does not know."""
         return [*self.loss_sums, *[0.0] * num_losses][:num_losses]
 
+    def steps_of_run(self, num_per_epoch: int, *, epochs: int, world_size: int, batch_size: int) -> int:
+        """Steps of a whole run: those done, the rest of this epoch, the epochs after it."""
+        if self.cursor.epoch >= epochs:
+            return self.step
+        rest = self.cursor.num_steps(world_size=world_size, batch_size=batch_size)
+        return self.step + rest + (epochs - self.cursor.epoch - 1) * num_per_epoch
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
         return {

@@ -66,6 +66,20 @@ class MixedExperts(nn.Module):
         """y_EBH of every expert on all rows of its input."""
         return torch.stack(self(inputs))
 
+    def part(self, experts: Sequence[int]) -> "MixedExperts":
+        """Some of its experts; see ``Divisible``."""
+        chosen = [[expert for expert in places if expert in experts] for places in self._places]
+        used = [stack for stack, of_stack in enumerate(chosen) if of_stack]
+        stack_of_expert = {expert: place for place, stack in enumerate(used) for expert in chosen[stack]}
+        return MixedExperts(
+            [
+                self.stacks[stack].part([self._places[stack].index(expert) for expert in chosen[stack]])  # type: ignore[operator]
+                for stack in used
+            ],
+            stack_names=[self.stack_names[stack] for stack in used],
+            stack_of_expert=[stack_of_expert[expert] for expert in experts],
+        )
+
     def _in_order(self, outputs: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         found = {
             expert: y_BH

@@ -126,6 +126,22 @@ class MlpExperts(nn.Module):
             outputs.append(y_BO)
         return outputs
 
+    def part(self, experts: Sequence[int]) -> "MlpExperts":
+        """Some of its experts; see ``Divisible``."""
+        # Nothing is drawn on the meta device.
+        with torch.device("meta"):
+            part = MlpExperts(
+                reads={self.names[expert]: self.input_of_expert[expert] for expert in experts},
+                in_features=self.weights_EOD[0].shape[2],
+                hidden=[weight_EOD.shape[1] for weight_EOD in self.weights_EOD],
+                dropout=self.dropout,
+                form=self.form,
+            )
+        for layer, (weight_EOD, bias_EO) in enumerate(zip(self.weights_EOD, self.biases_EO, strict=True)):
+            part.weights_EOD[layer] = nn.Parameter(weight_EOD.detach()[list(experts)])
+            part.biases_EO[layer] = nn.Parameter(bias_EO.detach()[list(experts)])
+        return part
+
     def _first_layer(self, inputs: Sequence[Tensor | SidedInput]) -> Tensor:
         """y_BEO before the activation."""
         runs = self._runs(inputs)

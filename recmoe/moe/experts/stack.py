@@ -4,6 +4,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
@@ -92,6 +93,15 @@ class MergesWeights(Protocol):
         ...
 
 
+@runtime_checkable
+class Divisible(Protocol):
+    """A stack whose experts can be held by several workers."""
+
+    def part(self, experts: Sequence[int]) -> ExpertStack:
+        """Some of its experts, at least one, in their order, with copies of their weights."""
+        ...
+
+
 class ExpertKind(Config):
     """What every kind of expert says of itself; most leave it at that."""
 
@@ -160,6 +170,13 @@ class SeparateExperts(nn.Module):
     def batched(self, inputs: Sequence[Tensor | SidedInput]) -> Tensor:
         """y_EBH of every expert on all rows of its input."""
         return torch.stack(self(inputs))
+
+    def part(self, experts: Sequence[int]) -> "SeparateExperts":
+        """Some of its experts; see ``Divisible``."""
+        reads = {self.names[expert]: self.input_of_expert[expert] for expert in experts}
+        return SeparateExperts(
+            [deepcopy(self.experts[expert]) for expert in experts], reads=reads, out_features=self.out_features
+        )
 
 
 def outputs_of_first_rows(
