@@ -132,6 +132,12 @@ def _print_plan(plan: "JobPlan") -> None:
         f"worker{'s' if num > 1 else ''} ({machines.nodes} × {machines.devices_per_node}); "
         f"{plan.work.num_dense_parameters:,} dense parameters on each\n"
     )
+    held = plan.work.counts.num_expert_parameters
+    if held:
+        print(
+            f"experts over workers: {max(held):,} of {sum(held):,} expert parameters on the worker with most; a worker "
+            f"sends {plan.sent_bytes / 1e6:,.2f} MB of rows and gradients to experts of others and back in a step\n"
+        )
     kinds = [*plan.bytes_by_kind.items(), ("total", plan.bytes_R)]
     print_columns(
         [f"{unit} per worker", "mean", "max", "of memory"],

@@ -16,6 +16,7 @@ from recmoe.embeddings.tables import LookedUp
 from recmoe.features.batch import Batch
 from recmoe.features.layout import InputLayout, SparseKey
 from recmoe.model import TrainingModel
+from recmoe.planning.divided_experts import count_travel
 
 SAMPLE_ROWS = 512
 """Rows of a step that is computed, where shapes hang on values."""
@@ -50,6 +51,11 @@ class StepCounts:
     num_shares: float
     """Those weights."""
     num_parameters: int
+    """Of the whole model."""
+    num_expert_parameters: tuple[int, ...] = ()
+    """By worker, of the experts that it holds, where these are divided among workers."""
+    num_sent: float = 0.0
+    """Numbers that a worker then sends to others forward: its rows to their experts, and what it made of theirs."""
 
 
 class RandomVectors(nn.Module):
@@ -78,7 +84,12 @@ class RandomVectors(nn.Module):
 
 
 def count_step(
-    make: Callable[[], TrainingModel], *, ids_per_row: Mapping[str, float], num_labels: int, batch_size: int
+    make: Callable[[], TrainingModel],
+    *,
+    ids_per_row: Mapping[str, float],
+    num_labels: int,
+    batch_size: int,
+    expert_workers: int | None = None,
 ) -> StepCounts:
     """Count a step of a model on ``RandomVectors``.
 
@@ -89,13 +100,17 @@ def count_step(
         make: builds the model, on the default device.
         ids_per_row: by sparse key; 1 by default.
         num_labels: L.
+        expert_workers: workers among which experts are divided; None where every worker has all.
+
+    Raises:
+        ConfigError: the experts cannot be divided among so many.
     """
     try:
-        return _count(make, ids_per_row, num_labels, batch_size, "meta")
+        return _count(make, ids_per_row, num_labels, batch_size, "meta", expert_workers)
     except (NotImplementedError, RuntimeError):
         # What is wrong with the model itself is raised again here.
         num_rows = min(batch_size, SAMPLE_ROWS)
-        counts = _count(make, ids_per_row, num_labels, num_rows, "cpu")
+        counts = _count(make, ids_per_row, num_labels, num_rows, "cpu", expert_workers)
     scale = batch_size / num_rows
     return replace(
         counts,
@@ -104,16 +119,23 @@ def count_step(
         num_inputs=scale * counts.num_inputs,
         num_mixed=scale * counts.num_mixed,
         num_shares=scale * counts.num_shares,
+        num_sent=scale * counts.num_sent,
     )
 
 
 def _count(
-    make: Callable[[], TrainingModel], ids_per_row: Mapping[str, float], num_labels: int, num_rows: int, device: str
+    make: Callable[[], TrainingModel],
+    ids_per_row: Mapping[str, float],
+    num_labels: int,
+    num_rows: int,
+    device: str,
+    expert_workers: int | None,
 ) -> StepCounts:
     # The caller's random numbers stay as they were, and two counts of a sample are one.
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(0)
         model = make()
+        travels = [] if expert_workers is None else count_travel(model, num_workers=expert_workers)
         batch = _batch(model.ranker.input_layer.layout, ids_per_row, num_labels, num_rows)
         with FlopCounterMode(display=False) as counter:
             with _Flow(counter.flop_registry) as flow:
@@ -127,6 +149,8 @@ def _count(
         num_mixed=float(flow.amounts["mixed"]),
         num_shares=float(flow.amounts["shares"]),
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        num_expert_parameters=tuple(map(sum, zip(*(travel.num_parameters for travel in travels), strict=True))),
+        num_sent=sum(travel.num_sent for travel in travels),
     )
 
 

@@ -11,7 +11,7 @@ from recmoe.planning.work import Work
 
 StepPart = Literal[
     "matrix products", "activations", "look-up", "update", "ids exchange", "vectors exchange", "gradients exchange",
-    "dense optimizer", "overhead",
+    "rows exchange", "dense optimizer", "overhead",
 ]  # fmt: skip
 
 BACKWARD_SHARE = 2 / 3
@@ -47,11 +47,15 @@ class StepEstimate:
         return sorted((pair for pair in shares if pair[1] >= 0.01), key=lambda pair: -pair[1])
 
 
-def estimate(work: Work, ranks: RankLoads, *, topology: Topology, costs: Costs) -> StepEstimate:
+def estimate(work: Work, ranks: RankLoads, *, topology: Topology, costs: Costs, number_bytes: int = 4) -> StepEstimate:
     """Add up a step of the busiest worker.
 
     On a GPU the next batch's ids travel while this one computes, and the dense gradients are summed while the
-    backward goes on; the exchange of vectors waits for the look-up and is waited for. On a CPU nothing overlaps.
+    backward goes on; the exchange of vectors waits for the look-up and is waited for, and so are rows that travel to
+    experts. On a CPU nothing overlaps.
+
+    Args:
+        number_bytes: of a number that travels to an expert.
     """
     lookup_R, update_R = ranks.table_s_R(costs)
     busiest = int((lookup_R + update_R).argmax())
@@ -62,7 +66,12 @@ def estimate(work: Work, ranks: RankLoads, *, topology: Topology, costs: Costs) 
         + work.counts.num_mixed / costs.mixed_per_s
         + work.counts.num_shares * costs.share_s
     )
-    travel = exchange(ranks.loads, topology, num_dense_parameters=work.num_dense_parameters)
+    travel = exchange(
+        ranks.loads,
+        topology,
+        num_dense_parameters=work.num_replicated_parameters,
+        sent_bytes=work.sent_bytes(number_bytes),
+    )
     parts: dict[StepPart, float] = {
         "matrix products": matrix_s,
         "activations": activation_s,
@@ -72,9 +81,11 @@ def estimate(work: Work, ranks: RankLoads, *, topology: Topology, costs: Costs) 
         "overhead": costs.step_s + costs.product_s * work.counts.num_products,
         "vectors exchange": travel.vectors_s,
     }
+    if travel.rows_s:
+        parts["rows exchange"] = travel.rows_s
     hidden: dict[StepPart, float] = {}
     beside: dict[StepPart, tuple[float, float]] = {
-        "ids exchange": (travel.ids_s, sum(parts.values()) - travel.vectors_s),
+        "ids exchange": (travel.ids_s, sum(parts.values()) - travel.vectors_s - travel.rows_s),
         "gradients exchange": (travel.gradients_s, BACKWARD_SHARE * (matrix_s + activation_s)),
     }
     for part, (seconds, room) in beside.items():

@@ -25,6 +25,8 @@ class Exchange:
     """Pooled vectors back in the forward pass, and their gradients in the backward."""
     gradients_s: float
     """Sum of the gradients of the dense part and of replicated tables."""
+    rows_s: float
+    """Rows to the experts of other workers, what these make of them back, and the gradients of both."""
     vector_bytes: float
     """What the busiest worker sends of vectors and gradients in a step."""
 
@@ -70,15 +72,21 @@ class _Links:
         return float((self.intra_R + self.inter_R).max(initial=0.0))
 
 
-def exchange(loads: Sequence[ShardLoad], topology: Topology, *, num_dense_parameters: int) -> Exchange:
+def exchange(
+    loads: Sequence[ShardLoad], topology: Topology, *, num_dense_parameters: int, sent_bytes: float = 0.0
+) -> Exchange:
     """Bytes over bandwidth, per worker.
 
     Whole tables and columns, and tables that sequences read: an all-to-all of vectors. Rows over all workers: a
     reduce-scatter of parts of the vectors of everybody's batch. Rows within a node: the same in the node, then an
     all-to-all between nodes. The backward sends as much the other way; ids come to where rows are; dense gradients are
     summed by a ring.
+
+    Args:
+        num_dense_parameters: those that every worker has.
+        sent_bytes: of rows and gradients that a worker sends to experts of others.
     """
-    ids, vectors, gradients = _Links(topology), _Links(topology), _Links(topology)
+    ids, vectors, gradients, rows = (_Links(topology) for _ in range(4))
     seen_tables = set()
     for load in loads:
         kind, rank = load.shard.sharding, load.shard.rank
@@ -95,6 +103,14 @@ def exchange(loads: Sequence[ShardLoad], topology: Topology, *, num_dense_parame
                 vectors.sum_over_all(2 * load.vector_bytes)
         seen_tables.add(load.shard.table)
     gradients.sum_over_all(2 * 4.0 * num_dense_parameters)
+    if sent_bytes:
+        for rank in range(topology.world_size):
+            # The part that stays with the worker itself is none of them.
+            rows.to_all(rank, sent_bytes * topology.world_size / (topology.world_size - 1))
     return Exchange(
-        ids_s=ids.seconds, vectors_s=vectors.seconds, gradients_s=gradients.seconds, vector_bytes=vectors.max_bytes
+        ids_s=ids.seconds,
+        vectors_s=vectors.seconds,
+        gradients_s=gradients.seconds,
+        rows_s=rows.seconds,
+        vector_bytes=vectors.max_bytes,
     )

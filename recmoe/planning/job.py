@@ -36,8 +36,10 @@ class JobPlan:
     layout: InputLayout
     work: Work
     ranks: RankLoads
-    dense_bytes: float
-    """Dense part on every worker: weights, gradients, moments."""
+    dense_bytes_R: Floats
+    """Dense part of every worker, its own experts included: weights, gradients, moments."""
+    sent_bytes: float
+    """What a worker sends of rows and gradients to the experts of others, and back, in a step."""
     buffer_bytes_R: Floats
     """Activations, vectors and ids of a step, roughly."""
     estimate: StepEstimate | None
@@ -81,7 +83,7 @@ class JobPlan:
         return {
             "table weights": self.ranks.weight_bytes_R,
             "optimizer state": self.ranks.state_bytes_R,
-            "dense part": np.full(self.topology.world_size, self.dense_bytes),
+            "dense part": self.dense_bytes_R,
             "buffers": self.buffer_bytes_R,
         }
 
@@ -100,6 +102,8 @@ class JobPlan:
             "tables": self.tables,
             "num_bytes": self.num_bytes,
             "num_dense_parameters": self.work.num_dense_parameters,
+            "num_expert_parameters": list(self.work.counts.num_expert_parameters),
+            "sent_bytes": self.sent_bytes,
             "bytes_per_rank": {
                 kind: {"mean": float(values_R.mean()), "max": float(values_R.max())}
                 for kind, values_R in (*self.bytes_by_kind.items(), ("total", self.bytes_R))
@@ -141,6 +145,7 @@ def plan_job(
         zipf: exponent of the popularity of ids.
 
     Raises:
+        ConfigError: experts that cannot be divided among the workers, where they should be.
         ShardingError: a placement that the device cannot do, or tables that do not fit, with what would help.
     """
     tasks = config.task_set()
@@ -152,6 +157,7 @@ def plan_job(
         batch_size=config.training.batch_size,
         ids_per_row=ids_per_row,
         zipf=zipf,
+        expert_workers=topology.world_size if config.training.experts == "over_workers" else None,
     )
     layout = model_layout(layout, tasks=tasks, config=config.model)
     shards = place_tables(
@@ -166,7 +172,8 @@ def plan_job(
         zipf=zipf,
     )
     ranks = RankLoads(loads, topology.world_size)
-    found = None if costs is None else estimate(work, ranks, topology=topology, costs=costs)
+    number_bytes = 2 if precision == "bf16" else 4
+    found = None if costs is None else estimate(work, ranks, topology=topology, costs=costs, number_bytes=number_bytes)
     step_s, memory_bytes = found.step_s if found else None, topology.memory_gb * GB
     warnings = balance_warnings(ranks, memory_bytes=memory_bytes, costs=costs, step_s=step_s)
     return JobPlan(
@@ -175,17 +182,23 @@ def plan_job(
         layout=layout,
         work=work,
         ranks=ranks,
-        dense_bytes=float(4 * DENSE_FLOATS * work.num_dense_parameters),
-        buffer_bytes_R=_buffer_bytes(work, ranks, precision),
+        dense_bytes_R=4.0 * DENSE_FLOATS * _dense_parameters(work, topology.world_size),
+        sent_bytes=work.sent_bytes(number_bytes),
+        buffer_bytes_R=_buffer_bytes(work, ranks, number_bytes),
         estimate=found,
         warnings=(*warnings, *_memory_warnings(layout, topology, frequent_first)),
         assumptions=tuple(_assumptions(topology, ids_per_row, zipf, costs)),
     )
 
 
-def _buffer_bytes(work: Work, ranks: RankLoads, precision: Literal["fp32", "bf16"]) -> Floats:
+def _dense_parameters(work: Work, num_workers: int) -> Floats:
+    """Of everything but the tables, by rank."""
+    experts_R = np.array(work.counts.num_expert_parameters or (0,) * num_workers, dtype=np.float64)
+    return work.num_replicated_parameters + experts_R
+
+
+def _buffer_bytes(work: Work, ranks: RankLoads, number_bytes: int) -> Floats:
     """What a step holds beside weights, by rank; activations and vectors have gradients."""
-    number_bytes = 2 if precision == "bf16" else 4
     held_R: Floats = (
         2 * number_bytes * work.counts.num_activations + 2 * ranks.vector_bytes_R + ID_BUFFERS * ranks.id_bytes_R
     )

@@ -67,8 +67,21 @@ class Work:
 
     @property
     def num_dense_parameters(self) -> int:
-        """Of everything but the tables."""
-        return self.counts.num_parameters
+        """Of everything but the tables; where experts are divided, of the worker that holds most."""
+        return self.num_replicated_parameters + max(self.counts.num_expert_parameters, default=0)
+
+    @property
+    def num_replicated_parameters(self) -> int:
+        """Those that every worker holds, and whose gradients are summed."""
+        return self.counts.num_parameters - sum(self.counts.num_expert_parameters)
+
+    def sent_bytes(self, number_bytes: int) -> float:
+        """What travels from a worker to the experts of others and back, and the gradients of both.
+
+        Args:
+            number_bytes: of a number, 2 in bf16.
+        """
+        return 2.0 * number_bytes * self.counts.num_sent
 
     @property
     def mixing_flops(self) -> float:
@@ -110,6 +123,7 @@ def step_work(
     batch_size: int,
     ids_per_row: Mapping[str, float] | None = None,
     zipf: float = 1.1,
+    expert_workers: int | None = None,
 ) -> Work:
     """Count one step of a config; no table is allocated.
 
@@ -119,6 +133,10 @@ def step_work(
         batch_size: rows per step and rank.
         ids_per_row: by sparse key, ids of a row on average; 1 by default.
         zipf: exponent of the popularity of ids, from which follows how many different rows a batch touches.
+        expert_workers: workers among which experts are divided; None where every worker has all.
+
+    Raises:
+        ConfigError: the experts cannot be divided among so many.
     """
 
     def make() -> TrainingModel:
@@ -128,7 +146,11 @@ def step_work(
     return Work(
         batch_size=batch_size,
         counts=count_step(
-            make, ids_per_row=ids_per_row or {}, num_labels=len(model.label_columns(tasks)), batch_size=batch_size
+            make,
+            ids_per_row=ids_per_row or {},
+            num_labels=len(model.label_columns(tasks)),
+            batch_size=batch_size,
+            expert_workers=expert_workers,
         ),
         tables=tuple(
             _table_work(

@@ -11,7 +11,7 @@ from torch import nn
 from recmoe.embeddings.logical import dense_state, gather, part_here, unwrap
 from recmoe.errors import ConfigError
 from recmoe.moe.expert_layer import ExpertLayer
-from recmoe.moe.experts.divided import DividedExperts, experts_with_weights
+from recmoe.moe.experts.divided import DividedExperts, shares_of
 from recmoe.moe.experts.mixed import MixedExperts
 from recmoe.moe.experts.stack import Divisible, ExpertStack
 from recmoe.workers import num_workers
@@ -29,6 +29,20 @@ def divide_experts(model: nn.Module, placement: ExpertPlacement) -> None:
     """
     if placement == "replicated":
         return
+    layers = divisible_layers(model, num_workers=num_workers())
+    if num_workers() == 1:
+        return
+    for layer in layers:
+        experts = cast(ExpertStack, layer.experts)
+        layer.experts = DividedExperts(experts, rank=dist.get_rank(), num_workers=num_workers())
+
+
+def divisible_layers(model: nn.Module, *, num_workers: int) -> list[ExpertLayer]:
+    """The layers whose experts are divided among so many workers.
+
+    Raises:
+        ConfigError: there are none, or the experts of one cannot be divided.
+    """
     layers = [module for module in unwrap(model).modules() if isinstance(module, ExpertLayer)]
     if not layers:
         raise ConfigError(
@@ -36,12 +50,8 @@ def divide_experts(model: nn.Module, placement: ExpertPlacement) -> None:
             "drop it, or choose another model.architecture, such as {kind: mmoe}"
         )
     for layer in layers:
-        _check(layer)
-    if num_workers() == 1:
-        return
-    for layer in layers:
-        experts = cast(ExpertStack, layer.experts)
-        layer.experts = DividedExperts(experts, rank=dist.get_rank(), num_workers=num_workers())
+        _check(layer, num_workers)
+    return layers
 
 
 @contextmanager
@@ -104,7 +114,7 @@ def travel_curves(model: nn.Module, *, train_s: float) -> Mapping[str, float]:
     }
 
 
-def _check(layer: ExpertLayer) -> None:
+def _check(layer: ExpertLayer, num_workers: int) -> None:
     """ConfigError for a layer whose experts cannot be divided."""
     if layer.mixes == "weights":
         raise ConfigError(
@@ -119,10 +129,10 @@ def _check(layer: ExpertLayer) -> None:
             f"training.experts: over_workers cannot divide {' and '.join(fixed)}, which do not say how their experts "
             "are taken apart; give them a method part (see Divisible), or drop training.experts"
         )
-    num_experts = len(experts_with_weights(cast(ExpertStack, stack)))
-    if num_experts < num_workers():
+    num_experts = len(shares_of(cast(ExpertStack, stack), 1)[0])
+    if num_experts < num_workers:
         raise ConfigError(
             f"training.experts: over_workers gives every worker an expert of each layer at least, and level "
-            f"{layer.level} has {num_experts} with weights for {num_workers()} workers; have more experts or fewer "
+            f"{layer.level} has {num_experts} with weights for {num_workers} workers; have more experts or fewer "
             "workers, or drop training.experts"
         )

@@ -1,10 +1,6 @@
 """A warm start from one placement of the tables into another: two processes and one, sharded and plain."""
 
 import importlib.util
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +11,11 @@ import pytest
 
 from recmoe.experiment import ExperimentConfig
 from recmoe.export.bundle import ModelBundle
-from recmoe.runs.folder import RunFolder
-from recmoe.runs.train import RunResult, train_run
+from recmoe.runs.train import Launch, RunResult, train_run
 from recmoe.runs.warm_start import find_warm_start
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("torchrec") is None, reason="torchrec is not installed")
 
-SCRIPT = Path(__file__).with_name("warm_start_worker.py")
 ADAGRAD = "tables.optimizer={kind: adagrad, lr: 0.1}"
 SHARDED = ("tables.backend=torchrec", ADAGRAD, "tables.sharding={tags: column_wise, user_id: data_parallel}",
            "inputs.width=8")  # fmt: skip
@@ -29,33 +23,10 @@ PLAIN = ("tables.backend=plain", ADAGRAD, "inputs.width=8")
 NO_STEPS = ("training.max_steps=1", "training.dense_optimizer.lr=1e-30", "tables.optimizer.lr=1e-30")
 
 
-def in_two_processes(_: ExperimentConfig, folder: RunFolder) -> None:
-    """Launch the job of a prepared run folder."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    both = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(folder.root)],
-            env={**os.environ, **both, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        outputs = [process.communicate(timeout=240)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
-
-
 @pytest.mark.slow
 def test_warm_start_crosses_placements(
     train: Callable[..., RunResult],
+    in_two_processes: Launch,
     make_experiment: Callable[..., ExperimentConfig],
     shop_log: pa.Table,
     tmp_path: Path,

@@ -54,11 +54,10 @@ class DividedExperts(nn.Module):
         self.travel = Travel()
         # In a tuple, that it is no part of this module.
         self._stack = (cast(nn.Module, stack),)
-        have_weights = experts_with_weights(stack)
-        bounds = [len(have_weights) * worker // num_workers for worker in range(num_workers + 1)]
-        self.experts_of_worker = [have_weights[first:last] for first, last in pairwise(bounds)]
+        self.experts_of_worker = shares_of(stack, num_workers)
         assert all(self.experts_of_worker), "an expert for every worker, at least"
-        self.at_home = [expert for expert in range(stack.num_experts) if expert not in have_weights]
+        held = set(chain.from_iterable(self.experts_of_worker))
+        self.at_home = [expert for expert in range(stack.num_experts) if expert not in held]
         self.own = cast(nn.Module, stack.part(self.experts_of_worker[rank]))
         self.passing = cast(nn.Module, stack.part(self.at_home)) if self.at_home else None
         self._divided = self._parts(stack)
@@ -181,11 +180,13 @@ class DividedExperts(nn.Module):
         return divided
 
 
-def experts_with_weights(stack: ExpertStack) -> list[int]:
-    """Those that a worker has to hold."""
+def shares_of(stack: ExpertStack, num_workers: int) -> list[list[int]]:
+    """By worker: the experts that it holds, in their order, as many as the others or one less; none without weights."""
     assert isinstance(stack, Divisible), "a stack that can be divided"
     parts = (cast(nn.Module, stack.part([expert])) for expert in range(stack.num_experts))
-    return [expert for expert, part in enumerate(parts) if any(True for _ in part.parameters())]
+    have_weights = [expert for expert, part in enumerate(parts) if any(True for _ in part.parameters())]
+    bounds = [len(have_weights) * worker // num_workers for worker in range(num_workers + 1)]
+    return [have_weights[first:last] for first, last in pairwise(bounds)]
 
 
 def _split(values: Tensor, sizes: Sequence[Sequence[int]]) -> list[Sequence[Tensor]]:
