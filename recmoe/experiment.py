@@ -67,6 +67,12 @@ class ExperimentConfig(Config):
         yield from self._pretraining_problems()
         yield from self._stopping_problems()
         yield from self._architecture_problems()
+        if self.training.experts == "over_workers" and getattr(self.model.architecture, "mixes", None) == "weights":
+            yield (
+                "training.experts",
+                "over_workers sends rows to experts, and model.architecture.mixes: weights merges all experts for "
+                "every row; drop one of both",
+            )
         yield from self._width_problems()
         yield from ((f"ranking.{path}", message) for path, message in self.ranking.task_problems(list(self.tasks)))
 

@@ -116,11 +116,7 @@ def travel_curves(model: nn.Module, *, train_s: float) -> Mapping[str, float]:
 
 def _check(layer: ExpertLayer, num_workers: int) -> None:
     """ConfigError for a layer whose experts cannot be divided."""
-    if layer.mixes == "weights":
-        raise ConfigError(
-            "training.experts: over_workers sends rows to experts, and model.architecture.mixes: weights merges the "
-            "experts of all workers for every row; drop one of both"
-        )
+    assert layer.mixes == "outputs", "the config refuses to divide experts that are merged"
     stack = layer.experts
     stacks = list(stack.stacks) if isinstance(stack, MixedExperts) else [stack]
     fixed = [type(one).__name__ for one in stacks if not isinstance(one, Divisible)]

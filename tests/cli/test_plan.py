@@ -72,6 +72,17 @@ def test_a_cluster_is_planned_from_a_file_and_row_counts(config: Path) -> None:
     assert "assumed  device: assumed: 35% of the matrix rate" in text
 
 
+def test_divided_experts_are_planned_with_what_they_hold_and_send(config: Path) -> None:
+    pytest.importorskip("torchrec")
+    rows = ["--rows", "user=1e4", "--rows", "item=2e4"]
+
+    text = run(config, "training.experts=over_workers", "training.precision=fp32", *rows, "--workers", 2)
+
+    # Eight experts of 48 inputs; 1,024 rows go to the other worker and 128 numbers from each of its experts come back.
+    assert "experts over workers: 181,760 of 363,520 expert parameters on the worker with most" in text
+    assert "a worker sends 4.59 MB of rows and gradients to experts of others and back in a step" in text
+
+
 def test_this_machine_is_planned_with_what_was_measured(config: Path, rates: Path) -> None:
     rows = ["--rows", "user=1e4", "--rows", "item=2e4"]
 

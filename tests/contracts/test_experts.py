@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from recmoe.axes import describe
 from recmoe.moe.experts import ExpertConfig
-from recmoe.moe.experts.stack import ExpertStack
+from recmoe.moe.experts.stack import Divisible, ExpertStack
 from recmoe.moe.linear import SidedInput
 from recmoe.moe.mixture import MixtureConfig
 
@@ -74,6 +74,23 @@ def test_rows_of_its_own_give_what_all_rows_give(kinds: tuple[ExpertConfig, ...]
 
     expected = [y_BH[chosen] for y_BH, chosen in zip(experts(inputs), rows, strict=True)]
     torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-6)
+
+
+@every_stack
+def test_a_part_of_the_experts_computes_what_all_do_with_weights_of_its_own(kinds: tuple[ExpertConfig, ...]) -> None:
+    experts = stack_of(kinds)
+    assert isinstance(experts, Divisible)
+    assert isinstance(experts, nn.Module)
+    chosen = [1, 2, 5]
+
+    part = experts.part(chosen)
+
+    assert part.names == tuple(experts.names[expert] for expert in chosen)
+    assert part.input_of_expert == tuple(experts.input_of_expert[expert] for expert in chosen)
+    expected = experts(inputs_of())
+    torch.testing.assert_close(part(inputs_of()), [expected[expert] for expert in chosen], rtol=0, atol=1e-6)
+    assert isinstance(part, nn.Module)
+    assert not {id(weight) for weight in part.parameters()} & {id(weight) for weight in experts.parameters()}
 
 
 @every_stack

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recmoe.config import config_from_dict
-from recmoe.errors import DataError, ShardingError
+from recmoe.errors import ConfigError, DataError, ShardingError
 from recmoe.experiment import ExperimentConfig
 from recmoe.planning.costs import Costs, MachineCosts
 from recmoe.planning.job import JobPlan
@@ -67,7 +67,52 @@ def test_plain_tables_stay_whole(tmp_path: Path) -> None:
     assert found.num_bytes == (4 + 3) * 12 * 4
     # 16 inputs to 2 units with bias, 2 units to 1 logit with bias; weight, gradient and two moments of each.
     assert found.work.num_dense_parameters == 16 * 2 + 2 + 2 + 1
-    assert found.dense_bytes == 16 * (16 * 2 + 2 + 2 + 1)
+    assert found.dense_bytes_R.tolist() == [16 * (16 * 2 + 2 + 2 + 1)]
+
+
+@needs_torchrec
+@pytest.mark.parametrize(
+    ("gate", "num_sent"),
+    [
+        # 10 rows of 16 numbers to both workers, outputs of 6 numbers from 4 experts; half of it stays.
+        ({"kind": "softmax"}, (10 * 16 * 2 + 10 * 6 * 4) / 2),
+        # Each row to one expert.
+        ({"kind": "top_k", "k": 1}, (10 * 16 + 10 * 6) / 2),
+    ],
+)
+def test_divided_experts_are_held_and_sent_as_counted_by_hand(
+    tmp_path: Path, gate: dict[str, object], num_sent: float
+) -> None:
+    changes = {
+        "model": {"architecture": {"kind": "mmoe", "num_experts": 4, "expert_hidden": [6], "gate": gate}},
+        "training": {"device": "cpu", "precision": "fp32", "batch_size": 10, "experts": "over_workers"},
+    }
+    divided = config(tmp_path, backend="torchrec").model_dump(mode="json") | changes
+    costs = MachineCosts(rates=PRESETS["a100"], fp32=COSTS)
+
+    found = plan(config_from_dict(ExperimentConfig, divided), tmp_path, num_workers=2, measured=costs)
+
+    # Two experts of one layer each, with biases; forward and gradients, of 4 bytes.
+    made = found.to_json()
+    assert made["num_expert_parameters"] == [2 * (16 * 6 + 6)] * 2
+    assert made["sent_bytes"] == pytest.approx(2 * 4 * num_sent)
+    counts = found.work.counts
+    assert found.work.num_dense_parameters == counts.num_parameters - 2 * (16 * 6 + 6)
+    assert found.dense_bytes_R.tolist() == [16 * found.work.num_dense_parameters] * 2
+    topology = found.topology
+    assert made["step"]["parts"]["rows exchange"] == pytest.approx(
+        2 * 4 * num_sent / (topology.intra_node_gb_per_s * 1e9 * topology.efficiency.network)
+    )
+
+
+@needs_torchrec
+def test_fewer_experts_than_workers_cannot_be_planned(tmp_path: Path) -> None:
+    divided = config(tmp_path, backend="torchrec").model_dump(mode="json")
+    divided["model"] = {"architecture": {"kind": "mmoe", "num_experts": 2}}
+    divided["training"] = {"device": "cpu", "experts": "over_workers"}
+
+    with pytest.raises(ConfigError, match="level 0 has 2 with weights for 3 workers"):
+        plan(config_from_dict(ExperimentConfig, divided), tmp_path, num_workers=3)
 
 
 @needs_torchrec
