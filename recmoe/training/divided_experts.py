@@ -49,6 +49,7 @@ def divisible_layers(model: nn.Module, *, num_workers: int) -> list[ExpertLayer]
             "training.experts: over_workers divides the experts of mixtures among workers, and this model has none; "
             "drop it, or choose another model.architecture, such as {kind: mmoe}"
         )
+    assert len({id(layer.experts) for layer in layers}) == len(layers), "every layer has experts of its own"
     for layer in layers:
         _check(layer, num_workers)
     return layers

@@ -1,5 +1,6 @@
 """Training in two Ray workers: what it makes, a worker that is killed, an error in one worker."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -145,6 +146,24 @@ def test_two_workers_take_equal_steps_and_score_every_test_row_once(unbroken: Ru
     assert unbroken.report.values() == pytest.approx(again.values(), rel=1e-4, abs=1e-5)
     assert of_two
     assert of_two == pytest.approx(of_one, rel=1e-4, abs=1e-5)
+
+
+def test_workers_that_hold_some_of_the_experts_leave_a_bundle_with_all(
+    log: Path, session: ExitStack, tmp_path: Path
+) -> None:
+    del session
+    experts = "model.architecture={kind: mmoe, num_experts: 3, expert_hidden: [16], gate: {kind: top_k, k: 2}}"
+
+    run = train(log, tmp_path / "run", "training.max_steps=20", "training.experts=over_workers", experts)
+
+    assert (run.folder.state["status"], run.folder.state["world_size"]) == ("finished", NUM_WORKERS)
+    again = evaluate_bundle(ModelBundle.load(run.folder.bundle), cache_dir=run.folder.cache).report
+    assert run.report is not None
+    assert run.report.values() == pytest.approx(again.values(), rel=1e-4, abs=1e-5)
+    curves = [json.loads(line) for line in run.folder.metrics.read_text(encoding="utf-8").splitlines()]
+    shares = [line["train/experts/travel_share"] for line in curves if "train/experts/travel_share" in line]
+    assert len(shares) == 2
+    assert all(0 < share < 1 for share in shares)
 
 
 def test_a_killed_worker_changes_no_number(unbroken: RunResult, log: Path, tmp_path: Path) -> None:
