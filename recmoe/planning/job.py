@@ -148,18 +148,8 @@ def plan_job(
         ConfigError: experts that cannot be divided among the workers, where they should be.
         ShardingError: a placement that the device cannot do, or tables that do not fit, with what would help.
     """
-    tasks = config.task_set()
-    work = step_work(
-        layout,
-        tasks=tasks,
-        model=config.model,
-        optimizer=config.tables.optimizer,
-        batch_size=config.training.batch_size,
-        ids_per_row=ids_per_row,
-        zipf=zipf,
-        expert_workers=topology.world_size if config.training.experts == "over_workers" else None,
-    )
-    layout = model_layout(layout, tasks=tasks, config=config.model)
+    work = _work(config, layout, topology, ids_per_row, zipf)
+    layout = model_layout(layout, tasks=config.task_set(), config=config.model)
     shards = place_tables(
         layout, config=config.tables, topology=topology, batch_size=work.batch_size, ids_per_row=ids_per_row
     )
@@ -188,6 +178,21 @@ def plan_job(
         estimate=found,
         warnings=(*warnings, *_memory_warnings(layout, topology, frequent_first)),
         assumptions=tuple(_assumptions(topology, ids_per_row, zipf, costs)),
+    )
+
+
+def _work(
+    config: ExperimentConfig, layout: InputLayout, topology: Topology, ids_per_row: Mapping[str, float], zipf: float
+) -> Work:
+    return step_work(
+        layout,
+        tasks=config.task_set(),
+        model=config.model,
+        optimizer=config.tables.optimizer,
+        batch_size=config.training.batch_size,
+        ids_per_row=ids_per_row,
+        zipf=zipf,
+        expert_workers=topology.world_size if config.training.experts == "over_workers" else None,
     )
 
 
