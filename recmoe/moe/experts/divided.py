@@ -1,8 +1,8 @@
 """DividedExperts: the experts of a layer, each held by one worker; rows travel to them, and what they make comes back.
 
-GShard: Lepikhin et al., ICLR 2021, https://arxiv.org/abs/2006.16668, section 3.2. There every expert has a capacity, so
-that all exchanges are of one size; here none is left out, as Tutel has it (Hwang et al., MLSys 2023,
-https://arxiv.org/abs/2206.03382, section 4): counts travel first.
+GShard: Lepikhin et al., ICLR 2021, https://arxiv.org/abs/2006.16668. There every expert has a capacity, so that all
+exchanges are of one size. Here no row is left out: counts travel first, as in FastMoE (He et al. 2021,
+https://arxiv.org/abs/2103.13262). Both are followed by what is commonly said of them; the papers were not at hand.
 """
 
 # E experts, D input width, H expert width, W workers, K slots of this worker,
