@@ -9,7 +9,6 @@ from torch import Tensor
 
 from recmoe.config import dump_config
 from recmoe.data.loader import Split
-from recmoe.data.parquet import ParquetStream
 from recmoe.embeddings.logical import copy_into, dense_parameters, unwrap
 from recmoe.embeddings.placement import place
 from recmoe.embeddings.tables import PlainTables
