@@ -141,6 +141,16 @@ class ModelBundle:
             self.replay.check_predictions(self.model.predict(batch).numpy())
 
 
+def check_free(path: Path, *, replace: bool = False) -> None:
+    """BundleError where something stands in the place of a bundle to write; for what takes long before it writes.
+
+    Args:
+        replace: an older bundle may be there.
+    """
+    if path.exists() and not (replace and (path / FILE_NAME).is_file()):
+        raise BundleError(f"{path} exists already; choose another folder, or replace the bundle in it")
+
+
 def write_bundle(
     path: Path,
     *,
@@ -168,8 +178,7 @@ def write_bundle(
     Raises:
         BundleError: something else stands there, the disk is full, or the model's scores are not the replay's.
     """
-    if path.exists() and not (replace and (path / FILE_NAME).is_file()):
-        raise BundleError(f"{path} exists already; choose another folder, or replace the bundle in it")
+    check_free(path, replace=replace)
     with _new_folder(path) as folder:
         (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
         (folder / "encoder").mkdir()

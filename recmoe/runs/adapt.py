@@ -19,7 +19,7 @@ from recmoe.data.loader import BatchLoader
 from recmoe.errors import ConfigError, DataError
 from recmoe.evaluation.predict import predict_rows
 from recmoe.experiment import ExperimentConfig
-from recmoe.export.bundle import ModelBundle
+from recmoe.export.bundle import ModelBundle, check_free
 from recmoe.features.batch import Batch
 from recmoe.runs.cost import Comparison, Cost, compared, with_logits
 from recmoe.runs.derived import Derivation
@@ -80,6 +80,7 @@ def adapt(
         DataError, SchemaError: the rows cannot be read, lack a column or the labels of a task, or are too few.
         BundleError, TrainingError: the folder is there, the origin cannot be read, or the steps diverge.
     """
+    check_free(target)
     started_s = time.perf_counter()
     derivation = Derivation.of(origin.load(), cache_dir=cache_dir, overrides=overrides)
     new_tasks = _new_tasks(derivation, origin.source)

@@ -15,7 +15,7 @@ from recmoe.data.parquet import ParquetStream
 from recmoe.errors import ConfigError, DataError
 from recmoe.evaluation.evaluate import slice_text
 from recmoe.experiment import ExperimentConfig
-from recmoe.export.bundle import ModelBundle
+from recmoe.export.bundle import ModelBundle, check_free
 from recmoe.features.batch import Batch
 from recmoe.runs.cost import Cost
 from recmoe.runs.derived import Derivation
@@ -59,6 +59,7 @@ def metalearn(
         DataError, SchemaError: the rows cannot be read, or fewer than two domains have enough.
         BundleError, TrainingError: the folder is there, or the origin cannot be read.
     """
+    check_free(target)
     started_s = time.perf_counter()
     derivation = Derivation.of(origin.load(), cache_dir=cache_dir, overrides=overrides)
     config = derivation.config

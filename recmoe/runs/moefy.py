@@ -11,7 +11,7 @@ from torch import Tensor
 from recmoe.architectures import ArchitectureConfig
 from recmoe.data.loader import Split as DataSplit
 from recmoe.errors import TrainingError
-from recmoe.export.bundle import ModelBundle
+from recmoe.export.bundle import ModelBundle, check_free
 from recmoe.export.lineage import Lineage
 from recmoe.growth.moefy import balanced_clusters, captured, fit_router, moefied_into, split_of
 from recmoe.runs.cost import Cost
@@ -46,6 +46,7 @@ def moefy(bundle: ModelBundle, target: Path, *, num_experts: int, k: int, lineag
         DataError, SchemaError: the splits of its config cannot be read.
         BundleError: the folder is there, or cannot be written.
     """
+    check_free(target)
     derivation = Derivation.of(bundle, cache_dir=cache_dir)
     split = split_of(bundle.model)
     if split.num_units % num_experts or k > num_experts:

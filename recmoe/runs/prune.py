@@ -8,7 +8,7 @@ from recmoe.architectures import ArchitectureConfig
 from recmoe.data.loader import Split
 from recmoe.errors import TrainingError
 from recmoe.evaluation.predict import predict_rows
-from recmoe.export.bundle import ModelBundle
+from recmoe.export.bundle import ModelBundle, check_free
 from recmoe.export.lineage import Lineage
 from recmoe.growth.merge import merged
 from recmoe.growth.prune import Cut, counts_of, cuts_of, pruned_into
@@ -49,6 +49,7 @@ def prune_experts(
         DataError, SchemaError: the splits of its config cannot be read.
         BundleError: the folder is there, or cannot be written.
     """
+    check_free(target)
     derivation = Derivation.of(bundle, cache_dir=cache_dir)
     split = derivation.judging_split
     usages = predict_rows(bundle.model, derivation.loader(split)).usages

@@ -239,8 +239,8 @@ def test_what_cannot_be_adapted_to_is_refused(
         )
 
 
-def test_folder_that_is_there_is_left_alone(finished: Finished, clicked: Path, tmp_path: Path) -> None:
+def test_folder_that_is_there_is_refused_before_anything_else(finished: Finished, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
 
     with pytest.raises(BundleError, match="exists already; choose another folder"):
-        adapted(finished[1].folder.root, tmp_path / "new", clicked, steps=1)
+        adapted(finished[1].folder.root, tmp_path / "new", tmp_path / "missing.parquet", steps=1)

@@ -106,8 +106,8 @@ def test_what_cannot_be_learned_from_is_refused(
         learned(finished[1].folder.root, tmp_path / "start", *([override] if override else []), domain=domain)
 
 
-def test_folder_that_is_there_is_left_alone(finished: Finished, tmp_path: Path) -> None:
+def test_folder_that_is_there_is_refused_before_anything_else(finished: Finished, tmp_path: Path) -> None:
     (tmp_path / "start").mkdir()
 
     with pytest.raises(BundleError, match="exists already; choose another folder"):
-        learned(finished[1].folder.root, tmp_path / "start")
+        learned(finished[1].folder.root, tmp_path / "start", domain="no such feature")
