@@ -10,6 +10,7 @@ from pydantic import NonNegativeInt
 from recmoe.config import Config, config_from_dict, load_config
 from recmoe.data.loader import DataConfig
 from recmoe.embeddings.tables import TablesConfig
+from recmoe.errors import ConfigError
 from recmoe.evaluation.evaluate import EvaluationConfig
 from recmoe.evaluation.metrics import metric_best
 from recmoe.evaluation.skill import SCORE
@@ -193,6 +194,14 @@ class ExperimentConfig(Config):
                 if problem is not None and path not in told:
                     told.add(path)
                     yield path, problem
+
+    def check_learns_tasks(self) -> None:
+        """ConfigError for a pre-training, which leaves no model that predicts tasks."""
+        if self.model.pretraining is not None:
+            raise ConfigError(
+                "model.pretraining is set: such a run reads no labels and leaves no bundle; give the config to recmoe "
+                "pretrain, or drop the section"
+            )
 
     def task_set(self) -> TaskSet:
         """The tasks, ready for a model."""

@@ -77,6 +77,7 @@ def tune(
         RecmoeError: the data or the tracking store is not usable.
     """
     config = load_experiment(path, overrides)
+    config.check_learns_tasks()
     score = Score.of(config)
     searched = Space(starting_space(config)) if space is None else read_space(space, config)
     searched.check(config)

@@ -188,6 +188,7 @@ def _trained(
     quiet: bool,
     owned: Path | None = None,
 ) -> FittedModel:
+    config.check_learns_tasks()
     result = train_run(config, root, resume=resume, is_quiet=quiet, warm_start=warm_start, is_strict=strict)
     if result.is_interrupted:
         step = result.folder.state["step"]

@@ -7,7 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from recmoe import load_experiment, train
 from recmoe.cli import app
+from recmoe.errors import ConfigError
 
 SMALL = (
     "training.epochs=1",
@@ -62,6 +64,31 @@ def test_pretraining_needs_no_labels_and_a_training_begins_from_it(log: Path, mo
     assert config["model"]["pretraining"] == {"share": 0.3, "features": [], "max_classes": 1024}
     assert "went on from runs/synthetic-pretrained" in after
     assert (log / "runs/synthetic/bundle").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "log/config.yaml"),
+        ("tune", "log/config.yaml", "--trials", "1"),
+        ("daily", "log/config.yaml", "--days", "log", "--run-dir", "runs/daily"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_what_trains_tasks_refuses_a_pretraining(
+    command: tuple[str, ...], log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(log)
+
+    with pytest.raises(ConfigError, match=r"model\.pretraining is set: such a run reads no labels and leaves no bund"):
+        recmoe(*command, "model.pretraining={}")
+
+
+def test_public_face_refuses_a_pretraining(log: Path, tmp_path: Path) -> None:
+    config = load_experiment(log / "log/config.yaml", ["model.pretraining={}", *SMALL])
+
+    with pytest.raises(ConfigError, match="give the config to recmoe pretrain, or drop the section"):
+        train(config, tmp_path / "run")
 
 
 def test_json_holds_the_report(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
