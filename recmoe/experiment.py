@@ -4,6 +4,7 @@ import difflib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 from pydantic import NonNegativeInt
 
@@ -195,13 +196,14 @@ class ExperimentConfig(Config):
                     told.add(path)
                     yield path, problem
 
-    def check_learns_tasks(self) -> None:
-        """ConfigError for a pre-training, which leaves no model that predicts tasks."""
+    def learning_tasks(self) -> Self:
+        """Itself; ConfigError for a pre-training, which leaves no model that predicts tasks."""
         if self.model.pretraining is not None:
             raise ConfigError(
                 "model.pretraining is set: such a run reads no labels and leaves no bundle; give the config to recmoe "
                 "pretrain, or drop the section"
             )
+        return self
 
     def task_set(self) -> TaskSet:
         """The tasks, ready for a model."""

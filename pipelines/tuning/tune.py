@@ -76,8 +76,7 @@ def tune(
         TrainingError: the folder holds something else, or the config as it stands cannot be trained.
         RecmoeError: the data or the tracking store is not usable.
     """
-    config = load_experiment(path, overrides)
-    config.check_learns_tasks()
+    config = load_experiment(path, overrides).learning_tasks()
     score = Score.of(config)
     searched = Space(starting_space(config)) if space is None else read_space(space, config)
     searched.check(config)

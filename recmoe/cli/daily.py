@@ -55,8 +55,7 @@ def daily(
     if not days:
         raise DataError("no days are given; name them by --days 'log/day=*'")
     patterns, changes = with_expanded(days, overrides)
-    experiment = load_experiment(config, changes)
-    experiment.check_learns_tasks()
+    experiment = load_experiment(config, changes).learning_tasks()
     root = run_dir or RUNS / f"{experiment.name}-daily"
     if register is not None:
         check_model_name(register)

@@ -89,8 +89,7 @@ def train(
     from recmoe.runs.train import train_run
     from recmoe.runs.warm_start import find_warm_start
 
-    experiment = load_experiment(config, overrides or [])
-    experiment.check_learns_tasks()
+    experiment = load_experiment(config, overrides or []).learning_tasks()
     root = run_dir or RUNS / experiment.name
     launch, _ = launch_of(workers)
     earlier = None if warm_start is None else find_warm_start(warm_start, registry_uri=registry)

@@ -188,8 +188,9 @@ def _trained(
     quiet: bool,
     owned: Path | None = None,
 ) -> FittedModel:
-    config.check_learns_tasks()
-    result = train_run(config, root, resume=resume, is_quiet=quiet, warm_start=warm_start, is_strict=strict)
+    result = train_run(
+        config.learning_tasks(), root, resume=resume, is_quiet=quiet, warm_start=warm_start, is_strict=strict
+    )
     if result.is_interrupted:
         step = result.folder.state["step"]
         how = "" if owned is not None else f"; go on with recmoe.train(config, {str(root)!r}, resume=True)"
