@@ -84,7 +84,8 @@ def train_all(config: Path, seed: int, options: argparse.Namespace) -> dict[str,
 
 def _train(config: Path, folder: Path, overrides: Sequence[str], seed: int, *, teacher: Path | None = None) -> Trained:
     limits = f"ranking.max_candidates={max(NUM_CANDIDATES)}"
-    experiment = load_experiment(config, [*overrides, limits, f"seed={seed}", "tracking.kind=none"])
+    fixed = [limits, f"seed={seed}", "tracking.kind=none", "evaluation.baselines=[]"]
+    experiment = load_experiment(config, [*overrides, *fixed])
     origin = None if teacher is None else find_origin(str(teacher), made_by="distil")
     result = train_run(experiment, folder, resume=folder.exists(), is_quiet=True, origin=origin)
     assert result.report is not None, "the log has a test split"
