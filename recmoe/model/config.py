@@ -1,7 +1,7 @@
 """ModelConfig: the section ``model`` of a config."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field
 from torch import nn
@@ -59,6 +59,11 @@ class ModelConfig(Config):
     unknown_share: Literal["auto"] | Annotated[float, Field(ge=0.0, lt=1.0)] = "auto"
     """Share of the ids that a training step reads as unknown, so that row 0 learns what a new id is worth; auto is, for
     each feature, the share of its ids in the validation split that training has not seen, from 0.01 to 0.5."""
+
+    def with_summed_losses(self) -> Self:
+        """With tasks weighted as they say, and nothing that balances their gradients."""
+        fields = type(self).model_fields
+        return self.model_copy(update={name: fields[name].default for name in ("weighting", "balancing")})
 
     def assemble(self, parts: Parts) -> nn.Module:
         """The model that reads the inputs: the architecture on its trunk; see ``ArchitectureKind.assemble``."""

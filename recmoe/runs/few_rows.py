@@ -12,8 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recmoe.balancing.rules import NoBalancingConfig
-from recmoe.balancing.weightings import FixedWeightingConfig
 from recmoe.data.encoded_cache import EncodedCache
 from recmoe.data.encoded_rows import EncodedRows
 from recmoe.data.parquet import ParquetStream
@@ -59,8 +57,7 @@ def copy_of(
         BundleError, DataError, ConfigError: the bundle cannot be read.
     """
     tasks = config.task_set()
-    plain = {"weighting": FixedWeightingConfig(), "balancing": NoBalancingConfig()}
-    section = config.model.model_copy(update=plain)
+    section = config.model.with_summed_losses()
     model = build_training_model(
         layout=encoder.layout, tasks=tasks, config=section, tables=PlainTables, seed=config.seed
     )
@@ -68,9 +65,7 @@ def copy_of(
         # A new tower begins at zero, as in any training: its task starts at its base rate in every row.
         model.model.begin_at_zero()
         weights = [tasks.weights[name] if name in new_tasks else 0.0 for name in tasks.names]
-        model.weighting = FixedWeightingConfig().build(
-            weights=weights, outputs=[tasks.loss_kinds[n] for n in tasks.names]
-        )
+        model.weighting = section.weighting.build(weights=weights, outputs=[tasks.loss_kinds[n] for n in tasks.names])
     placed = place(model, config=TablesConfig(backend="plain"), device=torch.device("cpu"))
     shapes = {name: tuple(tensor.shape) for name, tensor in dense_state(model).items()}
     initial = {name: weight.detach().clone() for name, weight in dense_parameters(model)}
