@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from recmoe.architectures.policy_losses import PolicyLosses
 from recmoe.architectures.seam import Targets
+from recmoe.moe.balance.statistics import single_gates_of
 from recmoe.moe.gate_use import GateUse
 from recmoe.moe.gates.gate import Distils, LearnsByPolicy
 
@@ -40,11 +41,9 @@ class DistilledLoss:
     def __call__(self, uses: Sequence[GateUse], targets: Targets) -> dict[str, Tensor]:
         """The loss; a batch on which no gate trained has none."""
         losses = [
-            single.distilled.learns * functional.cross_entropy(single.distilled.logits_BV, single.distilled.chosen_B)
-            for use in uses
-            for given in use.by_gate
-            for single in given.inner or (given,)
-            if single.distilled is not None
+            gate.distilled.learns * functional.cross_entropy(gate.distilled.logits_BV, gate.distilled.chosen_B)
+            for gate in single_gates_of(uses)
+            if gate.distilled is not None
         ]
         return {DISTILLED: torch.stack(losses or [*targets.labels_BT.new_zeros(1)]).sum()}
 

@@ -2,12 +2,11 @@
 
 from typing import Any
 
+from recmoe.cli.cost import number
 from recmoe.cli.options import Config, Json, Overrides, RegistryUri, Resume, RunDir, WarmStartFrom, Workers
 from recmoe.cli.output import print_columns, print_json
 from recmoe.cli.runs import launch_of, tell_interrupted
 from recmoe.runs.source import RUNS
-
-NOT_DEFINED = float("nan")
 
 
 def pretrain(
@@ -55,7 +54,7 @@ def print_pretraining(report: dict[str, Any]) -> None:
         ["feature", "classes", "hidden", "loss", "loss of frequencies", "saved", "right"],
         [
             (name, one["classes"], one["hidden"],
-             *(NOT_DEFINED if one[key] is None else one[key] for key in ("loss", "frequency_loss", "saved", "right")))
+             *(number(one[key]) for key in ("loss", "frequency_loss", "saved", "right")))
             for name, one in report["features"].items()
         ],
     )  # fmt: skip

@@ -88,7 +88,7 @@ def sharded(divided: DividedTensor, part: Tensor | None, *, device: torch.device
 
 
 def part_here(tensor: Tensor, divided: DividedTensor) -> Tensor:
-    """This worker's part of a tensor that is divided as told, sharded or whole; a single number is no one's."""
+    """This worker's part of a tensor that is divided so, sharded or whole; all of a single number."""
     if isinstance(tensor, ShardedTensor):
         return tensor.local_shards()[0].tensor
     if not tensor.ndim:

@@ -26,11 +26,11 @@ from recmoe.config import Config
 from recmoe.embeddings.tables import member_name
 from recmoe.errors import ConfigError
 from recmoe.features.batch import Batch
-from recmoe.features.layout import InputLayout
+from recmoe.features.layout import InputLayout, SparseKey
 from recmoe.model.balance_losses import BalanceTerms, balance_losses, with_balance
 from recmoe.model.draws import generator_of
 from recmoe.model.ranker import MultiTaskRanker
-from recmoe.model.row_ids import id_key
+from recmoe.model.row_ids import id_key, id_places
 from recmoe.moe.balance.alarms import RoutingWatch
 from recmoe.moe.gates.gate import Distils, LearnsByPolicy
 
@@ -110,13 +110,14 @@ class PretrainingModel(nn.Module):
         self._seed = seed
         self._read_outs = [module for module in ranker.model.modules() if isinstance(module, ReadOut)]
         num_rows = {table.name: table.num_rows for table in layout.tables}
-        self._places: list[int] = []
+        self._layout = layout
+        self._keys: list[SparseKey] = []
         self.num_classes: list[int] = []
         """Per feature, C."""
         for name in self.features:
             key = id_key(layout, name)
             assert key is not None, "a layout of all sides has every feature"
-            self._places.append(layout.sparse.index(key))
+            self._keys.append(key)
             # A table may hold the unknown row alone.
             self.num_classes.append(max(1, min(config.max_classes, num_rows[key.table] - 1)))
         width = sum(read_out.in_features for read_out in self._read_outs)
@@ -142,7 +143,8 @@ class PretrainingModel(nn.Module):
         draws_FB = torch.rand(
             len(self.features), batch.num_rows, device=device, generator=generator_of(self._seed, step, device)
         )
-        for places_B, classes_B, draws_B in zip(self._places_of(batch), self.classes(batch), draws_FB, strict=True):
+        places = self._places(batch)
+        for places_B, classes_B, draws_B in zip(places, self._classes(batch, places), draws_FB, strict=True):
             is_hidden_B = draws_B < self.share
             values.index_copy_(0, places_B, values.index_select(0, places_B).masked_fill(is_hidden_B, 0))
             labels.append(classes_B.masked_fill(~is_hidden_B, NOT_GUESSED).float())
@@ -150,11 +152,7 @@ class PretrainingModel(nn.Module):
 
     def classes(self, batch: Batch) -> list[Tensor]:
         """Per hidden feature, int64 [B]: the class of the id of each row, ``NOT_GUESSED`` where it is row 0."""
-        classes = []
-        for places_B, num_classes in zip(self._places_of(batch), self.num_classes, strict=True):
-            ids_B = batch.values.index_select(0, places_B)
-            classes.append(((ids_B - 1) % num_classes).masked_fill(ids_B == 0, NOT_GUESSED))
-        return classes
+        return self._classes(batch, self._places(batch))
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss to minimise, and the losses by name; see ``loss_names``.
@@ -192,10 +190,17 @@ class PretrainingModel(nn.Module):
         """Nothing besides the losses."""
         return {}
 
-    def _places_of(self, batch: Batch) -> list[Tensor]:
+    def _places(self, batch: Batch) -> list[Tensor]:
         """Per hidden feature, where the ids of its rows stand in the values of a batch."""
-        rows_B = torch.arange(batch.num_rows, device=batch.values.device)
-        return [batch.lengths_KB[:place].sum() + rows_B for place in self._places]
+        return [id_places(batch, self._layout, key) for key in self._keys]
+
+    def _classes(self, batch: Batch, places: Sequence[Tensor]) -> list[Tensor]:
+        """What ``classes`` gives, where the places are known."""
+        classes = []
+        for places_B, num_classes in zip(places, self.num_classes, strict=True):
+            ids_B = batch.values.index_select(0, places_B)
+            classes.append(((ids_B - 1) % num_classes).masked_fill(ids_B == 0, NOT_GUESSED))
+        return classes
 
     def _read(self, batch: Batch) -> tuple[Outputs, list[Tensor]]:
         rows = self.ranker.input_layer(batch)

@@ -104,14 +104,15 @@ class MultiTaskRanker(nn.Module):
     def _from_inputs(self, rows: RowInputs) -> ModelOutput:
         outputs: Outputs = self.model(rows.inputs)
         again_BZ = None if outputs.again_BZ is None else self._as_read(outputs.again_BZ, rows.wide_BT)
-        logits_BZ = self._as_read(outputs.logits_BZ, rows.wide_BT)
-        output = ModelOutput(logits_BZ, outputs.routing, outputs.extra, again_BZ, outputs.below)
-        if not outputs.mixture:
-            return output
-        mixture = changed(outputs.mixture, partial(self._as_read, wide_BZ=rows.wide_BT))
+        mixture = self._mixture_as_read(outputs.mixture, rows.wide_BT) if outputs.mixture else outputs.mixture
+        logits_BZ = self.joined(mixture) if mixture else self._as_read(outputs.logits_BZ, rows.wide_BT)
+        return ModelOutput(logits_BZ, outputs.routing, outputs.extra, again_BZ, outputs.below, mixture)
+
+    def _mixture_as_read(self, mixture: Mixture, wide_BZ: Tensor | None) -> Mixture:
+        """Experts that predict each by themselves, with logits and spreads as the tasks read them."""
         units = {name: self.unit_T[self.tasks.columns(name)[0]] for name in mixture}
-        mixture = {name: experts._replace(spread=units[name] * experts.spread) for name, experts in mixture.items()}
-        return output._replace(logits_BZ=self.joined(mixture), mixture=mixture)
+        read = changed(mixture, partial(self._as_read, wide_BZ=wide_BZ))
+        return {name: experts._replace(spread=units[name] * experts.spread) for name, experts in read.items()}
 
     def joined(self, mixture: Mixture) -> Tensor:
         """logits_BZ of experts that predict each by themselves; the model has seen to it that their tasks can mix."""

@@ -25,6 +25,15 @@ def row_ids(batch: Batch, layout: InputLayout, feature: str) -> Tensor | None:
     key = id_key(layout, feature)
     if key is None:
         return None
+    return batch.values.index_select(0, id_places(batch, layout, key))
+
+
+def id_places(batch: Batch, layout: InputLayout, key: SparseKey) -> Tensor:
+    """int64 [B]: where the ids of a key that has one a row stand in the values of a batch.
+
+    Args:
+        layout: of this batch.
+    """
     # Keys before it may have any number of ids, which are added up where they are.
     first = batch.lengths_KB[: layout.sparse.index(key)].sum()
-    return batch.values.index_select(0, first + torch.arange(batch.num_rows, device=batch.values.device))
+    return first + torch.arange(batch.num_rows, device=batch.values.device)

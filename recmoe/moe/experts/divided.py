@@ -56,6 +56,10 @@ class DividedExperts(nn.Module):
         self._stack = (cast(nn.Module, stack),)
         self.experts_of_worker = shares_of(stack, num_workers)
         assert all(self.experts_of_worker), "an expert for every worker, at least"
+        # By worker: the inputs that its experts read, and which of these each does.
+        inputs = [[stack.input_of_expert[expert] for expert in experts] for experts in self.experts_of_worker]
+        self._reads = [list(dict.fromkeys(read)) for read in inputs]
+        self._slots = [[reads.index(index) for index in read] for reads, read in zip(self._reads, inputs, strict=True)]
         held = set(chain.from_iterable(self.experts_of_worker))
         self.at_home = [expert for expert in range(stack.num_experts) if expert not in held]
         self.own = cast(nn.Module, stack.part(self.experts_of_worker[rank]))
@@ -72,7 +76,7 @@ class DividedExperts(nn.Module):
 
     @property
     def whole(self) -> nn.Module:
-        """The stack of all experts, whose weights are empty until someone fills them in."""
+        """The stack of all experts, whose weights are empty but in ``whole_experts``."""
         return self._stack[0]
 
     def let_go(self) -> None:
@@ -87,20 +91,13 @@ class DividedExperts(nn.Module):
     def forward(self, inputs: Sequence[Tensor | SidedInput]) -> list[Tensor]:
         """y_BH of every expert on all rows of its input, which travel once to every worker that reads them."""
         own = cast(ExpertStack, self.own)
-        reads = [
-            list(dict.fromkeys(self.input_of_expert[expert] for expert in experts))
-            for experts in self.experts_of_worker
-        ]
-        slots = [
-            [read.index(self.input_of_expert[expert]) for expert in experts]
-            for read, experts in zip(reads, self.experts_of_worker, strict=True)
-        ]
 
         def compute(arrived: Sequence[Tensor]) -> list[Tensor]:
-            by_input = dict(zip(reads[self.rank], arrived, strict=True))
+            by_input = dict(zip(self._reads[self.rank], arrived, strict=True))
             return own([by_input.get(index, arrived[0]) for index in range(len(inputs))])
 
-        outputs = self._computed([[rows_of(inputs[index]) for index in read] for read in reads], slots, compute)
+        there = [[rows_of(inputs[index]) for index in read] for read in self._reads]
+        outputs = self._computed(there, self._slots, compute)
         passed = [] if self.passing is None else cast(ExpertStack, self.passing)(inputs)
         return self._in_order(outputs, passed)
 
