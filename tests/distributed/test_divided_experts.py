@@ -2,8 +2,7 @@
 
 import importlib.util
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +17,7 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("torchrec") is None, reason="torchrec is not installed"),
 ]
 
+RunProcesses = Callable[..., None]
 SCRIPT = Path(__file__).with_name("divided_experts_worker.py")
 TOP_K = {"kind": "top_k", "k": 2}
 
@@ -56,36 +56,6 @@ EQUAL: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def worker() -> ModuleType:
-    """The script of the processes, for what it shares with the test."""
-    spec = importlib.util.spec_from_file_location("divided_experts_worker", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run_processes(scenario: str, root: Path, values: dict[str, Any], *, world_size: int = 2) -> None:
-    """Start the processes and wait; all must end well."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), scenario, str(rank), str(world_size), str(root), json.dumps(values)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world_size)
-    ]
-    try:
-        outputs = [process.communicate(timeout=240)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * world_size, "\n".join(outputs)
-
-
 def train_alone(worker: ModuleType, root: Path, config: dict[str, Any]) -> Any:
     """One process, plain tables, all experts; its checkpoint after two of four steps stays."""
     run = worker.Run(root, config, rank=0, world_size=1, backend="plain")
@@ -101,7 +71,9 @@ def assert_equal(found: dict[str, Any], expected: dict[str, Any], name: str) -> 
         torch.testing.assert_close(found[key], weight, rtol=1e-5, atol=1e-5, msg=f"{name}: {key}")
 
 
-def test_two_workers_equal_one_and_each_goes_on_from_the_others_checkpoint(tmp_path: Path, worker: ModuleType) -> None:
+def test_two_workers_equal_one_and_each_goes_on_from_the_others_checkpoint(
+    tmp_path: Path, worker: ModuleType, run_processes: RunProcesses
+) -> None:
     start_runtime(device="cpu")
     (tmp_path / "alone").mkdir()
     alone = {name: train_alone(worker, tmp_path / "alone" / name / "checkpoints", EQUAL[name]) for name in EQUAL}
@@ -125,7 +97,9 @@ def test_two_workers_equal_one_and_each_goes_on_from_the_others_checkpoint(tmp_p
         assert_equal(back.weights(), expected, f"{name}, from two to one")
 
 
-def test_only_rows_of_chosen_experts_travel_and_a_dense_gates_rows_once_a_worker(tmp_path: Path) -> None:
+def test_only_rows_of_chosen_experts_travel_and_a_dense_gates_rows_once_a_worker(
+    tmp_path: Path, run_processes: RunProcesses
+) -> None:
     cases = {"dense": {"model": mmoe(6)}, "sparse": {"model": mmoe(6, gate={"kind": "top_k", "k": 1})}}
 
     run_processes("train", tmp_path, cases, world_size=3)
@@ -138,7 +112,7 @@ def test_only_rows_of_chosen_experts_travel_and_a_dense_gates_rows_once_a_worker
     assert all(found[name][2]["train/experts/travel_share"] > 0 for found in by_worker for name in cases)
 
 
-def test_bf16_rows_train_about_as_fp32_ones(tmp_path: Path, worker: ModuleType) -> None:
+def test_bf16_rows_train_about_as_fp32_ones(tmp_path: Path, worker: ModuleType, run_processes: RunProcesses) -> None:
     start_runtime(device="cpu")
     cases = {
         "dense": {"model": mmoe(3), "precision": "bf16"},
@@ -155,7 +129,7 @@ def test_bf16_rows_train_about_as_fp32_ones(tmp_path: Path, worker: ModuleType) 
         assert gap < 4e-3, name
 
 
-def test_fewer_experts_than_workers_are_refused_in_all(tmp_path: Path) -> None:
+def test_fewer_experts_than_workers_are_refused_in_all(tmp_path: Path, run_processes: RunProcesses) -> None:
     run_processes("fail", tmp_path, {"few": {"model": mmoe(1)}})
 
     first, second = (json.loads((tmp_path / f"errors-{rank}.json").read_text()) for rank in (0, 1))

@@ -1,10 +1,8 @@
 """Sharded tables in two real processes over gloo, against one process and plain tables."""
 
-import importlib.util
 import json
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +13,7 @@ import torch
 
 from recmoe.training.runtime import start_runtime
 
+RunProcesses = Callable[..., None]
 SCRIPT = Path(__file__).with_name("sharded_tables_worker.py")
 CASES = [
     {"optimizer": {"kind": "rowwise_adagrad"}},
@@ -55,40 +54,10 @@ ROUNDED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def worker() -> ModuleType:
-    """The script of the processes, for what it shares with the test."""
-    spec = importlib.util.spec_from_file_location("sharded_tables_worker", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run_processes(scenario: str, root: Path, values: dict[str, Any], *, world_size: int = 2) -> None:
-    """Start the processes and wait; all must end well."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), scenario, str(rank), str(world_size), str(root), json.dumps(values)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world_size)
-    ]
-    try:
-        outputs = [process.communicate(timeout=240)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * world_size, "\n".join(outputs)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("values", CASES, ids=str)
 def test_two_processes_equal_one_and_their_checkpoint_goes_on_in_one(
-    values: dict[str, Any], tmp_path: Path, worker: ModuleType
+    values: dict[str, Any], tmp_path: Path, worker: ModuleType, run_processes: RunProcesses
 ) -> None:
     start_runtime(device="cpu")
 
@@ -113,7 +82,9 @@ def test_two_processes_equal_one_and_their_checkpoint_goes_on_in_one(
 
 
 @pytest.mark.slow
-def test_every_kind_of_sharding_and_exchange_trains_the_plain_tables(tmp_path: Path, worker: ModuleType) -> None:
+def test_every_kind_of_sharding_and_exchange_trains_the_plain_tables(
+    tmp_path: Path, worker: ModuleType, run_processes: RunProcesses
+) -> None:
     start_runtime(device="cpu")
     configs = {**EXACT, **ROUNDED}
     plain = {}
@@ -136,7 +107,7 @@ def test_every_kind_of_sharding_and_exchange_trains_the_plain_tables(tmp_path: P
 
 
 @pytest.mark.slow
-def test_two_processes_resume_bit_for_bit_with_dropout(tmp_path: Path) -> None:
+def test_two_processes_resume_bit_for_bit_with_dropout(tmp_path: Path, run_processes: RunProcesses) -> None:
     values = {"backend": "torchrec", "optimizer": {"kind": "adagrad"}, "sharding": {"tags": "column_wise"}}
 
     run_processes("resume", tmp_path, values)
@@ -146,7 +117,7 @@ def test_two_processes_resume_bit_for_bit_with_dropout(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_error_in_one_process_is_raised_in_all(tmp_path: Path) -> None:
+def test_an_error_in_one_process_is_raised_in_all(tmp_path: Path, run_processes: RunProcesses) -> None:
     run_processes("fail", tmp_path, {"backend": "torchrec"})
 
     first, second = (json.loads((tmp_path / f"errors-{rank}.json").read_text()) for rank in (0, 1))
