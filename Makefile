@@ -9,6 +9,8 @@ VENV ?= .venv
 STACK ?= cpu
 # Where pip should look for torch first, for example PyTorch's index of CPU wheels.
 TORCH_INDEX ?=
+# Processes that run tests side by side.
+WORKERS ?= 2
 DATA ?= synthetic
 FROM ?=
 TO ?= demo/$(DATA)
@@ -38,10 +40,10 @@ demo: install
 	$(BIN)/python -m pipelines.demo --data $(DATA) $(if $(FROM),--from $(FROM)) --to $(TO)
 
 test: install lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 fast: install
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 bench: install
 	$(BIN)/python -m benchmarks.training
