@@ -1,16 +1,17 @@
 """arrow_ids: Arrow columns of ids, single or in lists, as distinct ids and places, without Python objects."""
 
-# n ids of one chunk, B rows
+# n ids of one chunk, B rows, K columns
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from recmoe.features.id_keys import canonical, is_text_type
+from recmoe.features.id_keys import UInt64s, canonical, integers, is_text_type, keys
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,42 @@ class IdValues:
         if self.places is None:
             return IdValues(distinct=self.distinct.filter(pa.array(kept)), places=None)
         return IdValues(distinct=self.distinct, places=self.places[kept])
+
+
+class IdBlock:
+    """K columns of B ids each, all of one type.
+
+    Args:
+        values: column after column.
+        num_columns: K.
+    """
+
+    def __init__(self, values: pa.Array, num_columns: int) -> None:
+        self._ids = id_values(values)
+        self.shape = (num_columns, len(values) // num_columns)
+
+    @cached_property
+    def is_missing_KB(self) -> NDArray[np.bool_]:
+        """Where there is no id."""
+        return self._ids.is_missing.reshape(self.shape)
+
+    @cached_property
+    def keys_KB(self) -> UInt64s:
+        """The key of each id (``id_keys.keys``); of a missing one, an arbitrary one."""
+        return self._ids.spread(keys(self._ids.distinct).view(np.int64), missing=0).reshape(self.shape).view(np.uint64)
+
+    @cached_property
+    def integers_KB(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The value of each id that is an integer, and which are; a missing one is not."""
+        values, is_integer = integers(self._ids.distinct)
+        spread, found = self._ids.spread(values, missing=0), self._ids.spread(is_integer.astype(np.int64), missing=0)
+        return spread.reshape(self.shape), found.astype(np.bool_).reshape(self.shape)
+
+    def shown(self, column: int, row: int) -> str:
+        """One of the ids, for errors."""
+        place = column * self.shape[1] + row
+        distinct = place if self._ids.places is None else int(self._ids.places[place])
+        return repr(self._ids.distinct[distinct].as_py())
 
 
 def id_values(values: pa.Array) -> IdValues:

@@ -55,10 +55,11 @@ class FeatureEncoder:
             for table, spec in schema.tables().items()
         }
         """What looks up the ids of each table of ids."""
-        self._readers = {
+        self.readers = {
             name: feature.build(name, lookups=self.lookups, numbers=state.numbers.get(name))
             for name, feature in schema.features.items()
         }
+        """What encodes each feature."""
         num_rows = {table: lookup.num_rows for table, lookup in self.lookups.items()}
         self.layout: InputLayout = build_layout(schema, num_rows=num_rows, numbers=state.numbers)
 
@@ -137,7 +138,7 @@ class FeatureEncoder:
         """
         layout = self.layout.select(sides)
         parts = [
-            reader.encode(table) for name, reader in self._readers.items() if self.schema.features[name].side in sides
+            reader.encode(table) for name, reader in self.readers.items() if self.schema.features[name].side in sides
         ]
         dense: dict[str, Floats32] = {name: values for part in parts for name, values in part.dense.items()}
         sparse: dict[str, tuple[Ints, Ints | None]] = {name: ids for part in parts for name, ids in part.ids.items()}
@@ -157,7 +158,7 @@ class FeatureEncoder:
             values=torch.from_numpy(values),
             labels_BL=encode_labels(table, self.labels if with_labels else ()),
             groups_B=self._groups(table, is_required=with_labels),
-            ages=_ages(parts, layout),
+            ages=ages_of(parts, layout),
         )
 
     def encode_labels(self, table: pa.Table) -> Tensor:
@@ -191,11 +192,12 @@ class FeatureEncoder:
             num_at_zero.setdefault(key.feature, {})[key.name] = int((ids_n == 0).sum())
         counts: dict[str, tuple[int, int]] = {}
         for feature, of_keys in num_at_zero.items():
-            counts.update(self._readers[feature].unknown_counts(table, of_keys))
+            counts.update(self.readers[feature].unknown_counts(table, of_keys))
         return counts
 
 
-def _ages(parts: Sequence[EncodedPart], layout: InputLayout) -> Tensor | None:
+def ages_of(parts: Iterable[EncodedPart], layout: InputLayout) -> Tensor | None:
+    """The ages of a batch from those of its features; see ``Batch``."""
     ages = {name: ages_N for part in parts for name, ages_N in part.ages.items()}
     found = [ages[sequence.name] for sequence in layout.sequences if sequence.has_ages]
     return torch.from_numpy(np.concatenate(found)) if found else None

@@ -1,11 +1,14 @@
-"""KeyIndex: 64-bit keys → rows of a table, built once and asked per batch."""
+"""KeyIndex: 64-bit keys → rows of a table, built once and asked per batch; JointKeys: those of several tables."""
 
-# n keys in the index, q keys asked for
+# n keys in the index, q keys asked for, K tables, B ids of each
+
+from collections.abc import Sequence
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recmoe.features.id_keys import UInt64s
+from recmoe.features.id_keys import UInt64s, mix64
 
 
 class KeyIndex:
@@ -44,3 +47,39 @@ class KeyIndex:
             goes_on = found < wanted
             asked, places = asked[goes_on], places[goes_on]
         return rows_q
+
+    @property
+    def num_repeated(self) -> int:
+        """Keys that are there once more."""
+        keys_n = self._keys[:-1]
+        return int(np.count_nonzero(keys_n[1:] == keys_n[:-1]))
+
+
+class JointKeys:
+    """Ids of K tables in one index, where one search finds the rows of all.
+
+    A table's keys are told from those of the others by a salt of its own: key ⊕ salt. A salt that makes two tables'
+    keys equal is not taken.
+
+    Args:
+        holders: by table, the keys that have a row, and their rows.
+    """
+
+    def __init__(self, holders: Sequence[tuple[UInt64s, NDArray[np.int64]]]) -> None:
+        num_repeated = None
+        for attempt in count():
+            salts_K = mix64(np.arange(attempt * len(holders), (attempt + 1) * len(holders), dtype=np.uint64))
+            salted = [keys_n ^ salt for (keys_n, _), salt in zip(holders, salts_K, strict=True)]
+            index = KeyIndex(np.concatenate(salted))
+            if index.num_repeated and num_repeated is None:
+                num_repeated = sum(KeyIndex(keys_n).num_repeated for keys_n, _ in holders)
+            if index.num_repeated == (num_repeated or 0):
+                break
+        self._salts_K1 = salts_K[:, np.newaxis]
+        self._index = index
+        self._rows = np.concatenate([np.zeros(1, np.int64), *(rows_n for _, rows_n in holders)])
+
+    def rows(self, keys_KB: UInt64s) -> NDArray[np.int64]:
+        """The row of each key in its table; 0 for a key that has none."""
+        places = self._index.rows((keys_KB ^ self._salts_K1).reshape(-1))
+        return self._rows.take(places).reshape(keys_KB.shape)

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+LARGEST = float(np.finfo(np.float32).max)
+"""Numbers beyond it are missing: a model reads float32."""
+
 
 def is_number_type(kind: pa.DataType) -> bool:
     """Whether values of an Arrow type are numbers; all-null columns are, booleans are 0 and 1."""

@@ -1,30 +1,26 @@
-"""RequestDecoder: JSON values of a request → Arrow columns of the types that training saw."""
+"""RequestDecoder: JSON values of a request → raw columns of the types that training saw."""
 
 # C candidates
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from recmoe.errors import RequestError
+from recmoe.features.blocks import BlockEncoder, BlockRows
 from recmoe.features.columns import is_list_type
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.features.layout import ALL_SIDES, Side
+from recmoe.features.layout import ALL_SIDES, OWN_SIDES, SHARED_SIDES, Side
 from recmoe.features.schema import FeatureSchema
 from recmoe.ranking.request import RankRequest
 from recmoe.ranking.score import RankingConfig, did_you_mean, unknown_name
 from recmoe.ranking.texts import short
 from recmoe.ranking.values import Path, RequestColumn, check_sizes, to_arrow
-
-ROW = "#row"
-"""A column that every decoded table has, so that a side without features still has its rows."""
-
-OWN_SIDES: tuple[Side, ...] = ("item",)
-"""What a candidate has for itself."""
 
 DEFAULT_ITEM = "item_id"
 """Field that names a candidate where the schema has no item column."""
@@ -35,11 +31,11 @@ MAX_IGNORED = 100
 
 @dataclass(frozen=True)
 class DecodedRequest:
-    """A request as tables of raw columns."""
+    """A request as raw columns."""
 
-    shared: pa.Table
+    shared: BlockRows
     """One row: columns of user and context."""
-    own: pa.Table
+    own: BlockRows
     """C rows: columns of the candidates."""
     item_ids: Sequence[Any]
     """C ids as the request gave them, or positions where candidates have none."""
@@ -63,6 +59,12 @@ class RequestDecoder:
         self.columns: dict[Side, dict[str, RequestColumn]] = {
             side: _columns_of_side(schema, encoder.arrow_schema(sides=(side,)), side) for side in ALL_SIDES
         }
+        self._shared_columns = {**self.columns["user"], **self.columns["context"]}
+        self._side_of = {name: side for side in SHARED_SIDES for name in self.columns[side]}
+        self.shared = _block_encoder(encoder, SHARED_SIDES, self._shared_columns)
+        """Encodes user and context."""
+        self.own = _block_encoder(encoder, OWN_SIDES, self.columns["item"])
+        """Encodes candidates."""
         self._config = config or RankingConfig()
         # The list's id orders nothing within one request, but a log line replayed as a request carries it.
         self._group: set[str] = {schema.group} if schema.group is not None else set()
@@ -73,19 +75,23 @@ class RequestDecoder:
     def decode(self, request: RankRequest) -> DecodedRequest:
         """The columns of a request; absent ones are null. RequestError with the path of the value at fault."""
         ignored = self._ignored(request)
-        shared = {**self._one_row(request.user, "user"), **self._one_row(request.context, "context")}
-        own = {
-            name: self._column(_values(request, name), column, _path(request, name))
-            for name, column in self.columns["item"].items()
-        }
-        item_ids, item_keys = self._item_ids(request, own)
-        return DecodedRequest(
-            shared=pa.table({ROW: pa.array([0]), **shared}),
-            own=pa.table({ROW: pa.array(range(request.num_candidates)), **own}),
-            item_ids=item_ids,
-            item_keys=item_keys,
-            ignored=ignored,
+        of_side: dict[Side, Mapping[str, Any]] = {"user": request.user, "context": request.context}
+        shared = self._rows(
+            self.shared,
+            self._shared_columns,
+            values=lambda name: [of_side[self._side_of[name]].get(name)],
+            path=lambda name, _: f"{self._side_of[name]}.{name}",
+            num_rows=1,
         )
+        own = self._rows(
+            self.own,
+            self.columns["item"],
+            values=lambda name: _values(request, name),
+            path=lambda name, row: _path(request, name)(row),
+            num_rows=request.num_candidates,
+        )
+        item_ids, item_keys = self._item_ids(request)
+        return DecodedRequest(shared, own, item_ids, item_keys, ignored)
 
     def hint(self, name: str) -> str | None:
         """What a field that the model does not know may be meant to be."""
@@ -95,21 +101,45 @@ class RequestDecoder:
     def _names(self) -> list[str]:
         return sorted({name for columns in self.columns.values() for name in columns})
 
-    def _one_row(self, row: Mapping[str, Any], side: Side) -> dict[str, pa.Array]:
-        return {
-            name: self._column([row.get(name)], column, _always(f"{side}.{name}"))
-            for name, column in self.columns[side].items()
-        }
+    def _rows(
+        self,
+        encoder: BlockEncoder,
+        columns: Mapping[str, RequestColumn],
+        *,
+        values: Callable[[str], Sequence[Any]],
+        path: Callable[[str, int], str],
+        num_rows: int,
+    ) -> BlockRows:
+        """Raw columns of one part of a request.
+
+        Args:
+            values: of a column by its name.
+            path: of a value, by its column and row.
+        """
+        blocks = []
+        for names in encoder.block_columns:
+            flat = list(chain.from_iterable(values(name) for name in names))
+            place = _place_in(names, num_rows, path)
+            blocks.append(self._column(flat, columns[names[0]], place))
+        others = None
+        if encoder.other_columns:
+            others = pa.table(
+                {
+                    name: self._column(values(name), columns[name], _place_in((name,), num_rows, path))
+                    for name in encoder.other_columns
+                }
+            )
+        return BlockRows(blocks, others, num_rows)
 
     def _column(self, values: Sequence[Any], column: RequestColumn, path: Path) -> pa.Array:
         check_sizes(values, column, path, self._config)
         return to_arrow(values, column.type, path, is_id=column.is_id)
 
-    def _item_ids(self, request: RankRequest, own: Mapping[str, pa.Array]) -> tuple[Sequence[Any], pa.Array]:
+    def _item_ids(self, request: RankRequest) -> tuple[Sequence[Any], pa.Array]:
         """The ids candidates are known by in the response, as they came and as one type."""
         if self.item is not None:
             values = _values(request, self.item)
-            keys = own[self.item]
+            keys = self._column(values, self.columns["item"][self.item], _path(request, self.item))
             _check_present(keys, _path(request, self.item), "it names the item in the response")
             is_number = pa.types.is_integer(keys.type) or pa.types.is_floating(keys.type)
             return values, keys if is_number else keys.cast(pa.string())
@@ -167,8 +197,16 @@ def _values(request: RankRequest, name: str) -> Sequence[Any]:
     return request.candidates.get(name) or [None] * request.num_candidates
 
 
-def _always(path: str) -> Path:
-    return lambda _: path
+def _block_encoder(
+    encoder: FeatureEncoder, sides: Collection[Side], columns: Mapping[str, RequestColumn]
+) -> BlockEncoder:
+    types = {name: column.type for name, column in columns.items()}
+    return BlockEncoder(encoder, sides, types, ids=[name for name, column in columns.items() if column.is_id])
+
+
+def _place_in(names: Sequence[str], num_rows: int, path: Callable[[str, int], str]) -> Path:
+    """The path of a value by its place among those of several columns, one after the other."""
+    return lambda place: path(names[place // num_rows], place % num_rows)
 
 
 def _path(request: RankRequest, name: str) -> Path:

@@ -3,9 +3,9 @@
 # N flat rows, R requests, C candidates of all requests, T tasks
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,16 +13,21 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from torch import Tensor
 
 from recmoe.errors import BundleError, DataError, RequestError, SchemaError
 from recmoe.export.bundle import ModelBundle
 from recmoe.features.batch import Batch
-from recmoe.features.layout import SHARED_SIDES, Side
-from recmoe.ranking.columns import OWN_SIDES, ROW, DecodedRequest, RequestDecoder
+from recmoe.features.blocks import BlockEncoder, BlockRows, EncodedRows, concatenated, same
+from recmoe.features.layout import OWN_SIDES, SHARED_SIDES, Side
+from recmoe.ranking.columns import DecodedRequest, RequestDecoder
+from recmoe.ranking.feature_warnings import FeatureWarnings
 from recmoe.ranking.request import FeatureWarning, ModelInfo, RankedItem, RankRequest, RankResponse, ScoreInfo
 from recmoe.ranking.score import RankingConfig, ScoreFormula, unknown_name
 from recmoe.ranking.values import RequestColumn
-from recmoe.ranking.warning_counter import WarningCounter
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 _CHUNK_ROWS = 8192
 """Flat rows per forward pass: enough to keep the cores busy, little memory."""
@@ -54,7 +59,7 @@ class Ranker:
         """Limits of a request."""
         self.scores = config.build(self.task_names)
         self._decoder = RequestDecoder(bundle.encoder, config)
-        self._warnings = WarningCounter(bundle.encoder)
+        self._warnings = FeatureWarnings(bundle.encoder)
 
     @classmethod
     def load(
@@ -73,8 +78,7 @@ class Ranker:
         bundle = source if isinstance(source, ModelBundle) else ModelBundle.load(source)
         ranker = cls(bundle, name=name, version=version, strict_fields=strict_fields)
         bundle.check_replay()
-        rows = bundle.replay.rows.append_column(ROW, pa.array(range(bundle.replay.rows.num_rows)))
-        bundle.replay.check_predictions(ranker._predict_sided(rows, rows, np.arange(rows.num_rows)))
+        ranker._check_replay()
         return ranker
 
     @property
@@ -88,51 +92,33 @@ class Ranker:
         Raises:
             RequestError: a field does not fit; it is named.
         """
-        return self.rank_many([request])[0]
+        (answer,) = self.rank_many([request])
+        if isinstance(answer, RequestError):
+            raise answer
+        return answer
 
-    def rank_many(self, requests: Sequence[RankRequest]) -> list[RankResponse]:
+    def rank_many(self, requests: Sequence[RankRequest]) -> list[RankResponse | RequestError]:
         """Order the candidates of several requests in one forward pass; each as if it came alone.
 
-        Raises:
-            RequestError: a field of one of them does not fit.
+        Returns:
+            The answer to each request, or what of it does not fit.
         """
         clock = _Clock()
-        chosen = [self._check(request) for request in requests]
-        decoded = [self._decoder.decode(request) for request in requests]
-        request_C = np.repeat(np.arange(len(requests)), [request.num_candidates for request in requests])
-        shared = pa.concat_tables([request.shared for request in decoded])
-        own = pa.concat_tables([request.own for request in decoded])
+        decoded = [_attempt(self._decode, request) for request in requests]
         clock.stage("decode")
-        shared_batch = self._encode(shared, SHARED_SIDES, field="user")
-        own_batch = self._encode(own, OWN_SIDES, field="candidates")
-        warnings = self._warnings.count(
-            (shared, shared_batch, np.arange(len(requests))), (own, own_batch, request_C), num_requests=len(requests)
-        )
+        encoded = [one if isinstance(one, RequestError) else _attempt(self._encode, one) for one in decoded]
         clock.stage("features")
-        with torch.inference_mode():
-            predictions_CT = self.bundle.model.predict_sided(shared_batch, own_batch, torch.from_numpy(request_C))
+        good = [one for one in encoded if isinstance(one, _Encoded)]
+        predictions = self._predict_all(good) if good else []
         clock.stage("model")
-        ends = np.cumsum([request.num_candidates for request in requests])[:-1]
-        parts = np.split(predictions_CT.numpy().astype(np.float64), ends)
-        orders = [
-            self._order(request, ids, predictions, formula)
-            for request, ids, predictions, (_, formula) in zip(requests, decoded, parts, chosen, strict=True)
-        ]
+        orders = [self._order(one, of_one) for one, of_one in zip(good, predictions, strict=True)]
         clock.stage("score")
         timing_ms = clock.timing_ms()
-        return [
-            RankResponse(
-                request_id=request.request_id,
-                model=self.info,
-                score=ScoreInfo(name=name, formula=formula.text),
-                items=items,
-                warnings=[*self._ignored(request_decoded), *found, *not_finite],
-                timing_ms=timing_ms,
-            )
-            for request, request_decoded, (name, formula), found, (items, not_finite) in zip(
-                requests, decoded, chosen, warnings, orders, strict=True
-            )
-        ]
+        answers = iter(
+            self._response(one, items, not_finite, timing_ms)
+            for one, (items, not_finite) in zip(good, orders, strict=True)
+        )
+        return [one if isinstance(one, RequestError) else next(answers) for one in encoded]
 
     def score(self, rows: pa.Table) -> NDArray[np.float32]:
         """predictions_NT of flat rows that hold the columns of all sides, as a log does."""
@@ -144,42 +130,75 @@ class Ranker:
         """score_N by a formula, the default one where none is named; RequestError if there is none of that name."""
         return self.scores.choose(score)[1].evaluate(self._by_task(predictions_NT))
 
-    def _check(self, request: RankRequest) -> tuple[str, ScoreFormula]:
-        """The formula that a request asks for, once its tasks and its size are known to be right."""
+    def _decode(self, request: RankRequest) -> "_Decoded":
+        """The columns of a request, and its formula, once its tasks and its size are known to be right."""
         request.limited_to(self.config.max_candidates)
         for index, task in enumerate(request.tasks or ()):
             if task not in self.task_names:
                 raise RequestError(f"tasks[{index}]", unknown_name("task", task, self.task_names))
-        return self.scores.choose(request.score)
+        name, formula = self.scores.choose(request.score)
+        return _Decoded(request, self._decoder.decode(request), name, formula)
 
-    def _ignored(self, decoded: DecodedRequest) -> list[FeatureWarning]:
-        return [
-            FeatureWarning(feature=name, code="unknown_field", count=count, hint=self._decoder.hint(name))
-            for name, count in decoded.ignored.items()
-        ]
+    def _encode(self, decoded: "_Decoded") -> "_Encoded":
+        shared = _encode(self._decoder.shared, decoded.columns.shared, field="user")
+        own = _encode(self._decoder.own, decoded.columns.own, field="candidates")
+        return _Encoded(decoded, shared, own)
 
-    def _encode(self, table: pa.Table, sides: Collection[Side], *, field: str) -> Batch:
-        """Columns of requests; what the encoder refuses of them is the request's fault."""
-        try:
-            return self.bundle.encoder.encode(table, sides=sides, with_labels=False)
-        except (DataError, SchemaError) as error:
-            raise RequestError(field, str(error)) from error
+    def _predict_all(self, encoded: Sequence["_Encoded"]) -> list[NDArray[np.float64]]:
+        """predictions_CT of each of several requests."""
+        counts = [one.own.batch.num_rows for one in encoded]
+        shared = concatenated([one.shared.batch for one in encoded], self._decoder.shared.layout)
+        own = concatenated([one.own.batch for one in encoded], self._decoder.own.layout)
+        predictions_CT = self._predict(shared, own, torch.repeat_interleave(torch.tensor(counts)))
+        return np.split(predictions_CT.astype(np.float64), np.cumsum(counts)[:-1])
 
-    def _predict_sided(self, shared: pa.Table, own: pa.Table, request_C: NDArray[np.int64]) -> NDArray[np.float32]:
-        encoder = self.bundle.encoder
+    def _predict(self, shared: Batch, own: Batch, request_C: Tensor) -> NDArray[np.float32]:
         with torch.inference_mode():
-            predictions_CT = self.bundle.model.predict_sided(
-                encoder.encode(shared, sides=SHARED_SIDES, with_labels=False),
-                encoder.encode(own, sides=OWN_SIDES, with_labels=False),
-                torch.from_numpy(request_C),
-            )
+            predictions_CT = self.bundle.model.predict_sided(shared, own, request_C)
         result: NDArray[np.float32] = predictions_CT.numpy()
         return result
 
+    def _check_replay(self) -> None:
+        """The rows of the replay are encoded and scored, as a request of each, as they were in training.
+
+        Raises:
+            BundleError: they are encoded otherwise, or a task is scored differently.
+        """
+        rows, encoder = self.bundle.replay.rows, self.bundle.encoder
+        batches = []
+        for part, sides in ((self._decoder.shared, SHARED_SIDES), (self._decoder.own, OWN_SIDES)):
+            batches.append(part.encode(part.of_table(rows)).batch)
+            if not same(batches[-1], encoder.encode(rows, sides=sides, with_labels=False)):
+                raise BundleError("replay: rows are encoded otherwise in requests than in training")
+        shared, own = batches
+        self.bundle.replay.check_predictions(self._predict(shared, own, torch.arange(rows.num_rows)))
+
+    def _response(
+        self,
+        encoded: "_Encoded",
+        items: list[RankedItem],
+        not_finite: list[FeatureWarning],
+        timing_ms: dict[str, float],
+    ) -> RankResponse:
+        decoded = encoded.decoded
+        ignored = [
+            FeatureWarning(feature=name, code="unknown_field", count=count, hint=self._decoder.hint(name))
+            for name, count in decoded.columns.ignored.items()
+        ]
+        return RankResponse(
+            request_id=decoded.request.request_id,
+            model=self.info,
+            score=ScoreInfo(name=decoded.score, formula=decoded.formula.text),
+            items=items,
+            warnings=[*ignored, *self._warnings.of(encoded.shared, encoded.own), *not_finite],
+            timing_ms=timing_ms,
+        )
+
     def _order(
-        self, request: RankRequest, decoded: DecodedRequest, predictions_CT: NDArray[np.float64], formula: ScoreFormula
+        self, encoded: "_Encoded", predictions_CT: NDArray[np.float64]
     ) -> tuple[list[RankedItem], list[FeatureWarning]]:
         """Items by falling score, ties by rising id; what has no finite score stands last and is warned of."""
+        request, decoded, formula = encoded.decoded.request, encoded.decoded.columns, encoded.decoded.formula
         score_C = formula.evaluate(self._by_task(predictions_CT))
         is_finite_C = np.isfinite(score_C)
         scores = pa.array(score_C, mask=~is_finite_C)
@@ -203,6 +222,39 @@ class Ranker:
 
     def _by_task(self, predictions_NT: NDArray[np.floating[Any]]) -> Mapping[str, NDArray[np.float64]]:
         return {name: predictions_NT[:, index].astype(np.float64) for index, name in enumerate(self.task_names)}
+
+
+class _Decoded(NamedTuple):
+    """A request that has been read."""
+
+    request: RankRequest
+    columns: DecodedRequest
+    score: str
+    """Name of the formula."""
+    formula: ScoreFormula
+
+
+class _Encoded(NamedTuple):
+    """A request as the model reads it."""
+
+    decoded: _Decoded
+    shared: EncodedRows
+    own: EncodedRows
+
+
+def _attempt(work: Callable[[A], B], argument: A) -> B | RequestError:
+    try:
+        return work(argument)
+    except RequestError as error:
+        return error
+
+
+def _encode(encoder: BlockEncoder, rows: BlockRows, *, field: str) -> EncodedRows:
+    """Columns of a request; what the encoder refuses of them is the request's fault."""
+    try:
+        return encoder.encode(rows)
+    except (DataError, SchemaError) as error:
+        raise RequestError(field, str(error)) from error
 
 
 class _Clock:

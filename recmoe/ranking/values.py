@@ -1,13 +1,13 @@
 """to_arrow: JSON values → an Arrow column of the type that training saw."""
 
-import math
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from recmoe.errors import RequestError
@@ -17,6 +17,8 @@ from recmoe.ranking.score import RankingConfig
 
 Path = Callable[[int], str]
 """Where a value stands in the request, by its place in the column."""
+
+_NONE = type(None)
 
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,19}")
 """A whole number as an id is written: "007" and "7.0" are texts."""
@@ -48,30 +50,36 @@ def to_arrow(values: Sequence[Any], type_: pa.DataType, path: Path, *, is_id: bo
     expected, allowed = _expectation(type_)
     if is_id and (pa.types.is_integer(type_) or pa.types.is_floating(type_)):
         allowed = {*allowed, str}
-    if not set(map(type, values)) <= allowed:
+    found = set(map(type, values))
+    if not found <= allowed:
         index = next(i for i, value in enumerate(values) if type(value) not in allowed)
         raise RequestError(path(index), f"expected {expected}, found {shown(values[index])}")
     try:
-        return _convert(values, type_)
+        return _convert(values, type_, found)
     except (pa.ArrowException, ValueError, OverflowError, ArithmeticError):
         # Arrow says that a value does not fit but not which: the same conversion, value by value, does.
         for index, value in enumerate(values):
             try:
-                _convert([value], type_)
+                _convert([value], type_, {type(value)})
             except (pa.ArrowException, ValueError, OverflowError, ArithmeticError) as error:
                 raise RequestError(path(index), f"expected {expected}, found {shown(value)}") from error
         raise
 
 
-def _convert(values: Sequence[Any], type_: pa.DataType) -> pa.Array:
-    if (pa.types.is_floating(type_) or pa.types.is_integer(type_)) and str in set(map(type, values)):
+def _convert(values: Sequence[Any], type_: pa.DataType, found: Collection[type]) -> pa.Array:
+    """The column; an exception of Arrow or of arithmetic where a value does not fit.
+
+    Args:
+        found: the types of the values.
+    """
+    if (pa.types.is_floating(type_) or pa.types.is_integer(type_)) and str in found:
         values = [_whole(value) if isinstance(value, str) else value for value in values]
     if pa.types.is_floating(type_):
-        numbers = [None if value is None else float(value) for value in values]
-        if not all(value is None or math.isfinite(value) for value in numbers):
+        numbers = _floats(values, found)
+        if not np.isfinite(numbers.fill_null(0.0).to_numpy()).all():
             raise ValueError("not finite")
-        return pa.array(numbers, pa.float64()).cast(type_, safe=False)
-    if pa.types.is_integer(type_) and float in set(map(type, values)):
+        return numbers if type_ == numbers.type else numbers.cast(type_, safe=False)
+    if pa.types.is_integer(type_) and float in found:
         # Arrow would cut fractions off.
         if not all(value is None or value == int(value) for value in values):
             raise ValueError("not whole")
@@ -83,6 +91,13 @@ def _convert(values: Sequence[Any], type_: pa.DataType) -> pa.Array:
     return pa.array(values, type_)
 
 
+def _floats(values: Sequence[Any], found: Collection[type]) -> pa.Array:
+    if {float, _NONE}.issuperset(found):
+        return pa.array(values, pa.float64())
+    # Arrow takes no integer beyond 2^53 for a float.
+    return pa.array([None if value is None else float(value) for value in values], pa.float64())
+
+
 def _whole(text: str) -> int:
     if _WHOLE.fullmatch(text) is None:
         raise ValueError("not a whole number")
@@ -91,18 +106,17 @@ def _whole(text: str) -> int:
 
 def _expectation(type_: pa.DataType) -> tuple[str, set[type]]:
     """What a JSON value of a type must be, in words and as Python types."""
-    none = type(None)
     if pa.types.is_boolean(type_):
-        return "true or false", {bool, none}
+        return "true or false", {bool, _NONE}
     if pa.types.is_integer(type_):
-        return f"an integer ({type_})", {int, float, none}
+        return f"an integer ({type_})", {int, float, _NONE}
     if pa.types.is_floating(type_):
-        return "a finite number", {int, float, none}
+        return "a finite number", {int, float, _NONE}
     if pa.types.is_decimal(type_):
-        return f"a number ({type_})", {int, float, str, none}
+        return f"a number ({type_})", {int, float, str, _NONE}
     if pa.types.is_temporal(type_) and not pa.types.is_duration(type_):
-        return f"a time in ISO 8601 ({type_})", {str, none}
-    return "a string", {str, none}
+        return f"a time in ISO 8601 ({type_})", {str, _NONE}
+    return "a string", {str, _NONE}
 
 
 def _list_to_arrow(values: Sequence[Any], type_: pa.DataType, path: Path, *, is_id: bool) -> pa.Array:
@@ -127,6 +141,10 @@ def check_sizes(values: Sequence[Any], column: RequestColumn, path: Path, limits
     if not (column.is_id or column.separator is not None or is_list_type(column.type)):
         return
     shortest = min(limits.max_id_length, limits.max_list_length)
+    if set(map(type, values)) <= {str, int, float, _NONE}:
+        longest = max((len(value) for value in values if isinstance(value, str)), default=0)
+        if longest <= shortest:
+            return
     for index, value in enumerate(values):
         if isinstance(value, str) and len(value) > shortest:
             if column.separator is None:

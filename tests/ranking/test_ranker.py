@@ -11,11 +11,10 @@ from recmoe.export.bundle import ModelBundle
 from recmoe.features.batch import Batch
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.kinds import IdFeature, NumericFeature
-from recmoe.features.layout import SHARED_SIDES
 from recmoe.features.schema import FeatureSchema
 from recmoe.ranking import Ranker, RankRequest
-from recmoe.ranking.columns import OWN_SIDES
-from recmoe.ranking.warning_counter import WarningCounter
+from recmoe.ranking.columns import RequestDecoder
+from recmoe.ranking.feature_warnings import FeatureWarnings
 
 
 @pytest.fixture(scope="module")
@@ -116,16 +115,10 @@ def test_warning_names_the_field_of_a_feature_that_is_called_otherwise() -> None
         }
     )
     encoder = FeatureEncoder.fit(schema, [pa.table({"Größe\n(cm)": [1.5, 2.5], "Nr": ["a", "b"], "age": [1.0, 2.0]})])
-    shared = pa.table({"age": pa.nulls(1, pa.float64())})
-    own = pa.table({"Größe\n(cm)": pa.nulls(1, pa.float64()), "Nr": ["z"]})
-    batches = [
-        encoder.encode(rows, sides=sides, with_labels=False)
-        for rows, sides in ((shared, SHARED_SIDES), (own, OWN_SIDES))
-    ]
+    decoder = RequestDecoder(encoder)
+    decoded = decoder.decode(RankRequest.parse({"candidates": [{"Nr": "z"}]}))
 
-    (found,) = WarningCounter(encoder).count(
-        (shared, batches[0], np.zeros(1, np.int64)), (own, batches[1], np.zeros(1, np.int64)), num_requests=1
-    )
+    found = FeatureWarnings(encoder).of(decoder.shared.encode(decoded.shared), decoder.own.encode(decoded.own))
 
     assert [warning.model_dump() for warning in found] == [
         {"feature": "size", "column": "Größe\n(cm)", "code": "missing", "count": 1},

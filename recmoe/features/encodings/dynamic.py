@@ -7,7 +7,7 @@ and serving look an id up in the same map, and the table always keeps its shape.
 # n ids that are known, m ids of an update, c candidates for a row
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import PositiveFloat, PositiveInt
 
 from recmoe.config import Config
-from recmoe.features.encodings.lookup import RowLookup, Rows, zero_where_null
+from recmoe.features.encodings.lookup import LookupByKeys, RowLookup, Rows, zero_where_null
 from recmoe.features.encodings.row_contest import Floats, IdUpdate, Int32s, assign, best, cut, rank_ids
 from recmoe.features.id_keys import UInt64s, keys
 from recmoe.features.key_index import KeyIndex
@@ -159,6 +159,10 @@ class DynamicIds:
     def holders(self) -> tuple[UInt64s, Rows]:
         held_n = self.rows_n > 0
         return self.keys_n[held_n], self.rows_n[held_n]
+
+    @staticmethod
+    def together(lookups: "Sequence[DynamicIds]") -> LookupByKeys:
+        return LookupByKeys(lookups)
 
     @property
     def digest(self) -> str:

@@ -1,7 +1,8 @@
 """Hashed ids: nothing to learn or to store, some ids share a row."""
 
-# n ids
+# n ids, K columns of B ids
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow as pa
 from pydantic import PositiveInt
 
 from recmoe.config import Config
+from recmoe.features.arrow_ids import IdBlock
 from recmoe.features.encodings.lookup import RowLookup, Rows, zero_where_null
 from recmoe.features.id_keys import UInt64s, keys, mix64
 
@@ -58,6 +60,26 @@ class HashedIds:
     def holders(self) -> tuple[UInt64s, Rows]:
         return np.zeros(0, np.uint64), np.zeros(0, np.int64)
 
+    @staticmethod
+    def together(lookups: "Sequence[HashedIds]") -> "HashedColumns":
+        return HashedColumns(lookups)
+
     def hashes_like(self, other: "HashedIds") -> bool:
         """Whether every id has the same row in both."""
         return self._num_buckets == other._num_buckets and bool(self._salt == other._salt)
+
+
+class HashedColumns:
+    """Columns of ids, each hashed into a table of its own.
+
+    Args:
+        lookups: K of them.
+    """
+
+    def __init__(self, lookups: Sequence[HashedIds]) -> None:
+        self._salts_K1: UInt64s = np.array([lookup._salt for lookup in lookups], np.uint64).reshape(-1, 1)
+        self._num_buckets_K1 = np.array([lookup._num_buckets for lookup in lookups], np.uint64).reshape(-1, 1)
+
+    def rows(self, ids: IdBlock, names: Sequence[str]) -> Rows:
+        rows_KB = (mix64(ids.keys_KB ^ self._salts_K1) % self._num_buckets_K1).astype(np.int64) + 1
+        return np.where(ids.is_missing_KB, 0, rows_KB)

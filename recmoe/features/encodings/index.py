@@ -1,7 +1,8 @@
 """Indexed ids: they are row numbers already."""
 
-# n ids
+# n ids, K columns of B ids
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ from pydantic import PositiveInt
 
 from recmoe.config import Config
 from recmoe.errors import DataError
+from recmoe.features.arrow_ids import IdBlock
 from recmoe.features.encodings.lookup import RowLookup, Rows
 from recmoe.features.id_keys import UInt64s, integers, mix64
 from recmoe.features.key_index import KeyIndex
@@ -64,15 +66,48 @@ class IndexedIds:
         if self._is_strict:
             is_wrong = ~is_inside & ids.is_valid().to_numpy(zero_copy_only=False)
             if is_wrong.any():
-                wrong = ids[int(is_wrong.argmax())].as_py()
-                raise DataError(
-                    f"{name}: id {wrong!r} is not one of the {self._num_ids} row numbers 0 … {self._num_ids - 1}; "
-                    "raise encoding.num_ids, or set encoding.out_of_range: unknown"
-                )
+                wrong = repr(ids[int(is_wrong.argmax())].as_py())
+                raise DataError(f"{name}: id {wrong} {self.refusal}")
         return np.where(is_inside, values + 1, 0)
+
+    @property
+    def refusal(self) -> str:
+        """What is wrong with an id beyond the table, and what to do."""
+        return (
+            f"is not one of the {self._num_ids} row numbers 0 … {self._num_ids - 1}; "
+            "raise encoding.num_ids, or set encoding.out_of_range: unknown"
+        )
 
     def rows_of_keys(self, keys_n: UInt64s) -> Rows:
         return KeyIndex(self.holders()[0]).rows(keys_n)
 
     def holders(self) -> tuple[UInt64s, Rows]:
         return mix64(np.arange(self._num_ids, dtype=np.uint64)), np.arange(1, self.num_rows)
+
+    @staticmethod
+    def together(lookups: "Sequence[IndexedIds]") -> "IndexedColumns":
+        return IndexedColumns(lookups)
+
+
+class IndexedColumns:
+    """Columns of ids that are row numbers already, each of a table of its own.
+
+    Args:
+        lookups: K of them.
+    """
+
+    def __init__(self, lookups: Sequence[IndexedIds]) -> None:
+        self._lookups = lookups
+        self._num_ids_K1 = np.array([lookup._num_ids for lookup in lookups], np.int64).reshape(-1, 1)
+        self._is_strict_K1 = np.array([lookup._is_strict for lookup in lookups]).reshape(-1, 1)
+
+    def rows(self, ids: IdBlock, names: Sequence[str]) -> Rows:
+        values_KB, is_integer_KB = ids.integers_KB
+        is_inside_KB = is_integer_KB & (values_KB >= 0) & (values_KB < self._num_ids_K1)
+        if is_inside_KB.all():
+            return values_KB + 1
+        is_wrong_KB = ~is_inside_KB & self._is_strict_K1 & ~ids.is_missing_KB
+        if is_wrong_KB.any():
+            column, row = np.argwhere(is_wrong_KB)[0].tolist()
+            raise DataError(f"{names[column]}: id {ids.shown(column, row)} {self._lookups[column].refusal}")
+        return np.where(is_inside_KB, values_KB + 1, 0)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pydantic import PositiveInt
 
 from recmoe.config import Config
-from recmoe.features.encodings.lookup import RowLookup, Rows, zero_where_null
+from recmoe.features.encodings.lookup import LookupByKeys, RowLookup, Rows, zero_where_null
 from recmoe.features.id_keys import UInt64s, keys, text_bytes
 from recmoe.features.key_index import KeyIndex
 
@@ -74,6 +74,10 @@ class Vocabulary:
 
     def holders(self) -> tuple[UInt64s, Rows]:
         return keys(self.ids), np.arange(1, self.num_rows)
+
+    @staticmethod
+    def together(lookups: "Sequence[Vocabulary]") -> LookupByKeys:
+        return LookupByKeys(lookups)
 
     @property
     def digest(self) -> str:

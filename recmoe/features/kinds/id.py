@@ -1,20 +1,30 @@
 """The kind id: one id per row, looked up in a table."""
 
-# B rows
+# B rows, K features
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 from pydantic import PositiveInt
 
 from recmoe.config import Config
-from recmoe.features.arrow_ids import id_column
+from recmoe.features.arrow_ids import IdBlock, id_column
 from recmoe.features.encodings import EncodingConfig, VocabularyConfig
 from recmoe.features.encodings.lookup import RowLookup
 from recmoe.features.id_counts import IdCounts
 from recmoe.features.id_keys import canonical
-from recmoe.features.kinds.parts import EncodedPart, IdTable, LayoutPart, RawPart, TableUse, joined
+from recmoe.features.kinds.parts import (
+    EncodedBlock,
+    EncodedPart,
+    IdTable,
+    LayoutPart,
+    RawPart,
+    TableUse,
+    counted,
+    joined,
+)
 from recmoe.features.kinds.raw_keys import id_keys_of
 from recmoe.features.layout import Side, SparseKey
 from recmoe.features.number_learner import NumberLearner
@@ -132,3 +142,40 @@ class IdReader:
         num_missing = sum(int(ids.is_missing.sum()) for ids in chunks)
         missing_at_zero = num_missing if self._missing_row == 0 else 0
         return {self._name: (num_at_zero[self._name] - missing_at_zero, num_missing)}
+
+    @property
+    def kin(self) -> Hashable:
+        return IdReader, type(self._lookup)
+
+    @staticmethod
+    def together(readers: "Sequence[IdReader]") -> "IdColumns":
+        return IdColumns(readers)
+
+
+class IdColumns:
+    """Columns of one id per row; see ``Block``.
+
+    Args:
+        readers: of one kind of look-up.
+    """
+
+    def __init__(self, readers: Sequence[IdReader]) -> None:
+        self.columns = tuple(reader._column.name for reader in readers)
+        self.keys = tuple(reader._name for reader in readers)
+        self.dense = ()
+        self._lookup = type(readers[0]._lookup).together([reader._lookup for reader in readers])
+        self._names = [reader._column.where(reader._name) for reader in readers]
+        self._missing_rows_K1 = np.array([reader._missing_row for reader in readers], np.int64).reshape(-1, 1)
+
+    def encode(self, values: pa.Array) -> EncodedBlock:
+        ids = IdBlock(values, len(self.keys))
+        rows_KB = self._lookup.rows(ids, self._names)
+        is_missing_KB = ids.is_missing_KB
+        is_unknown_KB = (rows_KB == 0) & ~is_missing_KB
+        rows_KB = np.where(is_missing_KB, self._missing_rows_K1, rows_KB)
+        return EncodedBlock(
+            rows_KB=rows_KB,
+            dense_FB=np.zeros((0, rows_KB.shape[1]), np.float32),
+            missing=counted(self.keys, is_missing_KB),
+            unknown=counted(self.keys, is_unknown_KB),
+        )

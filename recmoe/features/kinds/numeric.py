@@ -3,7 +3,7 @@
 # B rows
 
 import math
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -14,12 +14,13 @@ from pydantic import Field, PositiveInt
 from recmoe.config import Config
 from recmoe.features.encodings.lookup import RowLookup
 from recmoe.features.id_counts import IdCounts
+from recmoe.features.kinds.numeric_columns import NumberColumn, NumberColumns
 from recmoe.features.kinds.parts import EncodedPart, IdTable, LayoutPart, RawPart
 from recmoe.features.layout import DenseColumn, Side, SparseKey
 from recmoe.features.number_learner import NumberLearner
 from recmoe.features.raw_column import RawColumn
 from recmoe.features.statistics import NumericStatistics
-from recmoe.features.transforms import Floats, as_floats, bucketize, clip, fill, position, signed_log1p
+from recmoe.features.transforms import LARGEST, Floats, as_floats, bucketize, clip, fill, position, signed_log1p
 
 
 class QuantileBuckets(Config):
@@ -197,6 +198,29 @@ class NumericReader:
         # Row 0 of the buckets is "missing": a number is never unknown.
         return {}
 
+    @property
+    def kin(self) -> Hashable:
+        return NumericReader
+
+    @staticmethod
+    def together(readers: "Sequence[NumericReader]") -> NumberColumns:
+        return NumberColumns([reader._column() for reader in readers])
+
+    def _column(self) -> NumberColumn:
+        feature, forms = self._feature, self._feature.forms
+        return NumberColumn(
+            feature=self._name,
+            column=feature.raw_columns(self._name)[0].name,
+            missing=feature.missing,
+            clip=feature.clip,
+            log1p=feature.log1p,
+            zscore=feature.zscore,
+            numbers=self._numbers,
+            value=self._name if "value" in forms else None,
+            position=position_column(self._name) if "vector" in forms else None,
+            bucket=bucket_key(self._name) if "bucket" in forms else None,
+        )
+
 
 def bucket_key(feature: str) -> str:
     """Name of the key, and of the table, of a number's buckets."""
@@ -206,9 +230,6 @@ def bucket_key(feature: str) -> str:
 def position_column(feature: str) -> str:
     """Name of the dense column of a number's position among its edges."""
     return f"{feature}#position"
-
-
-LARGEST = float(np.finfo(np.float32).max)
 
 
 def read_number(table: pa.Table, name: str, feature: NumericFeature) -> Floats:

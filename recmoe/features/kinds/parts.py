@@ -1,10 +1,10 @@
 """What a kind of feature hands on: its tables, its columns of the batch, what it encodes, what simple models read."""
 
-# B rows
+# B rows, K sparse keys, F dense columns of a block
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -105,9 +105,66 @@ class FeatureReader(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class EncodedBlock:
+    """B rows of the features of a block."""
+
+    rows_KB: Ints
+    """Rows of tables, one per row and key."""
+    dense_FB: Floats32
+    missing: Mapping[str, int]
+    """Nulls by feature, where there are any."""
+    unknown: Mapping[str, int]
+    """Ids that training has not seen, by feature, where there are any."""
+
+
+class Block(Protocol):
+    """Features of one kind that read columns of one type, encoded in one go as each would be by itself."""
+
+    columns: tuple[str, ...]
+    """The raw column of each feature."""
+    keys: tuple[str, ...]
+    """What ``rows_KB`` holds."""
+    dense: tuple[str, ...]
+    """What ``dense_FB`` holds."""
+
+    def encode(self, values: pa.Array) -> EncodedBlock:
+        """The features' rows.
+
+        Args:
+            values: B values per feature, column after column.
+
+        Raises:
+            DataError: an id lies beyond its table.
+        """
+        ...
+
+
+@runtime_checkable
+class JoinsBlocks(Protocol):
+    """A reader of one column that can be encoded together with others."""
+
+    @property
+    def kin(self) -> Hashable:
+        """Equal for readers that one block can hold."""
+        ...
+
+    @staticmethod
+    def together(readers: Sequence[Any]) -> Block:
+        """The block of these readers, which are kin."""
+        ...
+
+
 def joined(parts: list[Ints]) -> Ints:
     """The chunks of a column as one array that can be written to."""
     if len(parts) == 1:
         # Torch warns of memory that cannot be written, as Arrow's is not.
         return parts[0] if parts[0].flags.writeable else parts[0].copy()
     return np.concatenate(parts, dtype=np.int64) if parts else np.zeros(0, np.int64)
+
+
+def counted(features: Sequence[str], is_there_FB: NDArray[np.bool_]) -> dict[str, int]:
+    """How often something is there, by feature, where it is at all."""
+    if not is_there_FB.any():
+        return {}
+    return {name: num for name, num in zip(features, is_there_FB.sum(axis=1).tolist(), strict=True) if num}

@@ -1,0 +1,47 @@
+"""A ranker of whichever checkout comes first on PYTHONPATH: from the bytes of a request to those of the answer, timed.
+
+    python ranking_worker.py BUNDLE [--threads N] [--precision bf16]
+
+Reads lines ``FILE COUNT`` from standard input, ranks the request in the file COUNT times, and writes the milliseconds
+of each as a line of JSON, with the scores of the last answer. It uses nothing of this folder: an older checkout runs it.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def main() -> None:
+    """Load, then answer until the input ends."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--threads", type=int, default=0, help="of torch; 0 for its own number")
+    parser.add_argument("--precision", default="fp32", help="of products, where the checkout has a choice (%(default)s)")
+    arguments = parser.parse_args()
+
+    from recmoe.ranking.ranker import Ranker
+    from recmoe.ranking.request import RankRequest
+
+    import torch
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    choice: dict[str, Any] = {} if arguments.precision == "fp32" else {"precision": arguments.precision}
+    ranker = Ranker.load(arguments.bundle, **choice)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        path, count = line.split()
+        body = Path(path).read_bytes()
+        times_ms = []
+        for _ in range(int(count)):
+            start_s = time.perf_counter()
+            answer = ranker.rank(RankRequest.parse(body)).model_dump_json()
+            times_ms.append((time.perf_counter() - start_s) * 1000)
+        print(json.dumps({"times_ms": times_ms, "answer": json.loads(answer)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
