@@ -32,11 +32,11 @@ from recmoe.embeddings.tables import TablesConfig
 from recmoe.features.batch import Batch
 from recmoe.features.layout import DenseColumn, InputLayout
 from recmoe.model import ModelConfig, build_training_model
+from recmoe.products import autocast, fast_products, resolve_precision
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet
 from recmoe.training.clipping import make_clipping
 from recmoe.training.loop import TrainingConfig
-from recmoe.training.precision import autocast, fast_products, resolve_precision
 from recmoe.training.runtime import Runtime, start_runtime
 from recmoe.training.step import Stepper, Update, make_stepper
 

@@ -3,7 +3,7 @@
     python ranking_worker.py BUNDLE [--threads N] [--precision bf16]
 
 Reads lines ``FILE COUNT`` from standard input, ranks the request in the file COUNT times, and writes the milliseconds
-of each as a line of JSON, with the scores of the last answer. It uses nothing of this folder: an older checkout runs it.
+of each as a line of JSON, with the last answer. It uses nothing of this folder, so that an older checkout can run it.
 """
 
 import argparse
@@ -19,13 +19,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0 for its own number")
-    parser.add_argument("--precision", default="fp32", help="of products, where the checkout has a choice (%(default)s)")
+    parser.add_argument("--precision", default="fp32", help="of products, if there is a choice (%(default)s)")
     arguments = parser.parse_args()
+
+    # After recmoe, which sets how torch's threads wait.
+    import torch
 
     from recmoe.ranking.ranker import Ranker
     from recmoe.ranking.request import RankRequest
-
-    import torch
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

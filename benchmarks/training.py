@@ -32,7 +32,7 @@ from benchmarks.results import OURS, Measurement, Results
 from benchmarks.table import markdown, ratio_lines
 from recmoe.cli.output import print_columns
 from recmoe.errors import ConfigError, RecmoeError
-from recmoe.training.precision import has_fast_bf16
+from recmoe.products import has_fast_bf16
 
 ROOT = Path(__file__).parent.parent
 PRECISIONS = {OURS: ("bf16", "fp32"), **dict.fromkeys(PEERS, ("shipped", "tuned"))}

@@ -5,7 +5,7 @@
 import importlib.util
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from pydantic import Field, PositiveFloat
@@ -187,6 +187,7 @@ class PlainTables(nn.Module):
         self.layout = layout
         self.tables = nn.Module()
         self._specs = {spec.name: spec for spec in layout.tables}
+        self._members = {spec.name: member_name(spec.name) for spec in layout.tables}
         for spec in layout.tables:
             weight_VD = torch.empty(spec.num_rows, spec.width)
             fill_initial(weight_VD, spec=spec, seed=seed, std=init_std)
@@ -223,12 +224,17 @@ class PlainTables(nn.Module):
                 split = torch.split(vectors, num_ids_K[first_key:last_key])
                 entries |= {key.name: vectors_ND for key, vectors_ND in zip(members, split, strict=True)}
             else:
-                lengths_N = batch.lengths_KB[first_key:last_key].reshape(-1)
+                lengths_N = None
+                if self.training or any(key.is_list for key in members):
+                    lengths_N = batch.lengths_KB[first_key:last_key].reshape(-1)
                 pieces.extend(torch.split(self._pool(spec, ids, lengths_N), num_rows))
             first_key, first_id = last_key, last_id
         return LookedUp(torch.cat(pieces, dim=1) if pieces else none_B0, entries)
 
-    def _pool(self, spec: TableSpec, ids: Tensor, lengths_N: Tensor) -> Tensor:
+    def _pool(self, spec: TableSpec, ids: Tensor, lengths_N: Tensor | None) -> Tensor:
+        """A vector per bag of ids, or per id where there are no lengths: a bag of one is its vector."""
+        if lengths_N is None:
+            return self.weight(spec.name).index_select(0, ids)
         ends_N = lengths_N.to(torch.int64).cumsum(0)
         return F.embedding_bag(
             ids,
@@ -240,7 +246,7 @@ class PlainTables(nn.Module):
 
     def weight(self, table: str) -> nn.Parameter:
         """The parameter [V, D] of a table."""
-        return self.tables.get_parameter(member_name(table))
+        return cast(nn.Parameter, self.tables._parameters[self._members[table]])
 
     def table_weights(self) -> dict[str, Tensor]:
         """Live weights by table name."""

@@ -19,10 +19,10 @@ from recmoe.planning.costs import Costs, MachineCosts
 from recmoe.planning.rates import Rates, measure_rates
 from recmoe.planning.ready_steps import ReadySteps
 from recmoe.planning.work import Work, step_work
+from recmoe.products import has_fast_bf16
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet
 from recmoe.training.loop import TrainingConfig
-from recmoe.training.precision import has_fast_bf16
 from recmoe.training.runtime import Runtime, start_runtime
 
 Floats = NDArray[np.float64]

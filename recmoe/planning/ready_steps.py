@@ -19,10 +19,10 @@ from recmoe.features.batch import Batch
 from recmoe.features.layout import InputLayout
 from recmoe.model import ModelConfig, build_training_model
 from recmoe.planning.rates import zipf_ids
+from recmoe.products import autocast, fast_products
 from recmoe.tasks.funnel import TaskSet
 from recmoe.training.clipping import make_clipping
 from recmoe.training.loop import TrainingConfig
-from recmoe.training.precision import autocast, fast_products
 from recmoe.training.runtime import Runtime
 from recmoe.training.step import Update, make_stepper
 

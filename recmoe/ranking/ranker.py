@@ -20,8 +20,10 @@ from recmoe.export.bundle import ModelBundle
 from recmoe.features.batch import Batch
 from recmoe.features.blocks import BlockEncoder, BlockRows, EncodedRows, concatenated, same
 from recmoe.features.layout import OWN_SIDES, SHARED_SIDES, Side
+from recmoe.products import autocast
 from recmoe.ranking.columns import DecodedRequest, RequestDecoder
 from recmoe.ranking.feature_warnings import FeatureWarnings
+from recmoe.ranking.precision import TOLERANCES, Precision, at_precision
 from recmoe.ranking.request import FeatureWarning, ModelInfo, RankedItem, RankRequest, RankResponse, ScoreInfo
 from recmoe.ranking.score import RankingConfig, ScoreFormula, unknown_name
 from recmoe.ranking.values import RequestColumn
@@ -41,10 +43,21 @@ class Ranker:
         name: what it is registered as; by default the bundle's name.
         version: its version in the registry.
         strict_fields: whether a field that the model does not know is an error, whatever the bundle's config says.
+        precision: of matrix products.
+
+    Raises:
+        BundleError: its section ``ranking`` is not valid.
+        ServingError: the processor has no bf16 arithmetic.
     """
 
     def __init__(
-        self, bundle: ModelBundle, *, name: str | None = None, version: str | None = None, strict_fields: bool = False
+        self,
+        bundle: ModelBundle,
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        strict_fields: bool = False,
+        precision: Precision = "fp32",
     ) -> None:
         try:
             config = RankingConfig.model_validate(bundle.config.get("ranking", {}))
@@ -53,6 +66,8 @@ class Ranker:
         if strict_fields:
             config = config.model_copy(update={"unknown_fields": "error"})
         self.bundle = bundle
+        self.precision = precision
+        self._model = at_precision(bundle.model, precision)
         self.info = ModelInfo(name=name or bundle.name, version=version, digest=bundle.digest)
         self.task_names = bundle.tasks.names
         self.config = config
@@ -69,6 +84,7 @@ class Ranker:
         name: str | None = None,
         version: str | None = None,
         strict_fields: bool = False,
+        precision: Precision = "fp32",
     ) -> "Ranker":
         """A ranker that has proved itself: the replay gave the training model's scores, flat and as requests.
 
@@ -76,7 +92,7 @@ class Ranker:
             BundleError: the bundle is damaged, or a feature or task (named) differs.
         """
         bundle = source if isinstance(source, ModelBundle) else ModelBundle.load(source)
-        ranker = cls(bundle, name=name, version=version, strict_fields=strict_fields)
+        ranker = cls(bundle, name=name, version=version, strict_fields=strict_fields, precision=precision)
         bundle.check_replay()
         ranker._check_replay()
         return ranker
@@ -153,8 +169,8 @@ class Ranker:
         return np.split(predictions_CT.astype(np.float64), np.cumsum(counts)[:-1])
 
     def _predict(self, shared: Batch, own: Batch, request_C: Tensor) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            predictions_CT = self.bundle.model.predict_sided(shared, own, request_C)
+        with torch.inference_mode(), autocast(self.precision, torch.device("cpu")):
+            predictions_CT = self._model.predict_sided(shared, own, request_C)
         result: NDArray[np.float32] = predictions_CT.numpy()
         return result
 
@@ -171,7 +187,8 @@ class Ranker:
             if not same(batches[-1], encoder.encode(rows, sides=sides, with_labels=False)):
                 raise BundleError("replay: rows are encoded otherwise in requests than in training")
         shared, own = batches
-        self.bundle.replay.check_predictions(self._predict(shared, own, torch.arange(rows.num_rows)))
+        predictions_NT = self._predict(shared, own, torch.arange(rows.num_rows))
+        self.bundle.replay.check_predictions(predictions_NT, tolerance=TOLERANCES[self.precision])
 
     def _response(
         self,

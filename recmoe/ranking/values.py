@@ -141,9 +141,10 @@ def check_sizes(values: Sequence[Any], column: RequestColumn, path: Path, limits
     if not (column.is_id or column.separator is not None or is_list_type(column.type)):
         return
     shortest = min(limits.max_id_length, limits.max_list_length)
-    if set(map(type, values)) <= {str, int, float, _NONE}:
-        longest = max((len(value) for value in values if isinstance(value, str)), default=0)
-        if longest <= shortest:
+    found = set(map(type, values))
+    if list not in found:
+        texts = filter(None, values) if found <= {str, _NONE} else (v for v in values if isinstance(v, str))
+        if str not in found or max(map(len, texts), default=0) <= shortest:
             return
     for index, value in enumerate(values):
         if isinstance(value, str) and len(value) > shortest:

@@ -15,9 +15,9 @@ from recmoe.planning.costs import Costs, MachineCosts, assumed_costs
 from recmoe.planning.job import JobPlan, plan_job
 from recmoe.planning.rows import frequent_first, ids_per_row, planned_layout, tables_without_rows, with_rows
 from recmoe.planning.topology import GB, Topology
+from recmoe.products import has_fast_bf16
 from recmoe.runs.encoder import learn_encoder
 from recmoe.runs.folder import RunFolder
-from recmoe.training.precision import has_fast_bf16
 
 LOOPBACK_GB_PER_S = 2.0
 """What one process sends to another of this machine through gloo, roughly."""

@@ -21,6 +21,7 @@ from recmoe.export.bundle import write_bundle
 from recmoe.export.replay import Replay
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.model import MultiTaskRanker, PretrainingModel, TrainingModel, build_model
+from recmoe.products import resolve_precision
 from recmoe.runs.alarms import watching
 from recmoe.runs.folder import RunFolder, write_atomically
 from recmoe.runs.model_at_start import model_at_start
@@ -35,7 +36,6 @@ from recmoe.training.checkpoint_folder import committed, step_folder
 from recmoe.training.divided_experts import divide_experts, travel_curves, whole_experts
 from recmoe.training.loop import Trainer, TrainResult
 from recmoe.training.position import Position
-from recmoe.training.precision import resolve_precision
 from recmoe.training.runtime import Runtime
 from recmoe.training.stop import StopSignal
 

@@ -21,12 +21,12 @@ from recmoe.data.parquet import ParquetStream
 from recmoe.embeddings.placement import TableOptimizer
 from recmoe.errors import TrainingError
 from recmoe.features.batch import Batch
+from recmoe.products import Precision, autocast, fast_products
 from recmoe.training.clipping import ClipNorm, Clipping, make_clipping
 from recmoe.training.divided_experts import ExpertPlacement
 from recmoe.training.early_stopping import EarlyStoppingConfig, Validation
 from recmoe.training.optimizers import AdamWConfig, ConstantSchedule, ScheduleConfig
 from recmoe.training.position import Position
-from recmoe.training.precision import Precision, autocast, fast_products
 from recmoe.training.runtime import Runtime
 from recmoe.training.step import Pipelining, Stepper, Update, make_stepper
 from recmoe.training.stop import StopSignal

@@ -22,13 +22,13 @@ from recmoe.errors import RecmoeError
 from recmoe.features.batch import Batch
 from recmoe.features.layout import DenseColumn, InputLayout, SparseKey, TableSpec
 from recmoe.model import ModelConfig, build_training_model
+from recmoe.products import autocast
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet
 from recmoe.training.checkpoint import CheckpointStore
 from recmoe.training.clipping import ClipByPart, Clipping, make_clipping
 from recmoe.training.divided_experts import divide_experts, travel_curves, whole_experts
 from recmoe.training.optimizers import ConstantSchedule
-from recmoe.training.precision import autocast
 from recmoe.training.step import Update, make_stepper
 
 LAYOUT = InputLayout(

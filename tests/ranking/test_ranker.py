@@ -5,16 +5,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
-from recmoe.errors import BundleError, RequestError
+from recmoe.errors import BundleError, RequestError, ServingError
 from recmoe.export.bundle import ModelBundle
 from recmoe.features.batch import Batch
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.kinds import IdFeature, NumericFeature
+from recmoe.features.kinds.numeric_columns import NumberColumns
 from recmoe.features.schema import FeatureSchema
+from recmoe.products import has_fast_bf16
 from recmoe.ranking import Ranker, RankRequest
 from recmoe.ranking.columns import RequestDecoder
 from recmoe.ranking.feature_warnings import FeatureWarnings
+from recmoe.ranking.precision import TOLERANCES
+from recmoe.ranking.request import RankResponse
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +178,52 @@ def test_bundle_that_scores_differently_is_refused_by_task(bundle: ModelBundle) 
 
     with pytest.raises(BundleError, match="replay: task cvr differs from the training model by more than 1e-05: row 5"):
         Ranker.load(ModelBundle(**{**vars(bundle), "replay": changed}))
+
+
+@pytest.mark.skipif(not has_fast_bf16(torch.device("cpu")), reason="the processor has no bf16 arithmetic")
+def test_bf16_ranks_within_its_tolerance_over_the_same_tables(bundle: ModelBundle) -> None:
+    exact, reduced = Ranker.load(bundle), Ranker.load(bundle, precision="bf16")
+
+    found, expected = ({item.item_id: item.tasks for item in one.rank(request()).items} for one in (reduced, exact))
+
+    differences = [abs(found[item][task] - expected[item][task]) for item in expected for task in expected[item]]
+    assert 0 < max(differences) < TOLERANCES["bf16"]
+    assert all(weight.dtype == torch.float32 for weight in bundle.model.parameters())
+
+
+def test_bf16_beyond_its_tolerance_is_refused(bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recmoe.ranking.precision.has_fast_bf16", lambda _: True)
+    monkeypatch.setitem(TOLERANCES, "bf16", 1e-7)
+
+    with pytest.raises(BundleError, match="differs from the training model by more than 1e-07"):
+        Ranker.load(bundle, precision="bf16")
+
+
+def test_bf16_without_hardware_is_refused(bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recmoe.ranking.precision.has_fast_bf16", lambda _: False)
+
+    with pytest.raises(ServingError, match="this processor has no bf16 arithmetic; use precision fp32"):
+        Ranker(bundle, precision="bf16")
+
+
+def test_bad_request_of_several_fails_alone(ranker: Ranker) -> None:
+    requests = [request(3), request(score="profits"), request(user={"age": "old"}), request(2)]
+
+    answers = ranker.rank_many(requests)
+
+    assert [type(answer) for answer in answers] == [RankResponse, RequestError, RequestError, RankResponse]
+    assert str(answers[2]).startswith("user.age: expected a finite number")
+    for answer, alone in ((answers[0], requests[0]), (answers[3], requests[3])):
+        assert isinstance(answer, RankResponse)
+        assert [item.item_id for item in answer.items] == [item.item_id for item in ranker.rank(alone).items]
+    assert all(isinstance(answer, RequestError) for answer in ranker.rank_many(requests[1:3]))
+
+
+def test_encoder_that_reads_requests_otherwise_is_refused(bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NumberColumns, "_dense", lambda self, x_FB: np.zeros((len(self.dense), x_FB.shape[1]), "f4"))
+
+    with pytest.raises(BundleError, match="replay: rows are encoded otherwise in requests than in training"):
+        Ranker.load(bundle)
 
 
 def test_bundle_with_an_invalid_ranking_section_is_refused(bundle: ModelBundle) -> None:

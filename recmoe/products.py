@@ -1,4 +1,4 @@
-"""Precision: in which type, and by which library, a training step multiplies matrices."""
+"""products: in which type, and by which library, matrices are multiplied."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from recmoe import products as module
 from recmoe.errors import TrainingError
-from recmoe.training import precision as module
-from recmoe.training.precision import autocast, fast_products, has_fast_bf16, resolve_precision
+from recmoe.products import autocast, fast_products, has_fast_bf16, resolve_precision
 
 CPU = torch.device("cpu")
 
