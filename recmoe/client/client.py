@@ -4,7 +4,6 @@ import json
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -13,6 +12,7 @@ from recmoe import __version__
 from recmoe.client.address import authorization, split_url
 from recmoe.client.answers import Health, Ranking, ServedModel
 from recmoe.client.pool import Answer, BrokenAnswerError, ConnectionPool, UnansweredError
+from recmoe.client.request import request_body
 from recmoe.client.retry import RETRIED, retry_after_s, wait_s
 from recmoe.errors import CallError, DeadlineError, RequestError
 
@@ -96,17 +96,15 @@ class RankClient:
             CallError: no ranking came for another reason; ``status`` is what the server answered, if it did.
         """
         deadline_s = time.monotonic() + (self.timeout_s if deadline_ms is None else deadline_ms / 1000)
-        fields = {
-            "request_id": request_id,
-            "user": user,
-            "context": context,
-            "candidates": candidates,
-            "tasks": None if tasks is None else list(tasks),
-            "score": score,
-            "top_k": top_k,
-        }
-        document = {name: value for name, value in fields.items() if value is not None}
-        body = _written(document)
+        body = request_body(
+            user=user,
+            context=context,
+            candidates=candidates,
+            tasks=None if tasks is None else list(tasks),
+            score=score,
+            top_k=top_k,
+            request_id=request_id,
+        )
         answer = self._call("POST", "/v1/rank", body=body, deadline_s=deadline_s)
         return self._parsed(answer, "a ranking", Ranking.read)
 
@@ -202,25 +200,3 @@ class RankClient:
             raise CallError(
                 f"{self.url} answered what is not {what}: {error}; is it a server of recmoe?", status=answer.status
             ) from error
-
-
-def _written(document: Mapping[str, Any]) -> bytes:
-    """A request as JSON; RequestError where a value or a name has no JSON."""
-    try:
-        return json.dumps(document, default=_as_json, separators=(",", ":")).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise RequestError("body", f"cannot be written as JSON: {error}") from error
-
-
-def _as_json(value: Any) -> Any:
-    """What JSON has for a value of another type; TypeError where it has nothing."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Decimal):
-        return str(value)
-    for method in ("tolist", "item", "isoformat"):
-        if hasattr(value, method):
-            return getattr(value, method)()
-    if isinstance(value, Sequence):
-        return list(value)
-    raise TypeError(f"{value!r:.40} is of type {type(value).__name__}; give a number or text")

@@ -111,7 +111,7 @@ def test_server_without_tls_is_an_error_in_words(faults: Any) -> None:
         url = f"https://127.0.0.1:{listener.getsockname()[1]}"
         with (
             RankClient(url, retries=0) as client,
-            pytest.raises(CallError, match="does not answer: .*(?i:wrong version)"),
+            pytest.raises(CallError, match=r"does not answer: .*(?i:wrong version)"),
         ):
             client.rank(candidates=[{"item_id": 1}])
         thread.join()
