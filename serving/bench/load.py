@@ -17,7 +17,7 @@ MAX_IN_FLIGHT = 4096
 """Connections of all processes together at most."""
 _SPARE_FILES = 100
 _PAUSE_S = 0.05
-"""Seconds until a connection that was refused asks again, where it is to ask as soon as it may."""
+"""Seconds until a connection that sends one request after the other goes on after one that was not ranked."""
 _SWEEPS_PER_TIMEOUT = 20
 
 
@@ -183,7 +183,7 @@ class Load:
                 self._count_other("timeout" if isinstance(error, TimeoutError) else "no connection")
             elif time.monotonic() < self._end_s:
                 self._count_other("no connection")
-                self._pause(self._open)
+                self._pause(self._replace)
             return
         self._go_on(connection)
 
@@ -199,21 +199,27 @@ class Load:
             self._tally.bodies[flight.payload] = answer.body
         elif answer.status == HTTPStatus.TOO_MANY_REQUESTS:
             self._tally.refused_s.append(took_s)
-            if self._end_s:
-                self._pause(lambda: self._go_on(connection))
-                return
         else:
             self._tally.other[str(answer.status)] += 1
-        self._go_on(connection)
+        if self._end_s and answer.status != HTTPStatus.OK:
+            self._pause(lambda: self._go_on(connection))
+        else:
+            self._go_on(connection)
 
     def _lost(self, connection: BenchConnection, reason: str) -> None:
         if self._flights.pop(connection, None) is not None:
             self._count_other(reason)
-        elif connection in self._idle:
+            # A server that hangs up may do so for ever.
+            self._pause(self._replace)
+            return
+        if connection in self._idle:
             self._idle.remove(connection)
-        # In place of one that was to send again; with a pause, for a server that hangs up may do so for ever.
-        if time.monotonic() < self._end_s or self._waiting:
-            self._pause(self._open)
+        self._replace()
+
+    def _replace(self) -> None:
+        """Open a connection in place of one that was to send again."""
+        if self._waiting or time.monotonic() < self._end_s:
+            self._open()
 
     def _count_other(self, reason: str) -> None:
         self._tally.last_s = time.monotonic()
