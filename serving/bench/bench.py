@@ -140,7 +140,7 @@ def run_bench(settings: BenchSettings, *, token: str | None, begin: Begin) -> Be
     is_encrypted, host, port, path = split_url(settings.url.rstrip("/"))
     with RankClient(settings.url, token=token, timeout_s=settings.timeout_s) as client:
         model = client.model()
-        documents, references = _accepted(client, model, settings)
+        documents, references = accepted_requests(client, model, settings)
     bodies = [request_body(**document, top_k=settings.top_k) for document in documents]
     headers = {"Host": f"{host}:{port}", "User-Agent": f"recmoe-bench/{__version__}", **authorization(token)}
     of_rank = {**headers, "Content-Type": "application/json"}
@@ -179,7 +179,9 @@ def _put_loads(
         time.sleep(_REST_S)
 
 
-def _accepted(client: RankClient, model: ServedModel, settings: BenchSettings) -> tuple[list[Document], list[Ranking]]:
+def accepted_requests(
+    client: RankClient, model: ServedModel, settings: BenchSettings
+) -> tuple[list[Document], list[Ranking]]:
     """Requests that the server ranks, with their rankings; it is warm after them."""
 
     def ranked(documents: list[Document]) -> tuple[list[Document], list[Ranking]]:

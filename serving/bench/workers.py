@@ -5,7 +5,8 @@ import gc
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -91,8 +92,9 @@ class Workers:
     def _run(
         self, loads: Sequence[OpenLoad | ClosedLoad], duration_s: float, start_s: float, tick: Callable[[float], None]
     ) -> Outcome:
-        for pipe, load in zip(self._pipes, loads, strict=True):
-            pipe.send(load)
+        with _deaths_told():
+            for pipe, load in zip(self._pipes, loads, strict=True):
+                pipe.send(load)
         with asyncio.Runner(loop_factory=precise_loop) as runner:
             tallies, health = runner.run(self._watch(OpenLoad(_HEALTH_RATE, duration_s, start_s), tick))
         tally = Tally.total(tallies)
@@ -106,11 +108,18 @@ class Workers:
         return [self._receive(pipe) for pipe in self._pipes], await health
 
     def _receive(self, pipe: Connection) -> Tally:
-        try:
+        with _deaths_told():
             tally: Tally = pipe.recv()
-        except EOFError as error:
-            raise ServingError("a process of the load generator was killed; was there too little memory?") from error
-        return tally
+            return tally
+
+
+@contextmanager
+def _deaths_told() -> Iterator[None]:
+    """ServingError where the process at the other end of a pipe is gone."""
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:
+        raise ServingError("a process of the load generator was killed; was there too little memory?") from error
 
 
 def _work(pipe: Connection, target: Target, requests: list[bytes], num_workers: int) -> None:
