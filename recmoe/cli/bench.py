@@ -3,12 +3,15 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from recmoe.cli.options import Seed
 from recmoe.cli.output import print_json
+
+if TYPE_CHECKING:
+    from serving.bench.bench import BenchResult
 
 bench_app = typer.Typer(name="bench", help="Loads that measure.", no_args_is_help=True)
 
@@ -51,12 +54,9 @@ def serve(
     Requests leave by a schedule, whatever becomes of those before them, and latency counts from when they were due. A
     token, if the server wants one, is read from RECMOE_TOKEN.
     """
-    from rich.console import Console
-
     from recmoe.errors import ServingError
     from serving.bench.bench import SHARES, BenchSettings, run_bench
     from serving.bench.progress import BenchProgress
-    from serving.bench.table import bench_notes, bench_table
 
     settings = BenchSettings(
         url=url,
@@ -75,19 +75,28 @@ def serve(
     num_loads = len(settings.rates) or len(settings.connections) + len(SHARES)
     with BenchProgress(num_loads, duration) as progress:
         result = run_bench(settings, token=os.environ.get("RECMOE_TOKEN"), begin=progress.begin)
-    if json_file is not None and str(json_file) == "-":
-        print_json(result.document())
-    else:
-        console = Console()
-        # Away from a terminal rich would wrap at 80 columns.
-        Console(width=console.width if console.is_terminal else 160).print(bench_table(result))
-        print()
-        for note in bench_notes(result):
-            print(note)
-        if json_file is not None:
-            json_file.write_text(json.dumps(result.document(), indent=2), encoding="utf-8")
+    _show(result, json_file)
     if result.checked.num_wrong:
         raise ServingError(f"{result.checked.num_wrong} rankings under load differ from those at rest")
+
+
+def _show(result: "BenchResult", json_file: Path | None) -> None:
+    """A table and notes, and a file for programs; or JSON alone."""
+    from rich.console import Console
+
+    from serving.bench.table import bench_notes, bench_table
+
+    if json_file is not None and str(json_file) == "-":
+        print_json(result.document())
+        return
+    console = Console()
+    # Away from a terminal rich would wrap at 80 columns.
+    Console(width=console.width if console.is_terminal else 160).print(bench_table(result))
+    print()
+    for note in bench_notes(result):
+        print(note)
+    if json_file is not None:
+        json_file.write_text(json.dumps(result.document(), indent=2), encoding="utf-8")
 
 
 def _numbers(text: str, option: str, *, is_whole: bool = False) -> tuple[float, ...]:
