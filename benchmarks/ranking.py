@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-import recmoe  # noqa: F401, I001  Before torch, whose threads then wait passively.
 import torch
 
 from benchmarks.log import FLOAT_COLUMNS, ID_COLUMNS, NUM_IDS, write_log

@@ -23,6 +23,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 # What is public is imported when it is first used: a server must not load what only training needs.
 if TYPE_CHECKING:
     from recmoe import errors
+    from recmoe.client.client import RankClient
     from recmoe.experiment import load_experiment
     from recmoe.export.bundle import ModelBundle
     from recmoe.face.fit import evaluate, fit, train
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 else:
     _HOMES = {
         "ModelBundle": "recmoe.export.bundle",
+        "RankClient": "recmoe.client.client",
         "Ranker": "recmoe.ranking.ranker",
         "Registry": "recmoe.registry.registry",
         "evaluate": "recmoe.face.fit",
@@ -51,4 +53,4 @@ else:
         return sorted({*globals(), *__all__})
 
 
-__all__ = ["ModelBundle", "Ranker", "Registry", "errors", "evaluate", "fit", "load_experiment", "train"]
+__all__ = ["ModelBundle", "RankClient", "Ranker", "Registry", "errors", "evaluate", "fit", "load_experiment", "train"]

@@ -11,7 +11,9 @@
     ├── BundleError        a model bundle that is damaged, or whose scores differ
     ├── RegistryError      a registry that does not answer, an unknown version or alias
     ├── RequestError       a ranking request; knows the field at fault
-    ├── ServingError       a server that cannot start
+    ├── ServingError       a server that cannot start or does not answer
+    │   └── CallError      a client's call that brought no answer; knows the HTTP status
+    │       └── DeadlineError  a call whose time was up
     └── StackError         packages that are missing or do not fit together
 
 Errors of a programmer are assertions, not part of this tree.
@@ -67,7 +69,19 @@ class RequestError(RecmoeError):
 
 
 class ServingError(RecmoeError):
-    """A server that cannot start."""
+    """A server that cannot start or does not answer."""
+
+
+class CallError(ServingError):
+    """A client's call that brought no answer; ``status`` is what HTTP says of it, None where nothing came."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class DeadlineError(CallError):
+    """A call whose time was up before its answer had come, by the client's clock or by the server's."""
 
 
 class StackError(RecmoeError):

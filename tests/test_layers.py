@@ -34,6 +34,7 @@ LAYERS = (
     ("data", "embeddings", "moe", "tasks", "tracking"),
     ("features",),
     ("sequence",),
+    ("client",),
     ("axes", "config", "config_source", "config_yaml", "errors", "machine", "plugins", "products", "stack", "workers"),
 )
 SIBLINGS = {"data", "embeddings", "moe", "tasks", "tracking"}

@@ -8,7 +8,7 @@ import pytest
 
 import recmoe
 
-NAMES = ["ModelBundle", "Ranker", "Registry", "errors", "evaluate", "fit", "load_experiment", "train"]
+NAMES = ["ModelBundle", "RankClient", "Ranker", "Registry", "errors", "evaluate", "fit", "load_experiment", "train"]
 
 
 def test_public_names_are_these() -> None:
@@ -18,6 +18,7 @@ def test_public_names_are_these() -> None:
     assert set(NAMES) <= set(dir(recmoe))
     assert {name: value.__module__ for name, value in found.items() if name != "errors"} == {
         "ModelBundle": "recmoe.export.bundle",
+        "RankClient": "recmoe.client.client",
         "Ranker": "recmoe.ranking.ranker",
         "Registry": "recmoe.registry.registry",
         "evaluate": "recmoe.face.fit",
@@ -29,7 +30,7 @@ def test_public_names_are_these() -> None:
 
 
 def test_unknown_name_lists_the_public_ones() -> None:
-    with pytest.raises(AttributeError, match="module 'recmoe' has no attribute 'fitt'; it has ModelBundle, Ranker"):
+    with pytest.raises(AttributeError, match="module 'recmoe' has no attribute 'fitt'; it has ModelBundle, RankClient"):
         getattr(recmoe, "fitt")  # noqa: B009
 
 

@@ -18,6 +18,7 @@ import typer
 from recmoe import __version__
 from recmoe.cli.adapt import adapt, metalearn
 from recmoe.cli.architecture import check_architecture
+from recmoe.cli.bench import bench_app
 from recmoe.cli.checkpoint import checkpoint_app
 from recmoe.cli.daily import daily
 from recmoe.cli.data import data_app
@@ -97,6 +98,7 @@ app.command(epilog="Example: recmoe promote shop 3 --note 'better cvr'")(promote
 app.command(epilog="Example: recmoe rollback shop")(rollback)
 app.command(epilog="Example: recmoe serve models:/shop@champion --port 8000")(serve)
 app.command(epilog="Example: recmoe rank request.json --model models:/shop@champion --json")(rank)
+app.add_typer(bench_app)
 
 MENDABLE = {
     errno.ENOSPC: "the disk is full; free some space and go on (what was committed before is kept)",

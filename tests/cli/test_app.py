@@ -16,7 +16,7 @@ from recmoe.errors import DataError
 
 COMMANDS = (
     "doctor", "data", "init", "plan", "train", "checkpoint", "evaluate", "predict", "export",
-    "register", "promote", "rollback", "serve", "rank",
+    "register", "promote", "rollback", "serve", "rank", "bench",
 )  # fmt: skip
 CHECKPOINT_COMMANDS = [f"checkpoint {name}" for name in ("ls", "inspect", "diff", "unshard", "reshard")]
 
@@ -35,12 +35,14 @@ def test_help_lists_every_command() -> None:
     assert [command for command in COMMANDS if command not in result.stdout] == []
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "data import", "data synthetic", "data check", *CHECKPOINT_COMMANDS])
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, "data import", "data synthetic", "data check", "bench serve", *CHECKPOINT_COMMANDS]
+)
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = CliRunner().invoke(app, [*command.split(), "--help"])
 
     assert result.exit_code == 0
-    assert command in ("data", "checkpoint") or "Example: recmoe " in result.stdout
+    assert command in ("data", "checkpoint", "bench") or "Example: recmoe " in result.stdout
 
 
 def test_help_loads_no_heavy_package_and_comes_at_once() -> None:

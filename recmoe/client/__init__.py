@@ -1,0 +1,25 @@
+"""A client of the ranking API that needs nothing but Python."""
+
+from recmoe.client.answers import (
+    FeatureWarning,
+    Health,
+    ModelInfo,
+    RankedItem,
+    Ranking,
+    ScoreInfo,
+    ServedModel,
+    ServedTask,
+)
+from recmoe.client.client import RankClient
+
+__all__ = [
+    "FeatureWarning",
+    "Health",
+    "ModelInfo",
+    "RankClient",
+    "RankedItem",
+    "Ranking",
+    "ScoreInfo",
+    "ServedModel",
+    "ServedTask",
+]

@@ -1,0 +1,141 @@
+"""Ranking and what else a server answers, as types.
+
+A server that is newer may say more: fields that are not known here are passed over.
+"""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RankedItem:
+    """One candidate in its place."""
+
+    item_id: Any
+    """As the request gave it; the candidate's position where it gave none."""
+    score: float | None
+    """None where the formula gave no finite number; such items stand last."""
+    tasks: dict[str, float]
+    """Predictions by task: probabilities, or values in the unit of the label."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Which model ranked."""
+
+    name: str
+    version: str | None
+    """Version in the registry; None for a bundle from a folder."""
+    digest: str
+    """sha256 over the bundle's files."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreInfo:
+    """Which formula ordered the items."""
+
+    name: str
+    formula: str
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureWarning:
+    """Values of one feature that the model did not know, or a field that it does not know."""
+
+    feature: str
+    code: str
+    """``missing``, ``unknown``, ``unknown_field`` or ``not_finite``."""
+    count: int
+    column: str | None = None
+    """The field of the request, where it is not called like the feature."""
+    hint: str | None = None
+    """What an ignored field may be meant to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Candidates in the order to show them."""
+
+    request_id: str | None
+    model: ModelInfo
+    score: ScoreInfo
+    items: list[RankedItem]
+    warnings: list[FeatureWarning]
+    timing_ms: dict[str, float]
+    """Milliseconds in the server by stage; ``total`` is all of them."""
+
+    @classmethod
+    def read(cls, document: Any) -> "Ranking":
+        """From the JSON of an answer; ValueError where it is none."""
+        return _read(
+            cls,
+            document,
+            model=lambda model: _read(ModelInfo, model),
+            score=lambda score: _read(ScoreInfo, score),
+            items=lambda items: [RankedItem(item["item_id"], item["score"], item["tasks"]) for item in items],
+            warnings=lambda warnings: [_read(FeatureWarning, warning) for warning in warnings],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ServedTask:
+    """A task of the served model."""
+
+    name: str
+    kind: str
+    space: str
+    """Rows it is about: ``all``, or those whose label of this name is 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """The model in use, and what a request may hold."""
+
+    name: str
+    version: str | None
+    digest: str
+    created_at: str
+    tasks: list[ServedTask]
+    scores: dict[str, str]
+    """Formulas by name."""
+    default_score: str
+    columns: dict[str, dict[str, str]]
+    """Types of the columns by name, for ``user``, ``context`` and ``item``."""
+
+    @classmethod
+    def read(cls, document: Any) -> "ServedModel":
+        """From the JSON of an answer; ValueError where it is none."""
+        return _read(cls, document, tasks=lambda tasks: [_read(ServedTask, task) for task in tasks])
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a server says about itself; true where all is well."""
+
+    is_ok: bool
+    detail: str
+    """Why not, or what it says."""
+
+    def __bool__(self) -> bool:
+        return self.is_ok
+
+
+def _read(kind: type[T], document: Any, **readers: Any) -> T:
+    """An object of a type from its known fields; ValueError with the field that is missing or of another shape."""
+    if not isinstance(document, Mapping):
+        raise ValueError(f"expected an object, found {type(document).__name__}")
+    values: dict[str, Any] = {}
+    for field in fields(kind):  # type: ignore[arg-type]
+        if field.name not in document:
+            if field.default is MISSING:
+                raise ValueError(f"field {field.name} is missing")
+            continue
+        value = document[field.name]
+        try:
+            values[field.name] = readers[field.name](value) if field.name in readers else value
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(f"field {field.name}: {error}") from error
+    return kind(**values)
