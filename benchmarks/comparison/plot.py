@@ -40,17 +40,16 @@ def _panel(axes: Axes, one: Compared) -> None:
     metric = one.metrics[0]
     points = {row.name: place for row in one.rows if (place := _place(one, row))}
     front = _front(points, is_highest_best=metric_best(metric) == "highest")
-    for row in one.rows:
-        if row.name not in points:
-            continue
-        work, value = points[row.name]
-        estimate = row.cells[metric].estimate
-        color = ORANGE if row.name in REFERENCES else BLUE if row.name in front else GREY
-        if estimate.low is not None and estimate.high is not None:
-            axes.plot([work, work], [estimate.low, estimate.high], color=color, linewidth=0.8, alpha=0.5)
-        axes.plot([work], [value], "o", color=color, markersize=5)
-        if row.name in (*REFERENCES, *front):
-            axes.annotate(row.name, (work, value), xytext=(5, 4), textcoords="offset points", fontsize=7, color=INK)
+    for name, place in points.items():
+        color = ORANGE if name in REFERENCES else BLUE if name in front else GREY
+        axes.plot(*place, "o", color=color, markersize=5, zorder=1 if color == GREY else 2)
+    _interval(axes, one)
+    # Names would cover each other, and the points.
+    named = sorted({*REFERENCES, *front} & points.keys(), key=lambda name: points[name][0])
+    for number, name in enumerate(named, start=1):
+        axes.annotate(str(number), points[name], xytext=(4, 4), textcoords="offset points", fontsize=8, color=INK)
+    names = "\n".join(f"{number}  {name}" for number, name in enumerate(named, start=1))
+    axes.text(0.99, 0.02, names, transform=axes.transAxes, ha="right", va="bottom", fontsize=7, color=INK)
     for row in one.rows:
         cell = row.cells.get(metric)
         if row.sizes is None and cell is not None and cell.estimate.value is not None:
@@ -63,6 +62,18 @@ def _panel(axes: Axes, one: Compared) -> None:
     axes.set_title(one.log, loc="left", fontsize=10, color=INK)
     axes.set_xlabel("kFLOP per row in training")
     axes.set_ylabel(metric)
+
+
+def _interval(axes: Axes, one: Compared) -> None:
+    """How sure the first reference is; the intervals of all would hide the points, and are as wide."""
+    row = one.of(REFERENCES[0])
+    place = None if row is None else _place(one, row)
+    if row is None or place is None:
+        return
+    estimate, (work, value) = row.cells[one.metrics[0]].estimate, place
+    if estimate.low is not None and estimate.high is not None:
+        ends = [[value - estimate.low], [estimate.high - value]]
+        axes.errorbar([work], [value], yerr=ends, color=ORANGE, linewidth=0.8, capsize=2, alpha=0.6)
 
 
 def _place(one: Compared, row: Row) -> tuple[float, float] | None:
