@@ -49,7 +49,20 @@ class ServingMetrics:
             registry=registry,
         )
         self._latency_s = Histogram(
-            "recmoe_rank_latency_seconds", "Time per stage", ["stage"], buckets=_SECONDS, registry=registry
+            "recmoe_rank_latency_seconds",
+            "Time per stage; queue is the wait for a thread, total is from arrival to response",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._waiting = Gauge(
+            "recmoe_rank_queue",
+            "Requests that wait for a ranking thread",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._refused = Counter(
+            "recmoe_refused", "Requests and connections that were refused or cut off", ["reason"], registry=registry
         )
         self._candidates = Histogram(
             "recmoe_rank_candidates", "Candidates per request", buckets=_COUNTS, registry=registry
@@ -84,11 +97,25 @@ class ServingMetrics:
         name, version = (ranker.info.name, ranker.info.version or "") if ranker else ("", "")
         self._requests.labels(name, version, str(code)).inc()
 
+    def waiting(self, num_requests: int) -> None:
+        """So many requests wait for a ranking thread."""
+        self._waiting.set(num_requests)
+
+    def refused(self, reason: str) -> None:
+        """A request or a connection was refused or cut off."""
+        self._refused.labels(reason).inc()
+
+    def stage(self, name: str, time_s: float) -> None:
+        """A stage of an answered request took its time."""
+        self._latency_s.labels(name).observe(time_s)
+
     def observe(self, response: RankResponse, *, num_candidates: int) -> None:
         """A list was ranked."""
         self._candidates.observe(num_candidates)
-        for stage, time_ms in response.timing_ms.items():
-            self._latency_s.labels(stage).observe(time_ms / 1000)
+        for name, time_ms in response.timing_ms.items():
+            # The ranker's own total has not seen the queue.
+            if name != "total":
+                self.stage(name, time_ms / 1000)
         for warning in response.warnings:
             if warning.code == "missing":
                 self._missing.labels(warning.feature).inc(warning.count)

@@ -13,7 +13,8 @@ import uvicorn
 from recmoe.errors import ServingError
 from recmoe.ranking.ranker import Ranker
 from recmoe.runs.source import RUNS, load_ranker
-from serving.app import ModelHolder, create_app
+from serving.app import create_app
+from serving.holder import ModelHolder
 
 _GRACE_S = 10
 """Seconds that requests under way get when the server is told to stop."""
