@@ -24,6 +24,7 @@ from serving.metrics import ServingMetrics
 from serving.pool import Deadline, RankingPool
 from serving.problem import add_handlers
 from serving.settings import ServeSettings
+from serving.token import BearerToken, read_tokens
 
 
 def create_app(source: Ranker | ModelHolder, settings: ServeSettings | None = None) -> FastAPI:
@@ -59,7 +60,10 @@ def create_app(source: Ranker | ModelHolder, settings: ServeSettings | None = No
         docs_url=None,
         redoc_url=None,
     )
+    app.state.metrics = metrics
     add_handlers(app, metrics)
+    if limits.token_file is not None:
+        app.add_middleware(BearerToken, tokens=read_tokens(limits.token_file))
     app.add_middleware(Measured, metrics=metrics, holder=holder)
 
     @app.post("/v1/rank", response_model=RankResponse, openapi_extra=_request_body())

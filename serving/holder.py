@@ -47,6 +47,10 @@ class ModelHolder:
             raise NotReadyError("draining: the server was told to stop")
         return self.get()
 
+    def drain(self) -> None:
+        """The server was told to stop."""
+        self.is_draining = True
+
     @property
     def absent(self) -> str:
         """Why there is no ranker."""

@@ -1,12 +1,15 @@
 """ServingMetrics: what Prometheus reads of a server."""
 
+import os
 import time
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.request import RankResponse
+from serving.orders import SHARED_METRICS
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
@@ -81,16 +84,25 @@ class ServingMetrics:
             registry=registry,
         )  # fmt: skip
         self._info = Gauge(
-            "recmoe_model_info", "1 for the model in use", ["model", "version", "digest"], registry=registry
+            "recmoe_model_info",
+            "1 for the model in use",
+            ["model", "version", "digest"],
+            registry=registry,
+            multiprocess_mode="livemax",
         )
-        self._age_s = Gauge("recmoe_model_age_seconds", "Seconds since the bundle was exported", registry=registry)
+        self._age_s = Gauge(
+            "recmoe_model_age_seconds",
+            "Seconds since the bundle was exported",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
 
     def use_model(self, ranker: Ranker) -> None:
-        """A model is ready."""
+        """This is the model, and so old is it now."""
         info = ranker.info
         self._info.labels(info.name, info.version or "", info.digest).set(1)
         created_s = datetime.fromisoformat(ranker.bundle.created_at).timestamp()
-        self._age_s.set_function(lambda: time.time() - created_s)
+        self._age_s.set(time.time() - created_s)
 
     def count(self, ranker: Ranker | None, code: int) -> None:
         """A ranking request was answered with an HTTP status."""
@@ -135,5 +147,9 @@ class ServingMetrics:
         return name
 
     def page(self) -> bytes:
-        """All of it in Prometheus' text format."""
-        return generate_latest(self._registry)
+        """All of it in Prometheus' text format; where several processes serve, what all of them have counted."""
+        if SHARED_METRICS not in os.environ:
+            return generate_latest(self._registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)

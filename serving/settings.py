@@ -1,12 +1,13 @@
 """ServeSettings: what an operator decides about a server; flags, environment and file set the same fields."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from recmoe.config import Config
+from recmoe.config import Config, config_from_dict, load_config
+from recmoe.config_source import COMMAND_LINE
 from recmoe.machine import Machine
 
 
@@ -37,7 +38,7 @@ class ServeSettings(Config):
     """Seconds that the body of a request may take to arrive."""
     response_s: PositiveFloat = 30.0
     """Seconds that a client may take to read an answer."""
-    keep_alive_s: PositiveFloat = 75.0
+    keep_alive_s: PositiveInt = 75
     """Seconds that a connection may stay idle between requests; longer than those of a load balancer before it."""
     drain_delay_s: NonNegativeFloat = 0.0
     """Seconds that a server which was told to stop still accepts connections, until load balancers know of it."""
@@ -64,3 +65,14 @@ class ServeSettings(Config):
         if self.threads is not None:
             return self.threads
         return max(1, int(Machine.read(Path.cwd()).usable_cores) // self.workers)
+
+
+def read_settings(file: Path | None, flags: Mapping[str, Any]) -> ServeSettings:
+    """Settings of a YAML file, if there is one, and of flags above them.
+
+    Raises:
+        ConfigError: everything that is wrong, each with file and line or "command line" and its key.
+    """
+    if file is None:
+        return config_from_dict(ServeSettings, dict(flags), source=COMMAND_LINE)
+    return load_config(ServeSettings, file, changes=flags)

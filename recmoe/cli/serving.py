@@ -11,25 +11,90 @@ from recmoe.cli.output import print_columns
 from recmoe.runs.source import load_ranker
 
 if TYPE_CHECKING:
-    from recmoe.ranking.ranker import Ranker
     from recmoe.ranking.request import FeatureWarning
 
 
 def serve(
     model: Model,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML file of settings, called as the flags are: max_values: 5000."),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; 0.0.0.0 for all.", show_default="127.0.0.1")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; 0 takes a free one.", show_default="8000")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that share the port.", show_default="1")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Threads per worker that rank, a request each.", show_default="usable cores / workers"),
+    ] = None,
+    queue: Annotated[
+        int | None, typer.Option(help="Requests that may wait per worker; more get 429.", show_default="128")
+    ] = None,
+    deadline_ms: Annotated[
+        float | None, typer.Option(help="Time for an answer, unless X-Deadline-Ms says otherwise.", show_default="1000")
+    ] = None,
+    max_body_bytes: Annotated[int | None, typer.Option(help="Bytes of a request.", show_default="16777216")] = None,
+    max_values: Annotated[
+        int | None, typer.Option(help="Commas and brackets in a request.", show_default="1000000")
+    ] = None,
+    max_connections: Annotated[
+        int | None, typer.Option(help="Open connections per worker.", show_default="1000")
+    ] = None,
+    head_s: Annotated[
+        float | None, typer.Option(help="Time for a request's head to arrive.", show_default="10")
+    ] = None,
+    body_s: Annotated[
+        float | None, typer.Option(help="Time for a request's body to arrive.", show_default="10")
+    ] = None,
+    response_s: Annotated[
+        float | None, typer.Option(help="Time for a client to read an answer.", show_default="30")
+    ] = None,
+    keep_alive_s: Annotated[
+        int | None, typer.Option(help="Time that a connection may be idle.", show_default="75")
+    ] = None,
+    drain_delay_s: Annotated[
+        float | None, typer.Option(help="Time to go on accepting connections after SIGTERM.", show_default="0")
+    ] = None,
+    drain_s: Annotated[
+        float | None, typer.Option(help="Time for requests under way after SIGTERM.", show_default="10")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="Bearer tokens, one a line; requests need one, /healthz and /readyz do not.")
+    ] = None,
+    certificate: Annotated[Path | None, typer.Option(help="TLS certificate with its chain (PEM).")] = None,
+    key: Annotated[Path | None, typer.Option(help="The certificate's private key (PEM).")] = None,
     registry: RegistryUri = None,
-    strict_fields: StrictFields = False,
+    strict_fields: Annotated[
+        bool | None,
+        typer.Option(
+            "--strict-fields/--ignore-fields",
+            help="Whether fields that the model does not know are refused; they are ignored with a warning by default.",
+        ),
+    ] = None,
 ) -> None:
-    """Answer ranking requests over HTTP until Ctrl-C: POST /v1/rank, /readyz, /metrics, /docs."""
+    """Answer ranking requests over HTTP until Ctrl-C: POST /v1/rank, /readyz, /metrics, /docs.
+
+    Every setting may be a flag, an environment variable such as RECMOE_SERVE_DEADLINE_MS, or a key of the file;
+    the first of them that is given holds.
+    """
+    given = {name: value for name, value in locals().items() if name not in ("model", "config") and value is not None}
+    from serving.orders import ReadyModel
     from serving.server import serve as run_server
+    from serving.settings import read_settings
 
-    def on_ready(ranker: "Ranker") -> None:
-        version = f" version {ranker.info.version}" if ranker.info.version else ""
-        print(f"serving {ranker.info.name}{version} on http://{host}:{port}, API page at /docs", flush=True)
+    settings = read_settings(config, given)
 
-    run_server(model, host=host, port=port, registry_uri=registry, strict_fields=strict_fields, on_ready=on_ready)
+    def on_ready(ready: ReadyModel) -> None:
+        version = f" version {ready.version}" if ready.version else ""
+        where = f"{'https' if settings.certificate else 'http'}://{settings.host}:{ready.port}"
+        print(f"serving {ready.name}{version} on {where}, API page at /docs", flush=True)
+        print(f"ready after {ready.start_s:.1f} s, {ready.loading_s:.1f} s of them for the model", flush=True)
+
+    run_server(model, settings, on_ready=on_ready)
 
 
 def rank(

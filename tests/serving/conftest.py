@@ -4,7 +4,7 @@ import json
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +54,7 @@ class Answer:
     status: int
     kind: str
     text: str
+    headers: Mapping[str, str]
 
     @property
     def document(self) -> Any:
@@ -113,7 +114,9 @@ def serve_app() -> Serve:
 
 @contextmanager
 def _served(app: FastAPI) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", access_log=False, ws="none"))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, loop="uvloop", log_level="critical", access_log=False, ws="none")
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -128,15 +131,23 @@ def _served(app: FastAPI) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def ask() -> Ask:
-    """Sends a request over HTTP: ``ask(url, body)``; bytes are sent as they are."""
+    """Sends a request over HTTP: ``ask(url, body, headers)``; bytes are sent as they are."""
 
-    def send(url: str, body: Any = None) -> Answer:
+    def send(url: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        request = urllib.request.Request(url, data=data, headers=dict(headers or {}))
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, data=data), timeout=30) as response:
-                return Answer(response.status, response.headers.get_content_type(), response.read().decode())
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return _answer(response.status, response)
         except urllib.error.HTTPError as error:
             with error:
-                return Answer(error.code, error.headers.get_content_type(), error.read().decode())
+                return _answer(error.code, error)
 
     return send
+
+
+def _answer(status: int, response: Any) -> Answer:
+    kind = response.headers.get_content_type()
+    return Answer(
+        status, kind, response.read().decode(), {name.title(): value for name, value in response.headers.items()}
+    )
