@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,13 +129,12 @@ def test_what_is_no_http_is_a_problem(server: Server) -> None:
 def test_client_that_reads_nothing_is_cut_off(server: Server) -> None:
     with server.connect(b"GET /large" + END + b"\r\n") as connection:
         wait_for(lambda: server.refused == ["slow_reader"])
-        received = 0
-        with pytest.raises(ConnectionResetError):
+        num_bytes = 0
+        with suppress(ConnectionResetError):
             while piece := connection.recv(2**20):
-                received += len(piece)
-            raise ConnectionResetError
+                num_bytes += len(piece)
 
-    assert received < LARGE_BYTES
+    assert num_bytes < LARGE_BYTES
 
 
 def test_too_many_connections_are_refused_and_probes_are_not(server: Server) -> None:
@@ -156,8 +156,8 @@ def test_twice_too_many_connections_are_not_heard(server: Server) -> None:
     kept = [server.connect(b"GET /healthz" + END + b"\r\n") for _ in range(4)]
     assert all(connection.recv(2**16).startswith(b"HTTP/1.1 200") for connection in kept)
 
-    with server.connect() as connection, pytest.raises(ConnectionResetError):
-        connection.recv(1)
+    with server.connect() as connection:
+        assert connection.recv(1) == b""
     for connection in kept:
         connection.close()
 
@@ -182,7 +182,8 @@ def test_server_that_stops_answers_everyone_and_resets_no_one(server: Server) ->
     server.stop()
     time.sleep(0.3)
     idle.sendall(b"GET /" + END + b"\r\n")
-    answers = [read_all(idle), read_all(under_way)]
+    with idle, under_way:
+        answers = [read_all(idle), read_all(under_way)]
     server.thread.join(10)
 
     assert [answer.startswith(b"HTTP/1.1 200") for answer in answers] == [True, True]
