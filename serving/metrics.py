@@ -64,6 +64,9 @@ class ServingMetrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self._workers = Gauge(
+            "recmoe_workers", "Processes whose model is ready", registry=registry, multiprocess_mode="livesum"
+        )
         self._refused = Counter(
             "recmoe_refused", "Requests and connections that were refused or cut off", ["reason"], registry=registry
         )
@@ -96,6 +99,10 @@ class ServingMetrics:
             registry=registry,
             multiprocess_mode="livemax",
         )
+
+    def ready(self) -> None:
+        """This process has its model."""
+        self._workers.set(1)
 
     def use_model(self, ranker: Ranker) -> None:
         """This is the model, and so old is it now."""

@@ -47,6 +47,7 @@ def answer(
     port = listener.getsockname()[1]
 
     def ready(ranker: Ranker) -> None:
+        app.state.metrics.ready()
         if on_ready is not None:
             on_ready(ReadyModel.of(ranker, source=source, loading_s=holder.loading_s, port=port))
 

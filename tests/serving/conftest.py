@@ -1,6 +1,10 @@
 """A model of a log whose ids are as products write them, and a server in this process that is asked over HTTP."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -151,3 +155,43 @@ def _answer(status: int, response: Any) -> Answer:
     return Answer(
         status, kind, response.read().decode(), {name.title(): value for name, value in response.headers.items()}
     )
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """``recmoe serve`` as a process of its own."""
+
+    process: "subprocess.Popen[str]"
+    url: str
+
+
+StartServer = Callable[..., RunningServer]
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """Starts ``recmoe serve`` on a free port, and waits until it is ready: ``start_server(bundle, "--queue", "2")``."""
+    processes = []
+
+    def start(source: Path, *arguments: str) -> RunningServer:
+        code = "from recmoe.cli import main; main()"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, "serve", str(source), "--port", "0", *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)},
+            cwd=tmp_path,
+        )
+        processes.append(process)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r" on (https?://\S+:\d+), API page", line)
+        assert found is not None, f"the server did not get ready: {line!r}"
+        return RunningServer(process, found[1])
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
