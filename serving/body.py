@@ -37,7 +37,7 @@ def check_values(body: bytes, max_values: int) -> None:
     """RequestError where a body may hold more values than are read.
 
     Reading JSON takes its time per value, not per byte: 16 MB may hold eight million empty lists, and no other thread
-    runs while they are made. Commas and brackets are counted at a hundredth of that cost, those in strings too.
+    runs while they are made. Commas and brackets are counted in a hundredth of that time, those in strings too.
     """
     if len(body) <= max_values:
         return
@@ -45,5 +45,7 @@ def check_values(body: bytes, max_values: int) -> None:
     num_values = sum(int(np.count_nonzero(bytes_N == ord(sign))) for sign in ",[{")
     if num_values > max_values:
         raise RequestError(
-            "body", f"has {num_values} commas and opening brackets, at most {max_values} are read; send less at once"
+            "body",
+            f"has {num_values} commas and opening brackets, at most {max_values} are read; "
+            "send fewer candidates at once, or raise the server's max_values",
         )

@@ -28,8 +28,8 @@ class ServeSettings(Config):
     """Milliseconds from a request's arrival to its answer, unless its header X-Deadline-Ms says otherwise."""
     max_body_bytes: PositiveInt = 16 * 2**20
     """Bytes of a request. 10,000 candidates with forty columns each are about 8 MB of JSON."""
-    max_values: PositiveInt = 1_000_000
-    """Commas and opening brackets in a request, which bound the values that it holds."""
+    max_values: PositiveInt = 500_000
+    """Commas and opening brackets in a request, which bound its values: 10,000 candidates with 49 columns each."""
     max_connections: PositiveInt = 1000
     """Open connections per worker."""
     head_s: PositiveFloat = 10.0

@@ -39,7 +39,7 @@ def serve(
     ] = None,
     max_body_bytes: Annotated[int | None, typer.Option(help="Bytes of a request.", show_default="16777216")] = None,
     max_values: Annotated[
-        int | None, typer.Option(help="Commas and brackets in a request.", show_default="1000000")
+        int | None, typer.Option(help="Commas and brackets in a request.", show_default="500000")
     ] = None,
     max_connections: Annotated[
         int | None, typer.Option(help="Open connections per worker.", show_default="1000")
