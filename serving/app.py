@@ -15,7 +15,7 @@ from recmoe import __version__
 from recmoe.errors import RequestError
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.request import RankRequest, RankResponse, shown
-from serving.body import check_values, read_body
+from serving.body import BodyReader, check_values
 from serving.description import ServedModel, describe
 from serving.docs_page import docs_page
 from serving.holder import ModelHolder
@@ -41,6 +41,7 @@ def create_app(source: Ranker | ModelHolder, settings: ServeSettings | None = No
         holder.load()
     else:
         holder = source
+    reader = BodyReader(max_bytes=limits.max_body_bytes, max_held_bytes=limits.max_held_bytes, timeout_s=limits.body_s)
     pool = RankingPool(num_threads=limits.num_threads(), max_waiting=limits.queue, on_length=metrics.waiting)
 
     @asynccontextmanager
@@ -71,15 +72,15 @@ def create_app(source: Ranker | ModelHolder, settings: ServeSettings | None = No
         """Candidates in the order to show them."""
         ranker = holder.get()
         deadline = _deadline(request, limits.deadline_ms)
-        body = await read_body(request, max_bytes=limits.max_body_bytes, timeout_s=limits.body_s)
-        metrics.stage("read", time.perf_counter() - deadline.arrived_s)
+        async with reader.body(request) as body:
+            metrics.stage("read", time.perf_counter() - deadline.arrived_s)
 
-        def work(waited_s: float) -> str:
-            metrics.stage("queue", waited_s)
-            check_values(body, limits.max_values)
-            return _rank(ranker, body, metrics)
+            def work(waited_s: float) -> str:
+                metrics.stage("queue", waited_s)
+                check_values(body, limits.max_values)
+                return _rank(ranker, body, metrics)
 
-        content = await _unless_gone(request, asyncio.ensure_future(pool.run(work, deadline)))
+            content = await _unless_gone(request, asyncio.ensure_future(pool.run(work, deadline)))
         deadline.check("ranked")
         metrics.stage("total", time.perf_counter() - deadline.arrived_s)
         return Response(content, media_type="application/json")

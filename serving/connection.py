@@ -56,6 +56,7 @@ class Connection(HttpToolsProtocol):
         self._unsent_since_s: float | None = None
         self._num_head_bytes = 0
         self._is_surplus = False
+        self._ends_after_body = False
         self.is_draining = False
         """Whether the next answer is the last on this connection."""
 
@@ -63,7 +64,16 @@ class Connection(HttpToolsProtocol):
     def is_idle(self) -> bool:
         """Whether the client has asked for nothing that is still to be answered."""
         is_answered = self.cycle is None or self.cycle.response_complete
-        return is_answered and self._num_head_bytes == 0 and not self.pipeline
+        return is_answered and self._num_head_bytes == 0 and self._body_since_s is None and not self.pipeline
+
+    def end(self) -> None:
+        """Hang up once the body is there that was not needed: who is still sending it would find a connection that
+        is reset, and no answer.
+        """
+        if self._body_since_s is None:
+            self.transport.close()
+        else:
+            self._ends_after_body = True
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -94,12 +104,15 @@ class Connection(HttpToolsProtocol):
         self._head_since_s, self._num_head_bytes = None, 0
         self._body_since_s = self.loop.time()
         super().on_headers_complete()
+        self.cycle.transport = _AnsweringTransport(self)  # type: ignore[assignment]
         if self.is_draining:
             self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         self._body_since_s = None
         super().on_message_complete()
+        if self._ends_after_body:
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(HTTPStatus.BAD_REQUEST, msg)
@@ -156,6 +169,14 @@ class Connection(HttpToolsProtocol):
                 ]
                 self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
             self.transport.close()
+
+
+class _AnsweringTransport:
+    """What an answer is written to: the connection's transport, but for how it ends."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.write, self.is_closing = connection.transport.write, connection.transport.is_closing
+        self.close = connection.end
 
 
 async def _too_many_connections(_scope: Any, _receive: Any, send: Any) -> None:

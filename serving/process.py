@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from recmoe.ranking.ranker import Ranker
 from serving.app import create_app
@@ -53,19 +54,6 @@ def answer(
 
     holder = ModelHolder(load, on_ready=ready, on_failure=lambda: setattr(server, "should_exit", True))
     app = create_app(holder, settings)
-    config = uvicorn.Config(
-        app,
-        loop="uvloop",
-        ws="none",
-        lifespan="on",
-        log_level="error",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=settings.keep_alive_s,
-        ssl_certfile=settings.certificate,
-        ssl_keyfile=settings.key,
-    )
     limits = ConnectionLimits(
         max_connections=settings.max_connections,
         head_s=settings.head_s,
@@ -74,7 +62,7 @@ def answer(
         on_refused=app.state.metrics.refused,
     )
     server = DrainingServer(
-        config,
+        _uvicorn_config(app, settings),
         limits=limits,
         delay_s=settings.drain_delay_s,
         grace_s=settings.drain_s,
@@ -89,6 +77,22 @@ def answer(
             server.run(sockets=[listener])
     if holder.error is not None:
         raise holder.error
+
+
+def _uvicorn_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=settings.keep_alive_s,
+        ssl_certfile=settings.certificate,
+        ssl_keyfile=settings.key,
+    )
 
 
 def _allow_files(num_files: int) -> None:

@@ -24,10 +24,12 @@ class ServeSettings(Config):
     """Threads per worker that rank, a request each; by default the usable cores, divided among the workers."""
     queue: PositiveInt = 128
     """Requests per worker that may wait for a thread; more are refused with 429."""
-    deadline_ms: PositiveFloat = 1000.0
+    deadline_ms: PositiveFloat = 5000.0
     """Milliseconds from a request's arrival to its answer, unless its header X-Deadline-Ms says otherwise."""
     max_body_bytes: PositiveInt = 16 * 2**20
     """Bytes of a request. 10,000 candidates with forty columns each are about 8 MB of JSON."""
+    max_held_bytes: PositiveInt = 256 * 2**20
+    """Bytes of all requests that a worker has in hand."""
     max_values: PositiveInt = 500_000
     """Commas and opening brackets in a request, which bound its values: 10,000 candidates with 49 columns each."""
     max_connections: PositiveInt = 1000
@@ -59,6 +61,9 @@ class ServeSettings(Config):
         if (self.certificate is None) != (self.key is None):
             given, other = ("certificate", "key") if self.key is None else ("key", "certificate")
             yield given, f"needs {other} too: TLS takes the certificate and its private key"
+
+        if self.max_held_bytes < self.max_body_bytes:
+            yield "max_held_bytes", f"is less than max_body_bytes, {self.max_body_bytes}: no such request could be read"
 
     def num_threads(self) -> int:
         """Ranking threads of a worker."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from recmoe.cli import serve_options as flags
 from recmoe.cli.options import Json, Model, RegistryUri, Score, StrictFields
 from recmoe.cli.output import print_columns
 from recmoe.runs.source import load_ranker
@@ -16,65 +17,28 @@ if TYPE_CHECKING:
 
 def serve(
     model: Model,
-    config: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="YAML file of settings, called as the flags are: max_values: 5000."),
-    ] = None,
-    host: Annotated[
-        str | None, typer.Option(help="Address to listen on; 0.0.0.0 for all.", show_default="127.0.0.1")
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option(help="Port to listen on; 0 takes a free one.", show_default="8000")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that share the port.", show_default="1")] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(help="Threads per worker that rank, a request each.", show_default="usable cores / workers"),
-    ] = None,
-    queue: Annotated[
-        int | None, typer.Option(help="Requests that may wait per worker; more get 429.", show_default="128")
-    ] = None,
-    deadline_ms: Annotated[
-        float | None, typer.Option(help="Time for an answer, unless X-Deadline-Ms says otherwise.", show_default="1000")
-    ] = None,
-    max_body_bytes: Annotated[int | None, typer.Option(help="Bytes of a request.", show_default="16777216")] = None,
-    max_values: Annotated[
-        int | None, typer.Option(help="Commas and brackets in a request.", show_default="500000")
-    ] = None,
-    max_connections: Annotated[
-        int | None, typer.Option(help="Open connections per worker.", show_default="1000")
-    ] = None,
-    head_s: Annotated[
-        float | None, typer.Option(help="Time for a request's head to arrive.", show_default="10")
-    ] = None,
-    body_s: Annotated[
-        float | None, typer.Option(help="Time for a request's body to arrive.", show_default="10")
-    ] = None,
-    response_s: Annotated[
-        float | None, typer.Option(help="Time for a client to read an answer.", show_default="30")
-    ] = None,
-    keep_alive_s: Annotated[
-        int | None, typer.Option(help="Time that a connection may be idle.", show_default="75")
-    ] = None,
-    drain_delay_s: Annotated[
-        float | None, typer.Option(help="Time to go on accepting connections after SIGTERM.", show_default="0")
-    ] = None,
-    drain_s: Annotated[
-        float | None, typer.Option(help="Time for requests under way after SIGTERM.", show_default="10")
-    ] = None,
-    token_file: Annotated[
-        Path | None, typer.Option(help="Bearer tokens, one a line; requests need one, /healthz and /readyz do not.")
-    ] = None,
-    certificate: Annotated[Path | None, typer.Option(help="TLS certificate with its chain (PEM).")] = None,
-    key: Annotated[Path | None, typer.Option(help="The certificate's private key (PEM).")] = None,
+    config: flags.SettingsFile = None,
+    host: flags.Host = None,
+    port: flags.Port = None,
+    workers: flags.Workers = None,
+    threads: flags.Threads = None,
+    queue: flags.Queue = None,
+    deadline_ms: flags.DeadlineMs = None,
+    max_body_bytes: flags.MaxBodyBytes = None,
+    max_held_bytes: flags.MaxHeldBytes = None,
+    max_values: flags.MaxValues = None,
+    max_connections: flags.MaxConnections = None,
+    head_s: flags.HeadS = None,
+    body_s: flags.BodyS = None,
+    response_s: flags.ResponseS = None,
+    keep_alive_s: flags.KeepAliveS = None,
+    drain_delay_s: flags.DrainDelayS = None,
+    drain_s: flags.DrainS = None,
+    token_file: flags.TokenFile = None,
+    certificate: flags.Certificate = None,
+    key: flags.CertificateKey = None,
     registry: RegistryUri = None,
-    strict_fields: Annotated[
-        bool | None,
-        typer.Option(
-            "--strict-fields/--ignore-fields",
-            help="Whether fields that the model does not know are refused; they are ignored with a warning by default.",
-        ),
-    ] = None,
+    strict_fields: flags.StrictFields = None,
 ) -> None:
     """Answer ranking requests over HTTP until Ctrl-C: POST /v1/rank, /readyz, /metrics, /docs.
 

@@ -29,6 +29,8 @@ from recmoe.features.schema import FeatureSchema
 from recmoe.model import ModelConfig, build_model
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet
+from serving.connection import ConnectionLimits
+from serving.draining import DrainingServer
 
 BIG = 1460000000000000001
 """Two to the power of 53 and more: JavaScript would round it to …000."""

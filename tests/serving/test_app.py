@@ -37,7 +37,9 @@ def ranker(bundle: ModelBundle) -> Ranker:
 
 @pytest.fixture
 def client(ranker: Ranker) -> Iterator[TestClient]:
-    with TestClient(create_app(ranker, ServeSettings(max_body_bytes=10_000)), raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(ranker, ServeSettings(max_body_bytes=10_000, deadline_ms=60_000)), raise_server_exceptions=False
+    ) as client:
         yield client
 
 

@@ -73,7 +73,7 @@ def server() -> Iterator[Server]:
     listener = socket.create_server(("127.0.0.1", 0))
     started = Server(listener.getsockname()[1])
     limits = ConnectionLimits(
-        max_connections=2, head_s=0.5, body_s=0.5, response_s=0.5, on_refused=started.refused.append
+        max_connections=2, head_s=1.0, body_s=1.0, response_s=1.0, on_refused=started.refused.append
     )
     config = uvicorn.Config(app, loop="uvloop", ws="none", lifespan="on", log_level="critical", access_log=False)
     running = DrainingServer(config, limits=limits, delay_s=0, grace_s=5, on_draining=lambda: None)
@@ -171,6 +171,20 @@ def test_offer_of_another_protocol_does_not_cost_the_body(server: Server) -> Non
         answer = connection.recv(2**16)
 
     assert answer.endswith(b"\r\n\r\n5")
+
+
+def test_client_that_is_refused_while_it_sends_gets_its_answer(server: Server) -> None:
+    length = 4 * 2**20
+    head = b"POST /unread" + END + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % length
+
+    with server.connect(head) as connection:
+        for _ in range(64):
+            connection.sendall(b"x" * (length // 64))
+        answer = read_all(connection)
+
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in answer
+    assert server.refused == []
 
 
 def test_server_that_stops_answers_everyone_and_resets_no_one(server: Server) -> None:

@@ -72,6 +72,11 @@ def test_certificate_and_key_come_together(given: str, other: str) -> None:
         read_settings(None, {given: Path("server.pem")})
 
 
+def test_room_for_requests_holds_the_largest_one() -> None:
+    with pytest.raises(ConfigError, match="max_held_bytes: is less than max_body_bytes, 16777216: no such request"):
+        read_settings(None, {"max_held_bytes": 1000})
+
+
 def test_threads_are_the_usable_cores_divided_among_the_workers(tmp_path: Path) -> None:
     cores = Machine.read(tmp_path).usable_cores
 
