@@ -120,9 +120,9 @@ def serve_app() -> Serve:
 
 @contextmanager
 def _served(app: FastAPI) -> Iterator[str]:
-    server = uvicorn.Server(
-        uvicorn.Config(app, port=0, loop="uvloop", log_level="critical", access_log=False, ws="none")
-    )
+    limits = ConnectionLimits(max_connections=100, head_s=30, body_s=30, response_s=30, on_refused=lambda _: None)
+    config = uvicorn.Config(app, port=0, loop="uvloop", log_level="critical", access_log=False, ws="none")
+    server = DrainingServer(config, limits=limits, delay_s=0, grace_s=30, on_draining=lambda: None)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
