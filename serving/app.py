@@ -41,8 +41,12 @@ def create_app(source: Ranker | ModelHolder, settings: ServeSettings | None = No
         holder.load()
     else:
         holder = source
-    reader = BodyReader(max_bytes=limits.max_body_bytes, max_held_bytes=limits.max_held_bytes, timeout_s=limits.body_s)
-    pool = RankingPool(num_threads=limits.num_threads(), max_waiting=limits.queue, on_length=metrics.waiting)
+    pool = RankingPool(
+        num_threads=limits.num_threads(),
+        shares_cores=limits.shares_cores,
+        max_waiting=limits.queue,
+        on_length=metrics.waiting,
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -67,6 +71,17 @@ def create_app(source: Ranker | ModelHolder, settings: ServeSettings | None = No
         app.add_middleware(BearerToken, tokens=read_tokens(limits.token_file))
     app.add_middleware(Measured, metrics=metrics, holder=holder)
 
+    _add_ranking(app, holder, metrics, pool, limits)
+    _add_pages(app, holder, metrics)
+    return app
+
+
+def _add_ranking(
+    app: FastAPI, holder: ModelHolder, metrics: ServingMetrics, pool: RankingPool, limits: ServeSettings
+) -> None:
+    """What the server is for."""
+    reader = BodyReader(max_bytes=limits.max_body_bytes, max_held_bytes=limits.max_held_bytes, timeout_s=limits.body_s)
+
     @app.post("/v1/rank", response_model=RankResponse, openapi_extra=_request_body())
     async def rank(request: Request) -> Response:
         """Candidates in the order to show them."""
@@ -84,9 +99,6 @@ def create_app(source: Ranker | ModelHolder, settings: ServeSettings | None = No
         deadline.check("ranked")
         metrics.stage("total", time.perf_counter() - deadline.arrived_s)
         return Response(content, media_type="application/json")
-
-    _add_pages(app, holder, metrics)
-    return app
 
 
 def _add_pages(app: FastAPI, holder: ModelHolder, metrics: ServingMetrics) -> None:

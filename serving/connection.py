@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -66,14 +67,14 @@ class Connection(HttpToolsProtocol):
         is_answered = self.cycle is None or self.cycle.response_complete
         return is_answered and self._num_head_bytes == 0 and self._body_since_s is None and not self.pipeline
 
-    def end(self) -> None:
-        """Hang up once the body is there that was not needed: who is still sending it would find a connection that
-        is reset, and no answer.
+    def end(self, cycle: RequestResponseCycle) -> None:
+        """Hang up after the answer to a request, once its body is there, which was not needed: who is still sending it
+        would find a connection that is reset, and no answer.
         """
-        if self._body_since_s is None:
-            self.transport.close()
-        else:
+        if self._body_since_s is not None and cycle is self.cycle:
             self._ends_after_body = True
+        else:
+            self.transport.close()
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -104,7 +105,7 @@ class Connection(HttpToolsProtocol):
         self._head_since_s, self._num_head_bytes = None, 0
         self._body_since_s = self.loop.time()
         super().on_headers_complete()
-        self.cycle.transport = _AnsweringTransport(self)  # type: ignore[assignment]
+        self.cycle.transport = _AnsweringTransport(self, self.cycle)  # type: ignore[assignment]
         if self.is_draining:
             self.cycle.keep_alive = False
 
@@ -174,9 +175,9 @@ class Connection(HttpToolsProtocol):
 class _AnsweringTransport:
     """What an answer is written to: the connection's transport, but for how it ends."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, cycle: RequestResponseCycle) -> None:
         self.write, self.is_closing = connection.transport.write, connection.transport.is_closing
-        self.close = connection.end
+        self.close = partial(connection.end, cycle)
 
 
 async def _too_many_connections(_scope: Any, _receive: Any, send: Any) -> None:

@@ -1,6 +1,5 @@
 """ModelHolder: the ranker of an app, and why there is none."""
 
-import gc
 import logging
 import time
 from collections.abc import Callable
@@ -68,9 +67,6 @@ class ModelHolder:
             else:
                 _logger.error("the model cannot be served: %s", error)
             return
-        # What is there now stays: the collector need not look through it while requests wait.
-        gc.collect()
-        gc.freeze()
         self.loading_s = time.perf_counter() - start_s
         self.ranker = ranker
         if self._on_ready is not None:

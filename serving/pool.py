@@ -82,13 +82,17 @@ class RankingPool:
     """Runs work on its own threads, in the order of arrival.
 
     Args:
-        num_threads: how many run at once; torch computes with one thread in each, unless there is only one.
+        num_threads: how many run at once.
+        shares_cores: whether torch computes with one thread in each of them: more would fight with those of the others.
         max_waiting: work that may wait.
         on_length: is told how much waits, whenever that changes.
     """
 
-    def __init__(self, *, num_threads: int, max_waiting: int, on_length: Callable[[int], None]) -> None:
-        self._num_threads, self._max_waiting, self._on_length = num_threads, max_waiting, on_length
+    def __init__(
+        self, *, num_threads: int, shares_cores: bool, max_waiting: int, on_length: Callable[[int], None]
+    ) -> None:
+        self._num_threads, self._shares_cores = num_threads, shares_cores
+        self._max_waiting, self._on_length = max_waiting, on_length
         self._waiting: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
@@ -164,8 +168,7 @@ class RankingPool:
 
     def _work(self) -> None:
         """One thread: job after job until the pool is closed."""
-        if self._num_threads > 1:
-            # Threads of torch that compute one request together would fight with those of the other requests.
+        if self._shares_cores:
             torch.set_num_threads(1)
         while (job := self._next()) is not None:
             self._do(job)

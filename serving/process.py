@@ -1,5 +1,6 @@
 """answer: rank in this process for whoever connects, until it is told to stop."""
 
+import gc
 import resource
 import signal
 import socket
@@ -48,6 +49,9 @@ def answer(
     port = listener.getsockname()[1]
 
     def ready(ranker: Ranker) -> None:
+        # What is there now stays: the collector need not look through it while requests wait.
+        gc.collect()
+        gc.freeze()
         app.state.metrics.ready()
         if on_ready is not None:
             on_ready(ReadyModel.of(ranker, source=source, loading_s=holder.loading_s, port=port))

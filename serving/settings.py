@@ -65,6 +65,11 @@ class ServeSettings(Config):
         if self.max_held_bytes < self.max_body_bytes:
             yield "max_held_bytes", f"is less than max_body_bytes, {self.max_body_bytes}: no such request could be read"
 
+    @property
+    def shares_cores(self) -> bool:
+        """Whether several requests are computed at once on this machine."""
+        return self.workers > 1 or self.num_threads() > 1
+
     def num_threads(self) -> int:
         """Ranking threads of a worker."""
         if self.threads is not None:

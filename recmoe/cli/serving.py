@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recmoe.cli import serve_options as flags
+import recmoe.cli.serve_options as flags
 from recmoe.cli.options import Json, Model, RegistryUri, Score, StrictFields
 from recmoe.cli.output import print_columns
 from recmoe.runs.source import load_ranker

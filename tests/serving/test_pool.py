@@ -17,9 +17,15 @@ MakePool = Callable[..., RankingPool]
 def make_pool() -> Iterator[MakePool]:
     pools = []
 
-    def make(num_threads: int = 1, max_waiting: int = 2, lengths: list[int] | None = None) -> RankingPool:
+    def make(
+        num_threads: int = 1, max_waiting: int = 2, lengths: list[int] | None = None, shares_cores: bool = True
+    ) -> RankingPool:
         told = [] if lengths is None else lengths
-        pools.append(RankingPool(num_threads=num_threads, max_waiting=max_waiting, on_length=told.append))
+        pools.append(
+            RankingPool(
+                num_threads=num_threads, shares_cores=shares_cores, max_waiting=max_waiting, on_length=told.append
+            )
+        )
         return pools[-1]
 
     yield make

@@ -85,6 +85,13 @@ def test_threads_are_the_usable_cores_divided_among_the_workers(tmp_path: Path) 
     assert ServeSettings(threads=7).num_threads() == 7
 
 
+@pytest.mark.parametrize(("workers", "threads", "shares"), [(1, 1, False), (2, 1, True), (1, 2, True)])
+def test_torch_has_the_cores_to_itself_where_one_request_is_computed_at_a_time(
+    workers: int, threads: int, shares: bool
+) -> None:
+    assert ServeSettings(workers=workers, threads=threads).shares_cores is shares
+
+
 def test_tokens_are_one_a_line(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text("first\n\n  second \n")
 
