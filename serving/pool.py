@@ -45,9 +45,9 @@ class Deadline:
     def left_s(self) -> float:
         return self.arrived_s + self.allowed_ms / 1000 - time.perf_counter()
 
-    def check(self, what: str) -> None:
-        """LateError if it has passed."""
-        if self.left_s <= 0:
+    def check(self, what: str, *, needed_s: float = 0.0) -> None:
+        """LateError if less time is left than is needed."""
+        if self.left_s <= needed_s:
             took_ms = (time.perf_counter() - self.arrived_s) * 1000
             raise LateError(f"{what} after {took_ms:.0f} ms, the deadline was {self.allowed_ms:g} ms (X-Deadline-Ms)")
 
@@ -61,6 +61,8 @@ class _Job:
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[Any]"
     queued_s: float = field(default_factory=time.perf_counter)
+    needed_s: float = 0.0
+    """What must be left of the deadline for the work to be begun."""
 
     def finish(self, result: Any, error: BaseException | None) -> None:
         """Hand over the outcome, unless nobody waits for it any more."""
@@ -183,6 +185,8 @@ class RankingPool:
                 self._changed.wait()
             self._num_busy += 1
             job = self._waiting.popleft()
+            # With others behind it, work that would end too late is a waste of their time.
+            job.needed_s = self._service_s if self._waiting else 0.0
             self._on_length(len(self._waiting))
             return job
 
@@ -190,7 +194,7 @@ class RankingPool:
         start_s = time.perf_counter()
         result, error = None, None
         try:
-            job.deadline.check("waited for its turn, which came")
+            job.deadline.check("waited for its turn, which came", needed_s=job.needed_s)
             result = job.work(start_s - job.queued_s)
         except BaseException as raised:  # Whatever it is, the one who waits must hear of it.
             error = raised

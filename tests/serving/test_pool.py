@@ -112,6 +112,26 @@ def test_work_that_would_come_too_late_is_refused_at_once(make_pool: MakePool) -
     asyncio.run(run())
 
 
+def test_work_with_too_little_time_left_is_not_begun_while_others_wait(make_pool: MakePool) -> None:
+    done: list[str] = []
+
+    async def run() -> None:
+        pool, gate = make_pool(), Gate()
+        await pool.run(lambda _: time.sleep(0.5), soon())
+        first = await blocked(pool, gate)
+        hopeless = asyncio.create_task(pool.run(lambda _: done.append("hopeless"), soon(1200)))
+        patient = asyncio.create_task(pool.run(lambda _: done.append("patient"), soon()))
+        await asyncio.sleep(0.9)
+        gate.may_go_on.set()
+        with pytest.raises(LateError, match="waited for its turn, which came after"):
+            await hopeless
+        await asyncio.gather(first, patient)
+
+    asyncio.run(run())
+
+    assert done == ["patient"]
+
+
 def test_slow_work_of_the_past_refuses_nothing_where_a_thread_is_free(make_pool: MakePool) -> None:
     async def run() -> str:
         pool = make_pool()
