@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from recmoe.config_source import Fault, Place, Source, config_error, join_key, keyed_source, merge
+from recmoe.config_source import COMMAND_LINE, Fault, Place, Source, config_error, join_key, keyed_source, merge
 from recmoe.config_yaml import display_name, read_file, read_overrides
 from recmoe.plugins import ERROR as PLUGIN_ERROR
 from recmoe.plugins import Plugins
@@ -32,8 +32,10 @@ class Config(BaseModel):
 C = TypeVar("C", bound=Config)
 
 
-def load_config(cls: type[C], path: Path | str, overrides: Sequence[str] = ()) -> C:
-    """A config from a YAML file, the files it extends, and ``key.path=value`` overrides.
+def load_config(
+    cls: type[C], path: Path | str, overrides: Sequence[str] = (), *, changes: Mapping[str, Any] | None = None
+) -> C:
+    """A config from a YAML file, the files it extends, ``key.path=value`` overrides, and values of flags by key path.
 
     ``extends: [base.yaml, …]`` merges files section by section, a later one wins, the file itself last and the
     overrides after it; a section whose ``kind`` changes is replaced. ``${VAR}`` is an environment variable,
@@ -45,6 +47,8 @@ def load_config(cls: type[C], path: Path | str, overrides: Sequence[str] = ()) -
     source = read_file(Path(path))
     if overrides:
         source = merge(source, read_overrides(overrides))
+    if changes:
+        source = merge(source, keyed_source(changes, COMMAND_LINE))
     return _validate(cls, source, main=display_name(Path(path)))
 
 

@@ -1,89 +1,52 @@
 """The ranking API: POST /v1/rank and what operators need around it."""
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Callable
+import math
+import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
+from starlette.requests import ClientDisconnect
 
 from recmoe import __version__
+from recmoe.errors import RequestError
 from recmoe.ranking.ranker import Ranker
-from recmoe.ranking.request import RankRequest, RankResponse
+from recmoe.ranking.request import RankRequest, RankResponse, shown
+from serving.body import BodyReader, check_values
 from serving.description import ServedModel, describe
 from serving.docs_page import docs_page
+from serving.holder import ModelHolder
+from serving.measured import ARRIVED_S, Measured
 from serving.metrics import ServingMetrics
-from serving.problem import BodyTooLargeError, NotReadyError, add_handlers
-
-MAX_BODY_BYTES = 32 * 2**20
-"""10,000 candidates with a hundred columns each are about 20 MB of JSON."""
-
-_logger = logging.getLogger(__name__)
+from serving.pool import Deadline, RankingPool
+from serving.problem import add_handlers
+from serving.settings import ServeSettings
+from serving.token import BearerToken, read_tokens
 
 
-class ModelHolder:
-    """The ranker of an app: absent until it has been loaded and has passed its replay.
-
-    Args:
-        load: makes it.
-        on_ready: called once it is there.
-        on_failure: called if ``load`` raised; ``error`` says what. Without it the log does.
-    """
-
-    def __init__(
-        self,
-        load: Callable[[], Ranker],
-        *,
-        on_ready: Callable[[Ranker], None] | None = None,
-        on_failure: Callable[[], None] | None = None,
-    ) -> None:
-        self._load, self._on_ready, self._on_failure = load, on_ready, on_failure
-        self.ranker: Ranker | None = None
-        self.error: Exception | None = None
-
-    def get(self) -> Ranker:
-        """The ranker; NotReadyError while there is none."""
-        if self.ranker is None:
-            raise NotReadyError(self.absent)
-        return self.ranker
-
-    @property
-    def absent(self) -> str:
-        """Why there is no ranker."""
-        return f"no model: {self.error}" if self.error else "the model is being loaded and replayed"
-
-    def load(self) -> None:
-        """Load it; runs on a thread of its own while the app answers already."""
-        try:
-            ranker = self._load()
-        except Exception as error:
-            self.error = error
-            if self._on_failure is not None:
-                self._on_failure()
-            else:
-                _logger.error("the model cannot be served: %s", error)
-            return
-        if self._on_ready is not None:
-            self._on_ready(ranker)
-        self.ranker = ranker
-
-
-def create_app(source: Ranker | ModelHolder, *, max_body_bytes: int = MAX_BODY_BYTES) -> FastAPI:
+def create_app(source: Ranker | ModelHolder, settings: ServeSettings | None = None) -> FastAPI:
     """The API over a ranker, or over one that is still to be loaded.
 
     Args:
         source: a ranker is ready at once; a holder loads its own when the app starts.
-        max_body_bytes: largest request that is read.
+        settings: limits of a request and of the queue; how the server listens is not the app's.
     """
+    limits = settings or ServeSettings()
     metrics = ServingMetrics()
     if isinstance(source, Ranker):
         holder = ModelHolder(lambda: source)
         holder.load()
     else:
         holder = source
+    pool = RankingPool(
+        num_threads=limits.num_threads(),
+        shares_cores=limits.shares_cores,
+        max_waiting=limits.queue,
+        on_length=metrics.waiting,
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -91,6 +54,7 @@ def create_app(source: Ranker | ModelHolder, *, max_body_bytes: int = MAX_BODY_B
         yield
         if loading is not None:
             await loading
+        await asyncio.to_thread(pool.close)
 
     # FastAPI's own pages load their scripts from elsewhere, and stay white where there is no way out.
     app = FastAPI(
@@ -101,73 +65,99 @@ def create_app(source: Ranker | ModelHolder, *, max_body_bytes: int = MAX_BODY_B
         docs_url=None,
         redoc_url=None,
     )
-    add_handlers(app)
+    app.state.metrics = metrics
+    add_handlers(app, metrics)
+    if limits.token_file is not None:
+        app.add_middleware(BearerToken, tokens=read_tokens(limits.token_file))
+    app.add_middleware(Measured, metrics=metrics, holder=holder)
 
-    @app.middleware("http")
-    async def count_requests(request: Request, call_next: Callable[[Request], Any]) -> Response:
-        try:
-            response: Response = await call_next(request)
-        except Exception:
-            # The answer is made further out. A fault of any page is counted, as it may be the next request's too.
-            metrics.count(holder.ranker, 500)
-            raise
-        if request.url.path == "/v1/rank":
-            metrics.count(holder.ranker, response.status_code)
-        return response
+    _add_ranking(app, holder, metrics, pool, limits)
+    _add_pages(app, holder, metrics)
+    return app
+
+
+def _add_ranking(
+    app: FastAPI, holder: ModelHolder, metrics: ServingMetrics, pool: RankingPool, limits: ServeSettings
+) -> None:
+    """What the server is for."""
+    reader = BodyReader(max_bytes=limits.max_body_bytes, max_held_bytes=limits.max_held_bytes, timeout_s=limits.body_s)
 
     @app.post("/v1/rank", response_model=RankResponse, openapi_extra=_request_body())
     async def rank(request: Request) -> Response:
         """Candidates in the order to show them."""
         ranker = holder.get()
-        body = await _read(request, max_body_bytes)
-        content = await run_in_threadpool(_rank, ranker, body, metrics)
-        return Response(content, media_type="application/json")
+        deadline = _deadline(request, limits.deadline_ms)
+        async with reader.body(request) as body:
+            metrics.stage("read", time.perf_counter() - deadline.arrived_s)
 
-    _add_pages(app, holder, metrics)
-    return app
+            def work(waited_s: float) -> str:
+                metrics.stage("queue", waited_s)
+                check_values(body, limits.max_values)
+                return _rank(ranker, body, metrics)
+
+            content = await _unless_gone(request, asyncio.ensure_future(pool.run(work, deadline)))
+        deadline.check("ranked")
+        metrics.stage("total", time.perf_counter() - deadline.arrived_s)
+        return Response(content, media_type="application/json")
 
 
 def _add_pages(app: FastAPI, holder: ModelHolder, metrics: ServingMetrics) -> None:
-    """What tells about the service and its model."""
+    """What tells about the service and its model. Coroutines: they answer at once, whatever the threads do."""
 
     @app.get("/v1/models")
-    def models() -> list[ServedModel]:
+    async def models() -> list[ServedModel]:
         """What is served, and what a request may hold."""
         return [describe(holder.get())]
 
     @app.get("/healthz")
-    def healthz() -> dict[str, str]:
+    async def healthz() -> dict[str, str]:
         """The process answers."""
         return {"status": "ok"}
 
     @app.get("/readyz")
-    def readyz() -> dict[str, str]:
-        """The model has passed its replay."""
-        return {"status": "ready", "digest": holder.get().info.digest}
+    async def readyz() -> dict[str, str]:
+        """The model has passed its replay, and the server has not been told to stop."""
+        return {"status": "ready", "digest": holder.get_for_new().info.digest}
 
     @app.get("/docs", include_in_schema=False)
-    def docs() -> HTMLResponse:
+    async def docs() -> HTMLResponse:
         return HTMLResponse(docs_page(holder.ranker, absent=holder.absent))
 
     @app.get("/metrics", include_in_schema=False)
-    def prometheus() -> Response:
+    async def prometheus() -> Response:
         if holder.ranker is not None:
             metrics.use_model(holder.ranker)
         return Response(metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-async def _read(request: Request, max_body_bytes: int) -> bytes:
-    """The body, as far as it is allowed to go on."""
-    too_large = f"the request has more than {max_body_bytes} bytes; send fewer candidates at once"
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > max_body_bytes:
-        raise BodyTooLargeError(too_large)
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > max_body_bytes:
-            raise BodyTooLargeError(too_large)
-    return bytes(body)
+def _deadline(request: Request, default_ms: float) -> Deadline:
+    """When a request must be answered; RequestError where its header is no time."""
+    arrived_s: float = request.scope[ARRIVED_S]
+    given = request.headers.get("x-deadline-ms")
+    if given is None:
+        return Deadline(arrived_s, default_ms)
+    try:
+        allowed_ms = float(given)
+    except ValueError:
+        allowed_ms = math.nan
+    if not 0 < allowed_ms < math.inf:
+        raise RequestError("X-Deadline-Ms", f"expected milliseconds above 0, found {shown(given)}")
+    return Deadline(arrived_s, allowed_ms)
+
+
+async def _unless_gone(request: Request, ranking: "asyncio.Future[str]") -> str:
+    """The outcome of a ranking; ClientDisconnect, and no ranking if it was not begun, once the client has hung up."""
+    # The body has been read: what comes next is the end of the connection.
+    gone = asyncio.ensure_future(request.receive())
+    gone.add_done_callback(lambda _: ranking.cancel())
+    try:
+        return await ranking
+    except asyncio.CancelledError:
+        if gone.done() and not gone.cancelled():
+            raise ClientDisconnect from None
+        raise
+    finally:
+        gone.cancel()
 
 
 def _rank(ranker: Ranker, body: bytes, metrics: ServingMetrics) -> str:
@@ -181,4 +171,14 @@ def _rank(ranker: Ranker, body: bytes, metrics: ServingMetrics) -> str:
 def _request_body() -> dict[str, Any]:
     """The request's schema for the OpenAPI page; the body itself is read by hand, to limit its size."""
     schema = RankRequest.model_json_schema()
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    deadline = {
+        "name": "X-Deadline-Ms",
+        "in": "header",
+        "required": False,
+        "description": "Milliseconds until the answer must be there; it is refused early rather than late.",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+    }
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "parameters": [deadline],
+    }

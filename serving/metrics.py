@@ -1,12 +1,15 @@
 """ServingMetrics: what Prometheus reads of a server."""
 
+import os
 import time
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.request import RankResponse
+from serving.orders import SHARED_METRICS
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
@@ -49,7 +52,23 @@ class ServingMetrics:
             registry=registry,
         )
         self._latency_s = Histogram(
-            "recmoe_rank_latency_seconds", "Time per stage", ["stage"], buckets=_SECONDS, registry=registry
+            "recmoe_rank_latency_seconds",
+            "Time per stage; queue is the wait for a thread, total is from arrival to response",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._waiting = Gauge(
+            "recmoe_rank_queue",
+            "Requests that wait for a ranking thread",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._workers = Gauge(
+            "recmoe_workers", "Processes whose model is ready", registry=registry, multiprocess_mode="livesum"
+        )
+        self._refused = Counter(
+            "recmoe_refused", "Requests and connections that were refused or cut off", ["reason"], registry=registry
         )
         self._candidates = Histogram(
             "recmoe_rank_candidates", "Candidates per request", buckets=_COUNTS, registry=registry
@@ -68,27 +87,54 @@ class ServingMetrics:
             registry=registry,
         )  # fmt: skip
         self._info = Gauge(
-            "recmoe_model_info", "1 for the model in use", ["model", "version", "digest"], registry=registry
+            "recmoe_model_info",
+            "1 for the model in use",
+            ["model", "version", "digest"],
+            registry=registry,
+            multiprocess_mode="livemax",
         )
-        self._age_s = Gauge("recmoe_model_age_seconds", "Seconds since the bundle was exported", registry=registry)
+        self._age_s = Gauge(
+            "recmoe_model_age_seconds",
+            "Seconds since the bundle was exported",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+
+    def ready(self) -> None:
+        """This process has its model."""
+        self._workers.set(1)
 
     def use_model(self, ranker: Ranker) -> None:
-        """A model is ready."""
+        """This is the model, and so old is it now."""
         info = ranker.info
         self._info.labels(info.name, info.version or "", info.digest).set(1)
         created_s = datetime.fromisoformat(ranker.bundle.created_at).timestamp()
-        self._age_s.set_function(lambda: time.time() - created_s)
+        self._age_s.set(time.time() - created_s)
 
     def count(self, ranker: Ranker | None, code: int) -> None:
         """A ranking request was answered with an HTTP status."""
         name, version = (ranker.info.name, ranker.info.version or "") if ranker else ("", "")
         self._requests.labels(name, version, str(code)).inc()
 
+    def waiting(self, num_requests: int) -> None:
+        """So many requests wait for a ranking thread."""
+        self._waiting.set(num_requests)
+
+    def refused(self, reason: str) -> None:
+        """A request or a connection was refused or cut off."""
+        self._refused.labels(reason).inc()
+
+    def stage(self, name: str, time_s: float) -> None:
+        """A stage of an answered request took its time."""
+        self._latency_s.labels(name).observe(time_s)
+
     def observe(self, response: RankResponse, *, num_candidates: int) -> None:
         """A list was ranked."""
         self._candidates.observe(num_candidates)
-        for stage, time_ms in response.timing_ms.items():
-            self._latency_s.labels(stage).observe(time_ms / 1000)
+        for name, time_ms in response.timing_ms.items():
+            # The ranker's own total has not seen the queue.
+            if name != "total":
+                self.stage(name, time_ms / 1000)
         for warning in response.warnings:
             if warning.code == "missing":
                 self._missing.labels(warning.feature).inc(warning.count)
@@ -108,5 +154,9 @@ class ServingMetrics:
         return name
 
     def page(self) -> bytes:
-        """All of it in Prometheus' text format."""
-        return generate_latest(self._registry)
+        """All of it in Prometheus' text format; where several processes serve, what all of them have counted."""
+        if SHARED_METRICS not in os.environ:
+            return generate_latest(self._registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)

@@ -96,7 +96,11 @@ app.command(epilog="Example: recmoe export runs/ple --to bundles/ple")(export)
 app.command(epilog="Example: recmoe register runs/ple --name shop")(register)
 app.command(epilog="Example: recmoe promote shop 3 --note 'better cvr'")(promote)
 app.command(epilog="Example: recmoe rollback shop")(rollback)
-app.command(epilog="Example: recmoe serve models:/shop@champion --port 8000")(serve)
+app.command(
+    epilog="Example: recmoe serve models:/shop@champion --port 8000, or RECMOE_SERVE_DEADLINE_MS=200 recmoe serve "
+    "bundles/ple --workers 2 --threads 1 --queue 64, or recmoe serve runs/ple --config serve.yaml",
+    context_settings={"auto_envvar_prefix": "RECMOE_SERVE"},
+)(serve)
 app.command(epilog="Example: recmoe rank request.json --model models:/shop@champion --json")(rank)
 app.add_typer(bench_app)
 

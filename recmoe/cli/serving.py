@@ -6,30 +6,59 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import recmoe.cli.serve_options as flags
 from recmoe.cli.options import Json, Model, RegistryUri, Score, StrictFields
 from recmoe.cli.output import print_columns
 from recmoe.runs.source import load_ranker
 
 if TYPE_CHECKING:
-    from recmoe.ranking.ranker import Ranker
     from recmoe.ranking.request import FeatureWarning
 
 
 def serve(
     model: Model,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    config: flags.SettingsFile = None,
+    host: flags.Host = None,
+    port: flags.Port = None,
+    workers: flags.Workers = None,
+    threads: flags.Threads = None,
+    queue: flags.Queue = None,
+    deadline_ms: flags.DeadlineMs = None,
+    max_body_bytes: flags.MaxBodyBytes = None,
+    max_held_bytes: flags.MaxHeldBytes = None,
+    max_values: flags.MaxValues = None,
+    max_connections: flags.MaxConnections = None,
+    head_s: flags.HeadS = None,
+    body_s: flags.BodyS = None,
+    response_s: flags.ResponseS = None,
+    keep_alive_s: flags.KeepAliveS = None,
+    drain_delay_s: flags.DrainDelayS = None,
+    drain_s: flags.DrainS = None,
+    token_file: flags.TokenFile = None,
+    certificate: flags.Certificate = None,
+    key: flags.CertificateKey = None,
     registry: RegistryUri = None,
-    strict_fields: StrictFields = False,
+    strict_fields: flags.StrictFields = None,
 ) -> None:
-    """Answer ranking requests over HTTP until Ctrl-C: POST /v1/rank, /readyz, /metrics, /docs."""
+    """Answer ranking requests over HTTP until Ctrl-C: POST /v1/rank, /readyz, /metrics, /docs.
+
+    Every setting may be a flag, an environment variable such as RECMOE_SERVE_DEADLINE_MS, or a key of the file;
+    the first of them that is given holds.
+    """
+    given = {name: value for name, value in locals().items() if name not in ("model", "config") and value is not None}
+    from serving.orders import ReadyModel
     from serving.server import serve as run_server
+    from serving.settings import read_settings
 
-    def on_ready(ranker: "Ranker") -> None:
-        version = f" version {ranker.info.version}" if ranker.info.version else ""
-        print(f"serving {ranker.info.name}{version} on http://{host}:{port}, API page at /docs", flush=True)
+    settings = read_settings(config, given)
 
-    run_server(model, host=host, port=port, registry_uri=registry, strict_fields=strict_fields, on_ready=on_ready)
+    def on_ready(ready: ReadyModel) -> None:
+        version = f" version {ready.version}" if ready.version else ""
+        where = f"{'https' if settings.certificate else 'http'}://{settings.host}:{ready.port}"
+        print(f"serving {ready.name}{version} on {where}, API page at /docs", flush=True)
+        print(f"ready after {ready.start_s:.1f} s, {ready.loading_s:.1f} s of them for the model", flush=True)
+
+    run_server(model, settings, on_ready=on_ready)
 
 
 def rank(

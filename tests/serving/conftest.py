@@ -1,10 +1,14 @@
 """A model of a log whose ids are as products write them, and a server in this process that is asked over HTTP."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +29,8 @@ from recmoe.features.schema import FeatureSchema
 from recmoe.model import ModelConfig, build_model
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet
+from serving.connection import ConnectionLimits
+from serving.draining import DrainingServer
 
 BIG = 1460000000000000001
 """Two to the power of 53 and more: JavaScript would round it to …000."""
@@ -54,6 +60,7 @@ class Answer:
     status: int
     kind: str
     text: str
+    headers: Mapping[str, str]
 
     @property
     def document(self) -> Any:
@@ -113,7 +120,9 @@ def serve_app() -> Serve:
 
 @contextmanager
 def _served(app: FastAPI) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", access_log=False, ws="none"))
+    limits = ConnectionLimits(max_connections=100, head_s=30, body_s=30, response_s=30, on_refused=lambda _: None)
+    config = uvicorn.Config(app, port=0, loop="uvloop", log_level="critical", access_log=False, ws="none")
+    server = DrainingServer(config, limits=limits, delay_s=0, grace_s=30, on_draining=lambda: None)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -128,15 +137,63 @@ def _served(app: FastAPI) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def ask() -> Ask:
-    """Sends a request over HTTP: ``ask(url, body)``; bytes are sent as they are."""
+    """Sends a request over HTTP: ``ask(url, body, headers)``; bytes are sent as they are."""
 
-    def send(url: str, body: Any = None) -> Answer:
+    def send(url: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        request = urllib.request.Request(url, data=data, headers=dict(headers or {}))
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, data=data), timeout=30) as response:
-                return Answer(response.status, response.headers.get_content_type(), response.read().decode())
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return _answer(response.status, response)
         except urllib.error.HTTPError as error:
             with error:
-                return Answer(error.code, error.headers.get_content_type(), error.read().decode())
+                return _answer(error.code, error)
 
     return send
+
+
+def _answer(status: int, response: Any) -> Answer:
+    kind = response.headers.get_content_type()
+    return Answer(
+        status, kind, response.read().decode(), {name.title(): value for name, value in response.headers.items()}
+    )
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """``recmoe serve`` as a process of its own."""
+
+    process: "subprocess.Popen[str]"
+    url: str
+
+
+StartServer = Callable[..., RunningServer]
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """Starts ``recmoe serve`` on a free port, and waits until it is ready: ``start_server(bundle, "--queue", "2")``."""
+    processes = []
+
+    def start(source: Path, *arguments: str) -> RunningServer:
+        code = "from recmoe.cli import main; main()"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, "serve", str(source), "--port", "0", *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)},
+            cwd=tmp_path,
+        )
+        processes.append(process)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r" on (https?://\S+:\d+), API page", line)
+        assert found is not None, f"the server did not get ready: {line!r}"
+        return RunningServer(process, found[1])
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()

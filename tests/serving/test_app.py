@@ -12,7 +12,9 @@ import pytest
 from recmoe.errors import BundleError
 from recmoe.export.bundle import ModelBundle
 from recmoe.ranking import Ranker, RankRequest
-from serving.app import ModelHolder, create_app
+from serving.app import create_app
+from serving.holder import ModelHolder
+from serving.settings import ServeSettings
 
 with warnings.catch_warnings():
     # Starlette would rather have a package that is still to be written for.
@@ -35,7 +37,9 @@ def ranker(bundle: ModelBundle) -> Ranker:
 
 @pytest.fixture
 def client(ranker: Ranker) -> Iterator[TestClient]:
-    with TestClient(create_app(ranker, max_body_bytes=10_000), raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(ranker, ServeSettings(max_body_bytes=10_000, deadline_ms=60_000)), raise_server_exceptions=False
+    ) as client:
         yield client
 
 

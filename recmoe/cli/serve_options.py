@@ -1,0 +1,51 @@
+"""Options of ``recmoe serve``: a flag for each field of ``serving.settings.ServeSettings``, and the file of them.
+
+None is "not given": the defaults are those of the settings.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="YAML file of settings, called as the flags are: max_values: 5000."),
+]
+Host = Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 for all.", show_default="127.0.0.1")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.", show_default="8000")]
+Workers = Annotated[int | None, typer.Option(help="Processes that share the port.", show_default="1")]
+Threads = Annotated[
+    int | None,
+    typer.Option(help="Threads per worker that rank, a request each.", show_default="usable cores / workers"),
+]
+Queue = Annotated[int | None, typer.Option(help="Requests that may wait per worker; more get 429.", show_default="128")]
+DeadlineMs = Annotated[
+    float | None, typer.Option(help="Time for an answer, unless X-Deadline-Ms says otherwise.", show_default="5000")
+]
+MaxBodyBytes = Annotated[int | None, typer.Option(help="Bytes of a request.", show_default="16777216")]
+MaxHeldBytes = Annotated[
+    int | None, typer.Option(help="Bytes of all requests in hand, per worker.", show_default="268435456")
+]
+MaxValues = Annotated[int | None, typer.Option(help="Commas and brackets in a request.", show_default="500000")]
+MaxConnections = Annotated[int | None, typer.Option(help="Open connections per worker.", show_default="1000")]
+HeadS = Annotated[float | None, typer.Option(help="Time for a request's head to arrive.", show_default="10")]
+BodyS = Annotated[float | None, typer.Option(help="Time for a request's body to arrive.", show_default="10")]
+ResponseS = Annotated[float | None, typer.Option(help="Time for a client to read an answer.", show_default="30")]
+KeepAliveS = Annotated[int | None, typer.Option(help="Time that a connection may be idle.", show_default="75")]
+DrainDelayS = Annotated[
+    float | None, typer.Option(help="Time to go on accepting connections after SIGTERM.", show_default="0")
+]
+DrainS = Annotated[float | None, typer.Option(help="Time for requests under way after SIGTERM.", show_default="10")]
+TokenFile = Annotated[
+    Path | None, typer.Option(help="Bearer tokens, one a line; requests need one, /healthz and /readyz do not.")
+]
+Certificate = Annotated[Path | None, typer.Option(help="TLS certificate with its chain (PEM).")]
+CertificateKey = Annotated[Path | None, typer.Option(help="The certificate's private key (PEM).")]
+StrictFields = Annotated[
+    bool | None,
+    typer.Option(
+        "--strict-fields/--ignore-fields",
+        help="Whether fields that the model does not know are refused; they are ignored with a warning by default.",
+    ),
+]

@@ -1,0 +1,80 @@
+"""body: the bytes of a request, as far as they are allowed to go on."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+from fastapi import Request
+
+from recmoe.errors import RequestError
+from serving.pool import OverloadError
+from serving.problem import BodyTooLargeError, SlowBodyError
+
+
+class BodyReader:
+    """Reads bodies, so many bytes of each and of all that are in hand.
+
+    Args:
+        max_bytes: of one body.
+        max_held_bytes: of all whose requests are not answered yet; clients decide how many come at once.
+        timeout_s: for a body to arrive.
+    """
+
+    def __init__(self, *, max_bytes: int, max_held_bytes: int, timeout_s: float) -> None:
+        self._max_bytes, self._max_held_bytes, self._timeout_s = max_bytes, max_held_bytes, timeout_s
+        self._num_held = 0
+
+    @asynccontextmanager
+    async def body(self, request: Request) -> AsyncIterator[bytes]:
+        """All of a body, which counts as held until the context ends.
+
+        Raises:
+            BodyTooLargeError, OverloadError, SlowBodyError, ClientDisconnect: it does not come to its end.
+        """
+        announced = request.headers.get("content-length", "")
+        if announced.isdecimal():
+            self._check(int(announced), int(announced))
+        pieces: list[bytes] = []
+        num_held = 0
+        try:
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    async for piece in request.stream():
+                        num_held += len(piece)
+                        self._num_held += len(piece)
+                        self._check(num_held, 0)
+                        pieces.append(piece)
+            except TimeoutError:
+                raise SlowBodyError(f"the request did not arrive within {self._timeout_s:g} s") from None
+            body = b"".join(pieces)
+            pieces.clear()
+            yield body
+        finally:
+            self._num_held -= num_held
+
+    def _check(self, num_bytes: int, num_to_come: int) -> None:
+        if num_bytes > self._max_bytes:
+            raise BodyTooLargeError(f"the request has more than {self._max_bytes} bytes; send fewer candidates at once")
+        if self._num_held + num_to_come > self._max_held_bytes:
+            raise OverloadError(
+                "memory", "too many bytes of other requests are in hand; try again later", retry_after_s=1
+            )
+
+
+def check_values(body: bytes, max_values: int) -> None:
+    """RequestError where a body may hold more values than are read.
+
+    Reading JSON takes its time per value, not per byte: 16 MB may hold eight million empty lists, and no other thread
+    runs while they are made. Commas and brackets are counted in a hundredth of that time, those in strings too.
+    """
+    if len(body) <= max_values:
+        return
+    bytes_N = np.frombuffer(body, np.uint8)
+    num_values = sum(int(np.count_nonzero(bytes_N == ord(sign))) for sign in ",[{")
+    if num_values > max_values:
+        raise RequestError(
+            "body",
+            f"has {num_values} commas and opening brackets, at most {max_values} are read; "
+            "send fewer candidates at once, or raise the server's max_values",
+        )

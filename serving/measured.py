@@ -1,0 +1,36 @@
+"""Measured: notes when a request arrives and counts with what status it is answered."""
+
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.holder import ModelHolder
+from serving.metrics import ServingMetrics
+
+ARRIVED_S = "recmoe.arrived_s"
+"""Key of a request's scope: when its head was there, by ``time.perf_counter``."""
+
+
+class Measured:
+    """A plain ASGI middleware: Starlette's own kind for functions starts a task group for every request."""
+
+    def __init__(self, app: ASGIApp, *, metrics: ServingMetrics, holder: ModelHolder) -> None:
+        self._app, self._metrics, self._holder = app, metrics, holder
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope[ARRIVED_S] = time.perf_counter()
+
+        async def send_counted(message: Message) -> None:
+            if message["type"] == "http.response.start" and scope["path"] == "/v1/rank":
+                self._metrics.count(self._holder.ranker, message["status"])
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_counted)
+        except Exception:
+            # The answer is made further out. A fault of any page is counted, as it may be the next request's too.
+            self._metrics.count(self._holder.ranker, 500)
+            raise

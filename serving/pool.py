@@ -1,0 +1,207 @@
+"""RankingPool: a few threads that rank, and the bounded queue before them.
+
+A request waits in the queue, not in a thread: ranking is arithmetic, and more threads than cores only make each of
+them late. What cannot be answered within its deadline is refused before it costs anything.
+"""
+
+import asyncio
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+_NEWEST_SHARE = 0.1
+"""Weight of the newest request in the moving average of the time that one takes."""
+
+
+class OverloadError(Exception):
+    """A request that is refused at once; ``reason`` as the metrics count it, ``retry_after_s`` whole seconds."""
+
+    def __init__(self, reason: str, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.reason, self.retry_after_s = reason, retry_after_s
+
+
+class LateError(Exception):
+    """A request whose deadline has passed."""
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """When a request must be answered, by ``time.perf_counter``."""
+
+    arrived_s: float
+    allowed_ms: float
+
+    @property
+    def left_s(self) -> float:
+        return self.arrived_s + self.allowed_ms / 1000 - time.perf_counter()
+
+    def check(self, what: str, *, needed_s: float = 0.0) -> None:
+        """LateError if less time is left than is needed."""
+        if self.left_s <= needed_s:
+            took_ms = (time.perf_counter() - self.arrived_s) * 1000
+            raise LateError(f"{what} after {took_ms:.0f} ms, the deadline was {self.allowed_ms:g} ms (X-Deadline-Ms)")
+
+
+@dataclass(eq=False)
+class _Job:
+    """One piece of work in the queue."""
+
+    work: Callable[[float], Any]
+    deadline: Deadline
+    loop: asyncio.AbstractEventLoop
+    future: "asyncio.Future[Any]"
+    queued_s: float = field(default_factory=time.perf_counter)
+    needed_s: float = 0.0
+    """What must be left of the deadline for the work to be begun."""
+
+    def finish(self, result: Any, error: BaseException | None) -> None:
+        """Hand over the outcome, unless nobody waits for it any more."""
+
+        def set_outcome() -> None:
+            if self.future.done():
+                return
+            if error is None:
+                self.future.set_result(result)
+            else:
+                self.future.set_exception(error)
+
+        # The loop is closed where the server did not wait for its last requests.
+        with suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(set_outcome)
+
+
+class RankingPool:
+    """Runs work on its own threads, in the order of arrival.
+
+    Args:
+        num_threads: how many run at once.
+        shares_cores: whether torch computes with one thread in each of them: more would fight with those of the others.
+        max_waiting: work that may wait.
+        on_length: is told how much waits, whenever that changes.
+    """
+
+    def __init__(
+        self, *, num_threads: int, shares_cores: bool, max_waiting: int, on_length: Callable[[int], None]
+    ) -> None:
+        self._num_threads, self._shares_cores = num_threads, shares_cores
+        self._max_waiting, self._on_length = max_waiting, on_length
+        self._waiting: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._threads: list[threading.Thread] = []
+        self._num_busy = 0
+        self._is_closed = False
+        self._service_s = 0.0
+
+    async def run(self, work: Callable[[float], T], deadline: Deadline) -> T:
+        """What ``work`` makes; it is called with the seconds that it has waited.
+
+        Work whose caller goes away before its turn is dropped.
+
+        Raises:
+            OverloadError: the queue is full, or the deadline will pass before the work is done.
+            LateError: the deadline passed in the queue.
+        """
+        loop = asyncio.get_running_loop()
+        job = _Job(work, deadline, loop, loop.create_future())
+        with self._changed:
+            self._admit(deadline)
+            self._start()
+            self._waiting.append(job)
+            self._on_length(len(self._waiting))
+            self._changed.notify()
+        try:
+            result: T = await job.future
+        except asyncio.CancelledError:
+            self._drop(job)
+            raise
+        return result
+
+    def close(self) -> None:
+        """Let the threads end once nothing waits."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _admit(self, deadline: Deadline) -> None:
+        """OverloadError where the work has no chance; with a thread to spare it has, however slow others were."""
+        # Of those in the queue, some are about to be taken out by threads that are free.
+        num_waiting = self._num_busy + len(self._waiting) - self._num_threads
+        if num_waiting < 0:
+            return
+        expected_s = self._service_s * ((num_waiting + 1) / self._num_threads + 1)
+        retry_after_s = max(1, math.ceil(self._service_s * num_waiting / self._num_threads))
+        if num_waiting >= self._max_waiting:
+            raise OverloadError(
+                "queue_full", f"{num_waiting} requests wait already; try again later", retry_after_s=retry_after_s
+            )
+        if expected_s > deadline.left_s:
+            raise OverloadError(
+                "no_time",
+                f"an answer would take about {expected_s * 1000:.0f} ms, and {max(0, deadline.left_s) * 1000:.0f} ms "
+                f"are left of the deadline of {deadline.allowed_ms:g} ms (X-Deadline-Ms); try again later",
+                retry_after_s=retry_after_s,
+            )
+
+    def _start(self) -> None:
+        if not self._threads:
+            self._threads = [
+                threading.Thread(target=self._work, name=f"ranking-{number}", daemon=True)
+                for number in range(self._num_threads)
+            ]
+            for thread in self._threads:
+                thread.start()
+
+    def _drop(self, job: _Job) -> None:
+        with self._changed, suppress(ValueError):
+            self._waiting.remove(job)
+            self._on_length(len(self._waiting))
+
+    def _work(self) -> None:
+        """One thread: job after job until the pool is closed."""
+        if self._shares_cores:
+            torch.set_num_threads(1)
+        while (job := self._next()) is not None:
+            self._do(job)
+            # A job holds a request of megabytes; the next may be long in coming.
+            del job
+
+    def _next(self) -> _Job | None:
+        with self._changed:
+            while not self._waiting:
+                if self._is_closed:
+                    return None
+                self._changed.wait()
+            self._num_busy += 1
+            job = self._waiting.popleft()
+            # With others behind it, work that would end too late is a waste of their time.
+            job.needed_s = self._service_s if self._waiting else 0.0
+            self._on_length(len(self._waiting))
+            return job
+
+    def _do(self, job: _Job) -> None:
+        start_s = time.perf_counter()
+        result, error = None, None
+        try:
+            job.deadline.check("waited for its turn, which came", needed_s=job.needed_s)
+            result = job.work(start_s - job.queued_s)
+        except BaseException as raised:  # Whatever it is, the one who waits must hear of it.
+            error = raised
+        with self._changed:
+            self._num_busy -= 1
+            if error is None:
+                took_s = time.perf_counter() - start_s
+                share = _NEWEST_SHARE if self._service_s else 1.0
+                self._service_s += share * (took_s - self._service_s)
+        job.finish(result, error)

@@ -1,0 +1,88 @@
+"""ServeSettings: what an operator decides about a server; flags, environment and file set the same fields."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from recmoe.config import Config, config_from_dict, load_config
+from recmoe.config_source import COMMAND_LINE
+from recmoe.machine import Machine
+
+
+class ServeSettings(Config):
+    """How a server listens, how much it takes on, and what it allows a client."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """Port to listen on; 0 takes a free one."""
+    workers: PositiveInt = 1
+    """Processes that share the port."""
+    threads: PositiveInt | None = None
+    """Threads per worker that rank, a request each; by default the usable cores, divided among the workers."""
+    queue: PositiveInt = 128
+    """Requests per worker that may wait for a thread; more are refused with 429."""
+    deadline_ms: PositiveFloat = 5000.0
+    """Milliseconds from a request's arrival to its answer, unless its header X-Deadline-Ms says otherwise."""
+    max_body_bytes: PositiveInt = 16 * 2**20
+    """Bytes of a request. 10,000 candidates with forty columns each are about 8 MB of JSON."""
+    max_held_bytes: PositiveInt = 256 * 2**20
+    """Bytes of all requests that a worker has in hand."""
+    max_values: PositiveInt = 500_000
+    """Commas and opening brackets in a request, which bound its values: 10,000 candidates with 49 columns each."""
+    max_connections: PositiveInt = 1000
+    """Open connections per worker."""
+    head_s: PositiveFloat = 10.0
+    """Seconds that the head of a request may take to arrive."""
+    body_s: PositiveFloat = 10.0
+    """Seconds that the body of a request may take to arrive."""
+    response_s: PositiveFloat = 30.0
+    """Seconds that a client may take to read an answer."""
+    keep_alive_s: PositiveInt = 75
+    """Seconds that a connection may stay idle between requests; longer than those of a load balancer before it."""
+    drain_delay_s: NonNegativeFloat = 0.0
+    """Seconds that a server which was told to stop still accepts connections, until load balancers know of it."""
+    drain_s: PositiveFloat = 10.0
+    """Seconds that requests under way then get."""
+    token_file: Path | None = None
+    """File of bearer tokens, one a line; requests need one of them. Probes do not."""
+    certificate: Path | None = None
+    """File of the TLS certificate and what signs it (PEM); HTTPS instead of HTTP."""
+    key: Path | None = None
+    """File of the certificate's private key (PEM)."""
+    registry: str | None = None
+    """MLflow URI; by default MLFLOW_TRACKING_URI, else runs/mlflow.db."""
+    strict_fields: bool = False
+    """Whether fields that the model does not know are refused, instead of a warning."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if (self.certificate is None) != (self.key is None):
+            given, other = ("certificate", "key") if self.key is None else ("key", "certificate")
+            yield given, f"needs {other} too: TLS takes the certificate and its private key"
+
+        if self.max_held_bytes < self.max_body_bytes:
+            yield "max_held_bytes", f"is less than max_body_bytes, {self.max_body_bytes}: no such request could be read"
+
+    @property
+    def shares_cores(self) -> bool:
+        """Whether several requests are computed at once on this machine."""
+        return self.workers > 1 or self.num_threads() > 1
+
+    def num_threads(self) -> int:
+        """Ranking threads of a worker."""
+        if self.threads is not None:
+            return self.threads
+        return max(1, int(Machine.read(Path.cwd()).usable_cores) // self.workers)
+
+
+def read_settings(file: Path | None, flags: Mapping[str, Any]) -> ServeSettings:
+    """Settings of a YAML file, if there is one, and of flags above them.
+
+    Raises:
+        ConfigError: everything that is wrong, each with file and line or "command line" and its key.
+    """
+    if file is None:
+        return config_from_dict(ServeSettings, dict(flags), source=COMMAND_LINE)
+    return load_config(ServeSettings, file, changes=flags)

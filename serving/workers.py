@@ -1,0 +1,179 @@
+"""Workers: processes that share a port, started, watched and stopped by a parent that serves nothing itself.
+
+The first one loads the model and answers probes meanwhile. The others start once it is ready, and take connections once
+they are: a client never meets one that is not. All have the parent's socket, so that who waits there is not lost with
+a worker.
+"""
+
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from prometheus_client.multiprocess import mark_process_dead
+
+from recmoe.errors import ServingError
+from serving.orders import SHARED_METRICS, ReadyModel, WorkerOrder, WorkerReport
+from serving.settings import ServeSettings
+
+_logger = logging.getLogger(__name__)
+
+_TURN_S = 0.1
+_STOP_S = 5.0
+"""Seconds beyond its grace after which a worker is ended."""
+_LONGEST_PAUSE_S = 30.0
+
+
+@dataclass(eq=False)
+class _Worker:
+    process: "subprocess.Popen[bytes]"
+    reports: int
+    text: bytes = b""
+    is_ready: bool = False
+    error: str | None = None
+
+    @property
+    def ended_how(self) -> str:
+        code = self.process.returncode
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+        return f"worker {self.process.pid} {how}" + (f": {self.error}" if self.error else "")
+
+
+@dataclass
+class Workers:
+    """The workers of one port.
+
+    Args:
+        source, settings, runs, on_ready: see ``serve``.
+        listener: the socket that they share.
+    """
+
+    source: str
+    settings: ServeSettings
+    listener: socket.socket
+    runs: Path
+    on_ready: Callable[[ReadyModel], None] | None = None
+    _running: list[_Worker] = field(default_factory=list)
+    _model: ReadyModel | None = None
+    _is_stopping: bool = False
+    _pause_s: float = 0.0
+    """Before the next start, where the last one came to nothing."""
+    _next_start_s: float = 0.0
+
+    def run(self) -> None:
+        """Until SIGINT or SIGTERM; ServingError if the first worker cannot serve."""
+        with tempfile.TemporaryDirectory(prefix="recmoe-metrics-") as metrics:
+            before = self._watch_signals()
+            try:
+                while not self._is_stopping:
+                    self._start_missing(Path(metrics))
+                    self._hear(_TURN_S)
+                    self._bury(Path(metrics))
+                self._stop()
+            finally:
+                for worker in self._running:
+                    worker.process.kill()
+                    worker.process.wait()
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+    def _watch_signals(self) -> dict[int, "signal._HANDLER"]:
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+
+        def stop(_number: int, _frame: FrameType | None) -> None:
+            self._is_stopping = True
+
+        return {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def _start_missing(self, metrics: Path) -> None:
+        wanted = self.settings.workers if self._model is not None else 1
+        while len(self._running) < wanted and time.monotonic() >= self._next_start_s:
+            self._running.append(self._start(metrics))
+
+    def _start(self, metrics: Path) -> _Worker:
+        ours, theirs = os.pipe()
+        order = WorkerOrder(
+            source=self._model.source if self._model else self.source,
+            runs=self.runs.resolve(),
+            settings=self.settings,
+            listener=self.listener.fileno(),
+            reports=theirs,
+            digest=self._model.digest if self._model else None,
+        )
+        path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serving.worker", order.model_dump_json()],
+            stdin=subprocess.PIPE,
+            pass_fds=(self.listener.fileno(), theirs),
+            env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), SHARED_METRICS: str(metrics)},
+            # Ctrl-C is for the parent, which tells its workers.
+            start_new_session=True,
+        )
+        os.close(theirs)
+        return _Worker(process, ours)
+
+    def _hear(self, time_s: float) -> None:
+        """Read what workers report, or wait so long."""
+        readable, _, _ = select.select([worker.reports for worker in self._running], [], [], time_s)
+        for worker in self._running:
+            if worker.reports not in readable:
+                continue
+            read = os.read(worker.reports, 65536)
+            *lines, worker.text = (worker.text + read).split(b"\n")
+            for line in lines:
+                self._take(worker, WorkerReport.model_validate_json(line))
+            if not read:
+                # The pipe ends a little before its process.
+                time.sleep(_TURN_S / 10)
+
+    def _take(self, worker: _Worker, report: WorkerReport) -> None:
+        worker.error = report.error
+        if report.ready is None:
+            return
+        worker.is_ready, self._pause_s = True, 0.0
+        if self._model is None:
+            self._model = report.ready
+            if self.on_ready is not None:
+                self.on_ready(report.ready)
+
+    def _bury(self, metrics: Path) -> None:
+        """Note who has ended; they are started anew, at once if they had served."""
+        for worker in [worker for worker in self._running if worker.process.poll() is not None]:
+            self._forget(worker)
+            mark_process_dead(worker.process.pid, str(metrics))  # type: ignore[no-untyped-call]
+            if self._model is None:
+                raise ServingError(worker.error or worker.ended_how)
+            if not worker.is_ready:
+                self._pause_s = min(_LONGEST_PAUSE_S, 2 * self._pause_s or 1.0)
+            self._next_start_s = time.monotonic() + self._pause_s
+            _logger.warning("%s; another is started in %g s", worker.ended_how, self._pause_s)
+
+    def _forget(self, worker: _Worker) -> None:
+        self._running.remove(worker)
+        os.close(worker.reports)
+        if worker.process.stdin is not None:
+            worker.process.stdin.close()
+
+    def _stop(self) -> None:
+        """Let every worker answer what it has; what does not end is ended."""
+        self.listener.close()
+        for worker in self._running:
+            worker.process.terminate()
+        end_s = time.monotonic() + self.settings.drain_delay_s + self.settings.drain_s + _STOP_S
+        while self._running and time.monotonic() < end_s:
+            self._hear(_TURN_S)
+            for worker in [worker for worker in self._running if worker.process.poll() is not None]:
+                self._forget(worker)
+        for worker in self._running:
+            _logger.warning("worker %d did not end in time and is killed", worker.process.pid)

@@ -1,0 +1,107 @@
+"""Settings of the server: a flag, an environment variable and a key of a file for each."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from recmoe.cli import app
+from recmoe.cli.serving import serve
+from recmoe.errors import ConfigError, ServingError
+from recmoe.machine import Machine
+from serving.settings import ServeSettings, read_settings
+from serving.token import read_tokens
+
+
+def test_every_setting_is_a_flag_and_has_no_default_of_its_own() -> None:
+    parameters = dict(inspect.signature(serve).parameters)
+
+    assert parameters.keys() - {"model", "config"} == set(ServeSettings.model_fields)
+    assert {parameter.default for name, parameter in parameters.items() if name != "model"} == {None}
+
+
+def test_defaults_that_the_help_names_are_those_of_the_settings() -> None:
+    shown = {}
+    for name, parameter in inspect.signature(serve).parameters.items():
+        (option,) = [
+            part for part in getattr(parameter.annotation, "__metadata__", ()) if hasattr(part, "show_default")
+        ]
+        if isinstance(option.show_default, str):
+            shown[name] = option.show_default
+
+    defaults = {name: field.default for name, field in ServeSettings.model_fields.items() if field.default is not None}
+    assert shown.pop("threads") == "usable cores / workers"
+    assert shown == {
+        name: f"{value:g}" if isinstance(value, float) else str(value)
+        for name, value in defaults.items()
+        if name != "strict_fields"
+    }
+
+
+def test_flag_beats_environment_beats_file(tmp_path: Path) -> None:
+    file = tmp_path / "serve.yaml"
+    file.write_text("port: 70000\nqueue: 0\nthreads: 0\n")
+
+    result = CliRunner().invoke(
+        app,
+        ["serve", str(tmp_path), "--config", str(file), "--port", "70001"],
+        env={"RECMOE_SERVE_PORT": "70002", "RECMOE_SERVE_QUEUE": "-3"},
+    )
+
+    assert isinstance(result.exception, ConfigError)
+    lines = str(result.exception).splitlines()
+    assert [line.split("  ")[-2:] for line in lines[1:]] == [
+        [f"{file}:3", "threads: input should be greater than 0"],
+        ["command line", "port: input should be less than or equal to 65535"],
+        ["command line", "queue: input should be greater than 0"],
+    ]
+
+
+def test_unknown_key_of_the_file_is_named_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "serve.yaml"
+    file.write_text("quue: 5\n")
+
+    with pytest.raises(ConfigError, match=r"serve.yaml:1  quue: unknown key, did you mean queue\?"):
+        read_settings(file, {})
+
+
+@pytest.mark.parametrize(("given", "other"), [("certificate", "key"), ("key", "certificate")])
+def test_certificate_and_key_come_together(given: str, other: str) -> None:
+    with pytest.raises(ConfigError, match=f"command line  {given}: needs {other} too: TLS takes"):
+        read_settings(None, {given: Path("server.pem")})
+
+
+def test_room_for_requests_holds_the_largest_one() -> None:
+    with pytest.raises(ConfigError, match="max_held_bytes: is less than max_body_bytes, 16777216: no such request"):
+        read_settings(None, {"max_held_bytes": 1000})
+
+
+def test_threads_are_the_usable_cores_divided_among_the_workers(tmp_path: Path) -> None:
+    cores = Machine.read(tmp_path).usable_cores
+
+    assert ServeSettings().num_threads() == max(1, int(cores))
+    assert ServeSettings(workers=1000).num_threads() == 1
+    assert ServeSettings(threads=7).num_threads() == 7
+
+
+@pytest.mark.parametrize(("workers", "threads", "shares"), [(1, 1, False), (2, 1, True), (1, 2, True)])
+def test_torch_has_the_cores_to_itself_where_one_request_is_computed_at_a_time(
+    workers: int, threads: int, shares: bool
+) -> None:
+    assert ServeSettings(workers=workers, threads=threads).shares_cores is shares
+
+
+def test_tokens_are_one_a_line(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("first\n\n  second \n")
+
+    assert read_tokens(tmp_path / "tokens") == (b"first", b"second")
+
+
+def test_file_without_tokens_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("\n")
+
+    with pytest.raises(ServingError, match=r"token_file .*tokens holds no token; write one a line"):
+        read_tokens(tmp_path / "tokens")
+    with pytest.raises(ServingError, match=r"token_file .*absent cannot be read: No such file"):
+        read_tokens(tmp_path / "absent")

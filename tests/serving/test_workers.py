@@ -1,0 +1,135 @@
+"""Several processes behind one port: killed ones come back, counts are those of all, one signal ends them."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from recmoe.errors import ServingError
+from recmoe.export.bundle import ModelBundle
+from recmoe.ranking import Ranker, RankRequest
+from serving.orders import WorkerOrder, WorkerReport
+from serving.server import serve
+from serving.settings import ServeSettings
+
+StartServer = Callable[..., Any]
+
+ROOT = Path(__file__).parent.parent.parent
+REQUEST = {"user": {"user_id": "u3"}, "candidates": {"item_id": [101, 102, 103], "price": [1, 2, 3]}}
+
+
+def fetch(url: str, document: Any = None) -> str:
+    data = None if document is None else json.dumps(document).encode()
+    with urllib.request.urlopen(urllib.request.Request(url, data=data), timeout=60) as response:
+        text: str = response.read().decode()
+    return text
+
+
+def number(page: str, name: str) -> float:
+    return sum(float(found) for found in re.findall(rf"^{re.escape(name)}(?:{{.*}})? (\S+)$", page, re.MULTILINE))
+
+
+def wait_for(is_so: Callable[[], bool]) -> float:
+    """Seconds until it was so."""
+    start_s = time.monotonic()
+    while not is_so():
+        assert time.monotonic() < start_s + 300
+        time.sleep(0.05)
+    return time.monotonic() - start_s
+
+
+@pytest.mark.slow
+def test_a_killed_worker_comes_back_and_the_counts_are_those_of_all(
+    start_server: StartServer, bundle_path: Path, bundle: ModelBundle
+) -> None:
+    server = start_server(bundle_path, "--workers", "2", "--threads", "1", "--deadline-ms", "60000")
+    parent = psutil.Process(server.process.pid)
+    wait_for(lambda: number(fetch(f"{server.url}/metrics"), "recmoe_workers") == 2)
+    before = parent.children()
+    answers, num_lost = [], 0
+
+    def ask() -> None:
+        nonlocal num_lost
+        try:
+            answers.append(json.loads(fetch(f"{server.url}/v1/rank", REQUEST)))
+        except OSError:
+            num_lost += 1
+
+    for _ in range(20):
+        ask()
+    before[0].send_signal(signal.SIGKILL)
+    while len(answers) < 40:
+        ask()
+    wait_for(lambda: number(fetch(f"{server.url}/metrics"), "recmoe_workers") == 2)
+    after = parent.children()
+    for _ in range(20):
+        ask()
+    page = fetch(f"{server.url}/metrics")
+    server.process.send_signal(signal.SIGTERM)
+    code = server.process.wait(timeout=120)
+
+    expected = [item.score for item in Ranker(bundle).rank(RankRequest.parse(REQUEST)).items]
+    assert all([item["score"] for item in answer["items"]] == pytest.approx(expected, abs=1e-5) for answer in answers)
+    # Only what the killed worker had in hand may be lost.
+    assert num_lost <= 1
+    assert {child.pid for child in after} & {child.pid for child in before} == {before[1].pid}
+    assert len(answers) <= number(page, "recmoe_rank_requests_total") <= len(answers) + num_lost
+    assert number(page, "recmoe_rank_candidates_count") >= len(answers)
+    assert code == 0
+    assert not any(child.is_running() for child in after)
+
+
+@pytest.mark.slow
+def test_workers_end_when_their_parent_is_killed(start_server: StartServer, bundle_path: Path) -> None:
+    server = start_server(bundle_path, "--workers", "2")
+    children = psutil.Process(server.process.pid).children()
+
+    server.process.kill()
+
+    assert children
+    wait_for(lambda: not any(child.is_running() for child in children))
+
+
+@pytest.mark.slow
+def test_model_that_cannot_be_loaded_ends_all_with_its_error(tmp_path: Path) -> None:
+    with pytest.raises(ServingError, match="is no bundle"):
+        serve(str(tmp_path), ServeSettings(port=0, workers=2), runs=tmp_path)
+
+
+@pytest.mark.slow
+def test_worker_serves_no_other_model_than_the_first_one_did(bundle_path: Path, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        order = WorkerOrder(
+            source=str(bundle_path),
+            runs=tmp_path,
+            settings=ServeSettings(),
+            listener=listener.fileno(),
+            reports=writing,
+            digest="another",
+        )
+        worker = subprocess.run(
+            [sys.executable, "-m", "serving.worker", order.model_dump_json()],
+            pass_fds=(listener.fileno(), writing),
+            stdin=writing,
+            cwd=ROOT,
+            check=False,
+        )
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        report = WorkerReport.model_validate_json(pipe.readline())
+
+    assert worker.returncode == 1
+    assert report.error is not None
+    assert "has changed since the server was started; start the server anew" in report.error
