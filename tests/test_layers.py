@@ -34,7 +34,18 @@ LAYERS = (
     ("data", "embeddings", "moe", "tasks", "tracking"),
     ("features",),
     ("sequence",),
-    ("axes", "config", "config_source", "config_yaml", "errors", "machine", "plugins", "stack", "workers"),
+    (
+        "axes",
+        "config",
+        "config_source",
+        "config_yaml",
+        "errors",
+        "json_document",
+        "machine",
+        "plugins",
+        "stack",
+        "workers",
+    ),
 )
 SIBLINGS = {"data", "embeddings", "moe", "tasks", "tracking"}
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

@@ -8,7 +8,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from recmoe.evaluation.main_metrics import main_metrics
-from recmoe.export.manifest import FILE_NAME as MANIFEST
+from recmoe.export.contents import MANIFEST
 from recmoe.ranking.ranker import Ranker
 from recmoe.registry.pyfunc import LOADER_MODULE, bundle_folder, input_example, requirements, signature
 from recmoe.tracking.tracker import metric_name

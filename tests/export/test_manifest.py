@@ -6,14 +6,19 @@ from pathlib import Path
 import pytest
 
 from recmoe.errors import BundleError
+from recmoe.export.contents import REQUIRED
 from recmoe.export.manifest import FileEntry, Manifest, digest_of, list_files, sha256_of
+
+
+TABLE = f"tables/{'a' * 64}.safetensors"
+NAMES = sorted([*REQUIRED, "encoder/encoder.json", TABLE])
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "tables").mkdir()
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "tables" / "a.safetensors").write_bytes(b"abc")
+    for name in NAMES:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"abc")
     files = list_files(tmp_path)
     Manifest("shop", "2026-01-01T00:00:00+00:00", "0", "f", ("ctr",), digest_of(files), files).write(tmp_path)
     return tmp_path
@@ -26,8 +31,8 @@ def test_manifest_reads_back_and_its_files_pass(folder: Path) -> None:
 
     assert manifest.name == "shop"
     assert manifest.tasks == ("ctr",)
-    assert list(manifest.files) == ["config.json", "tables/a.safetensors"]
-    assert manifest.files["config.json"] == FileEntry(2, sha256_of(folder / "config.json"))
+    assert list(manifest.files) == NAMES
+    assert manifest.files["config.json"] == FileEntry(3, sha256_of(folder / "config.json"))
 
 
 def test_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
@@ -75,14 +80,14 @@ def test_missing_file_is_named(folder: Path) -> None:
 
 
 def test_cut_file_is_named_with_its_size(folder: Path) -> None:
-    (folder / "tables" / "a.safetensors").write_bytes(b"a")
+    (folder / TABLE).write_bytes(b"a")
 
-    with pytest.raises(BundleError, match=r"a\.safetensors is damaged: 1 bytes, 3 were written"):
+    with pytest.raises(BundleError, match=r"a{64}\.safetensors is damaged: 1 bytes, 3 were written"):
         Manifest.read(folder).verify(folder)
 
 
 def test_changed_file_is_named(folder: Path) -> None:
-    (folder / "tables" / "a.safetensors").write_bytes(b"abd")
+    (folder / TABLE).write_bytes(b"abd")
 
-    with pytest.raises(BundleError, match=r"a\.safetensors is damaged: its content has changed"):
+    with pytest.raises(BundleError, match=r"a{64}\.safetensors is damaged: its content has changed"):
         Manifest.read(folder).verify(folder)
