@@ -9,7 +9,6 @@ from recmoe.errors import BundleError
 from recmoe.export.contents import REQUIRED
 from recmoe.export.manifest import FileEntry, Manifest, digest_of, list_files, sha256_of
 
-
 TABLE = f"tables/{'a' * 64}.safetensors"
 NAMES = sorted([*REQUIRED, "encoder/encoder.json", TABLE])
 
