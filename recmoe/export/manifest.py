@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field, NonNegativeInt, TypeAdapter
 
 from recmoe.errors import BundleError
-from recmoe.export.contents import ENCODER, MANIFEST, REQUIRED, file_sizes, name_fault, shown
+from recmoe.export.contents import ENCODER, MANIFEST, REQUIRED, TABLES, file_sizes, name_fault, shown
 from recmoe.json_document import checked, read_object
 
 FORMAT = "recmoe-bundle"
@@ -21,6 +21,8 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A sha256 in hexadecimal."""
 
 _AGAIN = "copy or export the bundle again"
+_OWN_HASH = "sha256"
+"""Key of the hash of the manifest itself."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class Manifest:
             raise BundleError(f"{directory} is no bundle: it has no {MANIFEST}; give the folder that export wrote")
         try:
             document = read_object(path.read_bytes())
+            # Bundles of earlier versions have none.
+            is_whole = document.pop(_OWN_HASH, None) in (None, _hash_of(document))
             found = (document.pop("format"), document.pop("format_version"))
         except (ValueError, KeyError) as error:
             raise BundleError(f"{path} is damaged: it cannot be read; {_AGAIN}") from error
@@ -85,6 +89,8 @@ class Manifest:
                 f"{path} is of format {found[0]} version {found[1]}, this recmoe reads {FORMAT} version "
                 f"{FORMAT_VERSION}; export the model again with this version"
             )
+        if not is_whole:
+            raise BundleError(f"{path} is damaged: its content has changed; {_AGAIN}")
         manifest = cls._of(document, path)
         if digest_of(manifest.files) != manifest.digest:
             raise BundleError(f"{path} is damaged: its digest does not fit its files; {_AGAIN}")
@@ -99,13 +105,16 @@ class Manifest:
         for name in manifest.files:
             if (fault := name_fault(name)) is not None:
                 raise BundleError(f"{path} lists {shown(name)}: {fault}; do not load it, {_AGAIN}")
+        for name, entry in manifest.files.items():
+            if name.startswith(f"{TABLES}/") and name != f"{TABLES}/{entry.sha256}.safetensors":
+                raise BundleError(f"{path} lists {name}, whose content is not what its name says; {_AGAIN}")
         return manifest
 
     def write(self, directory: Path) -> None:
         """Write it into the folder of its bundle."""
         document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
         with (directory / MANIFEST).open("w", encoding="utf-8") as file:
-            json.dump(document, file, indent=2)
+            json.dump({**document, _OWN_HASH: _hash_of(document)}, file, indent=2)
             file.flush()
             os.fsync(file.fileno())
 
@@ -131,6 +140,10 @@ class Manifest:
 
 
 _MANIFEST = TypeAdapter(Manifest)
+
+
+def _hash_of(document: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def list_files(directory: Path) -> dict[str, FileEntry]:
