@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 _TENSOR = 128
 """What a tensor counts as beside its numbers: the objects around it take memory, too."""
@@ -21,7 +21,7 @@ class TooLargeError(Exception):
     """A config asks for more than its weights fill; the message says what."""
 
 
-class Allowance(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Allowance(TorchFunctionMode):
     """Inside, new tensors of this thread are counted before they are made; those on the meta device take nothing.
 
     Args:
@@ -33,10 +33,10 @@ class Allowance(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self, *, num_stored: int, num_tensors: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._left = _FREE + _TIMES * (num_stored + _TENSOR * num_tensors)
 
-    def __torch_dispatch__(
+    def __torch_function__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         del types
@@ -52,9 +52,9 @@ def _size(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     """Numbers of what a function would make."""
     if torch.device(kwargs.get("device") or "cpu").type == "meta":
         return 0
-    asked = {name: value for name, value in kwargs.items() if name not in ("generator", "pin_memory")}
+    asked = {name: value for name, value in kwargs.items() if name not in ("device", "generator", "pin_memory")}
     try:
-        made = func(*args, **{**asked, "device": torch.device("meta")})
+        made = func(*args, **asked, device=torch.device("meta"))
     except (TypeError, RuntimeError):
         # Not a function that makes tensors, or one that fails in earnest, too.
         return 0
