@@ -68,7 +68,7 @@ class Artifacts:
             return self._local_folder(Path(unquote(parts.path)))
         # Another registry may have another model of this name and version.
         place = hashlib.sha256(f"{self._store.shown} {location}".encode()).hexdigest()[:12]
-        target = cache / version.name / f"{version.version}-{place}"
+        target = cache / str(version.name) / f"{version.version}-{place}"
         if not target.exists():
             temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
             temporary.mkdir(parents=True)

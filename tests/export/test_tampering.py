@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
 import torch
@@ -354,6 +355,37 @@ def test_values_of_other_types_end_in_words_or_change_nothing(work: Path, sign: 
         words = refusal(work)
 
         assert words is None or "\n" not in words, (path, value, words)
+
+
+def test_replay_of_other_tasks_is_refused(work: Path, sign: Sign) -> None:
+    path = work / "replay_scores.parquet"
+    scores = pq.read_table(path)
+    pq.write_table(scores.rename_columns(["cvr", "ctr", "ctcvr"]), path)
+    sign(work)
+
+    with pytest.raises(
+        BundleError, match=r"its replay is of the tasks cvr, ctr, ctcvr, its config has ctr, cvr, ctcvr"
+    ):
+        ModelBundle.load(work)
+
+
+def test_extension_type_of_arrow_runs_no_code(work: Path, sign: Sign, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    hidden = {
+        b"ARROW:extension:name": b"arrow.py_extension_type",
+        b"ARROW:extension:metadata": pickle.dumps(Code(mark)),
+    }
+    vocabulary = work / "encoder" / "vocabulary_0.arrow"
+    with pa.OSFile(str(vocabulary)) as source, pa.ipc.open_file(source) as reader:
+        ids = reader.read_all()["id"]
+    schema = pa.schema([pa.field("id", ids.type, metadata=hidden)])
+    with pa.OSFile(str(vocabulary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        writer.write_table(pa.table([ids], schema=schema))
+    sign(work)
+
+    refusal(work)
+
+    assert not mark.exists()
 
 
 def test_weights_of_another_type_are_refused(work: Path, sign: Sign) -> None:
