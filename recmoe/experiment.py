@@ -1,7 +1,6 @@
 """ExperimentConfig: the whole run as one typed tree, and the checks between its sections."""
 
 import difflib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
@@ -17,6 +16,7 @@ from recmoe.evaluation.metrics import metric_best
 from recmoe.evaluation.skill import SCORE
 from recmoe.features.labels import LabelColumn
 from recmoe.features.schema import FeatureSchema
+from recmoe.json_document import read_object
 from recmoe.model import ModelConfig
 from recmoe.ranking.score import RankingConfig
 from recmoe.tasks import TaskConfig
@@ -224,5 +224,13 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentConf
 
 
 def experiment_from_json(text: str, *, source: str = "config.json") -> ExperimentConfig:
-    """The config that a run or a bundle keeps as JSON; ``source`` names it in errors."""
-    return config_from_dict(ExperimentConfig, with_stored_tasks(json.loads(text)), source=source)
+    """The config that a run or a bundle keeps as JSON; ``source`` names it in errors.
+
+    Raises:
+        ConfigError: it cannot be read, or does not fit.
+    """
+    try:
+        stored = read_object(text)
+    except ValueError as error:
+        raise ConfigError(f"{source}: {error}; copy the file again") from error
+    return config_from_dict(ExperimentConfig, with_stored_tasks(stored), source=source)

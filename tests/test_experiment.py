@@ -83,3 +83,9 @@ tasks: {ctr: {kind: binary, label: click}}
     assert loaded.training.epochs == 3
     assert experiment_from_json(loaded.model_dump_json()) == loaded
     assert config_from_dict(ExperimentConfig, dump_config(loaded)) == loaded
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "{"])
+def test_stored_config_that_is_no_object_is_refused_by_its_name(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^old/config\.json: .*; copy the file again$"):
+        experiment_from_json(text, source="old/config.json")

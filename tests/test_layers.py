@@ -35,7 +35,19 @@ LAYERS = (
     ("features",),
     ("sequence",),
     ("client",),
-    ("axes", "config", "config_source", "config_yaml", "errors", "machine", "plugins", "products", "stack", "workers"),
+    (
+        "axes",
+        "config",
+        "config_source",
+        "config_yaml",
+        "errors",
+        "json_document",
+        "machine",
+        "plugins",
+        "products",
+        "stack",
+        "workers",
+    ),
 )
 SIBLINGS = {"data", "embeddings", "moe", "tasks", "tracking"}
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

@@ -3,12 +3,15 @@
 import difflib
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter
 
 from recmoe.errors import EvaluationError
 from recmoe.evaluation.baselines import Baselines
+from recmoe.json_document import checked, read_object
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,33 +147,24 @@ class Report:
         return json.dumps(document, indent=1, allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str) -> "Report":
+    def from_json(cls, text: str | bytes) -> "Report":
         """The report that ``to_json`` wrote.
 
         Raises:
             EvaluationError: the text is not such a report.
         """
         try:
-            document = json.loads(text)
+            document = read_object(text)
             version = document["format"]
             if version != FORMAT:
                 raise EvaluationError(
                     f"the report has format {version}, this version of recmoe reads {FORMAT}; evaluate the model again"
                 )
-            return cls(
-                rows=tuple(_row(values) for values in document["rows"]),
-                num_rows=int(document["num_rows"]),
-                num_resamples=int(document["num_resamples"]),
-                baselines=Baselines.from_json(document["baselines"]) if "baselines" in document else None,
-                experts=dict(document.get("experts", {})),
-                routing=tuple(GroupRouting(**values) for values in document.get("routing", ())),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return checked(_REPORT, document)
+        except (ValueError, KeyError) as error:
             raise EvaluationError(
                 f"not a report of recmoe ({type(error).__name__}: {error}); evaluate the model again"
             ) from error
 
 
-def _row(values: dict[str, object]) -> MetricRow:
-    known: Sequence[str] = [one.name for one in fields(MetricRow)]
-    return MetricRow(**{name: values[name] for name in known})  # type: ignore[arg-type]
+_REPORT = TypeAdapter(Report)

@@ -26,38 +26,25 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recmoe import __version__
-from recmoe.embeddings.tables import PlainTables
 from recmoe.errors import BundleError, DataError, EvaluationError, SchemaError
 from recmoe.evaluation.report import Report
+from recmoe.export.contents import CONFIG, ENCODER, MANIFEST, REPLAY_ROWS, REPORT
 from recmoe.export.lineage import Lineage
-from recmoe.export.manifest import FILE_NAME, Manifest, digest_of, list_files
+from recmoe.export.manifest import Manifest, digest_of, list_files
 from recmoe.export.replay import Replay
-from recmoe.export.weights import read_weights, write_weights
+from recmoe.export.stored_model import read_config, refusing, stored_model
+from recmoe.export.weights import write_weights
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.features.schema import FeatureSchema
-from recmoe.model import ModelConfig, MultiTaskRanker, build_model, model_layout
+from recmoe.model import MultiTaskRanker
 from recmoe.plugins import installed_version, packages_of
-from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet
-from recmoe.tasks.stored import with_stored_tasks
 
 _logger = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 512 * 2**20
 """Larger uploads time out or are refused by registries and the proxies before them."""
-
-
-class _ModelSections(BaseModel):
-    """The sections of a run's config that make the model; the others are kept as they are."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    inputs: FeatureSchema
-    tasks: dict[str, TaskConfig]
-    model: ModelConfig
 
 
 @dataclass(frozen=True)
@@ -88,27 +75,25 @@ class ModelBundle:
         manifest = Manifest.read(path)
         manifest.verify(path)
         _check_packages(path, manifest.packages)
+        config, sections = read_config(path)
         try:
-            config = with_stored_tasks(json.loads((path / "config.json").read_text(encoding="utf-8")))
-            sections = _ModelSections.model_validate(config)
-        except (ValueError, ValidationError) as error:
-            raise BundleError(f"{path / 'config.json'} does not fit this version of recmoe: {error}") from error
-        try:
-            encoder = FeatureEncoder.load(path / "encoder")
-            report_path = path / "report.json"
-            report = Report.from_json(report_path.read_text(encoding="utf-8")) if report_path.exists() else None
+            with refusing(path / ENCODER, "does not fit this version of recmoe"):
+                encoder = FeatureEncoder.load(path / ENCODER)
+            report_path = path / REPORT
+            report = Report.from_json(report_path.read_bytes()) if report_path.exists() else None
         except (DataError, SchemaError, EvaluationError) as error:
             raise BundleError(f"{path} does not fit this version of recmoe: {error}") from error
         if encoder.fingerprint != manifest.schema_fingerprint or encoder.schema != sections.inputs:
             raise BundleError(
                 f"{path} holds an encoder of another schema than the model was trained with; export it again"
             )
-        tasks = TaskSet(sections.tasks)
-        # Without storage: the tables' own is in the files, and twice would be much.
-        with torch.device("meta"):
-            tables = PlainTables(model_layout(encoder.layout, tasks=tasks, config=sections.model))
-        model = build_model(layout=encoder.layout, tasks=tasks, config=sections.model, tables=lambda _: tables)
-        read_weights(model, path)
+        tasks, model = stored_model(path, sections, layout=encoder.layout)
+        replay = Replay.load(path)
+        if not replay.task_names == manifest.tasks == tasks.names:
+            raise BundleError(
+                f"{path}: its replay is of the tasks {', '.join(replay.task_names)}, its config has "
+                f"{', '.join(tasks.names)}; export it again"
+            )
         return cls(
             name=manifest.name,
             digest=manifest.digest,
@@ -116,9 +101,9 @@ class ModelBundle:
             config=config,
             encoder=encoder,
             tasks=tasks,
-            model=model.eval().requires_grad_(False),
+            model=model,
             report=report,
-            replay=Replay.load(path),
+            replay=replay,
             lineage=Lineage.read(path),
         )
 
@@ -135,10 +120,14 @@ class ModelBundle:
         Raises:
             BundleError: a feature is encoded differently, or a task scored differently than in training.
         """
-        batch = self.encoder.encode(self.replay.rows, with_labels=False)
-        self.replay.check_features(batch, self.encoder.layout)
-        with torch.inference_mode():
-            self.replay.check_predictions(self.model.predict(batch).numpy())
+        with refusing(Path(REPLAY_ROWS), "cannot be scored"):
+            try:
+                batch = self.encoder.encode(self.replay.rows, with_labels=False)
+            except (DataError, SchemaError) as error:
+                raise BundleError(f"replay: its rows cannot be encoded: {error}; export the bundle again") from error
+            self.replay.check_features(batch, self.encoder.layout)
+            with torch.inference_mode():
+                self.replay.check_predictions(self.model.predict(batch).numpy())
 
 
 def check_free(path: Path, *, replace: bool = False) -> None:
@@ -147,7 +136,7 @@ def check_free(path: Path, *, replace: bool = False) -> None:
     Args:
         replace: an older bundle may be there.
     """
-    if path.exists() and not (replace and (path / FILE_NAME).is_file()):
+    if path.exists() and not (replace and (path / MANIFEST).is_file()):
         raise BundleError(f"{path} exists already; choose another folder, or replace the bundle in it")
 
 
@@ -180,13 +169,13 @@ def write_bundle(
     """
     check_free(path, replace=replace)
     with _new_folder(path) as folder:
-        (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-        (folder / "encoder").mkdir()
-        encoder.save(folder / "encoder")
+        (folder / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
+        (folder / ENCODER).mkdir()
+        encoder.save(folder / ENCODER)
         write_weights(model, folder, max_file_bytes=max_file_bytes)
         replay.save(folder)
         if report is not None:
-            (folder / "report.json").write_text(report.to_json(), encoding="utf-8")
+            (folder / REPORT).write_text(report.to_json(), encoding="utf-8")
         if lineage is not None:
             lineage.write(folder)
         files = list_files(folder)

@@ -1,6 +1,5 @@
 """BundleWeights: the weights of a bundle, table by table and file by file, mapped from disk."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,7 +9,8 @@ from torch import Tensor
 
 from recmoe.embeddings.tables import member_name
 from recmoe.errors import BundleError
-from recmoe.export.weights import DENSE, INDEX, ROWS, TABLE_PREFIX
+from recmoe.export.contents import DENSE
+from recmoe.export.weights import TABLE_PREFIX, read_index, table_pieces
 from recmoe.model.stored_names import current_name
 
 
@@ -26,15 +26,14 @@ class BundleWeights:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._index = read_index(directory)
         try:
             stored = safetensors.torch.load_file(directory / DENSE)
-            self.dense: Mapping[str, Tensor] = {current_name(name): tensor for name, tensor in stored.items()}
-            """Weights beside the tables, by their names in the model."""
-            self._index: Mapping[str, list[str]] = json.loads((directory / INDEX).read_text(encoding="utf-8"))
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, SafetensorError) as error:
             raise BundleError(f"{directory}: its weights cannot be read: {error}; export the bundle again") from error
+        self.dense: Mapping[str, Tensor] = {current_name(name): tensor for name, tensor in stored.items()}
+        """Weights beside the tables, by their names in the model."""
 
     def files(self, table: str) -> Iterator[Tensor]:
         """The rows of a table, file by file."""
-        for file in self._index[f"{TABLE_PREFIX}tables.{member_name(table)}"]:
-            yield safetensors.torch.load_file(self._directory / "tables" / file)[ROWS]
+        return table_pieces(self._directory, self._index[f"{TABLE_PREFIX}tables.{member_name(table)}"])

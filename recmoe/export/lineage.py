@@ -4,9 +4,11 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from recmoe.errors import BundleError
+from pydantic import TypeAdapter
 
-FILE_NAME = "lineage.json"
+from recmoe.errors import BundleError
+from recmoe.export.contents import LINEAGE
+from recmoe.json_document import checked, read_object
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Lineage:
 
     def write(self, directory: Path) -> None:
         """Keep it in a bundle."""
-        (directory / FILE_NAME).write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
+        (directory / LINEAGE).write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
 
     @classmethod
     def read(cls, directory: Path) -> "Lineage | None":
@@ -39,10 +41,13 @@ class Lineage:
         Raises:
             BundleError: it cannot be read.
         """
-        path = directory / FILE_NAME
+        path = directory / LINEAGE
         if not path.exists():
             return None
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+            return checked(_LINEAGE, read_object(path.read_bytes()))
+        except ValueError as error:
             raise BundleError(f"{path} cannot be read: {error}; export the bundle again") from error
+
+
+_LINEAGE = TypeAdapter(Lineage)

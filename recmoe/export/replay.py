@@ -2,7 +2,7 @@
 
 # N rows, T tasks, F dense columns, K sparse keys
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from recmoe.errors import BundleError
+from recmoe.export.contents import REPLAY_ENCODED, REPLAY_ROWS, REPLAY_SCORES
 from recmoe.features.batch import Batch
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import InputLayout
@@ -23,7 +24,14 @@ from recmoe.features.layout import InputLayout
 TOLERANCE = 1e-5
 """Largest difference of a prediction that passes; relative for predictions beyond ±1."""
 
-_ROWS, _SCORES, _ENCODED = "replay.parquet", "replay_scores.parquet", "replay_encoded.safetensors"
+MAX_ROWS = 100_000
+"""Rows of a replay: it is scored at every start of a server."""
+MAX_BYTES = 2**31
+"""Of the rows in memory, by what the file says of itself."""
+
+_ENCODED = {"dense": (torch.float32, 2), "lengths": (torch.int32, 2), "values": (torch.int64, 1)}
+"""By name: type and number of dimensions; ages come on top."""
+_AGES = {"ages": (torch.float32, 1)}
 
 
 @dataclass(frozen=True)
@@ -41,9 +49,13 @@ class Replay:
     def capture(
         cls, rows: pa.Table, *, encoder: FeatureEncoder, task_names: Sequence[str], predictions_NT: NDArray[np.floating]
     ) -> "Replay":
-        """Rows with the predictions of the model in training, whichever back end and device it is on."""
+        """Rows with the predictions of the model in training, whichever back end and device it is on.
+
+        Raises:
+            BundleError: there are no rows, or too many.
+        """
         assert predictions_NT.shape == (rows.num_rows, len(task_names)), predictions_NT.shape
-        assert rows.num_rows > 0, "an empty replay proves nothing"
+        _check_count(rows.num_rows, "the replay", "give it some rows of the log")
         kept = [name for name in encoder.columns(with_labels=False) if name in rows.column_names]
         rows = rows.select(kept)
         return cls(
@@ -56,18 +68,22 @@ class Replay:
     def save(self, directory: Path) -> None:
         """Write it as Parquet and safetensors."""
         scores = {name: self.predictions_NT[:, index] for index, name in enumerate(self.task_names)}
-        pq.write_table(self.rows, directory / _ROWS)
-        pq.write_table(pa.table(scores), directory / _SCORES)
-        (directory / _ENCODED).write_bytes(safetensors.torch.save(self.encoded))
+        pq.write_table(self.rows, directory / REPLAY_ROWS)
+        pq.write_table(pa.table(scores), directory / REPLAY_SCORES)
+        (directory / REPLAY_ENCODED).write_bytes(safetensors.torch.save(self.encoded))
 
     @classmethod
     def load(cls, directory: Path) -> "Replay":
-        """Read what ``save`` wrote; BundleError if that cannot be read."""
+        """Read what ``save`` wrote.
+
+        Raises:
+            BundleError: it cannot be read, has no rows, or its parts do not fit each other.
+        """
         try:
-            rows = pq.read_table(directory / _ROWS)
-            scores = pq.read_table(directory / _SCORES)
-            encoded = safetensors.torch.load_file(directory / _ENCODED)
-        except (OSError, pa.ArrowException, SafetensorError) as error:
+            rows, scores = (_read_table(directory / name) for name in (REPLAY_ROWS, REPLAY_SCORES))
+            encoded = safetensors.torch.load_file(directory / REPLAY_ENCODED)
+            _check_parts(rows, scores, encoded)
+        except (OSError, ValueError, pa.ArrowException, SafetensorError) as error:
             raise BundleError(f"{directory}: its replay cannot be read: {error}; export the bundle again") from error
         columns = [column.to_numpy() for column in scores.columns]
         return cls(
@@ -80,6 +96,12 @@ class Replay:
     def check_features(self, batch: Batch, layout: InputLayout) -> None:
         """BundleError naming the first feature whose encoded rows are not what training saw."""
         found = _tensors(batch)
+        for name in ("dense", "lengths"):
+            if self.encoded[name].shape != found[name].shape or self.encoded.keys() != found.keys():
+                raise BundleError(
+                    f"replay: its encoded rows are of other features than the model's ({name} of shape "
+                    f"{list(self.encoded[name].shape)}, should be {list(found[name].shape)}); export the bundle again"
+                )
         for index, column in enumerate(layout.dense):
             before, now = self.encoded["dense"][:, index], found["dense"][:, index]
             if not torch.allclose(before, now, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
@@ -122,6 +144,47 @@ def relative_difference(found: NDArray[np.floating], expected: NDArray[np.floati
     """By how much numbers differ, as a part of what is expected; as it is where that is below 1."""
     difference: NDArray[np.floating] = np.abs(found - expected) / np.maximum(1.0, np.abs(expected))
     return difference
+
+
+def _check_count(num_rows: int, what: str, remedy: str) -> None:
+    if not num_rows:
+        raise BundleError(f"{what} has no rows, and proves nothing; {remedy}")
+    if num_rows > MAX_ROWS:
+        raise BundleError(f"{what} has {num_rows:,} rows, and may have {MAX_ROWS:,}; {remedy}")
+
+
+def _read_table(path: Path) -> pa.Table:
+    """A Parquet file of a bundle, if what it says of its size is within bounds."""
+    # The file alone: a data set would take names and values of columns from the folders around it.
+    with pq.ParquetFile(path) as file:
+        groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+        _check_count(
+            max(file.metadata.num_rows, *(group.num_rows for group in groups), 0), str(path), "export it again"
+        )
+        num_bytes = sum(group.total_byte_size for group in groups)
+        if num_bytes > MAX_BYTES:
+            raise ValueError(f"{path} takes {num_bytes:,} bytes in memory, and may take {MAX_BYTES:,}")
+        table = file.read()
+    table.validate(full=True)
+    return table
+
+
+def _check_parts(rows: pa.Table, scores: pa.Table, encoded: Mapping[str, Tensor]) -> None:
+    """ValueError where rows, predictions and encoded rows are not those of the same replay."""
+    for table in (rows, scores):
+        if len(set(table.column_names)) != table.num_columns:
+            raise ValueError(f"two of its columns have the same name: {', '.join(table.column_names)}")
+    if not scores.num_columns or any(not pa.types.is_floating(kind) for kind in scores.schema.types):
+        raise ValueError(f"its predictions are of types {scores.schema.types}, not floats")
+    kinds = {**_ENCODED, **(_AGES if "ages" in encoded else {})}
+    if {name: (tensor.dtype, tensor.dim()) for name, tensor in encoded.items()} != kinds:
+        raise ValueError(f"its encoded rows are not {', '.join(kinds)}")
+    lengths_KN = encoded["lengths"].long()
+    if (lengths_KN < 0).any() or lengths_KN.sum() != len(encoded["values"]):
+        raise ValueError("the lengths of its encoded rows do not sum to their values")
+    nums = {rows.num_rows, scores.num_rows, len(encoded["dense"]), lengths_KN.shape[1]}
+    if len(nums) != 1:
+        raise ValueError(f"its parts have {', '.join(map(str, sorted(nums)))} rows")
 
 
 def _tensors(batch: Batch) -> dict[str, Tensor]:

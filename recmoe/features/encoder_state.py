@@ -1,9 +1,10 @@
-"""EncoderState: what fitting learns beside the schema, and how it is written."""
+"""EncoderState: what fitting learns beside the schema, how it is written, and how it is read from anybody's files."""
 
 import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,19 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pydantic import ValidationError
+from pydantic import TypeAdapter
 
 from recmoe.errors import DataError
+from recmoe.features.encoder_check import check_dynamic, check_fits
 from recmoe.features.encodings.dynamic import DynamicIds
 from recmoe.features.encodings.lookup import RowLookup
 from recmoe.features.encodings.vocabulary import Vocabulary
+from recmoe.features.id_keys import is_text_type
 from recmoe.features.labels import LabelColumn
 from recmoe.features.schema import FeatureSchema
 from recmoe.features.statistics import NumericStatistics
+from recmoe.json_document import checked, read_object
 
 FORMAT = 1
 _DOCUMENT = "encoder.json"
 _COLUMNS = "columns.arrow"
+_IDS_FILE = re.compile(r"(vocabulary|dynamic)_\d+\.arrow")
+ENCODER_FILE = re.compile(rf"{re.escape(_DOCUMENT)}|{re.escape(_COLUMNS)}|{_IDS_FILE.pattern}")
+"""Names of the files of an encoder."""
+_SCHEMA = TypeAdapter(FeatureSchema)
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,9 @@ def fingerprint(labels: Sequence[LabelColumn], state: EncoderState) -> str:
 
 def save_encoder(directory: Path, *, labels: Sequence[LabelColumn], state: EncoderState, fingerprint: str) -> None:
     """Write ``encoder.json``, the columns' types and one Arrow file per vocabulary, all or nothing."""
-    if directory.exists() and not (directory.is_dir() and all(_is_ours(path) for path in directory.iterdir())):
+    if directory.exists() and not (
+        directory.is_dir() and all(ENCODER_FILE.fullmatch(path.name) for path in directory.iterdir())
+    ):
         raise DataError(f"{directory}: holds other files than an encoder's; give a new folder, or empty it")
     unfinished = directory.with_name(f"{directory.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -80,7 +90,7 @@ def save_encoder(directory: Path, *, labels: Sequence[LabelColumn], state: Encod
 
 
 def _is_ours(path: Path) -> bool:
-    return path.name in (_DOCUMENT, _COLUMNS) or path.match("vocabulary_*.arrow") or path.match("dynamic_*.arrow")
+    return ENCODER_FILE.fullmatch(path.name) is not None
 
 
 def _write_files(directory: Path, labels: Sequence[LabelColumn], state: EncoderState, fingerprint: str) -> None:
@@ -112,7 +122,7 @@ def _write_columns(path: Path, columns: pa.Table) -> None:
 def load_encoder(directory: Path) -> tuple[FeatureSchema, tuple[LabelColumn, ...], EncoderState]:
     """Read what ``save_encoder`` wrote; DataError if a file is missing, damaged or of another version."""
     try:
-        document = json.loads((directory / _DOCUMENT).read_text(encoding="utf-8"))
+        document = read_object((directory / _DOCUMENT).read_bytes())
         version = document["format"]
         if version != FORMAT:
             raise DataError(
@@ -121,7 +131,7 @@ def load_encoder(directory: Path) -> tuple[FeatureSchema, tuple[LabelColumn, ...
             )
         schema, labels, state = _parse(directory, document)
         stored = document["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError, pa.ArrowException) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         raise DataError(f"{directory}: the encoder cannot be read: {error}; fit it again, or copy it again") from error
     if fingerprint(labels, state) != stored:
         raise DataError(
@@ -135,26 +145,37 @@ def _parse(directory: Path, document: dict[str, Any]) -> tuple[FeatureSchema, tu
         name: NumericStatistics(mean=fields["mean"], std=fields["std"], edges=tuple(fields["edges"]))
         for name, fields in document["numbers"].items()
     }
-    vocabularies = {table: _read_vocabulary(directory / file) for table, file in document["vocabularies"].items()}
-    dynamic = {
-        table: DynamicIds.from_table(_read_columns(directory / values["file"]), values)
-        for table, values in document.get("dynamic", {}).items()
-    }
+    vocabularies = {table: _read_vocabulary(directory, file) for table, file in document["vocabularies"].items()}
+    dynamic = {table: _read_dynamic(directory, values) for table, values in document.get("dynamic", {}).items()}
     columns = pa.ipc.read_schema(pa.py_buffer((directory / _COLUMNS).read_bytes()))
-    return (
-        FeatureSchema.model_validate(document["schema"]),
-        tuple(LabelColumn.from_json(label) for label in document["labels"]),
-        EncoderState(
-            inputs=document["schema"], columns=columns, vocabularies=vocabularies, numbers=numbers, dynamic=dynamic
-        ),
+    schema = checked(_SCHEMA, document["schema"])
+    labels = tuple(LabelColumn.from_json(label) for label in document["labels"])
+    check_fits(schema, columns=columns, learned=vocabularies.keys() | dynamic.keys(), numbers=numbers)
+    state = EncoderState(
+        inputs=document["schema"], columns=columns, vocabularies=vocabularies, numbers=numbers, dynamic=dynamic
     )
+    return schema, labels, state
 
 
-def _read_columns(path: Path) -> pa.Table:
-    with pa.OSFile(str(path)) as source, pa.ipc.open_file(source) as reader:
-        return reader.read_all()
+def _read_columns(directory: Path, file: str) -> pa.Table:
+    """A table of the encoder; ValueError for a file that is none of its own, or whose values do not fit their type."""
+    if not _IDS_FILE.fullmatch(file):
+        raise ValueError(f"{_DOCUMENT} names the file {file!r}, which no encoder has")
+    with pa.OSFile(str(directory / file)) as source, pa.ipc.open_file(source) as reader:
+        table = reader.read_all()
+    # Offsets that lead out of their buffer are found by this alone.
+    table.validate(full=True)
+    return table
 
 
-def _read_vocabulary(path: Path) -> Vocabulary:
-    ids = _read_columns(path)["id"]
+def _read_vocabulary(directory: Path, file: str) -> Vocabulary:
+    ids = _read_columns(directory, file)["id"]
+    if ids.null_count or not is_text_type(ids.type):
+        raise ValueError(f"{file} holds {ids.type} and {ids.null_count} nulls; a vocabulary is texts")
     return Vocabulary(ids.chunk(0) if ids.num_chunks == 1 else ids.combine_chunks())
+
+
+def _read_dynamic(directory: Path, values: Mapping[str, Any]) -> DynamicIds:
+    table = _read_columns(directory, values["file"])
+    check_dynamic(table, values)
+    return DynamicIds.from_table(table, values)

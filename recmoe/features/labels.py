@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from pydantic import StrictBool, StrictFloat, StrictInt, model_validator
+from pydantic import StrictBool, StrictFloat, StrictInt, TypeAdapter, model_validator
 
 from recmoe.config import Config
+from recmoe.json_document import checked
 
 LabelValue = StrictBool | StrictInt | StrictFloat | str
 
@@ -136,9 +137,12 @@ class LabelColumn:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "LabelColumn":
-        """A label as an encoder keeps it."""
+        """A label as an encoder keeps it; ValueError where it is none."""
         read = dict(document)
         for name, kind in (("positive", Positive), ("levels", Levels)):
             if read.get(name) is not None:
                 read[name] = kind.model_validate(read[name])
-        return cls(**read)
+        return checked(_LABEL, read)
+
+
+_LABEL = TypeAdapter(LabelColumn)

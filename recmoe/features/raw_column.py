@@ -56,7 +56,7 @@ class RawColumn:
         column = find_column(table, self.name, needed_by=f"feature {feature!r}")
         if self.holds == "number" and is_text_type(column.type) and holds_marks_only(column):
             return pa.chunked_array([pa.nulls(len(column))])
-        problem = self._type_problem(column.type)
+        problem = self.type_problem(column.type)
         if problem is not None:
             raise SchemaError(f"{self.where(feature)}: {problem}")
         return column
@@ -65,8 +65,8 @@ class RawColumn:
         """The column in words, for errors."""
         return f"column {self.name!r} of feature {feature!r}"
 
-    def _type_problem(self, kind: pa.DataType) -> str | None:
-        """What is wrong with the type of the column, and what to do."""
+    def type_problem(self, kind: pa.DataType) -> str | None:
+        """What is wrong with the type of the column, and what to do; None where the feature can read it."""
         if self.holds == "id":
             if is_id_type(kind):
                 return None

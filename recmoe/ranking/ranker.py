@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
 
-from recmoe.errors import BundleError, DataError, RequestError, SchemaError
+from recmoe.errors import BundleError, ConfigError, DataError, RequestError, SchemaError
 from recmoe.export.bundle import ModelBundle
 from recmoe.features.batch import Batch
 from recmoe.features.blocks import BlockEncoder, BlockRows, EncodedRows, concatenated, same
 from recmoe.features.layout import OWN_SIDES, SHARED_SIDES, Side
+from recmoe.json_document import first_problem
 from recmoe.products import autocast
 from recmoe.ranking.columns import DecodedRequest, RequestDecoder
 from recmoe.ranking.feature_warnings import FeatureWarnings
@@ -61,8 +62,10 @@ class Ranker:
     ) -> None:
         try:
             config = RankingConfig.model_validate(bundle.config.get("ranking", {}))
-        except ValidationError as error:
-            raise BundleError(f"bundle {bundle.name}: its ranking section is not valid: {error}") from error
+            self.scores = config.build(bundle.tasks.names)
+        except (ValidationError, ConfigError) as error:
+            reason = first_problem(error) if isinstance(error, ValidationError) else error
+            raise BundleError(f"bundle {bundle.name}: its ranking section is not valid: {reason}") from error
         if strict_fields:
             config = config.model_copy(update={"unknown_fields": "error"})
         self.bundle = bundle
@@ -72,7 +75,6 @@ class Ranker:
         self.task_names = bundle.tasks.names
         self.config = config
         """Limits of a request."""
-        self.scores = config.build(self.task_names)
         self._decoder = RequestDecoder(bundle.encoder, config)
         self._warnings = FeatureWarnings(bundle.encoder)
 

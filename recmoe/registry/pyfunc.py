@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from mlflow.models import Model, ModelSignature
+from mlflow.models import ModelSignature
 from mlflow.types import DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType, Array, ColSpec
 
@@ -20,8 +20,6 @@ from recmoe.errors import SchemaError
 from recmoe.plugins import packages_of
 from recmoe.ranking.prediction_columns import score_column
 from recmoe.ranking.ranker import Ranker
-
-LOADER_MODULE = "recmoe.registry.pyfunc"
 
 _REQUIRED = ("numpy", "pandas", "pyarrow", "pydantic", "safetensors", "torch")
 
@@ -71,12 +69,6 @@ def _check_columns(model_input: Any, ranker: Ranker) -> None:
 def _load_pyfunc(path: str) -> BundleModel:
     """MLflow's entry: the folder holds a bundle, which is replayed before anything is scored."""
     return BundleModel(Ranker.load(Path(path)))
-
-
-def bundle_folder(model_folder: Path) -> Path:
-    """Where a downloaded MLflow model keeps its bundle."""
-    flavour = Model.load(str(model_folder)).flavors["python_function"]
-    return model_folder / str(flavour["data"])
 
 
 def signature(ranker: Ranker) -> ModelSignature:

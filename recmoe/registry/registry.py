@@ -1,25 +1,21 @@
 """Registry: versions of models in MLflow, aliases that name the one in use, and the log of their moves."""
 
-import hashlib
 import re
-import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
-import mlflow
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from recmoe.errors import RegistryError
 from recmoe.ranking.ranker import Ranker
+from recmoe.registry.artifacts import Artifacts
 from recmoe.registry.moves import AliasMoves
 from recmoe.registry.promotions import Promotion, PromotionLog
-from recmoe.registry.pyfunc import bundle_folder
 from recmoe.registry.upload import facts, upload
-from recmoe.tracking.mlflow_store import ARTIFACTS, MlflowStore, answering
+from recmoe.tracking.mlflow_store import MlflowStore, answering
 from recmoe.tracking.names import check_alias, check_model_name
 
 CHAMPION = "champion"
@@ -170,7 +166,9 @@ class Registry:
             cache: where versions from a remote store are kept.
 
         Raises:
-            RegistryError: the source is none of these, or the registry does not have it.
+            RegistryError: the source is none of these, the registry does not have it, recmoe has not registered it, or
+                another bundle lies in the place of the one that was registered.
+            BundleError: the manifest of the bundle is damaged.
         """
         if not source.startswith("models:"):
             return RegisteredBundle(name=Path(source).name, version=None, path=Path(source))
@@ -180,7 +178,8 @@ class Registry:
         name = match["name"]
         found = self._aliased(name, match["alias"]) if match["alias"] else self._version(name, match["version"])
         with answering(self._store.uri):
-            return RegisteredBundle(name=name, version=str(found.version), path=self._fetch(found, cache))
+            path = Artifacts(self._store).bundle(found, cache=cache)
+        return RegisteredBundle(name=name, version=str(found.version), path=path)
 
     def _moves(self, name: str, alias: str) -> AliasMoves:
         check_alias(alias)
@@ -221,48 +220,6 @@ class Registry:
     def _names(self) -> str:
         names = [model.name for model in self._client.search_registered_models()]
         return f"; its models: {', '.join(names)}" if names else "; it has no models yet, register one first"
-
-    def _fetch(self, version: ModelVersion, cache: Path) -> Path:
-        """The bundle of a version: where it lies, if that is this machine, else a copy in the cache."""
-        location = self._location(version)
-        parts = urlsplit(location)
-        if parts.scheme in ("", "file"):
-            return bundle_folder(self._local_folder(Path(unquote(parts.path))))
-        # Another registry may have another model of this name and version.
-        place = hashlib.sha256(f"{self.uri} {location}".encode()).hexdigest()[:12]
-        target = cache / version.name / f"{version.version}-{place}"
-        if not target.exists():
-            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-            temporary.mkdir(parents=True)
-            try:
-                downloaded = mlflow.artifacts.download_artifacts(
-                    artifact_uri=location,
-                    dst_path=str(temporary),
-                    tracking_uri=self._store.uri,
-                    registry_uri=self._store.uri,
-                )
-                Path(downloaded).rename(target)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-        return bundle_folder(target)
-
-    def _local_folder(self, written: Path) -> Path:
-        """A folder of artifacts: where it was written, or beside the SQLite file, if that has moved with it."""
-        database = self._store.database
-        if written.exists() or database is None:
-            return written
-        # A model's own files lie in a folder of that name too.
-        places = [place for place, part in enumerate(written.parts, start=1) if part == ARTIFACTS]
-        moved = (database.parent.joinpath(ARTIFACTS, *written.parts[place:]) for place in places)
-        return next((path for path in moved if (path / "MLmodel").exists()), written)
-
-    def _location(self, version: ModelVersion) -> str:
-        """Where the files of a version are."""
-        uri: str = self._client.get_model_version_download_uri(version.name, str(version.version))
-        if uri.startswith("models:/"):
-            model = self._client.get_logged_model(uri.removeprefix("models:/"))
-            return str(model.artifact_location)
-        return uri
 
 
 def _why_not_back(name: str, version: str, alias: str, log: PromotionLog) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from recmoe.evaluation.main_metrics import main_metrics
-from recmoe.export.manifest import FILE_NAME as MANIFEST
+from recmoe.export.contents import MANIFEST
 from recmoe.ranking.ranker import Ranker
-from recmoe.registry.pyfunc import LOADER_MODULE, bundle_folder, input_example, requirements, signature
+from recmoe.registry.artifacts import DIGEST, LOADER_MODULE, bundle_folder
+from recmoe.registry.pyfunc import input_example, requirements, signature
 from recmoe.tracking.tracker import metric_name
 
 with warnings.catch_warnings():
@@ -43,7 +44,7 @@ def facts(ranker: Ranker) -> dict[str, str]:
     """What a version is found and judged by, as tags."""
     bundle = ranker.bundle
     tags = {
-        "recmoe.bundle_digest": bundle.digest,
+        DIGEST: bundle.digest,
         "recmoe.feature_schema_hash": bundle.encoder.fingerprint,
         "recmoe.tasks": ",".join(bundle.tasks.names),
     }

@@ -16,7 +16,6 @@ from pydantic import TypeAdapter
 from recmoe.embeddings.tables import PlainTables
 from recmoe.errors import BundleError
 from recmoe.export.bundle import ModelBundle
-from recmoe.export.manifest import Manifest, digest_of, list_files
 from recmoe.export.replay import Replay
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.schema import FeatureSchema
@@ -24,20 +23,6 @@ from recmoe.model import ModelConfig, MultiTaskRanker, build_model
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet
 from recmoe.tasks.stored import with_stored_tasks
-
-
-@pytest.fixture
-def copy(bundle_path: Path, tmp_path: Path) -> Path:
-    """A bundle to break."""
-    return Path(shutil.copytree(bundle_path, tmp_path / "copy"))
-
-
-def sign(path: Path) -> None:
-    """Write the manifest anew, as somebody would who changed files on purpose."""
-    manifest = Manifest.read(path)
-    (path / "manifest.json").unlink()
-    files = list_files(path)
-    Manifest(**{**vars(manifest), "files": files, "digest": digest_of(files)}).write(path)
 
 
 def test_loaded_bundle_predicts_as_the_model_it_was_made_of(
@@ -151,50 +136,52 @@ def test_place_that_cannot_be_written_is_named(make_bundle: Callable[..., Path],
 
 
 @pytest.mark.parametrize("name", ["dense.safetensors", "config.json", "replay.parquet", "tables.json"])
-def test_damaged_file_is_named(copy: Path, name: str) -> None:
-    content = bytearray((copy / name).read_bytes())
+def test_damaged_file_is_named(copied: Path, name: str) -> None:
+    content = bytearray((copied / name).read_bytes())
     content[len(content) // 2] ^= 1
-    (copy / name).write_bytes(content)
+    (copied / name).write_bytes(content)
 
     with pytest.raises(BundleError, match=rf"{name} is damaged: its content has changed"):
-        ModelBundle.load(copy)
+        ModelBundle.load(copied)
 
 
-def test_config_of_another_version_is_refused(copy: Path) -> None:
-    config = json.loads((copy / "config.json").read_text())
+def test_config_of_another_version_is_refused(copied: Path, sign: Callable[[Path], None]) -> None:
+    config = json.loads((copied / "config.json").read_text())
     config["model"]["architecture"]["kind"] = "star"
-    (copy / "config.json").write_text(json.dumps(config))
-    sign(copy)
+    (copied / "config.json").write_text(json.dumps(config))
+    sign(copied)
 
     with pytest.raises(BundleError, match=r"config\.json does not fit this version of recmoe"):
-        ModelBundle.load(copy)
+        ModelBundle.load(copied)
 
 
-def test_encoder_of_another_schema_is_refused(copy: Path, shop_log: pa.Table, shop_config: dict[str, Any]) -> None:
+def test_encoder_of_another_schema_is_refused(
+    copied: Path, sign: Callable[[Path], None], shop_log: pa.Table, shop_config: dict[str, Any]
+) -> None:
     schema = FeatureSchema.model_validate({**shop_config["inputs"], "seed": 9})
-    shutil.rmtree(copy / "encoder")
-    (copy / "encoder").mkdir()
-    FeatureEncoder.fit(schema, [shop_log]).save(copy / "encoder")
-    sign(copy)
+    shutil.rmtree(copied / "encoder")
+    (copied / "encoder").mkdir()
+    FeatureEncoder.fit(schema, [shop_log]).save(copied / "encoder")
+    sign(copied)
 
     with pytest.raises(BundleError, match="holds an encoder of another schema than the model was trained with"):
-        ModelBundle.load(copy)
+        ModelBundle.load(copied)
 
 
-def test_replay_that_cannot_be_read_is_refused(copy: Path) -> None:
-    (copy / "replay.parquet").write_bytes(b"PAR1")
-    sign(copy)
+def test_replay_that_cannot_be_read_is_refused(copied: Path, sign: Callable[[Path], None]) -> None:
+    (copied / "replay.parquet").write_bytes(b"PAR1")
+    sign(copied)
 
     with pytest.raises(BundleError, match="its replay cannot be read"):
-        ModelBundle.load(copy)
+        ModelBundle.load(copied)
 
 
-def test_report_that_cannot_be_read_is_refused(copy: Path) -> None:
-    (copy / "report.json").write_text("{}")
-    sign(copy)
+def test_report_that_cannot_be_read_is_refused(copied: Path, sign: Callable[[Path], None]) -> None:
+    (copied / "report.json").write_text("{}")
+    sign(copied)
 
     with pytest.raises(BundleError, match="does not fit this version of recmoe: not a report of recmoe"):
-        ModelBundle.load(copy)
+        ModelBundle.load(copied)
 
 
 @pytest.mark.parametrize("max_bytes", [100, 1000, 4000])

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from recmoe.errors import BundleError
-from recmoe.export.weights import read_weights, write_weights
+from recmoe.export.weights import StoredWeights, write_weights
 
 
 def model(*, num_rows: int = 10, hidden: int = 3) -> nn.Module:
@@ -28,7 +28,7 @@ def test_weights_come_back_the_same(tmp_path: Path) -> None:
     nn.init.zeros_(read.input_layer.tables["a"])
 
     write_weights(written, tmp_path, max_file_bytes=1000)
-    read_weights(read, tmp_path)
+    StoredWeights.of(tmp_path).fill(read)
 
     for name, tensor in written.state_dict().items():
         assert torch.equal(read.state_dict()[name], tensor), name
@@ -43,7 +43,7 @@ def test_table_is_cut_below_the_limit_and_equal_pieces_are_one_file(tmp_path: Pa
     assert len(list((tmp_path / "tables").iterdir())) == 3
     read = model()
     nn.init.zeros_(read.input_layer.tables["b"])
-    read_weights(read, tmp_path)
+    StoredWeights.of(tmp_path).fill(read)
     assert torch.equal(read.input_layer.tables["b"], model().input_layer.tables["b"])
 
 
@@ -66,7 +66,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path, target: nn.Module,
     write_weights(model(), tmp_path, max_file_bytes=1000)
 
     with pytest.raises(BundleError, match=message):
-        read_weights(target, tmp_path)
+        StoredWeights.of(tmp_path).fill(target)
 
 
 def test_weights_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
@@ -74,4 +74,4 @@ def test_weights_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     (tmp_path / "dense.safetensors").write_bytes(b"junk")
 
     with pytest.raises(BundleError, match=r"its weights cannot be read: .*; export the bundle again"):
-        read_weights(model(), tmp_path)
+        StoredWeights.of(tmp_path).fill(model())

@@ -226,10 +226,14 @@ def test_encoder_that_reads_requests_otherwise_is_refused(bundle: ModelBundle, m
         Ranker.load(bundle)
 
 
-def test_bundle_with_an_invalid_ranking_section_is_refused(bundle: ModelBundle) -> None:
-    config = {**bundle.config, "ranking": {"scores": 3}}
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [(3, "scores: Input should be a valid dictionary"), ({"profit": "clicks * 2"}, "unknown task clicks")],
+)
+def test_bundle_with_an_invalid_ranking_section_is_refused(bundle: ModelBundle, scores: object, message: str) -> None:
+    config = {**bundle.config, "ranking": {"scores": scores}}
 
-    with pytest.raises(BundleError, match="bundle shop: its ranking section is not valid"):
+    with pytest.raises(BundleError, match=f"bundle shop: its ranking section is not valid: .*{message}"):
         Ranker(ModelBundle(**{**vars(bundle), "config": config}))
 
 

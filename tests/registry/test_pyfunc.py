@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from recmoe.errors import SchemaError
+from recmoe.errors import BundleError, SchemaError
 from recmoe.export.bundle import ModelBundle
 from recmoe.ranking import Ranker
 from recmoe.registry.registry import Registry
@@ -106,3 +106,15 @@ def test_task_called_score_keeps_its_prediction(
     assert list(predictions.columns) == ["click", "score", "ranking_score"]
     assert model.metadata.signature.outputs.input_names() == ["click", "score", "ranking_score"]
     np.testing.assert_allclose(predictions["ranking_score"], predictions["click"] * predictions["score"], rtol=1e-5)
+
+
+def test_bundle_that_was_tampered_with_is_refused_by_mlflow_too(
+    registry: Registry, bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.register(bundle_path)
+    folder = registry.resolve("models:/shop/1", cache=tmp_path).path
+    (folder / "encoder" / "model.pkl").write_bytes(b"")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.uri)
+
+    with pytest.raises(BundleError, match=r"encoder/model\.pkl is not listed in manifest\.json; remove it"):
+        mlflow.pyfunc.load_model("models:/shop/1")
