@@ -13,6 +13,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from recmoe.products import use_fast_products
 from recmoe.ranking.ranker import Ranker
 from serving.app import create_app
 from serving.connection import ConnectionLimits
@@ -47,6 +48,8 @@ def answer(
     """
 
     port = listener.getsockname()[1]
+    # Before the model is loaded: its replay is the proof.
+    use_fast_products()
 
     def ready(ranker: Ranker) -> None:
         # What is there now stays: the collector need not look through it while requests wait.

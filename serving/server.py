@@ -51,7 +51,13 @@ def serve(
 
         answer(
             listener,
-            lambda: load_ranker(source, runs=runs, registry_uri=wanted.registry, strict_fields=wanted.strict_fields),
+            lambda: load_ranker(
+                source,
+                runs=runs,
+                registry_uri=wanted.registry,
+                strict_fields=wanted.strict_fields,
+                precision=wanted.precision,
+            ),
             wanted,
             source=source,
             on_ready=on_ready,

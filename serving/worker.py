@@ -41,7 +41,11 @@ def main(text: str) -> int:
 def _load(order: WorkerOrder) -> Ranker:
     settings = order.settings
     ranker = load_ranker(
-        order.source, runs=order.runs, registry_uri=settings.registry, strict_fields=settings.strict_fields
+        order.source,
+        runs=order.runs,
+        registry_uri=settings.registry,
+        strict_fields=settings.strict_fields,
+        precision=settings.precision,
     )
     if order.digest is not None and ranker.info.digest != order.digest:
         raise BundleError(f"{order.source} has changed since the server was started; start the server anew")

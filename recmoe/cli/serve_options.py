@@ -4,7 +4,7 @@ None is "not given": the defaults are those of the settings.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -42,6 +42,10 @@ TokenFile = Annotated[
 ]
 Certificate = Annotated[Path | None, typer.Option(help="TLS certificate with its chain (PEM).")]
 CertificateKey = Annotated[Path | None, typer.Option(help="The certificate's private key (PEM).")]
+Precision = Annotated[
+    Literal["fp32", "bf16"] | None,
+    typer.Option(help="Type of matrix products; bf16 is faster where the processor has it.", show_default="fp32"),
+]
 StrictFields = Annotated[
     bool | None,
     typer.Option(

@@ -38,6 +38,7 @@ def serve(
     certificate: flags.Certificate = None,
     key: flags.CertificateKey = None,
     registry: RegistryUri = None,
+    precision: flags.Precision = None,
     strict_fields: flags.StrictFields = None,
 ) -> None:
     """Answer ranking requests over HTTP until Ctrl-C: POST /v1/rank, /readyz, /metrics, /docs.

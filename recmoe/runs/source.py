@@ -1,7 +1,7 @@
 """Where a model comes from: a registry, a run folder or a bundle."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from recmoe.ranking.ranker import Ranker
@@ -41,7 +41,12 @@ def bundle_path(source: str, *, runs: Path = RUNS, registry_uri: str | None = No
 
 
 def load_ranker(
-    source: str, *, runs: Path = RUNS, registry_uri: str | None = None, strict_fields: bool = False
+    source: str,
+    *,
+    runs: Path = RUNS,
+    registry_uri: str | None = None,
+    strict_fields: bool = False,
+    precision: Literal["fp32", "bf16"] = "fp32",
 ) -> "Ranker":
     """The ranker of ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, a run or a bundle, after its replay.
 
@@ -49,6 +54,7 @@ def load_ranker(
         runs: where the local registry is, and where versions of a remote one are kept.
         registry_uri: registry to ask; by default MLFLOW_TRACKING_URI, else the one in ``runs``.
         strict_fields: whether a request may not hold fields that the model does not know.
+        precision: of matrix products.
 
     Raises:
         BundleError, RegistryError, TrainingError: there is no such model, or it does not pass.
@@ -57,9 +63,11 @@ def load_ranker(
 
     bundle = bundle_of(source)
     if not bundle.startswith("models:"):
-        return Ranker.load(Path(bundle), strict_fields=strict_fields)
+        return Ranker.load(Path(bundle), strict_fields=strict_fields, precision=precision)
     # MLflow takes seconds to import, and a bundle in a folder does not need it.
     from recmoe.registry.registry import Registry
 
     found = Registry.connect(registry_uri, folder=runs).resolve(bundle, cache=runs / "cache")
-    return Ranker.load(found.path, name=found.name, version=found.version, strict_fields=strict_fields)
+    return Ranker.load(
+        found.path, name=found.name, version=found.version, strict_fields=strict_fields, precision=precision
+    )
