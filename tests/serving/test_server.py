@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from recmoe.errors import BundleError, ServingError
 from recmoe.export.bundle import ModelBundle
+from recmoe.products import has_fast_bf16
 from recmoe.ranking import Ranker, RankRequest
+from recmoe.ranking.precision import TOLERANCES
 from recmoe.runs.source import load_ranker
 from serving.server import serve
 from serving.settings import ServeSettings
@@ -185,3 +188,17 @@ def test_bundle_from_a_folder_needs_no_registry(bundle_path: Path, tmp_path: Pat
 
     assert ranker.info.version is None
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_fast_bf16(torch.device("cpu")), reason="the processor has no bf16 arithmetic")
+def test_server_multiplies_in_bf16_where_asked(
+    start_server: StartServer, bundle_path: Path, bundle: ModelBundle
+) -> None:
+    server = start_server(bundle_path, "--precision", "bf16")
+
+    served = {item["item_id"]: item["tasks"] for item in fetch(f"{server.url}/v1/rank", REQUEST)["items"]}
+
+    exact = {item.item_id: item.tasks for item in Ranker.load(bundle).rank(RankRequest.parse(REQUEST)).items}
+    differences = [abs(served[item][task] - exact[item][task]) for item in exact for task in exact[item]]  # type: ignore[index]
+    assert 0 < max(differences) < TOLERANCES["bf16"]
