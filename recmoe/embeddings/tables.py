@@ -210,6 +210,11 @@ class PlainTables(nn.Module):
         if not keys:
             return LookedUp(none_B0, {})
         assert batch.lengths_KB.shape[0] == len(keys), "the batch holds other keys than the ones asked for"
+        if not self.training and not any(key.is_list for key in keys):
+            # One id a row: its vector is what pooling would give, for a third of the time of a request's few rows.
+            rows_K = batch.values.view(len(keys), num_rows).unbind(0)
+            found = [self.weight(key.table).index_select(0, rows_B) for key, rows_B in zip(keys, rows_K, strict=True)]
+            return LookedUp(torch.cat(found, dim=1), {})
         pieces: list[Tensor] = []
         entries: dict[str, Tensor] = {}
         first_key = first_id = 0
@@ -224,17 +229,12 @@ class PlainTables(nn.Module):
                 split = torch.split(vectors, num_ids_K[first_key:last_key])
                 entries |= {key.name: vectors_ND for key, vectors_ND in zip(members, split, strict=True)}
             else:
-                lengths_N = None
-                if self.training or any(key.is_list for key in members):
-                    lengths_N = batch.lengths_KB[first_key:last_key].reshape(-1)
+                lengths_N = batch.lengths_KB[first_key:last_key].reshape(-1)
                 pieces.extend(torch.split(self._pool(spec, ids, lengths_N), num_rows))
             first_key, first_id = last_key, last_id
         return LookedUp(torch.cat(pieces, dim=1) if pieces else none_B0, entries)
 
-    def _pool(self, spec: TableSpec, ids: Tensor, lengths_N: Tensor | None) -> Tensor:
-        """A vector per bag of ids, or per id where there are no lengths: a bag of one is its vector."""
-        if lengths_N is None:
-            return self.weight(spec.name).index_select(0, ids)
+    def _pool(self, spec: TableSpec, ids: Tensor, lengths_N: Tensor) -> Tensor:
         ends_N = lengths_N.to(torch.int64).cumsum(0)
         return F.embedding_bag(
             ids,
