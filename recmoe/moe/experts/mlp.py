@@ -20,6 +20,9 @@ from recmoe.moe.linear import SidedInput, compute_dtype, linear
 Run = tuple[Tensor | SidedInput, int]
 """An input, and how many neighbouring experts read it."""
 
+CACHED_FLOATS = 2**19
+"""What all experts make of some rows in one layer, at most, if it is to stay in a core's cache: 2 MiB."""
+
 
 class MlpExperts(nn.Module):
     """E multi-layer perceptrons of one shape; see ``ExpertStack``.
@@ -83,9 +86,19 @@ class MlpExperts(nn.Module):
 
     def forward(self, inputs: Sequence[Tensor | SidedInput]) -> list[Tensor]:
         """y_BH of every expert on all rows of its input."""
-        if self.is_batched:
+        if self.is_batched or self._are_few(inputs):
             return list(self.batched(inputs).unbind(0))
         return self._looped(self._runs(inputs))
+
+    def _are_few(self, inputs: Sequence[Tensor | SidedInput]) -> bool:
+        """Whether few large products beat many small ones on a CPU too.
+
+        They do in bf16, whose kernels take their time to begin, where nothing learns and a layer fits in the cache.
+        """
+        if self.form != "auto" or torch.is_grad_enabled() or compute_dtype(self.weights_EOD[0]) != torch.bfloat16:
+            return False
+        widest = max(weight_EOD.shape[1] for weight_EOD in self.weights_EOD)
+        return _num_rows(inputs[0]) * self.num_experts * widest <= CACHED_FLOATS
 
     def each(self, inputs: Sequence[Tensor | SidedInput]) -> list[Tensor]:
         """Expert by expert, each on an input of its own with any number of rows."""
@@ -184,6 +197,10 @@ class MlpExperts(nn.Module):
 
     def _activate(self, y: Tensor) -> Tensor:
         return functional.dropout(functional.relu_(y), self.dropout, self.training)
+
+
+def _num_rows(x: Tensor | SidedInput) -> int:
+    return x.shape[0] if isinstance(x, Tensor) else x.num_rows
 
 
 def _every(x: Tensor | SidedInput, weight_EOD: Tensor, bias_EO: Tensor) -> Tensor:

@@ -127,6 +127,27 @@ def test_auto_form_is_the_loop_on_a_cpu() -> None:
 
 
 @pytest.mark.gpu
+def test_few_rows_in_bf16_are_computed_together_where_nothing_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = experts("auto"), torch.randn(4, 5)
+    calls: list[int] = []
+    batched = MlpExperts.batched
+    monkeypatch.setattr(MlpExperts, "batched", lambda self, inputs: calls.append(len(inputs)) or batched(self, inputs))
+
+    layer([x] * 3)
+    with torch.no_grad():
+        exact = layer([x] * 3)
+        with torch.autocast("cpu", torch.bfloat16):
+            together = layer([x] * 3)
+            assert calls == [3]
+            monkeypatch.setattr("recmoe.moe.experts.mlp.CACHED_FLOATS", 0)
+            in_turn = layer([x] * 3)
+
+    assert calls == [3]
+    for one, other, of_fp32 in zip(together, in_turn, exact, strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-2, atol=2e-2)
+        torch.testing.assert_close(one.float(), of_fp32, rtol=2e-2, atol=2e-2)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_auto_form_is_batched_on_a_gpu_and_equals_the_loop() -> None:
     layer = experts("auto").cuda()
