@@ -98,7 +98,7 @@ class MlpExperts(nn.Module):
         if self.form != "auto" or torch.is_grad_enabled() or compute_dtype(self.weights_EOD[0]) != torch.bfloat16:
             return False
         widest = max(weight_EOD.shape[1] for weight_EOD in self.weights_EOD)
-        return _num_rows(inputs[0]) * self.num_experts * widest <= CACHED_FLOATS
+        return bool(_num_rows(inputs[0]) * self.num_experts * widest <= CACHED_FLOATS)
 
     def each(self, inputs: Sequence[Tensor | SidedInput]) -> list[Tensor]:
         """Expert by expert, each on an input of its own with any number of rows."""
