@@ -15,7 +15,7 @@ from recmoe.features.transforms import LARGEST, Floats, as_floats, signed_log1p
 
 @dataclass(frozen=True)
 class NumberColumn:
-    """What becomes of the numbers of one feature; see ``NumericFeature``."""
+    """What becomes of the numbers of one feature; see the kind ``numeric``."""
 
     feature: str
     column: str
