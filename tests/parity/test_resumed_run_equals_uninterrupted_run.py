@@ -12,7 +12,7 @@ from recmoe.experiment import ExperimentConfig
 from recmoe.export.bundle import ModelBundle
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.train import RunResult
-from tests.parity.of_runs import curves
+from tests.parity.of_runs import assert_same_report, curves
 
 ExperimentMaker = Callable[..., ExperimentConfig]
 Train = Callable[..., RunResult]
@@ -35,7 +35,7 @@ OVERRIDES = (
 
 def assert_same(first: RunResult, second: RunResult) -> None:
     assert curves(second.folder) == curves(first.folder)
-    assert second.report == first.report
+    assert_same_report(second.report, first.report)
     keys = ("status", "step", "best_step", "best_value", "num_steps")
     assert [second.folder.state[key] for key in keys] == [first.folder.state[key] for key in keys]
     one, other = ModelBundle.load(first.folder.bundle), ModelBundle.load(second.folder.bundle)

@@ -17,6 +17,7 @@ from recmoe.export.bundle import ModelBundle
 from recmoe.runs.export import export_run
 from recmoe.runs.folder import RunFolder
 from recmoe.runs.train import RunResult, remake_bundle
+from tests.parity.of_runs import assert_same_report
 
 Train = Callable[..., RunResult]
 ExperimentMaker = Callable[..., ExperimentConfig]
@@ -73,7 +74,7 @@ def test_bundle_that_was_removed_is_made_again_as_it_was(
     by_export = {name: file["sha256"] for name, file in manifest(first.folder.bundle).items()}
     assert digests == by_resume == by_export
     assert (first.folder.metrics.read_bytes(), first.folder.report.read_bytes()) == (curves, report)
-    assert again.report == first.report
+    assert_same_report(again.report, first.report)
 
 
 def manifest(bundle: Path) -> dict[str, dict[str, object]]:
@@ -111,7 +112,7 @@ def test_moved_run_with_moved_files_goes_on_to_the_same_model(
     assert stopped.is_interrupted
     assert steps_of(result.folder) == [10, 20, 25]
     assert json.loads(result.folder.config.read_text(encoding="utf-8"))["data"]["train"] == [f"{new}/log.parquet"]
-    assert result.report == finished[1].report
+    assert_same_report(result.report, finished[1].report)
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
