@@ -31,11 +31,11 @@ class ConnectionLimits:
     head_s: float
     """Seconds for the head of a request to arrive."""
     body_s: float
-    """Seconds for the rest of a body that nobody reads any more."""
+    """Seconds for the rest of a body that is not read any more."""
     response_s: float
     """Seconds for an answer to be taken."""
     on_refused: Callable[[str], None]
-    """Is told why a client was refused or cut off."""
+    """Is called with why a client was refused or cut off."""
 
 
 class Connection(HttpToolsProtocol):
@@ -145,7 +145,7 @@ class Connection(HttpToolsProtocol):
         elif (
             self._body_since_s is not None
             and now_s - self._body_since_s > self._limits.body_s
-            # Whoever reads a body sets its own time; this one was answered, and its rest is thrown away.
+            # A handler that reads a body sets its own time; this one was answered, and its rest is thrown away.
             and self.cycle.response_complete
         ):
             self._limits.on_refused("slow_body")

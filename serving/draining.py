@@ -23,7 +23,7 @@ class DrainingServer(uvicorn.Server):
     """uvicorn's server with limits for clients; uvicorn is extended by inheriting from it.
 
     uvicorn closes idle connections at once: a client that is just sending finds its connection reset, and so does one
-    that waits to be accepted. Here all who wait are accepted first, and whoever has a connection may send once more.
+    that waits to be accepted. Here all who wait are accepted first, and each connection may send once more.
 
     Args:
         config: uvicorn's; its protocol is set here.

@@ -65,7 +65,7 @@ class _Job:
     """What must be left of the deadline for the work to be begun."""
 
     def finish(self, result: Any, error: BaseException | None) -> None:
-        """Hand over the outcome, unless nobody waits for it any more."""
+        """Hand over the outcome, unless its caller has gone."""
 
         def set_outcome() -> None:
             if self.future.done():
@@ -87,7 +87,7 @@ class RankingPool:
         num_threads: how many run at once.
         shares_cores: whether torch computes with one thread in each of them: more would fight with those of the others.
         max_waiting: work that may wait.
-        on_length: is told how much waits, whenever that changes.
+        on_length: is called with how much waits, each time that changes.
     """
 
     def __init__(

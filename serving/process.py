@@ -1,4 +1,4 @@
-"""answer: rank in this process for whoever connects, until it is told to stop."""
+"""answer: rank in this process for all who connect, until it is stopped."""
 
 import gc
 import resource

@@ -20,8 +20,8 @@ def main(text: str) -> int:
     order = WorkerOrder.model_validate_json(text)
     threading.Thread(target=_stop_with_the_parent, daemon=True).start()
 
-    def report(told: WorkerReport) -> None:
-        os.write(order.reports, f"{told.model_dump_json()}\n".encode())
+    def report(message: WorkerReport) -> None:
+        os.write(order.reports, f"{message.model_dump_json()}\n".encode())
 
     try:
         answer(

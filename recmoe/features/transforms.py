@@ -58,7 +58,7 @@ def signed_log1p(x_n: Floats) -> Floats:
     return np.copysign(np.log1p(np.abs(x_n)), x_n)
 
 
-def bucketize(x_n: Floats, edges: Sequence[float]) -> NDArray[np.int64]:
+def bucketize(x_n: Floats, edges: Sequence[float] | Floats) -> NDArray[np.int64]:
     """Bucket of each value, from 0 to len(edges) - 2; bucket i is [edges[i], edges[i + 1]).
 
     Values below the first edge fall into the first bucket, those from the last edge on into the
@@ -68,7 +68,7 @@ def bucketize(x_n: Floats, edges: Sequence[float]) -> NDArray[np.int64]:
     return np.searchsorted(np.asarray(edges[1:-1]), x_n, side="right")
 
 
-def position(x_n: Floats, edges: Sequence[float]) -> Floats:
+def position(x_n: Floats, edges: Sequence[float] | Floats) -> Floats:
     """Bucket of each value plus the share of the bucket it has crossed, in [0, len(edges) - 1].
 
     With edges b the piecewise-linear encoding is e_t = clip(position - t, 0, 1) (Gorishniy et al.,

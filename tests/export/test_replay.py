@@ -125,23 +125,20 @@ def test_replay_of_no_rows_is_neither_written_nor_read(bundle: ModelBundle, tmp_
         Replay.load(tmp_path)
 
 
-def test_replay_that_is_too_long_is_refused(
-    bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "limit", "message"),
+    [
+        ("MAX_ROWS", 39, r"replay\.parquet has 40 rows, and may have 39; export it again"),
+        ("MAX_BYTES", 99, r"replay\.parquet takes [\d,]+ bytes in memory, and may take 99"),
+    ],
+)
+def test_replay_that_is_too_long_or_takes_too_much_memory_is_refused(
+    bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, limit: int, message: str
 ) -> None:
     bundle.replay.save(tmp_path)
-    monkeypatch.setattr("recmoe.export.replay.MAX_ROWS", 39)
+    monkeypatch.setattr(f"recmoe.export.replay.{name}", limit)
 
-    with pytest.raises(BundleError, match=r"replay\.parquet has 40 rows, and may have 39; export it again"):
-        Replay.load(tmp_path)
-
-
-def test_replay_that_takes_too_much_memory_is_refused(
-    bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bundle.replay.save(tmp_path)
-    monkeypatch.setattr("recmoe.export.replay.MAX_BYTES", 99)
-
-    with pytest.raises(BundleError, match=r"replay\.parquet takes [\d,]+ bytes in memory, and may take 99"):
+    with pytest.raises(BundleError, match=message):
         Replay.load(tmp_path)
 
 

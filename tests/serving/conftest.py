@@ -68,10 +68,34 @@ class Answer:
 
 
 Ask = Callable[..., Answer]
+WriteModel = Callable[[Path, dict[str, Any], pa.Table], Path]
 
 
 @pytest.fixture(scope="session")
-def ids_bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_model() -> WriteModel:
+    """Writes the bundle of a model that has learned nothing but its log's ids, and is named after its folder."""
+
+    def write(path: Path, config: dict[str, Any], log: pa.Table) -> Path:
+        tasks = TaskSet(TypeAdapter(dict[str, TaskConfig]).validate_python(config["tasks"]))
+        encoder = FeatureEncoder.fit(FeatureSchema.model_validate(config["inputs"]), [log], tasks.label_columns)
+        torch.manual_seed(3)
+        model = build_model(
+            layout=encoder.layout,
+            tasks=tasks,
+            config=ModelConfig.model_validate(config["model"]),
+            tables=lambda layout: PlainTables(layout, seed=3, init_std=1.0),
+        ).eval()
+        with torch.inference_mode():
+            predictions_NT = model.predict(encoder.encode(log, with_labels=False)).numpy()
+        replay = Replay.capture(log, encoder=encoder, task_names=tasks.names, predictions_NT=predictions_NT)
+        write_bundle(path, name=path.name, config=config, encoder=encoder, model=model, replay=replay, report=None)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def ids_bundle_path(tmp_path_factory: pytest.TempPathFactory, write_model: WriteModel) -> Path:
     """Ids beyond 2^53, texts with leading zeros, whole numbers that a gap made floats; a task is called score."""
     numbers = list(range(20))
     log = pa.table(
@@ -86,21 +110,7 @@ def ids_bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "buy": pa.array([number % 3 == 0 for number in numbers]).cast(pa.int64()),
         }
     )
-    tasks = TaskSet(TypeAdapter(dict[str, TaskConfig]).validate_python(CONFIG["tasks"]))
-    encoder = FeatureEncoder.fit(FeatureSchema.model_validate(CONFIG["inputs"]), [log], tasks.label_columns)
-    torch.manual_seed(3)
-    model = build_model(
-        layout=encoder.layout,
-        tasks=tasks,
-        config=ModelConfig.model_validate(CONFIG["model"]),
-        tables=lambda layout: PlainTables(layout, seed=3, init_std=1.0),
-    ).eval()
-    with torch.inference_mode():
-        predictions_NT = model.predict(encoder.encode(log, with_labels=False)).numpy()
-    replay = Replay.capture(log, encoder=encoder, task_names=tasks.names, predictions_NT=predictions_NT)
-    path = tmp_path_factory.mktemp("bundles") / "ids"
-    write_bundle(path, name="ids", config=CONFIG, encoder=encoder, model=model, replay=replay, report=None)
-    return path
+    return write_model(tmp_path_factory.mktemp("bundles") / "ids", CONFIG, log)
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from recmoe.features.kinds.parts import EncodedBlock, Floats32, Ints, counted
+from recmoe.features.kinds.parts import EncodedBlock, Floats32, counted
 from recmoe.features.statistics import NumericStatistics
-from recmoe.features.transforms import LARGEST, Floats, as_floats, signed_log1p
+from recmoe.features.transforms import LARGEST, Floats, as_floats, bucketize, position, signed_log1p
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class NumberColumns:
         is_missing_FB = np.isnan(x_FB)
         rows_KB = np.empty((len(self._bucketed), x_FB.shape[1]), np.int64)
         for index, place in enumerate(self._bucketed):
-            rows_KB[index] = np.where(is_missing_FB[place], 0, self._buckets(place, x_FB[place]) + 1)
+            rows_KB[index] = np.where(is_missing_FB[place], 0, bucketize(x_FB[place], self._edges[place]) + 1)
         return EncodedBlock(
             rows_KB=rows_KB,
             dense_FB=self._dense(np.where(is_missing_FB, self._mean_F1, x_FB)),
@@ -86,18 +86,12 @@ class NumberColumns:
             x_FB[self._logarithms] = signed_log1p(x_FB[self._logarithms])
         return x_FB
 
-    def _buckets(self, place: int, x_B: Floats) -> Ints:
-        return np.searchsorted(self._edges[place][1:-1], x_B, side="right")
-
     def _dense(self, filled_FB: Floats) -> Floats32:
         dense_FB = np.empty((len(self.dense), filled_FB.shape[1]), np.float32)
         scaled_FB = (filled_FB - self._shift_F1) / self._scale_F1
         dense_FB[: len(self._valued)] = np.clip(scaled_FB[self._valued], -LARGEST, LARGEST)
         for index, place in enumerate(self._placed, start=len(self._valued)):
-            edges, x_B = self._edges[place], filled_FB[place]
-            bucket_B = self._buckets(place, x_B)
-            low_B, high_B = edges[bucket_B], edges[bucket_B + 1]
-            dense_FB[index] = bucket_B + np.clip((x_B - low_B) / (high_B - low_B), 0.0, 1.0)
+            dense_FB[index] = position(filled_FB[place], self._edges[place])
         return dense_FB
 
 

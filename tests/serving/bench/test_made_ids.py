@@ -1,23 +1,15 @@
 """Made ids of a column of row numbers are ones that the table has."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-import torch
-from pydantic import TypeAdapter
 
 from recmoe.client import RankClient
-from recmoe.embeddings.tables import PlainTables
-from recmoe.export.bundle import ModelBundle, write_bundle
-from recmoe.export.replay import Replay
-from recmoe.features.encoder import FeatureEncoder
-from recmoe.features.schema import FeatureSchema
-from recmoe.model import ModelConfig, build_model
+from recmoe.export.bundle import ModelBundle
 from recmoe.ranking import Ranker
-from recmoe.tasks import TaskConfig
-from recmoe.tasks.funnel import TaskSet
 from serving.app import create_app
 from serving.bench.bench import BenchSettings, accepted_requests
 
@@ -36,27 +28,12 @@ CONFIG: dict[str, Any] = {
 
 
 @pytest.fixture
-def ranker(tmp_path: Path) -> Ranker:
+def ranker(tmp_path: Path, write_model: Callable[..., Path]) -> Ranker:
     """Its items are the row numbers 0 to 4."""
     log = pa.table(
         {"user_id": [f"u{n}" for n in range(10)], "item_id": [n % 5 for n in range(10)], "click": [0, 1] * 5}
     )
-    tasks = TaskSet(TypeAdapter(dict[str, TaskConfig]).validate_python(CONFIG["tasks"]))
-    encoder = FeatureEncoder.fit(FeatureSchema.model_validate(CONFIG["inputs"]), [log], tasks.label_columns)
-    torch.manual_seed(3)
-    model = build_model(
-        layout=encoder.layout,
-        tasks=tasks,
-        config=ModelConfig.model_validate(CONFIG["model"]),
-        tables=lambda layout: PlainTables(layout, seed=3, init_std=1.0),
-    ).eval()
-    with torch.inference_mode():
-        predictions_NT = model.predict(encoder.encode(log, with_labels=False)).numpy()
-    replay = Replay.capture(log, encoder=encoder, task_names=tasks.names, predictions_NT=predictions_NT)
-    write_bundle(
-        tmp_path / "rows", name="rows", config=CONFIG, encoder=encoder, model=model, replay=replay, report=None
-    )
-    return Ranker(ModelBundle.load(tmp_path / "rows"))
+    return Ranker(ModelBundle.load(write_model(tmp_path / "rows", CONFIG, log)))
 
 
 def test_row_numbers_are_drawn_within_the_table(ranker: Ranker, serve_app: Any) -> None:
