@@ -58,8 +58,8 @@ class KeyIndex:
 class JointKeys:
     """Ids of K tables in one index, where one search finds the rows of all.
 
-    A table's keys are told from those of the others by a salt of its own: key ⊕ salt. A salt that makes two tables'
-    keys equal is not taken.
+    A salt of its own, key ⊕ salt, keeps a table's keys apart from those of the others. Salts that make keys of two
+    tables equal are not taken.
 
     Args:
         holders: by table, the keys that have a row, and their rows.

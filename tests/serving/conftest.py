@@ -27,8 +27,10 @@ from recmoe.export.replay import Replay
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.schema import FeatureSchema
 from recmoe.model import ModelConfig, build_model
+from recmoe.ranking import Ranker
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet
+from serving.app import create_app
 from serving.connection import ConnectionLimits
 from serving.draining import DrainingServer
 
@@ -126,6 +128,19 @@ Serve = Callable[[FastAPI], AbstractContextManager[str]]
 def serve_app() -> Serve:
     """Puts an app behind a port of this machine: ``with serve_app(app) as url``."""
     return _served
+
+
+@pytest.fixture(scope="module")
+def ranker(bundle: ModelBundle) -> Ranker:
+    """Of the shop's model, as version 4."""
+    return Ranker(bundle, version="4")
+
+
+@pytest.fixture(scope="module")
+def url(ranker: Ranker, serve_app: Serve) -> Iterator[str]:
+    """Where the ranker of a file is served, its own or the one above."""
+    with serve_app(create_app(ranker)) as url:
+        yield url
 
 
 @contextmanager

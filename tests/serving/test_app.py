@@ -30,11 +30,6 @@ REQUEST: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def ranker(bundle: ModelBundle) -> Ranker:
-    return Ranker(bundle, version="4")
-
-
 @pytest.fixture
 def client(ranker: Ranker) -> Iterator[TestClient]:
     with TestClient(

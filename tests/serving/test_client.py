@@ -2,7 +2,6 @@
 
 import re
 import threading
-from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,9 @@ from pydantic import BaseModel
 import recmoe.client as typed
 from recmoe.client import RankClient, Ranking
 from recmoe.errors import RequestError
-from recmoe.export.bundle import ModelBundle
 from recmoe.ranking import Ranker, RankRequest
 from recmoe.ranking import request as ranking_request
 from serving import description
-from serving.app import create_app
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 REQUEST: dict[str, Any] = {
@@ -27,17 +24,6 @@ REQUEST: dict[str, Any] = {
     "top_k": 2,
     "request_id": "r1",
 }
-
-
-@pytest.fixture(scope="module")
-def ranker(bundle: ModelBundle) -> Ranker:
-    return Ranker(bundle, version="4")
-
-
-@pytest.fixture(scope="module")
-def url(ranker: Ranker, serve_app: Any) -> Iterator[str]:
-    with serve_app(create_app(ranker)) as url:
-        yield url
 
 
 def test_ranking_is_that_of_the_ranker(url: str, ranker: Ranker) -> None:

@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 
 from recmoe.cli import app
 from recmoe.errors import CallError, RequestError, ServingError
-from recmoe.export.bundle import ModelBundle
 from recmoe.ranking import Ranker
 from serving.app import create_app
 from serving.bench.bench import BenchSettings, run_bench
@@ -24,17 +23,6 @@ from serving.bench.load import Target
 from serving.bench.workers import Workers
 
 Message = MutableMapping[str, Any]
-
-
-@pytest.fixture(scope="module")
-def ranker(bundle: ModelBundle) -> Ranker:
-    return Ranker(bundle, version="4")
-
-
-@pytest.fixture(scope="module")
-def url(ranker: Ranker, serve_app: Any) -> Iterator[str]:
-    with serve_app(create_app(ranker)) as url:
-        yield url
 
 
 class Gate:
