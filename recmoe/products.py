@@ -43,20 +43,17 @@ def autocast(precision: Literal["fp32", "bf16"], device: torch.device) -> Iterat
 
 @contextmanager
 def fast_products(device: torch.device) -> Iterator[None]:
-    """Float32 products by the faster library; scores are computed outside, by the one that everybody has."""
+    """Float32 products of all threads by the faster library, exact to float32 too.
+
+    Offline scores are computed outside, by the library that everybody has.
+    """
     before = torch.get_float32_matmul_precision()
-    if device.type == "cpu":
-        use_fast_products()
+    if device.type == "cpu" and _is_onednn_exact():
+        torch.set_float32_matmul_precision("medium")
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-def use_fast_products() -> None:
-    """Float32 products on the CPU by the faster library from now on, in the whole process; exact to float32."""
-    if _is_onednn_exact():
-        torch.set_float32_matmul_precision("medium")
 
 
 @cache

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import torch
 import uvicorn
 from fastapi import FastAPI
 
-from recmoe.products import use_fast_products
+from recmoe.products import fast_products
 from recmoe.ranking.ranker import Ranker
 from serving.app import create_app
 from serving.connection import ConnectionLimits
@@ -48,8 +49,6 @@ def answer(
     """
 
     port = listener.getsockname()[1]
-    # Before the model is loaded: its replay is the proof.
-    use_fast_products()
 
     def ready(ranker: Ranker) -> None:
         # What is there now stays: the collector need not look through it while requests wait.
@@ -75,13 +74,15 @@ def answer(
         grace_s=settings.drain_s,
         on_draining=holder.drain,
     )
-    if not listens_at_once:
-        holder.load()
-    if holder.error is None:
-        _allow_files(2 * settings.max_connections + _OTHER_FILES)
-        sys.setswitchinterval(_SWITCH_S)
-        with _signals_end_quietly():
-            server.run(sockets=[listener])
+    # From before the model is loaded: its replay is the proof.
+    with fast_products(torch.device("cpu")):
+        if not listens_at_once:
+            holder.load()
+        if holder.error is None:
+            _allow_files(2 * settings.max_connections + _OTHER_FILES)
+            sys.setswitchinterval(_SWITCH_S)
+            with _signals_end_quietly():
+                server.run(sockets=[listener])
     if holder.error is not None:
         raise holder.error
 

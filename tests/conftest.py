@@ -2,7 +2,7 @@
 
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,14 @@ SHOP_CONFIG: dict[str, Any] = {
     },
     "ranking": {"scores": {"profit": "ctcvr * 12 - 0.1 * ctr"}},
 }
+
+
+@pytest.fixture(autouse=True)
+def _same_products_for_all() -> Iterator[None]:
+    """No test leaves a library of matrix products behind: scores of the tests after it would round otherwise."""
+    before = torch.get_float32_matmul_precision()
+    yield
+    assert torch.get_float32_matmul_precision() == before
 
 
 @pytest.fixture(scope="session")
