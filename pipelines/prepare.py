@@ -1,23 +1,18 @@
 """Preparation in Ray Data: workers learn from a share of the rows each, and what they learnt is merged."""
 
 import itertools
-import logging
-import pickle
-import socket
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
+from pipelines.ray_pool import RayPool, see
 from pipelines.ray_session import ray_session
 from recmoe.data.order import Interval
 from recmoe.data.parquet import ParquetStream
-from recmoe.errors import DataError, RecmoeError, TrainingError
 from recmoe.experiment import ExperimentConfig
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.fit import Learner
@@ -31,8 +26,6 @@ TASKS_PER_WORKER = 4
 """Shares of the rows per worker: a slow worker is not waited for long, a lost one takes little with it."""
 BASE = "base"
 """Folder of the encoder that grows, for all workers to see."""
-MAX_RETRIES = 3
-"""Times that a share is done again after its worker died."""
 
 
 @contextmanager
@@ -58,6 +51,9 @@ class ReadOnRay:
 
     def __init__(self, num_workers: int) -> None:
         self._num_workers = num_workers
+        self._pool = RayPool(
+            num_workers, doing="the preparation", if_memory="lower data.memory_gb or the number of workers"
+        )
 
     def learn(
         self, config: ExperimentConfig, stream: ParquetStream, *, scratch: Path, base: FeatureEncoder | None = None
@@ -68,7 +64,7 @@ class ReadOnRay:
             # This process merges meanwhile, and holds the vocabularies in the end.
             job = _Job(config, stream, folder, memory_bytes(config) // (self._num_workers + 1))
             learner: Learner | None = None
-            for part in self._map(partial(_learn, job), _shares(stream.num_rows, self._num_workers)):
+            for part in self._pool.map(partial(_learn, job), _shares(stream.num_rows, self._num_workers)):
                 if learner is None:
                     learner = part
                 else:
@@ -84,7 +80,7 @@ class ReadOnRay:
         work = [(table, partitions) for table in learner.tables for partitions in ranges]
         parts: dict[str, list[Path]] = {table: [] for table in learner.tables}
         keep = partial(_keep_candidates, job, learner.ids)
-        for (table, _), path in zip(work, self._map(keep, work), strict=True):
+        for (table, _), path in zip(work, self._pool.map(keep, work), strict=True):
             parts[table].append(path)
         return {table: known.candidates(table, map(_read_table, paths)) for table, paths in parts.items()}
 
@@ -93,50 +89,8 @@ class ReadOnRay:
             encoder.save(folder / "encoder")
             num_shares = len(_shares(stream.num_rows, self._num_workers))
             shares = [(rank, num_shares) for rank in range(num_shares)]
-            for _ in self._map(partial(_check, stream, folder), shares):
+            for _ in self._pool.map(partial(_check, stream, folder), shares):
                 pass
-
-    def _map(self, function: Callable[[Any], Any], work: Sequence[Any]) -> Iterator[Any]:
-        """What a function makes of each piece of work, in order; the error of the first piece that has one.
-
-        Raises:
-            RecmoeError: what the function has raised.
-            TrainingError: its workers died again and again.
-        """
-        import ray.data
-        from ray.exceptions import RayError, RayTaskError
-        from ray.util.annotations import RayDeprecationWarning
-
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        context.execution_options.preserve_order = True
-        pieces = ray.data.from_items([pickle.dumps(piece) for piece in work], override_num_blocks=len(work))
-        compute = ray.data.TaskPoolStrategy(size=min(self._num_workers, len(work)))
-        with warnings.catch_warnings():
-            # Deprecated, with nothing yet in its place; without it Ray Data tries again for ever.
-            warnings.simplefilter("ignore", RayDeprecationWarning)
-            results = pieces.map(
-                partial(_answer, function),
-                num_cpus=1,
-                compute=compute,
-                ray_remote_args_fn=lambda: {"max_retries": MAX_RETRIES},
-            )
-        try:
-            for row in results.iter_rows():
-                result = pickle.loads(row["result"])
-                if isinstance(result, RecmoeError):
-                    raise result
-                yield result
-        except RayTaskError:
-            raise
-        except RayError as error:
-            cause = str(error).strip().splitlines()[0].strip()
-            raise TrainingError(
-                f"workers of the preparation died {MAX_RETRIES + 1} times ({cause}); if it was for want of memory, "
-                "lower data.memory_gb or the number of workers, and start it again"
-            ) from error
 
 
 @dataclass(frozen=True)
@@ -158,17 +112,8 @@ def _shares(num_rows: int, num_workers: int) -> list[Interval]:
     return list(itertools.pairwise(bounds))
 
 
-def _answer(function: Callable[[Any], Any], row: Mapping[str, Any]) -> dict[str, bytes]:
-    """Errors of recmoe are answers: Ray would try again, and hide them in its own."""
-    try:
-        result = function(pickle.loads(row["item"]))
-    except RecmoeError as error:
-        result = type(error)(str(error))
-    return {"result": pickle.dumps(result)}
-
-
 def _learn(job: _Job, rows: Interval) -> Learner:
-    _see(job.folder)
+    see(job.folder, named_by="--run-dir")
     learner = learn_rows(job.config, job.stream, rows, scratch=job.folder, num_bytes=job.num_bytes)
     learner.ids.spill()
     return learner
@@ -193,15 +138,6 @@ def _read_table(path: Path) -> pa.Table:
 
 
 def _check(stream: ParquetStream, folder: Path, share: tuple[int, int]) -> None:
-    _see(folder)
+    see(folder, named_by="--run-dir")
     rank, world_size = share
     check_rows(stream, FeatureEncoder.load(folder / "encoder"), rank=rank, world_size=world_size)
-
-
-def _see(folder: Path) -> None:
-    """DataError on a machine that does not see the run's folder."""
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder.parent}: node {socket.gethostname()} does not see this folder; put --run-dir where all nodes "
-            "see it under the same path"
-        )

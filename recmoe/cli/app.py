@@ -28,9 +28,10 @@ from recmoe.cli.explain import explain_gates
 from recmoe.cli.init import init
 from recmoe.cli.models import promote, register, rollback
 from recmoe.cli.plan import plan
+from recmoe.cli.predict import predict
 from recmoe.cli.prepare import prepare
 from recmoe.cli.pretrain import pretrain
-from recmoe.cli.runs import evaluate, export, predict, train
+from recmoe.cli.runs import evaluate, export, train
 from recmoe.cli.serving import rank, serve
 from recmoe.cli.tune import tune
 from recmoe.errors import RecmoeError
@@ -91,7 +92,10 @@ app.command(epilog="Example: recmoe daily configs/ple.yaml --days 'log/day=*' --
 app.add_typer(checkpoint_app)
 app.command(epilog="Example: recmoe evaluate models:/shop@champion --data logs/today.parquet --to today")(evaluate)
 app.command(epilog="Example: recmoe explain-gates models:/shop@champion --rows 1000 --to gates")(explain_gates)
-app.command(epilog="Example: recmoe predict runs/ple --data logs/today.csv --to predictions.parquet")(predict)
+app.command(
+    epilog="Examples: recmoe predict runs/ple --data logs/today.csv --to predictions.parquet, and recmoe predict "
+    "models:/shop@champion --data 'logs/*.parquet' --to predictions --workers 8"
+)(predict)
 app.command(epilog="Example: recmoe export runs/ple --to bundles/ple")(export)
 app.command(epilog="Example: recmoe register runs/ple --name shop")(register)
 app.command(epilog="Example: recmoe promote shop 3 --note 'better cvr'")(promote)

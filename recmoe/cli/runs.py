@@ -1,4 +1,4 @@
-"""``recmoe train | evaluate | predict | export``: what makes and measures models."""
+"""``recmoe train | evaluate | export``: what makes and measures models."""
 
 import re
 import sys
@@ -19,7 +19,6 @@ from recmoe.cli.options import (
     RegistryUri,
     Resume,
     RunDir,
-    Score,
     ShowAll,
     Strict,
     WarmStartFrom,
@@ -183,34 +182,6 @@ def evaluate(
     else:
         _print_report(evaluation.report, slices=slices, is_long=show_all)
         print(f"\nwrote {values} and {page}")
-
-
-def predict(
-    model: Model,
-    data: Annotated[list[str], typer.Option(help="File, folder or glob of Parquet or CSV; repeatable.")],
-    target: Annotated[Path, typer.Option("--to", help="Parquet file to write.", dir_okay=False)],
-    keep: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Column to copy; repeatable. The group and item columns by default. One that is named like a task, as "
-            "a label may be, is written as log_NAME."
-        ),
-    ] = None,
-    score: Score = None,
-    registry: RegistryUri = None,
-    as_json: Json = False,
-) -> None:
-    """Write a model's predictions for every row of a log."""
-    from recmoe.ranking.prediction_columns import score_column
-    from recmoe.runs.predictions import write_predictions
-
-    ranker = load_ranker(model, registry_uri=registry)
-    num_rows = write_predictions(ranker, data, target, keep=keep or [], score=score)
-    if as_json:
-        print_json({"path": target, "num_rows": num_rows, "tasks": ranker.task_names})
-    else:
-        names = f"{', '.join(ranker.task_names)} and {score_column(ranker.task_names)}"
-        print(f"wrote {num_rows:,} rows of {names} to {target}")
 
 
 def export(

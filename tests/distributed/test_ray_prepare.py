@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.prepare import ReadOnRay, _see, reading_on_ray
+from pipelines.prepare import ReadOnRay, reading_on_ray
+from pipelines.ray_pool import see
 from recmoe.config import config_from_dict
 from recmoe.errors import DataError, TrainingError
 from recmoe.experiment import ExperimentConfig
@@ -156,7 +157,7 @@ def test_share_of_a_worker_that_dies_is_done_again(reading: ReadOnRay, tmp_path:
             os.kill(os.getpid(), signal.SIGKILL)
         return number**2
 
-    results = list(reading._map(square, [1, 2, 3]))
+    results = list(reading._pool.map(square, [1, 2, 3]))
 
     assert (tmp_path / "died").exists()
     assert results == [1, 4, 9]
@@ -168,9 +169,9 @@ def test_share_whose_workers_always_die_is_given_up(reading: ReadOnRay) -> None:
         return number
 
     with pytest.raises(TrainingError, match=r"^workers of the preparation died 4 times \(.*\); if it was for want"):
-        list(reading._map(die, [1]))
+        list(reading._pool.map(die, [1]))
 
 
 def test_run_folder_that_a_node_does_not_see_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"/run: node .+ does not see this folder; put --run-dir where all nodes see"):
-        _see(tmp_path / "run" / "scratch")
+        see(tmp_path / "run" / "scratch", named_by="--run-dir")
