@@ -93,7 +93,7 @@ app.add_typer(checkpoint_app)
 app.command(epilog="Example: recmoe evaluate models:/shop@champion --data logs/today.parquet --to today")(evaluate)
 app.command(epilog="Example: recmoe explain-gates models:/shop@champion --rows 1000 --to gates")(explain_gates)
 app.command(
-    epilog="Examples: recmoe predict runs/ple --data logs/today.csv --to predictions.parquet, and recmoe predict "
+    epilog="Example: recmoe predict runs/ple --data logs/today.csv --to predictions.parquet, and recmoe predict "
     "models:/shop@champion --data 'logs/*.parquet' --to predictions --workers 8"
 )(predict)
 app.command(epilog="Example: recmoe export runs/ple --to bundles/ple")(export)
