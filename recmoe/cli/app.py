@@ -22,7 +22,7 @@ from recmoe.cli.bench import bench_app
 from recmoe.cli.checkpoint import checkpoint_app
 from recmoe.cli.daily import daily
 from recmoe.cli.data import data_app
-from recmoe.cli.derive import distil, moefy, prune_experts, upcycle
+from recmoe.cli.derive import distil, moefy, prune_experts, quantize, upcycle
 from recmoe.cli.doctor import doctor
 from recmoe.cli.explain import explain_gates
 from recmoe.cli.init import init
@@ -83,6 +83,7 @@ app.command(
 app.command(epilog="Example: recmoe upcycle runs/dense configs/mmoe.yaml --noise 0.02 --run-dir runs/upcycled")(upcycle)
 app.command(epilog="Example: recmoe prune-experts models:/shop@champion --keep 4 --to bundles/shop-4")(prune_experts)
 app.command(epilog="Example: recmoe moefy models:/shop@champion --experts 16 --use 4 --to bundles/shop-split")(moefy)
+app.command(epilog="Example: recmoe quantize models:/shop@champion --tables int8 --to bundles/shop-int8")(quantize)
 app.command(
     epilog="Example: recmoe metalearn models:/shop@champion --domain country --to bundles/start adaptation.steps=20"
 )(metalearn)

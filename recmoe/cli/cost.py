@@ -18,6 +18,7 @@ def print_cost(report: Mapping[str, Any] | None) -> None:
     costs = [
         ("parameters without tables", "dense_parameters"),
         ("parameters of tables", "table_parameters"),
+        ("bytes of tables", "table_bytes"),
         ("FLOPs per row", "flops_per_row"),
         (f"ms to rank {report['num_candidates']}", "rank_ms"),
         ("ms of these in the network", "model_ms"),

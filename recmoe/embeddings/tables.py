@@ -3,8 +3,9 @@
 # B rows, K sparse keys, N ids of a key in all rows, V rows of a table, D its width, P sum of the widths of some keys
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from recmoe.config import Config
 from recmoe.embeddings.initial import fill_initial
+from recmoe.embeddings.row_format import FLOAT32, RowFormat
 from recmoe.embeddings.sharding_config import (
     CUTS_COLUMNS,
     CUTS_ROWS,
@@ -180,18 +182,31 @@ class PlainTables(nn.Module):
     Args:
         layout: tables and sparse keys; keys of one table stand together.
         seed, init_std: the initial values, the same as the torchrec back end's.
+        formats: by table, how its rows are kept, float32 by default; in other formats they are looked up alone, and
+            are zeros until they are filled in.
     """
 
-    def __init__(self, layout: InputLayout, *, seed: int = 0, init_std: float = 0.01) -> None:
+    def __init__(
+        self,
+        layout: InputLayout,
+        *,
+        seed: int = 0,
+        init_std: float = 0.01,
+        formats: Mapping[str, RowFormat] = MappingProxyType({}),
+    ) -> None:
         super().__init__()
         self.layout = layout
         self.tables = nn.Module()
         self._specs = {spec.name: spec for spec in layout.tables}
         self._members = {spec.name: member_name(spec.name) for spec in layout.tables}
+        self._formats = {spec.name: formats.get(spec.name, FLOAT32) for spec in layout.tables}
         for spec in layout.tables:
-            weight_VD = torch.empty(spec.num_rows, spec.width)
-            fill_initial(weight_VD, spec=spec, seed=seed, std=init_std)
-            self.tables.register_parameter(member_name(spec.name), nn.Parameter(weight_VD))
+            row_format = self._formats[spec.name]
+            weight_VC = torch.zeros(spec.num_rows, spec.width + row_format.num_extra, dtype=row_format.dtype)
+            if row_format is FLOAT32:
+                fill_initial(weight_VC, spec=spec, seed=seed, std=init_std)
+            weight = nn.Parameter(weight_VC, requires_grad=row_format is FLOAT32)
+            self.tables.register_parameter(member_name(spec.name), weight)
 
     def forward(self, batch: Batch, keys: Sequence[SparseKey] | None = None) -> Tensor:
         """The pooled vectors alone, pooled_BP."""
@@ -213,8 +228,7 @@ class PlainTables(nn.Module):
         if not self.training and not any(key.is_list for key in keys):
             # One id a row: its vector is what pooling would give, for a third of the time of a request's few rows.
             rows_K = batch.values.view(len(keys), num_rows).unbind(0)
-            found = [self.weight(key.table).index_select(0, rows_B) for key, rows_B in zip(keys, rows_K, strict=True)]
-            return LookedUp(torch.cat(found, dim=1), {})
+            return LookedUp(self._side_by_side([key.table for key in keys], rows_K), {})
         pieces: list[Tensor] = []
         entries: dict[str, Tensor] = {}
         first_key = first_id = 0
@@ -225,7 +239,7 @@ class PlainTables(nn.Module):
             last_id = first_id + sum(num_ids_K[first_key:last_key])
             ids, spec = batch.values[first_id:last_id], self._specs[table]
             if is_sequence:
-                vectors = F.embedding(ids, self.weight(table), sparse=self.training)[:, : spec.vector_width]
+                vectors = self._rows(table, ids)[:, : spec.vector_width]
                 split = torch.split(vectors, num_ids_K[first_key:last_key])
                 entries |= {key.name: vectors_ND for key, vectors_ND in zip(members, split, strict=True)}
             else:
@@ -234,18 +248,33 @@ class PlainTables(nn.Module):
             first_key, first_id = last_key, last_id
         return LookedUp(torch.cat(pieces, dim=1) if pieces else none_B0, entries)
 
+    def _side_by_side(self, tables: Sequence[str], rows_K: Sequence[Tensor]) -> Tensor:
+        """vectors_BP of one row per table, unpacked together where they are alike: a request is few rows of many."""
+        stored = [self.weight(table).index_select(0, rows_B) for table, rows_B in zip(tables, rows_K, strict=True)]
+        formats = [self._formats[table] for table in tables]
+        if len(set(formats)) == 1 and formats[0].num_extra == 0:
+            return formats[0].unpack(torch.cat(stored, dim=1))
+        if len(set(formats)) == 1 and len({rows_BC.shape[1] for rows_BC in stored}) == 1:
+            return formats[0].unpack(torch.stack(stored, dim=1).flatten(0, 1)).view(len(stored[0]), -1)
+        return torch.cat([one.unpack(rows_BC) for one, rows_BC in zip(formats, stored, strict=True)], dim=1)
+
+    def _rows(self, table: str, ids_N: Tensor) -> Tensor:
+        """rows_ND of some ids, in float32."""
+        weight = self.weight(table)
+        if self.training:
+            return F.embedding(ids_N, weight, sparse=True)
+        return self._formats[table].unpack(weight.index_select(0, ids_N))
+
     def _pool(self, spec: TableSpec, ids: Tensor, lengths_N: Tensor) -> Tensor:
+        weight_VD: Tensor = self.weight(spec.name)
+        if self._formats[spec.name] is not FLOAT32:
+            # Rows are unpacked first, each as often as it is asked for.
+            weight_VD, ids = self._rows(spec.name, ids), torch.arange(len(ids), device=ids.device)
         ends_N = lengths_N.to(torch.int64).cumsum(0)
-        return F.embedding_bag(
-            ids,
-            self.weight(spec.name),
-            ends_N - lengths_N,
-            mode=spec.pooling,
-            sparse=self.training,
-        )
+        return F.embedding_bag(ids, weight_VD, ends_N - lengths_N, mode=spec.pooling, sparse=self.training)
 
     def weight(self, table: str) -> nn.Parameter:
-        """The parameter [V, D] of a table."""
+        """The parameter of a table: [V, D], with what its format adds to a row."""
         return cast(nn.Parameter, self.tables._parameters[self._members[table]])
 
     def table_weights(self) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from recmoe.embeddings.row_format import stored_format
 from recmoe.embeddings.tables import member_name
 from recmoe.errors import BundleError
 from recmoe.export.contents import DENSE
@@ -35,5 +36,6 @@ class BundleWeights:
         """Weights beside the tables, by their names in the model."""
 
     def files(self, table: str) -> Iterator[Tensor]:
-        """The rows of a table, file by file."""
-        return table_pieces(self._directory, self._index[f"{TABLE_PREFIX}tables.{member_name(table)}"])
+        """The rows of a table in float32, file by file."""
+        for rows in table_pieces(self._directory, self._index[f"{TABLE_PREFIX}tables.{member_name(table)}"]):
+            yield stored_format(rows.dtype).unpack(rows)

@@ -16,7 +16,7 @@ class Lineage:
     """Where a model comes from that was made from another one."""
 
     made_by: str
-    """The command: distil, upcycle, prune-experts, moefy, metalearn or adapt."""
+    """The command: distil, upcycle, prune-experts, moefy, quantize, metalearn or adapt."""
     source: str
     """What the other model was asked for by."""
     digest: str

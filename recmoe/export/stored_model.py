@@ -1,6 +1,6 @@
 """stored_model(): the model of a bundle, built from its config once its weights are known to fit."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from recmoe.embeddings.row_format import FLOAT32, RowFormat, stored_format
 from recmoe.embeddings.tables import PlainTables, member_name
 from recmoe.errors import BundleError, RecmoeError
 from recmoe.export.allowance import Allowance, check_counts
 from recmoe.export.contents import CONFIG
 from recmoe.export.tensor_header import TensorHeader
 from recmoe.export.weights import TABLE_PREFIX, StoredWeights
-from recmoe.features.layout import InputLayout
+from recmoe.features.layout import InputLayout, TableSpec
 from recmoe.features.schema import FeatureSchema
 from recmoe.json_document import checked, read_object
 from recmoe.model import ModelConfig, MultiTaskRanker, build_model, model_layout
@@ -70,10 +71,12 @@ def stored_model(directory: Path, sections: ModelSections, *, layout: InputLayou
         for name in ("architecture", "trunk", "towers", "wide"):
             check_counts({f"model.{name}": getattr(sections.model, name).model_dump()}, longest=weights.longest)
         tasks = TaskSet(sections.tasks)
-        weights.check(_table_headers(model_layout(layout, tasks=tasks, config=sections.model)))
+        read = model_layout(layout, tasks=tasks, config=sections.model)
+        formats = {table.name: _stored_format(weights, table) for table in read.tables}
+        weights.check({_weight_name(table): _header(table, formats[table.name]) for table in read.tables})
         # Without storage: the tables' own is in the files, and twice would be much.
         with torch.device("meta"):
-            tables = PlainTables(model_layout(layout, tasks=tasks, config=sections.model))
+            tables = PlainTables(read, formats=formats)
         with Allowance(num_stored=weights.num_dense, num_tensors=len(weights.headers)):
             model = build_model(layout=layout, tasks=tasks, config=sections.model, tables=lambda _: tables)
         weights.fill(model)
@@ -96,9 +99,17 @@ def refusing(what: Path, fault: str) -> Iterator[None]:
         raise BundleError(f"{what} {fault}: {reason}; export the bundle again") from error
 
 
-def _table_headers(layout: InputLayout) -> Mapping[str, TensorHeader]:
-    """What the tables of a layout are, by the names of their weights."""
-    return {
-        f"{TABLE_PREFIX}tables.{member_name(table.name)}": TensorHeader((table.num_rows, table.width), "float32")
-        for table in layout.tables
-    }
+def _weight_name(table: TableSpec) -> str:
+    return f"{TABLE_PREFIX}tables.{member_name(table.name)}"
+
+
+def _stored_format(weights: StoredWeights, table: TableSpec) -> RowFormat:
+    """How a bundle keeps the rows of a table."""
+    header = weights.headers.get(_weight_name(table))
+    return FLOAT32 if header is None else stored_format(header.dtype)
+
+
+def _header(table: TableSpec, row_format: RowFormat) -> TensorHeader:
+    """What the weight of a table is in a format."""
+    shape = (table.num_rows, table.width + row_format.num_extra)
+    return TensorHeader(shape, str(row_format.dtype).removeprefix("torch."))

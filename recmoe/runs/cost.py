@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recmoe.data.loader import BatchLoader
 from recmoe.data.parquet import ParquetStream
-from recmoe.embeddings.logical import dense_parameters
+from recmoe.embeddings.logical import dense_parameters, find_tables
 from recmoe.evaluation.baselines import verdict
 from recmoe.evaluation.compare import paired
 from recmoe.evaluation.evaluate import evaluate
@@ -52,6 +52,7 @@ class ModelCost:
     dense_parameters: int
     """Of everything but the tables."""
     table_parameters: int
+    table_bytes: int
     flops_per_row: float
     """Operations of matrix products in one forward pass, on rows of the log; a product and a sum count as two."""
     rank_ms: float
@@ -209,10 +210,15 @@ def with_logits(predictions: Predictions, tasks: TaskSet, logits_NZ: NDArray[np.
     )
 
 
-def _num_parameters(bundle: ModelBundle) -> tuple[int, int]:
-    """Those of everything but the tables, and those of the tables."""
+def _num_parameters(bundle: ModelBundle) -> tuple[int, int, int]:
+    """Those of everything but the tables, those of the tables, and the bytes of these."""
+    _, tables = find_tables(bundle.model)
     dense = sum(weight.numel() for _, weight in dense_parameters(bundle.model))
-    return dense, sum(weight.numel() for weight in bundle.model.parameters()) - dense
+    return (
+        dense,
+        sum(spec.num_rows * spec.width for spec in tables.layout.tables),
+        sum(weight.nbytes for weight in tables.table_weights().values()),
+    )
 
 
 def _flops_per_row(bundle: ModelBundle) -> float:

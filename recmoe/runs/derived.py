@@ -11,7 +11,9 @@ from recmoe.architectures import ArchitectureConfig
 from recmoe.config import config_from_dict, dump_config
 from recmoe.data.loader import BatchLoader, Split
 from recmoe.data.parquet import ParquetStream
+from recmoe.embeddings.logical import find_tables
 from recmoe.embeddings.tables import PlainTables
+from recmoe.errors import TrainingError
 from recmoe.evaluation.evaluate import evaluate
 from recmoe.evaluation.predict import predict_rows
 from recmoe.experiment import ExperimentConfig
@@ -42,8 +44,15 @@ class Derivation:
             overrides: ``key.path=value`` for its config.
 
         Raises:
+            TrainingError: the bundle's tables are quantized.
             ConfigError: an override that does not fit.
         """
+        if any(weight.dtype != torch.float32 for weight in find_tables(bundle.model)[1].table_weights().values()):
+            made = "" if bundle.lineage is None else f", such as the one it was made from, {bundle.lineage.source}"
+            raise TrainingError(
+                f"the tables of {bundle.name} are quantized, and what is made of it would not know its rows; "
+                f"choose a model whose tables are float32{made}"
+            )
         source = f"config of {bundle.name}"
         config = config_from_dict(ExperimentConfig, bundle.config, overrides=overrides, source=source)
         encoder = FeatureEncoder(bundle.encoder.schema, config.label_columns(), bundle.encoder.state)

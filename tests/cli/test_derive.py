@@ -128,3 +128,15 @@ def test_dense_model_is_split_into_experts(folder: Path) -> None:
     )
     assert described["captured"] == pytest.approx(1.0)
     assert all(abs(task["advantage"]) < 1e-6 for task in described["cost"]["tasks"] if task["advantage"] is not None)
+
+
+def test_tables_of_a_version_are_quantized(folder: Path) -> None:
+    printed = recmoe(folder, "quantize", "models:/shop/1", "--tables", "bf16", "--to", "bundles/bf16")
+    described = recmoe(folder, "quantize", "models:/shop/1", "--tables", "int8", "--to", "bundles/int8", "--json")
+
+    assert "quantize from models:/shop/1 (digest" in printed
+    assert "bytes of tables" in printed
+    assert "next     recmoe register bundles/bf16" in printed
+    cost = json.loads(described)["cost"]
+    assert cost["after"]["table_bytes"] < cost["before"]["table_bytes"]
+    recmoe(folder, "register", "bundles/int8", "--name", "small")
