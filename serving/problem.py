@@ -26,6 +26,10 @@ class BodyTooLargeError(Exception):
     """A request of more bytes than the server reads."""
 
 
+class EncodedBodyError(Exception):
+    """A request whose body is compressed: how large it would become is not known before."""
+
+
 class SlowBodyError(Exception):
     """A request whose body did not arrive in time."""
 
@@ -49,6 +53,10 @@ def add_handlers(app: FastAPI, metrics: ServingMetrics) -> None:
     @app.exception_handler(BodyTooLargeError)
     async def too_large(_: Request, error: BodyTooLargeError) -> Response:
         return problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error))
+
+    @app.exception_handler(EncodedBodyError)
+    async def encoded(_: Request, error: EncodedBodyError) -> Response:
+        return problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, str(error))
 
     @app.exception_handler(NotReadyError)
     async def not_ready(_: Request, error: NotReadyError) -> Response:
