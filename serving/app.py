@@ -18,6 +18,7 @@ from serving.metrics import ServingMetrics
 from serving.problem import add_handlers
 from serving.protocols.arrow import Arrow, names_arrow
 from serving.protocols.json_v1 import JsonV1
+from serving.protocols.kserve_v2 import kserve_routes
 from serving.service import DEADLINE_HEADER, RankingService
 from serving.settings import ServeSettings
 from serving.token import BearerToken, read_tokens
@@ -63,6 +64,7 @@ def create_app(source: Ranker | ModelHolder, settings: ServeSettings | None = No
     app.add_middleware(Measured, metrics=metrics, holder=holder)
 
     _add_ranking(app, service)
+    app.include_router(kserve_routes(service))
     _add_pages(app, holder, metrics)
     return app
 

@@ -53,13 +53,7 @@ class RankOptions(BaseModel):
     @classmethod
     def parse(cls, document: bytes | str | Mapping[str, Any]) -> Self:
         """Read a request from JSON or from what JSON became; RequestError with the field at fault."""
-        may_hold_halves = True
-        if isinstance(document, bytes | str):
-            document, may_hold_halves = _parsed(document)
-        if not isinstance(document, Mapping):
-            raise RequestError("body", f"expected an object, found {shown(document)}")
-        if may_hold_halves:
-            check_whole(document)
+        document = document_of(document)
         for name in document:
             if name not in cls.model_fields:
                 raise RequestError(short(str(name)), unknown_name("field", str(name), list(cls.model_fields)))
@@ -188,6 +182,18 @@ class RankResponse(BaseModel):
     ``score`` formula, sorting and the items, ``total``. Requests ranked together share theirs."""
 
 
+def document_of(document: bytes | str | Mapping[str, Any]) -> Mapping[str, Any]:
+    """The object that JSON writes, or that it became; RequestError where it is none, or holds half a character."""
+    may_hold_halves = True
+    if isinstance(document, bytes | str):
+        document, may_hold_halves = _parsed(document)
+    if not isinstance(document, Mapping):
+        raise RequestError("body", f"expected an object, found {shown(document)}")
+    if may_hold_halves:
+        check_whole(document)
+    return document
+
+
 def _parsed(text: bytes | str) -> tuple[Any, bool]:
     """A JSON document, and whether a string of it may hold half a character.
 
@@ -216,6 +222,9 @@ def shown(value: object) -> str:
         return "a list"
     if isinstance(value, dict):
         return "an object"
+    if isinstance(value, str):
+        # Of a text of megabytes no more is written than is shown.
+        value = value[:40]
     text = json.dumps(value, ensure_ascii=False, default=repr)
     return printable(text if len(text) <= 40 else f"{text[:37]}...")
 
