@@ -1,28 +1,25 @@
 """The ranking API: POST /v1/rank and what operators need around it."""
 
 import asyncio
-import math
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
-from starlette.requests import ClientDisconnect
 
 from recmoe import __version__
-from recmoe.errors import RequestError
 from recmoe.ranking.ranker import Ranker
-from recmoe.ranking.request import RankRequest, RankResponse, shown
-from serving.body import BodyReader, check_values
+from recmoe.ranking.request import RankResponse
 from serving.description import ServedModel, describe
 from serving.docs_page import docs_page
 from serving.holder import ModelHolder
-from serving.measured import ARRIVED_S, Measured
+from serving.measured import Measured
 from serving.metrics import ServingMetrics
-from serving.pool import Deadline, RankingPool
 from serving.problem import add_handlers
+from serving.protocols.arrow import Arrow, names_arrow
+from serving.protocols.json_v1 import JsonV1
+from serving.protocols.kserve_v2 import kserve_routes
+from serving.service import DEADLINE_HEADER, RankingService
 from serving.settings import ServeSettings
 from serving.token import BearerToken, read_tokens
 
@@ -41,12 +38,7 @@ def create_app(source: Ranker | ModelHolder, settings: ServeSettings | None = No
         holder.load()
     else:
         holder = source
-    pool = RankingPool(
-        num_threads=limits.num_threads(),
-        shares_cores=limits.shares_cores,
-        max_waiting=limits.queue,
-        on_length=metrics.waiting,
-    )
+    service = RankingService(holder, metrics, limits)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -54,7 +46,7 @@ def create_app(source: Ranker | ModelHolder, settings: ServeSettings | None = No
         yield
         if loading is not None:
             await loading
-        await asyncio.to_thread(pool.close)
+        await asyncio.to_thread(service.close)
 
     # FastAPI's own pages load their scripts from elsewhere, and stay white where there is no way out.
     app = FastAPI(
@@ -71,34 +63,26 @@ def create_app(source: Ranker | ModelHolder, settings: ServeSettings | None = No
         app.add_middleware(BearerToken, tokens=read_tokens(limits.token_file))
     app.add_middleware(Measured, metrics=metrics, holder=holder)
 
-    _add_ranking(app, holder, metrics, pool, limits)
+    _add_ranking(app, service)
+    app.include_router(kserve_routes(service))
     _add_pages(app, holder, metrics)
     return app
 
 
-def _add_ranking(
-    app: FastAPI, holder: ModelHolder, metrics: ServingMetrics, pool: RankingPool, limits: ServeSettings
-) -> None:
+def _add_ranking(app: FastAPI, service: RankingService) -> None:
     """What the server is for."""
-    reader = BodyReader(max_bytes=limits.max_body_bytes, max_held_bytes=limits.max_held_bytes, timeout_s=limits.body_s)
+    json_v1, arrow = JsonV1(max_values=service.settings.max_values), Arrow(max_values=service.settings.max_values)
+    description = {
+        "requestBody": {"required": True, "content": {**json_v1.described(), **arrow.described()}},
+        "parameters": [DEADLINE_HEADER],
+    }
 
-    @app.post("/v1/rank", response_model=RankResponse, openapi_extra=_request_body())
+    @app.post("/v1/rank", response_model=RankResponse, openapi_extra=description)
     async def rank(request: Request) -> Response:
-        """Candidates in the order to show them."""
-        ranker = holder.get()
-        deadline = _deadline(request, limits.deadline_ms)
-        async with reader.body(request) as body:
-            metrics.stage("read", time.perf_counter() - deadline.arrived_s)
-
-            def work(waited_s: float) -> str:
-                metrics.stage("queue", waited_s)
-                check_values(body, limits.max_values)
-                return _rank(ranker, body, metrics)
-
-            content = await _unless_gone(request, asyncio.ensure_future(pool.run(work, deadline)))
-        deadline.check("ranked")
-        metrics.stage("total", time.perf_counter() - deadline.arrived_s)
-        return Response(content, media_type="application/json")
+        """Candidates in the order to show them; written as Content-Type says, answered as Accept does."""
+        asked = arrow if names_arrow(request.headers.get("content-type", "")) else json_v1
+        answered = arrow if names_arrow(request.headers.get("accept", "")) else json_v1
+        return await service.answer(request, service.holder.get(), asked.name, asked.decode, answered.encode)
 
 
 def _add_pages(app: FastAPI, holder: ModelHolder, metrics: ServingMetrics) -> None:
@@ -128,57 +112,3 @@ def _add_pages(app: FastAPI, holder: ModelHolder, metrics: ServingMetrics) -> No
         if holder.ranker is not None:
             metrics.use_model(holder.ranker)
         return Response(metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-def _deadline(request: Request, default_ms: float) -> Deadline:
-    """When a request must be answered; RequestError where its header is no time."""
-    arrived_s: float = request.scope[ARRIVED_S]
-    given = request.headers.get("x-deadline-ms")
-    if given is None:
-        return Deadline(arrived_s, default_ms)
-    try:
-        allowed_ms = float(given)
-    except ValueError:
-        allowed_ms = math.nan
-    if not 0 < allowed_ms < math.inf:
-        raise RequestError("X-Deadline-Ms", f"expected milliseconds above 0, found {shown(given)}")
-    return Deadline(arrived_s, allowed_ms)
-
-
-async def _unless_gone(request: Request, ranking: "asyncio.Future[str]") -> str:
-    """The outcome of a ranking; ClientDisconnect, and no ranking if it was not begun, once the client has hung up."""
-    # The body has been read: what comes next is the end of the connection.
-    gone = asyncio.ensure_future(request.receive())
-    gone.add_done_callback(lambda _: ranking.cancel())
-    try:
-        return await ranking
-    except asyncio.CancelledError:
-        if gone.done() and not gone.cancelled():
-            raise ClientDisconnect from None
-        raise
-    finally:
-        gone.cancel()
-
-
-def _rank(ranker: Ranker, body: bytes, metrics: ServingMetrics) -> str:
-    """A response as JSON, from a request as JSON."""
-    request = RankRequest.parse(body)
-    response = ranker.rank(request)
-    metrics.observe(response, num_candidates=request.num_candidates)
-    return response.model_dump_json()
-
-
-def _request_body() -> dict[str, Any]:
-    """The request's schema for the OpenAPI page; the body itself is read by hand, to limit its size."""
-    schema = RankRequest.model_json_schema()
-    deadline = {
-        "name": "X-Deadline-Ms",
-        "in": "header",
-        "required": False,
-        "description": "Milliseconds until the answer must be there; it is refused early rather than late.",
-        "schema": {"type": "number", "exclusiveMinimum": 0},
-    }
-    return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
-        "parameters": [deadline],
-    }

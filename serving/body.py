@@ -73,8 +73,13 @@ def check_values(body: bytes, max_values: int) -> None:
     bytes_N = np.frombuffer(body, np.uint8)
     num_values = sum(int(np.count_nonzero(bytes_N == ord(sign))) for sign in ",[{")
     if num_values > max_values:
-        raise RequestError(
-            "body",
-            f"has {num_values} commas and opening brackets, at most {max_values} are read; "
-            "send fewer candidates at once, or raise the server's max_values",
-        )
+        raise too_many_values(num_values, "commas and opening brackets", max_values)
+
+
+def too_many_values(num_values: int, what: str, max_values: int) -> RequestError:
+    """The error of a request that holds more than is read."""
+    return RequestError(
+        "body",
+        f"has {num_values} {what}, at most {max_values} are read; "
+        "send fewer candidates at once, or raise the server's max_values",
+    )

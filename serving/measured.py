@@ -24,7 +24,7 @@ class Measured:
         scope[ARRIVED_S] = time.perf_counter()
 
         async def send_counted(message: Message) -> None:
-            if message["type"] == "http.response.start" and scope["path"] == "/v1/rank":
+            if message["type"] == "http.response.start" and _asks_to_rank(scope["path"]):
                 self._metrics.count(self._holder.ranker, message["status"])
             await send(message)
 
@@ -34,3 +34,7 @@ class Measured:
             # The answer is made further out. A fault of any page is counted, as it may be the next request's too.
             self._metrics.count(self._holder.ranker, 500)
             raise
+
+
+def _asks_to_rank(path: str) -> bool:
+    return path == "/v1/rank" or (path.startswith("/v2/models/") and path.endswith("/infer"))

@@ -7,8 +7,8 @@ from datetime import datetime
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from recmoe.ranking.ranked import Ranked
 from recmoe.ranking.ranker import Ranker
-from recmoe.ranking.request import RankResponse
 from serving.orders import SHARED_METRICS
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -54,10 +54,8 @@ class ServingMetrics:
         self._latency_s = Histogram(
             "recmoe_rank_latency_seconds",
             "Time per stage; queue is the wait for a thread, total is from arrival to response",
-            ["stage"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
+            ["stage"], buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
         self._waiting = Gauge(
             "recmoe_rank_queue",
             "Requests that wait for a ranking thread",
@@ -82,6 +80,7 @@ class ServingMetrics:
             registry=registry,
         )
         self._named_fields: set[str] = set()
+        self._lists = Counter("recmoe_ranked_lists", "Rankings by protocol", ["protocol"], registry=registry)
         self._predictions = Histogram(
             "recmoe_score", f"Predictions of the first {_OBSERVED_ITEMS} items", ["task"], buckets=_PREDICTIONS,
             registry=registry,
@@ -128,22 +127,24 @@ class ServingMetrics:
         """A stage of an answered request took its time."""
         self._latency_s.labels(name).observe(time_s)
 
-    def observe(self, response: RankResponse, *, num_candidates: int) -> None:
-        """A list was ranked."""
-        self._candidates.observe(num_candidates)
-        for name, time_ms in response.timing_ms.items():
+    def observe(self, ranked: Ranked, protocol: str) -> None:
+        """A list was ranked that came by a protocol."""
+        self._lists.labels(protocol).inc()
+        self._candidates.observe(ranked.num_candidates)
+        for name, time_ms in ranked.clock.timing_ms().items():
             # The ranker's own total has not seen the queue.
             if name != "total":
                 self.stage(name, time_ms / 1000)
-        for warning in response.warnings:
+        for warning in ranked.warnings:
             if warning.code == "missing":
                 self._missing.labels(warning.feature).inc(warning.count)
             elif warning.code == "unknown":
                 self._unknown.labels(warning.feature).inc(warning.count)
             elif warning.code == "unknown_field":
                 self._ignored.labels(self._field(warning.feature)).inc(warning.count)
-        for item in response.items[:_OBSERVED_ITEMS]:
-            for task, prediction in item.tasks.items():
+        shown_KT = ranked.predictions_CT[ranked.order_K[:_OBSERVED_ITEMS]]
+        for task, shown_K in zip(ranked.task_names, shown_KT.T.tolist(), strict=True):
+            for prediction in shown_K:
                 self._predictions.labels(task).observe(prediction)
 
     def _field(self, name: str) -> str:

@@ -8,9 +8,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from recmoe.errors import ServingError
-from serving.problem import problem
+from serving.problem import failure
 
-_OPEN_TO_ALL = ("/healthz", "/readyz")
+_OPEN_TO_ALL = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 """Probes have no token, and learn nothing but that the server is there and ready."""
 
 
@@ -40,12 +40,17 @@ class BearerToken:
         if scope["type"] != "http" or scope["path"] in _OPEN_TO_ALL or self._is_known(scope):
             await self._app(scope, receive, send)
             return
-        response = problem(HTTPStatus.UNAUTHORIZED, "send the header Authorization: Bearer TOKEN")
+        response = failure(scope["path"], HTTPStatus.UNAUTHORIZED, "send the header Authorization: Bearer TOKEN")
         response.headers["WWW-Authenticate"] = "Bearer"
         await response(scope, receive, send)
 
     def _is_known(self, scope: Scope) -> bool:
-        kind, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
-        given = token.strip().encode("latin-1")
-        # Every token is compared, and in the same time however much of it is right.
-        return sum(hmac.compare_digest(given, known) for known in self._tokens) > 0 and kind.lower() == "bearer"
+        return is_known(Headers(scope=scope).get("authorization", ""), self._tokens)
+
+
+def is_known(authorization: str, tokens: tuple[bytes, ...]) -> bool:
+    """Whether a header holds one of the tokens."""
+    kind, _, token = authorization.partition(" ")
+    given = token.strip().encode("latin-1", "replace")
+    # Every token is compared, and in the same time however much of it is right.
+    return sum(hmac.compare_digest(given, known) for known in tokens) > 0 and kind.lower() == "bearer"

@@ -1,4 +1,4 @@
-"""RequestDecoder: JSON values of a request → raw columns of the types that training saw."""
+"""RequestDecoder: values of a request, JSON or Arrow → raw columns of the types that training saw."""
 
 # C candidates
 
@@ -17,10 +17,11 @@ from recmoe.features.columns import is_list_type
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import ALL_SIDES, OWN_SIDES, SHARED_SIDES, Side
 from recmoe.features.schema import FeatureSchema
-from recmoe.ranking.request import RankRequest
+from recmoe.ranking.fitting import fitted
+from recmoe.ranking.request import ColumnRequest, RankOptions, RankRequest
 from recmoe.ranking.score import RankingConfig, did_you_mean, unknown_name
 from recmoe.ranking.texts import short
-from recmoe.ranking.values import Path, RequestColumn, check_sizes, to_arrow
+from recmoe.ranking.values import Path, RequestColumn, check_sizes, plain_type, to_arrow
 
 DEFAULT_ITEM = "item_id"
 """Field that names a candidate where the schema has no item column."""
@@ -29,16 +30,25 @@ MAX_IGNORED = 100
 """Names of fields that are ignored in one request; more are no newer model's."""
 
 
+AnyRequest = RankRequest | ColumnRequest
+
+
+def options_of(request: AnyRequest) -> RankOptions:
+    """A request but for its candidates."""
+    return request.options if isinstance(request, ColumnRequest) else request
+
+
 @dataclass(frozen=True)
 class DecodedRequest:
     """A request as raw columns."""
 
+    options: RankOptions
     shared: BlockRows
     """One row: columns of user and context."""
     own: BlockRows
     """C rows: columns of the candidates."""
-    item_ids: Sequence[Any]
-    """C ids as the request gave them, or positions where candidates have none."""
+    item_ids: Sequence[Any] | pa.Array
+    """C ids as the request gave them, or positions where candidates have none; an array where it gave columns."""
     item_keys: pa.Array
     """The same as values of one type, to be sorted by."""
     ignored: Mapping[str, int]
@@ -72,26 +82,22 @@ class RequestDecoder:
         if schema.item is None:
             self._known["item"].add(DEFAULT_ITEM)
 
-    def decode(self, request: RankRequest) -> DecodedRequest:
+    def decode(self, request: AnyRequest) -> DecodedRequest:
         """The columns of a request; absent ones are null. RequestError with the path of the value at fault."""
+        options = options_of(request)
         ignored = self._ignored(request)
-        of_side: dict[Side, Mapping[str, Any]] = {"user": request.user, "context": request.context}
-        shared = self._rows(
-            self.shared,
-            self._shared_columns,
-            values=lambda name: [of_side[self._side_of[name]].get(name)],
-            path=lambda name, _: f"{self._side_of[name]}.{name}",
-            num_rows=1,
-        )
-        own = self._rows(
-            self.own,
-            self.columns["item"],
-            values=lambda name: _values(request, name),
-            path=lambda name, row: _path(request, name)(row),
-            num_rows=request.num_candidates,
-        )
+        of_side: dict[Side, Mapping[str, Any]] = {"user": options.user, "context": options.context}
+
+        def shared_columns(names: Sequence[str]) -> pa.Array:
+            values = [of_side[self._side_of[name]].get(name) for name in names]
+            return self._column(
+                values, self._shared_columns[names[0]], lambda place: f"{self._side_of[names[place]]}.{names[place]}"
+            )
+
+        shared = _rows(self.shared, shared_columns, num_rows=1)
+        own = _rows(self.own, lambda names: self._own_columns(request, names), num_rows=request.num_candidates)
         item_ids, item_keys = self._item_ids(request)
-        return DecodedRequest(shared, own, item_ids, item_keys, ignored)
+        return DecodedRequest(options, shared, own, item_ids, item_keys, ignored)
 
     def hint(self, name: str) -> str | None:
         """What a field that the model does not know may be meant to be."""
@@ -101,62 +107,58 @@ class RequestDecoder:
     def _names(self) -> list[str]:
         return sorted({name for columns in self.columns.values() for name in columns})
 
-    def _rows(
-        self,
-        encoder: BlockEncoder,
-        columns: Mapping[str, RequestColumn],
-        *,
-        values: Callable[[str], Sequence[Any]],
-        path: Callable[[str, int], str],
-        num_rows: int,
-    ) -> BlockRows:
-        """Raw columns of one part of a request.
+    def _own_columns(self, request: AnyRequest, names: Sequence[str]) -> pa.Array:
+        """Columns of one type of the candidates, one after the other."""
+        column = self.columns["item"][names[0]]
+        if isinstance(request, ColumnRequest):
+            return pa.concat_arrays([self._fitted(request, name, column) for name in names])
+        flat = list(chain.from_iterable(_values(request, name) for name in names))
+        num_rows = request.num_candidates
+        return self._column(flat, column, lambda place: _path(request, names[place // num_rows])(place % num_rows))
 
-        Args:
-            values: of a column by its name.
-            path: of a value, by its column and row.
-        """
-        blocks = []
-        for names in encoder.block_columns:
-            flat = list(chain.from_iterable(values(name) for name in names))
-            place = _place_in(names, num_rows, path)
-            blocks.append(self._column(flat, columns[names[0]], place))
-        others = None
-        if encoder.other_columns:
-            others = pa.table(
-                {
-                    name: self._column(values(name), columns[name], _place_in((name,), num_rows, path))
-                    for name in encoder.other_columns
-                }
-            )
-        return BlockRows(blocks, others, num_rows)
+    def _fitted(self, request: ColumnRequest, name: str, column: RequestColumn) -> pa.Array:
+        if name not in request.candidates:
+            return pa.nulls(request.num_candidates, plain_type(column.type))
+        return fitted(request.candidates[name], column, _path(request, name), self._config)
 
     def _column(self, values: Sequence[Any], column: RequestColumn, path: Path) -> pa.Array:
         check_sizes(values, column, path, self._config)
         return to_arrow(values, column.type, path, is_id=column.is_id)
 
-    def _item_ids(self, request: RankRequest) -> tuple[Sequence[Any], pa.Array]:
+    def _item_ids(self, request: AnyRequest) -> tuple[Sequence[Any] | pa.Array, pa.Array]:
         """The ids candidates are known by in the response, as they came and as one type."""
         if self.item is not None:
-            values = _values(request, self.item)
-            keys = self._column(values, self.columns["item"][self.item], _path(request, self.item))
+            keys = self._own_columns(request, (self.item,))
             _check_present(keys, _path(request, self.item), "it names the item in the response")
             is_number = pa.types.is_integer(keys.type) or pa.types.is_floating(keys.type)
-            return values, keys if is_number else keys.cast(pa.string())
-        values = _values(request, DEFAULT_ITEM)
-        if DEFAULT_ITEM in self.columns["item"] or all(value is None for value in values):
-            return range(request.num_candidates), pa.array(range(request.num_candidates))
-        is_text = all(isinstance(value, str | None) for value in values)
+            keys = keys if is_number else keys.cast(pa.string())
+            return keys if isinstance(request, ColumnRequest) else _values(request, self.item), keys
+        positions = range(request.num_candidates)
+        if DEFAULT_ITEM in self.columns["item"]:
+            return positions, pa.array(positions)
+        if isinstance(request, ColumnRequest):
+            given = request.candidates.get(DEFAULT_ITEM, pa.nulls(request.num_candidates))
+            is_absent, is_text = given.null_count == len(given), not pa.types.is_integer(given.type)
+        else:
+            values = _values(request, DEFAULT_ITEM)
+            is_absent = all(value is None for value in values)
+            is_text = all(isinstance(value, str | None) for value in values)
+        if is_absent:
+            return positions, pa.array(positions)
         column = RequestColumn(pa.string() if is_text else pa.int64(), is_id=True)
-        keys = self._column(values, column, _path(request, DEFAULT_ITEM))
+        if isinstance(request, ColumnRequest):
+            keys = self._fitted(request, DEFAULT_ITEM, column)
+        else:
+            keys = self._column(values, column, _path(request, DEFAULT_ITEM))
         _check_present(keys, _path(request, DEFAULT_ITEM), "give one to every candidate or to none")
-        return values, keys
+        return keys if isinstance(request, ColumnRequest) else values, keys
 
-    def _ignored(self, request: RankRequest) -> Counter[str]:
+    def _ignored(self, request: AnyRequest) -> Counter[str]:
         """How often each field came that the model does not know."""
         ignored = Counter[str]()
-        self._sort_out(request.user, "user", "user", ignored)
-        self._sort_out(request.context, "context", "context", ignored)
+        options = options_of(request)
+        self._sort_out(options.user, "user", "user", ignored)
+        self._sort_out(options.context, "context", "context", ignored)
         if isinstance(request.candidates, list):
             known = self._known["item"]
             for index, row in enumerate(request.candidates):
@@ -204,12 +206,18 @@ def _block_encoder(
     return BlockEncoder(encoder, sides, types, ids=[name for name, column in columns.items() if column.is_id])
 
 
-def _place_in(names: Sequence[str], num_rows: int, path: Callable[[str, int], str]) -> Path:
-    """The path of a value by its place among those of several columns, one after the other."""
-    return lambda place: path(names[place // num_rows], place % num_rows)
+def _rows(encoder: BlockEncoder, columns: Callable[[Sequence[str]], pa.Array], *, num_rows: int) -> BlockRows:
+    """Raw columns of one part of a request.
+
+    Args:
+        columns: the values of several columns of one type, column after column.
+    """
+    blocks = [columns(names) for names in encoder.block_columns]
+    others = pa.table({name: columns((name,)) for name in encoder.other_columns}) if encoder.other_columns else None
+    return BlockRows(blocks, others, num_rows)
 
 
-def _path(request: RankRequest, name: str) -> Path:
+def _path(request: AnyRequest, name: str) -> Path:
     if isinstance(request.candidates, list):
         return lambda index: f"candidates[{index}].{name}"
     return lambda index: f"candidates.{name}[{index}]"

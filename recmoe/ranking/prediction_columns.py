@@ -11,6 +11,16 @@ def score_column(task_names: Sequence[str]) -> str:
     return _free("score", task_names, prefix="ranking_")
 
 
+def item_column(task_names: Sequence[str]) -> str:
+    """Where an item's id goes: ``item_id``, and ``ranked_item_id`` where a task is called that."""
+    return _free("item_id", task_names, prefix="ranked_")
+
+
+def order_column(task_names: Sequence[str]) -> str:
+    """Where positions by falling score go: ``order``, and ``ranking_order`` where a task is called that."""
+    return _free("order", task_names, prefix="ranking_")
+
+
 def kept_columns(keep: Sequence[str], made: Collection[str]) -> Mapping[str, str]:
     """Names in the file of columns that are copied from a log, by their names there; those of ``made`` are taken."""
     taken = {*made, *(name for name in keep if name not in made)}

@@ -2,14 +2,12 @@
 
 # N flat rows, R requests, C candidates of all requests, T tasks
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
@@ -22,11 +20,20 @@ from recmoe.features.blocks import BlockEncoder, BlockRows, EncodedRows, concate
 from recmoe.features.layout import OWN_SIDES, SHARED_SIDES, Side
 from recmoe.json_document import first_problem
 from recmoe.products import autocast
-from recmoe.ranking.columns import DecodedRequest, RequestDecoder
+from recmoe.ranking.clock import Clock
+from recmoe.ranking.columns import AnyRequest, DecodedRequest, RequestDecoder, options_of
 from recmoe.ranking.feature_warnings import FeatureWarnings
 from recmoe.ranking.precision import TOLERANCES, Precision, at_precision
-from recmoe.ranking.request import FeatureWarning, ModelInfo, RankedItem, RankRequest, RankResponse, ScoreInfo
-from recmoe.ranking.score import RankingConfig, ScoreFormula, unknown_name
+from recmoe.ranking.ranked import Ranked, order_of
+from recmoe.ranking.request import (
+    FeatureWarning,
+    ModelInfo,
+    RankRequest,
+    RankResponse,
+    ScoreInfo,
+    check_num_candidates,
+)
+from recmoe.ranking.score import RankingConfig, unknown_name
 from recmoe.ranking.values import RequestColumn
 
 A = TypeVar("A")
@@ -121,22 +128,50 @@ class Ranker:
         Returns:
             The answer to each request, or what of it does not fit.
         """
-        clock = _Clock()
-        decoded = [_attempt(self._decode, request) for request in requests]
+        clock = Clock()
+        decoded = [_attempt(self.decode, request) for request in requests]
         clock.stage("decode")
-        encoded = [one if isinstance(one, RequestError) else _attempt(self._encode, one) for one in decoded]
+        ranked = iter(self.rank_columns([one for one in decoded if not isinstance(one, RequestError)], clock=clock))
+        answers = [one if isinstance(one, RequestError) else next(ranked) for one in decoded]
+        return [one.response() if isinstance(one, Ranked) else one for one in answers]
+
+    def decode(self, request: AnyRequest) -> DecodedRequest:
+        """The raw columns of a request.
+
+        Raises:
+            RequestError: a field does not fit; it is named.
+        """
+        check_num_candidates(request.num_candidates, self.config.max_candidates)
+        options = options_of(request)
+        for index, task in enumerate(options.tasks or ()):
+            if task not in self.task_names:
+                raise RequestError(f"tasks[{index}]", unknown_name("task", task, self.task_names))
+        self.scores.choose(options.score)
+        return self._decoder.decode(request)
+
+    def rank_columns(
+        self, requests: Sequence[DecodedRequest], *, clock: Clock | None = None
+    ) -> list[Ranked | RequestError]:
+        """Score and order the candidates of several requests in one forward pass, whatever they were written in.
+
+        Args:
+            requests: as ``decode`` gives them.
+            clock: has the stages before this one.
+
+        Returns:
+            What the answer to each request is made of, or what of it does not fit.
+        """
+        clock = clock or Clock()
+        encoded = [_attempt(self._encode, one) for one in requests]
         clock.stage("features")
         good = [one for one in encoded if isinstance(one, _Encoded)]
-        predictions = self._predict_all(good) if good else []
+        predictions = iter(self._predict_all(good) if good else [])
         clock.stage("model")
-        orders = [self._order(one, of_one) for one, of_one in zip(good, predictions, strict=True)]
+        ranked = [
+            one if isinstance(one, RequestError) else self._ranked(one, next(predictions), clock) for one in encoded
+        ]
         clock.stage("score")
-        timing_ms = clock.timing_ms()
-        answers = iter(
-            self._response(one, items, not_finite, timing_ms)
-            for one, (items, not_finite) in zip(good, orders, strict=True)
-        )
-        return [one if isinstance(one, RequestError) else next(answers) for one in encoded]
+        return ranked
 
     def score(self, rows: pa.Table) -> NDArray[np.float32]:
         """predictions_NT of flat rows that hold the columns of all sides, as a log does."""
@@ -148,19 +183,10 @@ class Ranker:
         """score_N by a formula, the default one where none is named; RequestError if there is none of that name."""
         return self.scores.choose(score)[1].evaluate(self._by_task(predictions_NT))
 
-    def _decode(self, request: RankRequest) -> "_Decoded":
-        """The columns of a request, and its formula, once its tasks and its size are known to be right."""
-        request.limited_to(self.config.max_candidates)
-        for index, task in enumerate(request.tasks or ()):
-            if task not in self.task_names:
-                raise RequestError(f"tasks[{index}]", unknown_name("task", task, self.task_names))
-        name, formula = self.scores.choose(request.score)
-        return _Decoded(request, self._decoder.decode(request), name, formula)
-
-    def _encode(self, decoded: "_Decoded") -> "_Encoded":
-        shared = _encode(self._decoder.shared, decoded.columns.shared, field="user")
-        own = _encode(self._decoder.own, decoded.columns.own, field="candidates")
-        return _Encoded(decoded, shared, own)
+    def _encode(self, columns: DecodedRequest) -> "_Encoded":
+        shared = _encode(self._decoder.shared, columns.shared, field="user")
+        own = _encode(self._decoder.own, columns.own, field="candidates")
+        return _Encoded(columns, shared, own)
 
     def _predict_all(self, encoded: Sequence["_Encoded"]) -> list[NDArray[np.float64]]:
         """predictions_CT of each of several requests."""
@@ -192,71 +218,46 @@ class Ranker:
         predictions_NT = self._predict(shared, own, torch.arange(rows.num_rows))
         self.bundle.replay.check_predictions(predictions_NT, tolerance=TOLERANCES[self.precision])
 
-    def _response(
-        self,
-        encoded: "_Encoded",
-        items: list[RankedItem],
-        not_finite: list[FeatureWarning],
-        timing_ms: dict[str, float],
-    ) -> RankResponse:
-        decoded = encoded.decoded
-        ignored = [
-            FeatureWarning(feature=name, code="unknown_field", count=count, hint=self._decoder.hint(name))
-            for name, count in decoded.columns.ignored.items()
-        ]
-        return RankResponse(
-            request_id=decoded.request.request_id,
-            model=self.info,
-            score=ScoreInfo(name=decoded.score, formula=decoded.formula.text),
-            items=items,
-            warnings=[*ignored, *self._warnings.of(encoded.shared, encoded.own), *not_finite],
-            timing_ms=timing_ms,
-        )
-
-    def _order(
-        self, encoded: "_Encoded", predictions_CT: NDArray[np.float64]
-    ) -> tuple[list[RankedItem], list[FeatureWarning]]:
-        """Items by falling score, ties by rising id; what has no finite score stands last and is warned of."""
-        request, decoded, formula = encoded.decoded.request, encoded.decoded.columns, encoded.decoded.formula
+    def _ranked(self, encoded: "_Encoded", predictions_CT: NDArray[np.float64], clock: Clock) -> Ranked:
+        """Candidates in order; a score that is not finite is warned of."""
+        columns, options = encoded.columns, encoded.columns.options
+        name, formula = self.scores.choose(options.score)
         score_C = formula.evaluate(self._by_task(predictions_CT))
-        is_finite_C = np.isfinite(score_C)
-        scores = pa.array(score_C, mask=~is_finite_C)
-        keys = pa.table({"score": scores, "item": decoded.item_keys})
-        order = pc.sort_indices(keys, sort_keys=[("score", "descending"), ("item", "ascending")]).to_numpy()
-        order = order[: request.top_k]
-        names = list(dict.fromkeys(request.tasks or self.task_names))
-        columns = [self.task_names.index(name) for name in names]
-        items = [
-            RankedItem(decoded.item_ids[place], score, dict(zip(names, row, strict=True)))
-            for place, score, row in zip(
-                order.tolist(),
-                scores.take(order).to_pylist(),
-                predictions_CT[order][:, columns].tolist(),
-                strict=True,
-            )
-        ]
-        num_lost = int((~is_finite_C).sum())
-        lost = [FeatureWarning(feature=formula.text, code="not_finite", count=num_lost)] if num_lost else []
-        return items, lost
+        scores = pa.array(score_C, mask=~np.isfinite(score_C))
+        task_names = list(dict.fromkeys(options.tasks or self.task_names))
+        return Ranked(
+            request_id=options.request_id,
+            model=self.info,
+            score=ScoreInfo(name=name, formula=formula.text),
+            task_names=task_names,
+            predictions_CT=predictions_CT[:, [self.task_names.index(task) for task in task_names]],
+            score_C=scores,
+            order_K=order_of(scores, columns.item_keys, top_k=options.top_k),
+            item_ids=columns.item_ids,
+            item_keys=columns.item_keys,
+            warnings=[
+                *(
+                    FeatureWarning(feature=field, code="unknown_field", count=count, hint=self._decoder.hint(field))
+                    for field, count in columns.ignored.items()
+                ),
+                *self._warnings.of(encoded.shared, encoded.own),
+                *(
+                    [FeatureWarning(feature=formula.text, code="not_finite", count=num)]
+                    if (num := scores.null_count)
+                    else []
+                ),
+            ],
+            clock=clock,
+        )
 
     def _by_task(self, predictions_NT: NDArray[np.floating[Any]]) -> Mapping[str, NDArray[np.float64]]:
         return {name: predictions_NT[:, index].astype(np.float64) for index, name in enumerate(self.task_names)}
 
 
-class _Decoded(NamedTuple):
-    """A request that has been read."""
-
-    request: RankRequest
-    columns: DecodedRequest
-    score: str
-    """Name of the formula."""
-    formula: ScoreFormula
-
-
 class _Encoded(NamedTuple):
     """A request as the model reads it."""
 
-    decoded: _Decoded
+    columns: DecodedRequest
     shared: EncodedRows
     own: EncodedRows
 
@@ -274,21 +275,3 @@ def _encode(encoder: BlockEncoder, rows: BlockRows, *, field: str) -> EncodedRow
         return encoder.encode(rows)
     except (DataError, SchemaError) as error:
         raise RequestError(field, str(error)) from error
-
-
-class _Clock:
-    """Milliseconds per stage of one call."""
-
-    def __init__(self) -> None:
-        self._start_s = self._last_s = time.perf_counter()
-        self._stages_ms: dict[str, float] = {}
-
-    def stage(self, name: str) -> None:
-        """The stage that ends now."""
-        now_s = time.perf_counter()
-        self._stages_ms[name] = (now_s - self._last_s) * 1000
-        self._last_s = now_s
-
-    def timing_ms(self) -> dict[str, float]:
-        times_ms = {**self._stages_ms, "total": (self._last_s - self._start_s) * 1000}
-        return {name: round(time_ms, 3) for name, time_ms in times_ms.items()}

@@ -5,9 +5,10 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import orjson
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, ValidationError, field_validator
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
@@ -31,7 +32,38 @@ _CANDIDATES_SCHEMA: JsonDict = {
 }
 
 
-class RankRequest(BaseModel):
+class RankOptions(BaseModel):
+    """A request but for its candidates."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    request_id: Name | None = None
+    """Comes back in the response, for logs."""
+    user: Row = Field(default_factory=dict)
+    """Columns of the user side, by column name of the log."""
+    context: Row = Field(default_factory=dict)
+    """Columns of the context side."""
+    tasks: tuple[Name, ...] | None = Field(default=None, max_length=1000, fail_fast=True)
+    """Tasks whose predictions are wanted in the response; all by default."""
+    score: Name | None = None
+    """Name of the score to order by; the ranking config's default by default."""
+    top_k: PositiveInt | None = None
+    """Items to return, the best ones; all by default."""
+
+    @classmethod
+    def parse(cls, document: bytes | str | Mapping[str, Any]) -> Self:
+        """Read a request from JSON or from what JSON became; RequestError with the field at fault."""
+        document = document_of(document)
+        for name in document:
+            if name not in cls.model_fields:
+                raise RequestError(short(str(name)), unknown_name("field", str(name), list(cls.model_fields)))
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            raise _request_error(error) from error
+
+
+class RankRequest(RankOptions):
     """One user in one context, and the candidates to order for them.
 
     Example::
@@ -44,22 +76,8 @@ class RankRequest(BaseModel):
     Candidates may also come by column: ``{"item_id": ["a", "b"], "price": [9.5, null]}``.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    request_id: Name | None = None
-    """Comes back in the response, for logs."""
-    user: Row = Field(default_factory=dict)
-    """Columns of the user side, by column name of the log."""
-    context: Row = Field(default_factory=dict)
-    """Columns of the context side."""
     candidates: list[Row] | Columns = Field(json_schema_extra=_CANDIDATES_SCHEMA)
     """Columns of the item side: one object per candidate, or one list per column."""
-    tasks: tuple[Name, ...] | None = Field(default=None, max_length=1000, fail_fast=True)
-    """Tasks whose predictions are wanted in the response; all by default."""
-    score: Name | None = None
-    """Name of the score to order by; the ranking config's default by default."""
-    top_k: PositiveInt | None = None
-    """Items to return, the best ones; all by default."""
 
     @field_validator("candidates", mode="wrap")
     @classmethod
@@ -83,35 +101,27 @@ class RankRequest(BaseModel):
             return len(self.candidates)
         return len(next(iter(self.candidates.values()), []))
 
-    @classmethod
-    def parse(cls, document: bytes | str | Mapping[str, Any]) -> "RankRequest":
-        """Read a request from JSON or from what JSON became; RequestError with the field at fault."""
-        may_hold_halves = True
-        if isinstance(document, bytes | str):
-            document, may_hold_halves = _parsed(document)
-        if not isinstance(document, Mapping):
-            raise RequestError("body", f"expected an object, found {shown(document)}")
-        if may_hold_halves:
-            check_whole(document)
-        for name in document:
-            if name not in cls.model_fields:
-                raise RequestError(short(str(name)), unknown_name("field", str(name), list(cls.model_fields)))
-        try:
-            return cls.model_validate(document)
-        except ValidationError as error:
-            raise _request_error(error) from error
 
-    def limited_to(self, max_candidates: int) -> "RankRequest":
-        """This request; RequestError where it has no candidates or too many."""
-        if self.num_candidates == 0:
-            raise RequestError("candidates", "there are none; give at least one")
-        if self.num_candidates > max_candidates:
-            raise RequestError(
-                "candidates",
-                f"{self.num_candidates} given, at most {max_candidates} are ranked in one request; "
-                "send the most promising ones, or raise ranking.max_candidates in the config",
-            )
-        return self
+@dataclass(frozen=True)
+class ColumnRequest:
+    """One user in one context, and the candidates to order for them, who are Arrow columns already."""
+
+    options: RankOptions
+    candidates: Mapping[str, pa.Array]
+    """Columns of the item side, of C values each."""
+    num_candidates: int
+
+
+def check_num_candidates(num_candidates: int, max_candidates: int) -> None:
+    """RequestError where a request has no candidates or too many."""
+    if num_candidates == 0:
+        raise RequestError("candidates", "there are none; give at least one")
+    if num_candidates > max_candidates:
+        raise RequestError(
+            "candidates",
+            f"{num_candidates} given, at most {max_candidates} are ranked in one request; "
+            "send the most promising ones, or raise ranking.max_candidates in the config",
+        )
 
 
 @dataclass(slots=True)
@@ -169,7 +179,19 @@ class RankResponse(BaseModel):
     warnings: list[FeatureWarning]
     timing_ms: dict[str, float]
     """Milliseconds by stage: ``decode`` JSON to columns, ``features`` encoding, ``model`` look-up and forward,
-    ``score`` formula and sorting, ``total``. Requests ranked together share theirs."""
+    ``score`` formula, sorting and the items, ``total``. Requests ranked together share theirs."""
+
+
+def document_of(document: bytes | str | Mapping[str, Any]) -> Mapping[str, Any]:
+    """The object that JSON writes, or that it became; RequestError where it is none, or holds half a character."""
+    may_hold_halves = True
+    if isinstance(document, bytes | str):
+        document, may_hold_halves = _parsed(document)
+    if not isinstance(document, Mapping):
+        raise RequestError("body", f"expected an object, found {shown(document)}")
+    if may_hold_halves:
+        check_whole(document)
+    return document
 
 
 def _parsed(text: bytes | str) -> tuple[Any, bool]:
@@ -200,6 +222,9 @@ def shown(value: object) -> str:
         return "a list"
     if isinstance(value, dict):
         return "an object"
+    if isinstance(value, str):
+        # Of a text of megabytes no more is written than is shown.
+        value = value[:40]
     text = json.dumps(value, ensure_ascii=False, default=repr)
     return printable(text if len(text) <= 40 else f"{text[:37]}...")
 

@@ -20,7 +20,7 @@ Path = Callable[[int], str]
 
 _NONE = type(None)
 
-_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,19}")
+WHOLE = re.compile(r"0|-?[1-9][0-9]{0,19}")
 """A whole number as an id is written: "007" and "7.0" are texts."""
 
 
@@ -41,13 +41,12 @@ def to_arrow(values: Sequence[Any], type_: pa.DataType, path: Path, *, is_id: bo
     Args:
         is_id: whether strings that are whole numbers stand for numbers.
     """
-    if pa.types.is_dictionary(type_):
-        type_ = type_.value_type
+    type_ = plain_type(type_)
     if pa.types.is_null(type_):
         return pa.nulls(len(values))
     if is_list_type(type_):
         return _list_to_arrow(values, type_, path, is_id=is_id)
-    expected, allowed = _expectation(type_)
+    expected, allowed = expectation(type_)
     if is_id and (pa.types.is_integer(type_) or pa.types.is_floating(type_)):
         allowed = {*allowed, str}
     found = set(map(type, values))
@@ -64,6 +63,13 @@ def to_arrow(values: Sequence[Any], type_: pa.DataType, path: Path, *, is_id: bo
             except (pa.ArrowException, ValueError, OverflowError, ArithmeticError) as error:
                 raise RequestError(path(index), f"expected {expected}, found {shown(value)}") from error
         raise
+
+
+def plain_type(type_: pa.DataType) -> pa.DataType:
+    """The type that a request gives values of a type in: those of a dictionary are plain, lists are lists."""
+    if is_list_type(type_):
+        return pa.list_(plain_type(type_.value_type))
+    return type_.value_type if pa.types.is_dictionary(type_) else type_
 
 
 def _convert(values: Sequence[Any], type_: pa.DataType, found: Collection[type]) -> pa.Array:
@@ -99,13 +105,13 @@ def _floats(values: Sequence[Any], found: Collection[type]) -> pa.Array:
 
 
 def _whole(text: str) -> int:
-    if _WHOLE.fullmatch(text) is None:
+    if WHOLE.fullmatch(text) is None:
         raise ValueError("not a whole number")
     return int(text)
 
 
-def _expectation(type_: pa.DataType) -> tuple[str, set[type]]:
-    """What a JSON value of a type must be, in words and as Python types."""
+def expectation(type_: pa.DataType) -> tuple[str, set[type]]:
+    """What a value of a type must be, in words and as the Python types of JSON."""
     if pa.types.is_boolean(type_):
         return "true or false", {bool, _NONE}
     if pa.types.is_integer(type_):
@@ -156,13 +162,18 @@ def check_sizes(values: Sequence[Any], column: RequestColumn, path: Path, limits
             _check_list(value, path(index), limits)
 
 
-def _check_list(values: Sequence[Any], path: str, limits: RankingConfig) -> None:
-    if len(values) > limits.max_list_length:
+def check_list_length(length: int, path: str, limits: RankingConfig) -> None:
+    """RequestError where a list is too long."""
+    if length > limits.max_list_length:
         raise RequestError(
             path,
-            f"is a list of {len(values)}, at most {limits.max_list_length} are read; "
+            f"is a list of {length}, at most {limits.max_list_length} are read; "
             "send the most recent ones, or raise ranking.max_list_length in the config",
         )
+
+
+def _check_list(values: Sequence[Any], path: str, limits: RankingConfig) -> None:
+    check_list_length(len(values), path, limits)
     for index, value in enumerate(values):
         if isinstance(value, str):
             _check_id(value, f"{path}[{index}]", limits)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from recmoe.errors import RequestError
-from recmoe.ranking.request import RankRequest, shown
+from recmoe.ranking.request import RankRequest, check_num_candidates, shown
 
 
 @pytest.mark.parametrize(
@@ -118,14 +118,14 @@ def test_no_candidates_are_refused(candidates: Any) -> None:
     request = RankRequest.parse({"candidates": candidates})
 
     with pytest.raises(RequestError, match="candidates: there are none; give at least one"):
-        request.limited_to(10)
+        check_num_candidates(request.num_candidates, 10)
 
 
 def test_too_many_candidates_are_refused_with_the_limit() -> None:
     request = RankRequest.parse({"candidates": [{}] * 100_000})
 
     with pytest.raises(RequestError, match="candidates: 100000 given, at most 10000 are ranked in one request"):
-        request.limited_to(10_000)
+        check_num_candidates(request.num_candidates, 10_000)
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,18 @@ def ask() -> Ask:
     return send
 
 
+@pytest.fixture(scope="session")
+def ask_bytes() -> Callable[[str, bytes, Mapping[str, str]], tuple[str, bytes]]:
+    """Sends a request over HTTP for an answer that is no text: media type and bytes."""
+
+    def send(url: str, body: bytes, headers: Mapping[str, str]) -> tuple[str, bytes]:
+        request = urllib.request.Request(url, data=body, headers=dict(headers))
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.headers.get_content_type(), response.read()
+
+    return send
+
+
 def _answer(status: int, response: Any) -> Answer:
     kind = response.headers.get_content_type()
     return Answer(

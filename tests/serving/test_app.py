@@ -85,7 +85,7 @@ def test_body_of_unannounced_length_is_cut_off(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"), [("GET", "/v2/rank", 404), ("GET", "/v1/rank", 405), ("POST", "/healthz", 405)]
+    ("method", "path", "status"), [("GET", "/v3/rank", 404), ("GET", "/v1/rank", 405), ("POST", "/healthz", 405)]
 )
 def test_unknown_path_or_method_is_a_problem(client: TestClient, method: str, path: str, status: int) -> None:
     response = client.request(method, path)

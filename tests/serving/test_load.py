@@ -5,7 +5,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
@@ -13,8 +13,12 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
+from recmoe.errors import RequestError
 from recmoe.export.bundle import ModelBundle
-from recmoe.ranking import Ranker, RankRequest, RankResponse
+from recmoe.ranking import Ranker
+from recmoe.ranking.clock import Clock
+from recmoe.ranking.columns import DecodedRequest
+from recmoe.ranking.ranked import Ranked
 from serving.app import create_app
 from serving.settings import ServeSettings
 
@@ -33,11 +37,13 @@ class SlowRanker(Ranker):
         self.may_go_on, self.has_begun = threading.Event(), threading.Semaphore(0)
         self.ranked: list[str | None] = []
 
-    def rank(self, request: RankRequest) -> RankResponse:
-        self.ranked.append(request.request_id)
+    def rank_columns(
+        self, requests: Sequence[DecodedRequest], *, clock: Clock | None = None
+    ) -> list[Ranked | RequestError]:
+        self.ranked += [request.options.request_id for request in requests]
         self.has_begun.release()
         assert self.may_go_on.wait(30)
-        return super().rank(request)
+        return super().rank_columns(requests, clock=clock)
 
 
 @pytest.fixture

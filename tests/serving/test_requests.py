@@ -129,10 +129,10 @@ def test_fault_of_any_page_is_counted_and_answered_without_its_inside(
     faulty = create_app(ranker)
     faulty.get("/fault")(lambda: 1 / 0)
 
-    def fail(_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise KeyError("secret")
 
-    monkeypatch.setattr(ranker, "rank", fail)
+    monkeypatch.setattr(ranker, "rank_columns", fail)
     with serve_app(faulty) as url:
         answers = [ask(f"{url}/v1/rank", {"candidates": [ITEM]}), ask(f"{url}/fault")]
         page = ask(f"{url}/metrics").text

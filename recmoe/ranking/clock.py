@@ -1,0 +1,22 @@
+"""Clock: milliseconds per stage of one ranking."""
+
+import time
+
+
+class Clock:
+    """Runs from when it is made; a stage that comes again goes on where it ended."""
+
+    def __init__(self) -> None:
+        self._start_s = self._last_s = time.perf_counter()
+        self._stages_s: dict[str, float] = {}
+
+    def stage(self, name: str) -> None:
+        """The stage that ends now."""
+        now_s = time.perf_counter()
+        self._stages_s[name] = self._stages_s.get(name, 0.0) + now_s - self._last_s
+        self._last_s = now_s
+
+    def timing_ms(self) -> dict[str, float]:
+        """Milliseconds of each stage, and in ``total``."""
+        times_s = {**self._stages_s, "total": self._last_s - self._start_s}
+        return {name: round(time_s * 1000, 3) for name, time_s in times_s.items()}

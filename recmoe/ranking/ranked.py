@@ -1,0 +1,83 @@
+"""Ranked: candidates of one request, scored and in order; what an answer of any kind is made of."""
+
+# C candidates, K items, T tasks
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from recmoe.ranking.clock import Clock
+from recmoe.ranking.request import FeatureWarning, ModelInfo, RankedItem, RankResponse, ScoreInfo
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The candidates of a request with their predictions, and the order to show them in.
+
+    Example: of three candidates, the last scores highest and the first has no finite score::
+
+        score_C    [null, 0.1, 0.7]        order_K    [2, 1, 0]
+    """
+
+    request_id: str | None
+    model: ModelInfo
+    score: ScoreInfo
+    task_names: Sequence[str]
+    """The T tasks whose predictions are wanted."""
+    predictions_CT: NDArray[np.float64]
+    score_C: pa.Array
+    """float64; null where the formula gave no finite number."""
+    order_K: NDArray[np.int64]
+    """Positions of the candidates: the best ``top_k``, or all, by falling score."""
+    item_ids: Sequence[Any] | pa.Array
+    """C ids as the request gave them, or positions."""
+    item_keys: pa.Array
+    """The same as values of one type."""
+    warnings: Sequence[FeatureWarning]
+    clock: Clock
+
+    @property
+    def num_candidates(self) -> int:
+        return len(self.predictions_CT)
+
+    def items(self) -> list[RankedItem]:
+        """The items to show, in their order."""
+        if isinstance(self.item_ids, pa.Array):
+            ids = self.item_ids.take(pa.array(self.order_K)).to_pylist()
+        else:
+            ids = [self.item_ids[place] for place in self.order_K.tolist()]
+        return [
+            RankedItem(item_id, score, dict(zip(self.task_names, row, strict=True)))
+            for item_id, score, row in zip(
+                ids,
+                self.score_C.take(pa.array(self.order_K)).to_pylist(),
+                self.predictions_CT[self.order_K].tolist(),
+                strict=True,
+            )
+        ]
+
+    def response(self, *, with_items: bool = True) -> RankResponse:
+        """The answer as JSON has it; without items where they are written otherwise."""
+        items = self.items() if with_items else []
+        self.clock.stage("score")
+        return RankResponse(
+            request_id=self.request_id,
+            model=self.model,
+            score=self.score,
+            items=items,
+            warnings=list(self.warnings),
+            timing_ms=self.clock.timing_ms(),
+        )
+
+
+def order_of(score_C: pa.Array, item_keys: pa.Array, *, top_k: int | None) -> NDArray[np.int64]:
+    """Positions by falling score, ties by rising id; what has no score stands last."""
+    keys = pa.table({"score": score_C, "item": item_keys})
+    order = pc.sort_indices(keys, sort_keys=[("score", "descending"), ("item", "ascending")])
+    order_K: NDArray[np.int64] = order.to_numpy()[:top_k].astype(np.int64)
+    return order_K
