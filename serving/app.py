@@ -164,7 +164,7 @@ def _rank(ranker: Ranker, body: bytes, metrics: ServingMetrics) -> str:
     """A response as JSON, from a request as JSON."""
     request = RankRequest.parse(body)
     response = ranker.rank(request)
-    metrics.observe(response, num_candidates=request.num_candidates)
+    metrics.observe(response, num_candidates=request.num_candidates, has_items=ranker.items is not None)
     return response.model_dump_json()
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +16,6 @@ from recmoe.features.blocks import BlockEncoder, BlockRows
 from recmoe.features.columns import is_list_type
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import ALL_SIDES, OWN_SIDES, SHARED_SIDES, Side
-from recmoe.features.schema import FeatureSchema
 from recmoe.ranking.request import RankRequest
 from recmoe.ranking.score import RankingConfig, did_you_mean, unknown_name
 from recmoe.ranking.texts import short
@@ -29,13 +28,17 @@ MAX_IGNORED = 100
 """Names of fields that are ignored in one request; more are no newer model's."""
 
 
+Own = TypeVar("Own")
+"""How the columns of candidates are held: all as the request gave them, or many in a store."""
+
+
 @dataclass(frozen=True)
-class DecodedRequest:
+class DecodedRequest(Generic[Own]):
     """A request as raw columns."""
 
     shared: BlockRows
     """One row: columns of user and context."""
-    own: BlockRows
+    own: Own
     """C rows: columns of the candidates."""
     item_ids: Sequence[Any]
     """C ids as the request gave them, or positions where candidates have none."""
@@ -57,13 +60,13 @@ class RequestDecoder:
         schema = encoder.schema
         self.item = schema.item
         self.columns: dict[Side, dict[str, RequestColumn]] = {
-            side: _columns_of_side(schema, encoder.arrow_schema(sides=(side,)), side) for side in ALL_SIDES
+            side: _columns_of_side(encoder, side) for side in ALL_SIDES
         }
         self._shared_columns = {**self.columns["user"], **self.columns["context"]}
         self._side_of = {name: side for side in SHARED_SIDES for name in self.columns[side]}
-        self.shared = _block_encoder(encoder, SHARED_SIDES, self._shared_columns)
+        self.shared = block_encoder(encoder, SHARED_SIDES, self._shared_columns)
         """Encodes user and context."""
-        self.own = _block_encoder(encoder, OWN_SIDES, self.columns["item"])
+        self.own = block_encoder(encoder, OWN_SIDES, self.columns["item"])
         """Encodes candidates."""
         self._config = config or RankingConfig()
         # The list's id orders nothing within one request, but a log line replayed as a request carries it.
@@ -72,26 +75,45 @@ class RequestDecoder:
         if schema.item is None:
             self._known["item"].add(DEFAULT_ITEM)
 
-    def decode(self, request: RankRequest) -> DecodedRequest:
+    def decode(self, request: RankRequest) -> DecodedRequest[BlockRows]:
         """The columns of a request; absent ones are null. RequestError with the path of the value at fault."""
-        ignored = self._ignored(request)
+        ignored = self.ignored(request)
+        shared, own = self.shared_rows(request), self.own_rows(request, self.own)
+        return DecodedRequest(shared, own, *self.item_ids(request), ignored)
+
+    def shared_rows(self, request: RankRequest) -> BlockRows:
+        """One row: columns of user and context."""
         of_side: dict[Side, Mapping[str, Any]] = {"user": request.user, "context": request.context}
-        shared = self._rows(
+        return self._rows(
             self.shared,
             self._shared_columns,
             values=lambda name: [of_side[self._side_of[name]].get(name)],
             path=lambda name, _: f"{self._side_of[name]}.{name}",
             num_rows=1,
         )
-        own = self._rows(
-            self.own,
+
+    def own_rows(self, request: RankRequest, encoder: BlockEncoder, places: Sequence[int] | None = None) -> BlockRows:
+        """Columns of candidates for an encoder of some of their features.
+
+        Args:
+            places: which candidates, in what order; all by default.
+        """
+
+        def values(name: str) -> Sequence[Any]:
+            given = _values(request, name)
+            return given if places is None else [given[place] for place in places]
+
+        return self._rows(
+            encoder,
             self.columns["item"],
-            values=lambda name: _values(request, name),
-            path=lambda name, row: _path(request, name)(row),
-            num_rows=request.num_candidates,
+            values=values,
+            path=lambda name, row: _path(request, name)(row if places is None else places[row]),
+            num_rows=request.num_candidates if places is None else len(places),
         )
-        item_ids, item_keys = self._item_ids(request)
-        return DecodedRequest(shared, own, item_ids, item_keys, ignored)
+
+    def own_column(self, request: RankRequest, name: str) -> pa.Array:
+        """A column of all candidates, null where it is not given."""
+        return self._column(_values(request, name), self.columns["item"][name], _path(request, name))
 
     def hint(self, name: str) -> str | None:
         """What a field that the model does not know may be meant to be."""
@@ -135,7 +157,7 @@ class RequestDecoder:
         check_sizes(values, column, path, self._config)
         return to_arrow(values, column.type, path, is_id=column.is_id)
 
-    def _item_ids(self, request: RankRequest) -> tuple[Sequence[Any], pa.Array]:
+    def item_ids(self, request: RankRequest) -> tuple[Sequence[Any], pa.Array]:
         """The ids candidates are known by in the response, as they came and as one type."""
         if self.item is not None:
             values = _values(request, self.item)
@@ -152,7 +174,7 @@ class RequestDecoder:
         _check_present(keys, _path(request, DEFAULT_ITEM), "give one to every candidate or to none")
         return values, keys
 
-    def _ignored(self, request: RankRequest) -> Counter[str]:
+    def ignored(self, request: RankRequest) -> Counter[str]:
         """How often each field came that the model does not know."""
         ignored = Counter[str]()
         self._sort_out(request.user, "user", "user", ignored)
@@ -197,11 +219,21 @@ def _values(request: RankRequest, name: str) -> Sequence[Any]:
     return request.candidates.get(name) or [None] * request.num_candidates
 
 
-def _block_encoder(
-    encoder: FeatureEncoder, sides: Collection[Side], columns: Mapping[str, RequestColumn]
+def block_encoder(
+    encoder: FeatureEncoder,
+    sides: Collection[Side],
+    columns: Mapping[str, RequestColumn],
+    features: Collection[str] | None = None,
 ) -> BlockEncoder:
+    """Encodes rows of columns as requests give them, of some features or all of these sides."""
     types = {name: column.type for name, column in columns.items()}
-    return BlockEncoder(encoder, sides, types, ids=[name for name, column in columns.items() if column.is_id])
+    ids = [name for name, column in columns.items() if column.is_id]
+    return BlockEncoder(encoder, sides, types, ids=ids, features=features)
+
+
+def item_columns(encoder: FeatureEncoder) -> dict[str, RequestColumn]:
+    """Columns that a candidate of a request may give."""
+    return _columns_of_side(encoder, "item")
 
 
 def _place_in(names: Sequence[str], num_rows: int, path: Callable[[str, int], str]) -> Path:
@@ -215,8 +247,9 @@ def _path(request: RankRequest, name: str) -> Path:
     return lambda index: f"candidates.{name}[{index}]"
 
 
-def _columns_of_side(schema: FeatureSchema, arrow: pa.Schema, side: Side) -> dict[str, RequestColumn]:
+def _columns_of_side(encoder: FeatureEncoder, side: Side) -> dict[str, RequestColumn]:
     """Columns that features of a side read, with the type a request must give them in; the item column too."""
+    schema, arrow = encoder.schema, encoder.arrow_schema(sides=(side,))
     types: dict[str, pa.DataType] = {}
     ids: set[str] = set()
     separators: dict[str, str | None] = {}

@@ -2,10 +2,10 @@
 
 # N flat rows, R requests, C candidates of all requests, T tasks
 
-import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,15 +18,21 @@ from torch import Tensor
 from recmoe.errors import BundleError, ConfigError, DataError, RequestError, SchemaError
 from recmoe.export.bundle import ModelBundle
 from recmoe.features.batch import Batch
-from recmoe.features.blocks import BlockEncoder, BlockRows, EncodedRows, concatenated, same
+from recmoe.features.blocks import concatenated, same
 from recmoe.features.layout import OWN_SIDES, SHARED_SIDES, Side
 from recmoe.json_document import first_problem
+from recmoe.model.known_items import KnownCandidates
 from recmoe.products import autocast
-from recmoe.ranking.columns import DecodedRequest, RequestDecoder
+from recmoe.ranking.clock import Clock
+from recmoe.ranking.columns import RequestDecoder
 from recmoe.ranking.feature_warnings import FeatureWarnings
+from recmoe.ranking.items.candidates import CandidateRows, EncodedCandidates, StoredItems
+from recmoe.ranking.items.known import check_known, know_items, known_candidates
+from recmoe.ranking.items.store import ItemStore
 from recmoe.ranking.precision import TOLERANCES, Precision, at_precision
 from recmoe.ranking.request import FeatureWarning, ModelInfo, RankedItem, RankRequest, RankResponse, ScoreInfo
-from recmoe.ranking.score import RankingConfig, ScoreFormula, unknown_name
+from recmoe.ranking.score import RankingConfig, unknown_name
+from recmoe.ranking.stages import EncodedRequest, ReadRequest
 from recmoe.ranking.values import RequestColumn
 
 A = TypeVar("A")
@@ -77,6 +83,8 @@ class Ranker:
         """Limits of a request."""
         self._decoder = RequestDecoder(bundle.encoder, config)
         self._warnings = FeatureWarnings(bundle.encoder)
+        self.items: StoredItems | None = None
+        """Items whose columns requests may leave out; see ``load``."""
 
     @classmethod
     def load(
@@ -87,16 +95,26 @@ class Ranker:
         version: str | None = None,
         strict_fields: bool = False,
         precision: Precision = "fp32",
+        items: Path | None = None,
+        items_known_bytes: int = 0,
     ) -> "Ranker":
         """A ranker that has proved itself: the replay gave the training model's scores, flat and as requests.
 
+        Args:
+            items: a store of items, whose columns a request may leave out.
+            items_known_bytes: room for what items, the first ones of the store, give in the model's first products,
+                which is then computed here and not for every request.
+
         Raises:
             BundleError: the bundle is damaged, or a feature or task (named) differs.
+            SchemaError, DataError: the items are not a store, or not one for this model.
         """
         bundle = source if isinstance(source, ModelBundle) else ModelBundle.load(source)
         ranker = cls(bundle, name=name, version=version, strict_fields=strict_fields, precision=precision)
         bundle.check_replay()
         ranker._check_replay()
+        if items is not None:
+            ranker._take_items(ItemStore.open(items), items_known_bytes)
         return ranker
 
     @property
@@ -121,12 +139,12 @@ class Ranker:
         Returns:
             The answer to each request, or what of it does not fit.
         """
-        clock = _Clock()
+        clock = Clock()
         decoded = [_attempt(self._decode, request) for request in requests]
         clock.stage("decode")
         encoded = [one if isinstance(one, RequestError) else _attempt(self._encode, one) for one in decoded]
         clock.stage("features")
-        good = [one for one in encoded if isinstance(one, _Encoded)]
+        good = [one for one in encoded if isinstance(one, EncodedRequest)]
         predictions = self._predict_all(good) if good else []
         clock.stage("model")
         orders = [self._order(one, of_one) for one, of_one in zip(good, predictions, strict=True)]
@@ -148,33 +166,54 @@ class Ranker:
         """score_N by a formula, the default one where none is named; RequestError if there is none of that name."""
         return self.scores.choose(score)[1].evaluate(self._by_task(predictions_NT))
 
-    def _decode(self, request: RankRequest) -> "_Decoded":
+    def _decode(self, request: RankRequest) -> ReadRequest:
         """The columns of a request, and its formula, once its tasks and its size are known to be right."""
         request.limited_to(self.config.max_candidates)
         for index, task in enumerate(request.tasks or ()):
             if task not in self.task_names:
                 raise RequestError(f"tasks[{index}]", unknown_name("task", task, self.task_names))
         name, formula = self.scores.choose(request.score)
-        return _Decoded(request, self._decoder.decode(request), name, formula)
+        columns = (self._decoder if self.items is None else self.items).decode(request)
+        return ReadRequest(request, columns, name, formula)
 
-    def _encode(self, decoded: "_Decoded") -> "_Encoded":
-        shared = _encode(self._decoder.shared, decoded.columns.shared, field="user")
-        own = _encode(self._decoder.own, decoded.columns.own, field="candidates")
-        return _Encoded(decoded, shared, own)
+    def _encode(self, decoded: ReadRequest) -> EncodedRequest:
+        shared = _encode(self._decoder.shared.encode, decoded.columns.shared, field="user")
+        own = decoded.columns.own
+        if isinstance(own, CandidateRows):
+            assert self.items is not None
+            return EncodedRequest(decoded, shared, _encode(self.items.encode, own, field="candidates"))
+        return EncodedRequest(
+            decoded, shared, EncodedCandidates(_encode(self._decoder.own.encode, own, field="candidates"))
+        )
 
-    def _predict_all(self, encoded: Sequence["_Encoded"]) -> list[NDArray[np.float64]]:
+    def _predict_all(self, encoded: Sequence[EncodedRequest]) -> list[NDArray[np.float64]]:
         """predictions_CT of each of several requests."""
-        counts = [one.own.batch.num_rows for one in encoded]
+        counts = [one.own.num_rows for one in encoded]
         shared = concatenated([one.shared.batch for one in encoded], self._decoder.shared.layout)
-        own = concatenated([one.own.batch for one in encoded], self._decoder.own.layout)
-        predictions_CT = self._predict(shared, own, torch.repeat_interleave(torch.tensor(counts)))
+        own = concatenated([one.own.rows.batch for one in encoded], self._decoder.own.layout)
+        items = None if self.items is None else self.items.known
+        known = None if items is None else known_candidates(items, [one.own for one in encoded])
+        predictions_CT = self._predict(shared, own, torch.repeat_interleave(torch.tensor(counts)), known)
         return np.split(predictions_CT.astype(np.float64), np.cumsum(counts)[:-1])
 
-    def _predict(self, shared: Batch, own: Batch, request_C: Tensor) -> NDArray[np.float32]:
+    def _predict(
+        self, shared: Batch, own: Batch, request_C: Tensor, known: KnownCandidates | None = None
+    ) -> NDArray[np.float32]:
         with torch.inference_mode(), autocast(self.precision, torch.device("cpu")):
-            predictions_CT = self._model.predict_sided(shared, own, request_C)
+            predictions_CT = self._model.predict_sided(shared, own, request_C, known)
         result: NDArray[np.float32] = predictions_CT.numpy()
         return result
+
+    def _take_items(self, store: ItemStore, known_bytes: int) -> None:
+        """Use a store from now on; what its first items give is computed, and compared with what it is in a request."""
+        self.items = StoredItems(store, self.bundle.encoder, self._decoder)
+        first = self.bundle.replay.rows.slice(0, 1)
+        shared = self._decoder.shared.encode(self._decoder.shared.of_table(first)).batch
+        with torch.inference_mode(), autocast(self.precision, torch.device("cpu")):
+            known = know_items(self._model, self.items, shared, max_bytes=known_bytes)
+        if known is not None:
+            check_known(self.items, known, partial(self._predict, shared), tolerance=TOLERANCES[self.precision])
+        self.items.known = known
 
     def _check_replay(self) -> None:
         """The rows of the replay are encoded and scored, as a request of each, as they were in training.
@@ -194,7 +233,7 @@ class Ranker:
 
     def _response(
         self,
-        encoded: "_Encoded",
+        encoded: EncodedRequest,
         items: list[RankedItem],
         not_finite: list[FeatureWarning],
         timing_ms: dict[str, float],
@@ -204,17 +243,20 @@ class Ranker:
             FeatureWarning(feature=name, code="unknown_field", count=count, hint=self._decoder.hint(name))
             for name, count in decoded.columns.ignored.items()
         ]
+        absent = []
+        if encoded.own.num_absent and self.items is not None:
+            absent.append(FeatureWarning(feature=self.items.item, code="not_in_store", count=encoded.own.num_absent))
         return RankResponse(
             request_id=decoded.request.request_id,
             model=self.info,
             score=ScoreInfo(name=decoded.score, formula=decoded.formula.text),
             items=items,
-            warnings=[*ignored, *self._warnings.of(encoded.shared, encoded.own), *not_finite],
+            warnings=[*ignored, *absent, *self._warnings.of(encoded.shared, encoded.own.rows), *not_finite],
             timing_ms=timing_ms,
         )
 
     def _order(
-        self, encoded: "_Encoded", predictions_CT: NDArray[np.float64]
+        self, encoded: EncodedRequest, predictions_CT: NDArray[np.float64]
     ) -> tuple[list[RankedItem], list[FeatureWarning]]:
         """Items by falling score, ties by rising id; what has no finite score stands last and is warned of."""
         request, decoded, formula = encoded.decoded.request, encoded.decoded.columns, encoded.decoded.formula
@@ -243,24 +285,6 @@ class Ranker:
         return {name: predictions_NT[:, index].astype(np.float64) for index, name in enumerate(self.task_names)}
 
 
-class _Decoded(NamedTuple):
-    """A request that has been read."""
-
-    request: RankRequest
-    columns: DecodedRequest
-    score: str
-    """Name of the formula."""
-    formula: ScoreFormula
-
-
-class _Encoded(NamedTuple):
-    """A request as the model reads it."""
-
-    decoded: _Decoded
-    shared: EncodedRows
-    own: EncodedRows
-
-
 def _attempt(work: Callable[[A], B], argument: A) -> B | RequestError:
     try:
         return work(argument)
@@ -268,27 +292,9 @@ def _attempt(work: Callable[[A], B], argument: A) -> B | RequestError:
         return error
 
 
-def _encode(encoder: BlockEncoder, rows: BlockRows, *, field: str) -> EncodedRows:
-    """Columns of a request; what the encoder refuses of them is the request's fault."""
+def _encode(encode: Callable[[A], B], rows: A, *, field: str) -> B:
+    """Columns of a request as the model reads them; what an encoder refuses of them is the request's fault."""
     try:
-        return encoder.encode(rows)
+        return encode(rows)
     except (DataError, SchemaError) as error:
         raise RequestError(field, str(error)) from error
-
-
-class _Clock:
-    """Milliseconds per stage of one call."""
-
-    def __init__(self) -> None:
-        self._start_s = self._last_s = time.perf_counter()
-        self._stages_ms: dict[str, float] = {}
-
-    def stage(self, name: str) -> None:
-        """The stage that ends now."""
-        now_s = time.perf_counter()
-        self._stages_ms[name] = (now_s - self._last_s) * 1000
-        self._last_s = now_s
-
-    def timing_ms(self) -> dict[str, float]:
-        times_ms = {**self._stages_ms, "total": (self._last_s - self._start_s) * 1000}
-        return {name: round(time_ms, 3) for name, time_ms in times_ms.items()}
