@@ -111,6 +111,10 @@ class ObservedInput(SidedInput):
     _products: KnownProducts
     _first_item: int
 
+    @property
+    def is_known(self) -> bool:
+        return True
+
     def own_product(self, weights: Sequence[Tensor]) -> Tensor:
         found = []
         for weight_OD in weights:
@@ -185,6 +189,10 @@ class KnownInput(SidedInput):
     @property
     def num_rows(self) -> int:
         return self._rows.num_rows
+
+    @property
+    def is_known(self) -> bool:
+        return True
 
     def own_product(self, weights: Sequence[Tensor]) -> Tensor | None:
         found = [self._products.of(weight_OD, self._rows.items_H) for weight_OD in weights]

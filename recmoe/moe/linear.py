@@ -32,6 +32,11 @@ class SidedInput:
     def num_rows(self) -> int:
         return self.own_CI.shape[0]
 
+    @property
+    def is_known(self) -> bool:
+        """Whether what the own part gives is kept: then few large products beat many small ones."""
+        return False
+
     def concatenated(self) -> Tensor:
         """The rows it stands for, x_CD."""
         return torch.cat([self.shared_RS.index_select(0, self.request_C), self.own_CI], dim=1)
