@@ -115,7 +115,7 @@ def items_in(folder: Path, bundle: Path) -> tuple[pa.Table, Path]:
     """A row for each of some items, and a store of them."""
     random = np.random.default_rng(0)
     ids = list(zip(ID_COLUMNS, NUM_IDS, strict=True))
-    columns = {
+    columns: dict[str, Any] = {
         name: random.integers(0, num, NUM_ITEMS) for place, (name, num) in enumerate(ids) if _side(place) == "item"
     }
     columns[ITEM] = random.choice(dict(ids)[ITEM], NUM_ITEMS, replace=False)
