@@ -3,8 +3,9 @@
     git worktree add ../older a155ca0
     .venv/bin/python -m benchmarks.ranking --older ../older
 
-One user and 1, 200 or 2,000 candidates, 26 ids (13 of the user, 13 of the candidate) and 13 numbers, all in the
-request; MMoE of the sizes of the training benchmark. Checkouts and precisions take turns in processes of their own, so
+One user and 1, 200 or 2,000 candidates, 26 ids (13 of the user, 13 of the candidate) and 13 numbers: all in the
+request, or of the candidates their ids alone and the rest in a store of items, without and with products that are kept;
+MMoE of the sizes of the training benchmark. Checkouts, precisions and stores take turns in processes of their own, so
 that ratios are of the same minutes. The limit is the matrix products alone, at the rate that the machine reaches.
 """
 
@@ -21,11 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from benchmarks.log import FLOAT_COLUMNS, ID_COLUMNS, NUM_IDS, write_log
 from recmoe.experiment import load_experiment
+from recmoe.export.bundle import ModelBundle
 from recmoe.products import has_fast_bf16
+from recmoe.ranking.items import ItemStore
 from recmoe.runs.train import train_run
 
 HERE = Path(__file__).parent
@@ -33,6 +37,10 @@ NUM_CANDIDATES = (1, 200, 2000)
 NUM_ROWS = 60_000
 WIDTHS = (256, 128)
 NUM_EXPERTS = 8
+ITEM = ID_COLUMNS[-1]
+NUM_ITEMS = 20_000
+KNOWN_BYTES = 2**30
+"""Room for the products of all of them."""
 
 
 @dataclass
@@ -41,14 +49,17 @@ class Contestant:
 
     name: str
     process: subprocess.Popen[str]
+    has_items: bool = False
+    """Whether requests hold ids alone."""
     times_ms: dict[str, list[float]] = field(default_factory=dict)
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def rank(self, request: Path, *, times: int) -> None:
-        """Rank a request some times."""
+        """Rank a request some times; where there is a store of items, the one with ids alone beside it."""
+        file = ids_alone(request) if self.has_items else request
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(f"{request} {times}\n")
+        self.process.stdin.write(f"{file} {times}\n")
         self.process.stdin.flush()
         found = json.loads(self.process.stdout.readline())
         self.times_ms.setdefault(request.stem, []).extend(found["times_ms"])
@@ -64,15 +75,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help="(%(default)s)")
     arguments = parser.parse_args()
     bundle = bundle_in(arguments.to)
-    requests = [request_in(arguments.to, num) for num in NUM_CANDIDATES]
-    checkouts = [("older fp32", arguments.older, "fp32")] if arguments.older else []
-    checkouts.append(("fp32", HERE.parent, "fp32"))
-    if has_fast_bf16(torch.device("cpu")):
-        checkouts.append(("bf16", HERE.parent, "bf16"))
+    items, store = items_in(arguments.to, bundle)
+    requests = [request_in(arguments.to, items, num) for num in NUM_CANDIDATES]
+    checkouts = [("older fp32", arguments.older, ["--precision", "fp32"])] if arguments.older else []
+    for precision in ("fp32", "bf16") if has_fast_bf16(torch.device("cpu")) else ("fp32",):
+        options = ["--precision", precision]
+        with_items = [*options, "--items", str(store)]
+        checkouts.append((precision, HERE.parent, options))
+        checkouts.append((f"{precision}, ids alone", HERE.parent, with_items))
+        checkouts.append((f"{precision}, products kept", HERE.parent, [*with_items, "--known-bytes", str(KNOWN_BYTES)]))
     with ExitStack() as stack:
         contestants = [
-            stack.enter_context(started(name, root, bundle, precision, threads=arguments.threads))
-            for name, root, precision in checkouts
+            stack.enter_context(started(name, root, bundle, options, threads=arguments.threads))
+            for name, root, options in checkouts
         ]
         for _ in range(arguments.rounds):
             for request, num in zip(requests, NUM_CANDIDATES, strict=True):
@@ -91,25 +106,41 @@ def bundle_in(folder: Path) -> Path:
         sides = [f"inputs.features.{name}.side={_side(place)}" for place, name in enumerate(ID_COLUMNS)]
         data = [f'data.train=["{folder / "log" / "train.parquet"}"]', "data.validation=[]", "data.test=[]"]
         train_run(
-            load_experiment(HERE / "configs" / "mmoe.yaml", [*data, *sides, "inputs.item=id_25"]), run, resume=False
+            load_experiment(HERE / "configs" / "mmoe.yaml", [*data, *sides, f"inputs.item={ITEM}"]), run, resume=False
         )
     return run / "bundle"
 
 
-def request_in(folder: Path, num_candidates: int) -> Path:
-    """A request by columns, with every feature in it."""
+def items_in(folder: Path, bundle: Path) -> tuple[pa.Table, Path]:
+    """A row for each of some items, and a store of them."""
+    random = np.random.default_rng(0)
+    ids = list(zip(ID_COLUMNS, NUM_IDS, strict=True))
+    columns: dict[str, Any] = {
+        name: random.integers(0, num, NUM_ITEMS) for place, (name, num) in enumerate(ids) if _side(place) == "item"
+    }
+    columns[ITEM] = random.choice(dict(ids)[ITEM], NUM_ITEMS, replace=False)
+    columns |= {name: random.normal(size=NUM_ITEMS).round(6) for name in FLOAT_COLUMNS}
+    items = pa.table(columns)
+    ItemStore.build(folder / "items", items, ModelBundle.load(bundle).encoder)
+    return items, folder / "items"
+
+
+def request_in(folder: Path, items: pa.Table, num_candidates: int) -> Path:
+    """A request by columns, with every feature in it; and one with the ids of candidates alone."""
     random = np.random.default_rng(num_candidates)
     ids = list(zip(ID_COLUMNS, NUM_IDS, strict=True))
     user = {name: int(random.integers(num)) for place, (name, num) in enumerate(ids) if _side(place) == "user"}
-    candidates: dict[str, list[Any]] = {
-        name: random.integers(0, num, num_candidates).tolist()
-        for place, (name, num) in enumerate(ids)
-        if _side(place) == "item"
-    }
-    candidates |= {name: random.normal(size=num_candidates).round(6).tolist() for name in FLOAT_COLUMNS}
+    candidates = items.take(pa.array(random.choice(NUM_ITEMS, num_candidates, replace=False))).to_pydict()
     path = folder / f"{num_candidates}.json"
     path.write_text(json.dumps({"user": user, "candidates": candidates}), encoding="utf-8")
+    few = {"user": user, "candidates": {ITEM: candidates[ITEM]}}
+    ids_alone(path).write_text(json.dumps(few), encoding="utf-8")
     return path
+
+
+def ids_alone(request: Path) -> Path:
+    """The file of the same request without the columns of candidates."""
+    return request.with_suffix(".ids.json")
 
 
 def _side(place: int) -> str:
@@ -117,9 +148,9 @@ def _side(place: int) -> str:
 
 
 @contextmanager
-def started(name: str, root: Path, bundle: Path, precision: str, *, threads: int) -> Iterator[Contestant]:
+def started(name: str, root: Path, bundle: Path, options: Sequence[str], *, threads: int) -> Iterator[Contestant]:
     """A process that ranks with the code of a checkout; ended at the end."""
-    command = [sys.executable, str(HERE / "ranking_worker.py"), str(bundle), "--precision", precision]
+    command = [sys.executable, str(HERE / "ranking_worker.py"), str(bundle), *options]
     process = subprocess.Popen(
         [*command, "--threads", str(threads)],
         stdin=subprocess.PIPE,
@@ -131,7 +162,7 @@ def started(name: str, root: Path, bundle: Path, precision: str, *, threads: int
         assert process.stdout is not None
         if process.stdout.readline().strip() != "ready":
             raise SystemExit(f"{name}: the ranker of {root} did not start; its messages are above")
-        yield Contestant(name, process)
+        yield Contestant(name, process, has_items="--items" in options)
     finally:
         process.kill()
         process.wait()

@@ -1,6 +1,6 @@
 """A ranker of whichever checkout comes first on PYTHONPATH: from the bytes of a request to those of the answer, timed.
 
-    python ranking_worker.py BUNDLE [--threads N] [--precision bf16]
+    python ranking_worker.py BUNDLE [--threads N] [--precision bf16] [--items STORE] [--known-bytes N]
 
 Reads lines ``FILE COUNT`` from standard input, ranks the request in the file COUNT times, and writes the milliseconds
 of each as a line of JSON, with the last answer. It uses nothing of this folder, so that an older checkout can run it.
@@ -20,6 +20,8 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0 for its own number")
     parser.add_argument("--precision", default="fp32", help="of products, if there is a choice (%(default)s)")
+    parser.add_argument("--items", type=Path, help="store of items, if requests hold ids alone")
+    parser.add_argument("--known-bytes", type=int, default=0, help="for products of items (%(default)s)")
     arguments = parser.parse_args()
 
     # After recmoe, which sets how torch's threads wait.
@@ -31,6 +33,8 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     choice: dict[str, Any] = {} if arguments.precision == "fp32" else {"precision": arguments.precision}
+    if arguments.items:
+        choice |= {"items": arguments.items, "items_known_bytes": arguments.known_bytes}
     ranker = Ranker.load(arguments.bundle, **choice)
     print("ready", flush=True)
     for line in sys.stdin:

@@ -99,6 +99,22 @@ class ServingMetrics:
             multiprocess_mode="livemax",
         )
 
+        self._item_metrics()
+
+    def _item_metrics(self) -> None:
+        """Of the store of items, where the server has one."""
+        self._items_found = Counter(
+            "recmoe_items_lookups", "Candidates looked up in the store of items", ["outcome"], registry=self._registry
+        )
+        gauges = {
+            "recmoe_items": "Items in the store",
+            "recmoe_items_known": "Items whose first products are kept",
+            "recmoe_items_age_seconds": "Seconds since the store of items was written",
+        }
+        self._item_gauges = [
+            Gauge(name, text, registry=self._registry, multiprocess_mode="livemax") for name, text in gauges.items()
+        ]
+
     def ready(self) -> None:
         """This process has its model."""
         self._workers.set(1)
@@ -109,6 +125,11 @@ class ServingMetrics:
         self._info.labels(info.name, info.version or "", info.digest).set(1)
         created_s = datetime.fromisoformat(ranker.bundle.created_at).timestamp()
         self._age_s.set(time.time() - created_s)
+        if ranker.items is not None:
+            store = ranker.items.store
+            values = (store.num_rows, ranker.items.num_known, time.time() - store.written_at.timestamp())
+            for gauge, value in zip(self._item_gauges, values, strict=True):
+                gauge.set(value)
 
     def count(self, ranker: Ranker | None, code: int) -> None:
         """A ranking request was answered with an HTTP status."""
@@ -131,6 +152,9 @@ class ServingMetrics:
         """A list was ranked that came by a protocol."""
         self._lists.labels(protocol).inc()
         self._candidates.observe(ranked.num_candidates)
+        if ranked.num_absent is not None:
+            self._items_found.labels("miss").inc(ranked.num_absent)
+            self._items_found.labels("hit").inc(ranked.num_candidates - ranked.num_absent)
         for name, time_ms in ranked.clock.timing_ms().items():
             # The ranker's own total has not seen the queue.
             if name != "total":

@@ -57,6 +57,8 @@ def serve(
                 registry_uri=wanted.registry,
                 strict_fields=wanted.strict_fields,
                 precision=wanted.precision,
+                items=wanted.items,
+                items_known_bytes=wanted.items_known_bytes,
             ),
             wanted,
             source=source,

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from recmoe.config import Config, config_from_dict, load_config
 from recmoe.config_source import COMMAND_LINE
@@ -56,6 +56,10 @@ class ServeSettings(Config):
     """MLflow URI; by default MLFLOW_TRACKING_URI, else runs/mlflow.db."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Type of matrix products; bf16 is faster where the processor has it, and changes predictions by 2 % at most."""
+    items: Path | None = None
+    """Store of items, as ``recmoe items build`` makes it; requests may leave out the columns that it holds."""
+    items_known_bytes: NonNegativeInt = 256 * 2**20
+    """Bytes, in every worker, for what the first items of the store give in the model's first products; 0 for none."""
     strict_fields: bool = False
     """Whether fields that the model does not know are refused, instead of a warning."""
 

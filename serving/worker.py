@@ -46,6 +46,8 @@ def _load(order: WorkerOrder) -> Ranker:
         registry_uri=settings.registry,
         strict_fields=settings.strict_fields,
         precision=settings.precision,
+        items=settings.items,
+        items_known_bytes=settings.items_known_bytes,
     )
     if order.digest is not None and ranker.info.digest != order.digest:
         raise BundleError(f"{order.source} has changed since the server was started; start the server anew")

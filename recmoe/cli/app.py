@@ -26,6 +26,7 @@ from recmoe.cli.derive import distil, moefy, prune_experts, quantize, upcycle
 from recmoe.cli.doctor import doctor
 from recmoe.cli.explain import explain_gates
 from recmoe.cli.init import init
+from recmoe.cli.items import items_app
 from recmoe.cli.models import promote, register, rollback
 from recmoe.cli.plan import plan
 from recmoe.cli.predict import predict
@@ -107,6 +108,7 @@ app.command(
     context_settings={"auto_envvar_prefix": "RECMOE_SERVE"},
 )(serve)
 app.command(epilog="Example: recmoe rank request.json --model models:/shop@champion --json")(rank)
+app.add_typer(items_app)
 app.add_typer(bench_app)
 
 MENDABLE = {

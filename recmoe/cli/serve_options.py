@@ -46,6 +46,16 @@ Precision = Annotated[
     Literal["fp32", "bf16"] | None,
     typer.Option(help="Type of matrix products; bf16 is faster where the processor has it.", show_default="fp32"),
 ]
+Items = Annotated[
+    Path | None,
+    typer.Option(help="Items made by recmoe items build; requests may then leave out their columns.", file_okay=False),
+]
+ItemsKnownBytes = Annotated[
+    int | None,
+    typer.Option(
+        help="Bytes per worker for products of the first items, computed once; 0 for none.", show_default="268435456"
+    ),
+]
 StrictFields = Annotated[
     bool | None,
     typer.Option(

@@ -39,6 +39,8 @@ def serve(
     key: flags.CertificateKey = None,
     registry: RegistryUri = None,
     precision: flags.Precision = None,
+    items: flags.Items = None,
+    items_known_bytes: flags.ItemsKnownBytes = None,
     strict_fields: flags.StrictFields = None,
 ) -> None:
     """Answer ranking requests over HTTP until Ctrl-C: POST /v1/rank, /readyz, /metrics, /docs.
@@ -68,6 +70,7 @@ def rank(
     score: Score = None,
     registry: RegistryUri = None,
     strict_fields: StrictFields = False,
+    items: flags.Items = None,
     as_json: Json = False,
 ) -> None:
     """Order the candidates of one request, without a server."""
@@ -81,7 +84,7 @@ def rank(
     parsed = RankRequest.parse(body)
     if score is not None:
         parsed = parsed.model_copy(update={"score": score})
-    response = load_ranker(model, registry_uri=registry, strict_fields=strict_fields).rank(parsed)
+    response = load_ranker(model, registry_uri=registry, strict_fields=strict_fields, items=items).rank(parsed)
     if as_json:
         print(response.model_dump_json(indent=2))
         return

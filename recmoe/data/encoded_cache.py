@@ -49,7 +49,7 @@ class EncodedCache:
     def __init__(self, folder: Path, encoder: FeatureEncoder) -> None:
         self.folder = folder
         self._encoder = encoder
-        self._format = RowFormat(encoder)
+        self._format = RowFormat.of_encoder(encoder)
 
     def path(self, stream: ParquetStream) -> Path:
         """The folder of a split."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from recmoe.features.batch import Batch
 from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.layout import InputLayout
 
 Ints = NDArray[np.int64]
 Records = NDArray[Any]
@@ -47,11 +48,12 @@ class RowFormat:
     Ids are int32 where their table has no more rows than that holds, as nearly all have.
 
     Args:
-        encoder: makes the batches.
+        layout: of the batches.
+        has_groups: whether they tell the group of a row.
+        num_labels: label columns.
     """
 
-    def __init__(self, encoder: FeatureEncoder) -> None:
-        layout = encoder.layout
+    def __init__(self, layout: InputLayout, *, has_groups: bool = False, num_labels: int = 0) -> None:
         table_rows = {table.name: table.num_rows for table in layout.tables}
         parts: list[Part] = []
         list_types: list[np.dtype[Any]] = []
@@ -68,7 +70,7 @@ class RowFormat:
         """Of each sequence with ages, the place of a key that has its lengths."""
         self.list_types = (*list_types, *(np.dtype("<f4") for _ in self._aged_keys))
         """Of the ids of each list key, then of the ages of each sequence that has some."""
-        self.has_groups = encoder.schema.group is not None
+        self.has_groups = has_groups
         self._num_id_lists = len(list_types)
         num_lists = len(self.list_types)
         # The parts of eight bytes come first, so that all are aligned.
@@ -80,10 +82,15 @@ class RowFormat:
                 ("id", "<i4", (parts.count("id"),)),
                 ("list_length", "<i4", (num_lists,)),
                 ("dense", "<f4", (len(layout.dense),)),
-                ("label", "<f4", (len(encoder.labels),)),
+                ("label", "<f4", (num_labels,)),
             ]
         )
         self.num_keys = len(parts)
+
+    @classmethod
+    def of_encoder(cls, encoder: FeatureEncoder) -> "RowFormat":
+        """Of the batches that an encoder makes with labels."""
+        return cls(encoder.layout, has_groups=encoder.schema.group is not None, num_labels=len(encoder.labels))
 
     def pack(self, batch: Batch, list_starts: Sequence[int]) -> tuple[Records, list[NDArray[Any]]]:
         """A batch as records, and the content of each list file.

@@ -5,7 +5,7 @@
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -41,6 +41,17 @@ class EncodedRows:
     """Ids that training has not seen, by feature, where there are any."""
 
 
+@dataclass(frozen=True)
+class MarkedRows:
+    """B rows as the model reads them, and which of them it does not know."""
+
+    batch: Batch
+    missing: Mapping[str, NDArray[np.bool_]]
+    """By feature with nulls: where they are."""
+    unknown: Mapping[str, NDArray[np.integer[Any] | np.bool_]]
+    """By feature with ids that training has not seen: how many a row has."""
+
+
 class BlockEncoder:
     """Encodes rows of some sides as ``FeatureEncoder.encode`` does, bit by bit.
 
@@ -53,6 +64,7 @@ class BlockEncoder:
         sides: whose features.
         types: of the raw columns, as the rows will have them.
         ids: columns that are read otherwise than the rest, and so are in blocks of their own.
+        features: some features of these sides; all by default.
     """
 
     def __init__(
@@ -62,15 +74,17 @@ class BlockEncoder:
         types: Mapping[str, pa.DataType],
         *,
         ids: Collection[str] = (),
+        features: Collection[str] | None = None,
     ) -> None:
-        self.layout = encoder.layout.select(sides)
+        layout = encoder.layout.select(sides)
+        self.layout = layout if features is None else layout.of_features(features)
         self._id_tables = frozenset(encoder.lookups)
         kin: dict[Hashable, list[JoinsBlocks]] = {}
         self._others = {}
         self._other_columns: dict[str, str] = {}
         for name, reader in encoder.readers.items():
             feature = encoder.schema.features[name]
-            if feature.side not in sides:
+            if feature.side not in sides or (features is not None and name not in features):
                 continue
             columns = feature.raw_columns(name)
             if isinstance(reader, JoinsBlocks):
@@ -109,12 +123,17 @@ class BlockEncoder:
             DataError: an id lies beyond its table.
             SchemaError: a column that is in no block is missing or of a wrong type.
         """
+        found = self.encode_marked(rows)
+        return EncodedRows(found.batch, _counts(found.missing), _counts(found.unknown))
+
+    def encode_marked(self, rows: BlockRows) -> MarkedRows:
+        """The same, row by row in what it does not know."""
         encoded = [block.encode(values) for block, values in zip(self._blocks, rows.blocks, strict=True)]
         parts = {name: reader.encode(rows.others) for name, reader in self._others.items()}
         rows_KB = np.zeros((len(self.layout.sparse), rows.num_rows), np.int64)
         dense_FB = np.zeros((len(self.layout.dense), rows.num_rows), np.float32)
-        missing: dict[str, int] = {}
-        unknown: dict[str, int] = {}
+        missing: dict[str, NDArray[np.bool_]] = {}
+        unknown: dict[str, NDArray[np.integer[Any] | np.bool_]] = {}
         for of_block, keys, dense in zip(encoded, self._key_places, self._dense_places, strict=True):
             rows_KB[keys] = of_block.rows_KB
             dense_FB[dense] = of_block.dense_FB
@@ -124,7 +143,9 @@ class BlockEncoder:
         values = self._with_others(rows_KB, lengths_KB, parts) if parts else rows_KB.reshape(-1)
         if rows.others is not None:
             missing |= {
-                name: num for name, column in self._other_columns.items() if (num := rows.others[column].null_count)
+                name: rows.others[column].is_null().to_numpy()
+                for name, column in self._other_columns.items()
+                if rows.others[column].null_count
             }
             unknown |= self._unknown(parts)
         batch = Batch(
@@ -134,7 +155,7 @@ class BlockEncoder:
             labels_BL=torch.empty(rows.num_rows, 0),
             ages=ages_of(parts.values(), self.layout),
         )
-        return EncodedRows(batch, missing, unknown)
+        return MarkedRows(batch, missing, unknown)
 
     def _with_others(self, rows_KB: Ints, lengths_KB: NDArray[np.int32], parts: Mapping[str, EncodedPart]) -> Ints:
         """The rows of all keys; the lengths of those that are in no block are filled in."""
@@ -147,16 +168,30 @@ class BlockEncoder:
             pieces.append(rows_n)
         return joined(pieces)
 
-    def _unknown(self, parts: Mapping[str, EncodedPart]) -> dict[str, int]:
-        """Ids at row 0 of features that are in no block; a null list has none."""
-        found: dict[str, int] = {}
+    def _unknown(self, parts: Mapping[str, EncodedPart]) -> dict[str, NDArray[np.integer[Any] | np.bool_]]:
+        """By row, ids at row 0 of features that are in no block; a null list has none."""
+        found: dict[str, NDArray[np.integer[Any] | np.bool_]] = {}
         for key in self.layout.sparse:
             part = parts.get(key.feature)
-            if part is not None and key.table in self._id_tables:
-                num = int(np.count_nonzero(part.ids[key.name][0] == 0))
-                if num:
-                    found[key.feature] = found.get(key.feature, 0) + num
+            if part is None or key.table not in self._id_tables:
+                continue
+            rows_n, lengths_B = part.ids[key.name]
+            at_zero = rows_n == 0
+            if at_zero.any():
+                num_B = at_zero if lengths_B is None else _sums(at_zero, lengths_B)
+                found[key.feature] = num_B + found.get(key.feature, 0)
         return found
+
+
+def _counts(marks: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+    return {name: int(of_feature.sum()) for name, of_feature in marks.items()}
+
+
+def _sums(marks_n: NDArray[np.bool_], lengths_B: Ints) -> Ints:
+    """How many marks each row has, whose values stand one after the other."""
+    rows_n = np.repeat(np.arange(len(lengths_B)), lengths_B)
+    sums_B: Ints = np.bincount(rows_n[marks_n], minlength=len(lengths_B))
+    return sums_B
 
 
 def concatenated(batches: Sequence[Batch], layout: InputLayout) -> Batch:
@@ -175,6 +210,33 @@ def concatenated(batches: Sequence[Batch], layout: InputLayout) -> Batch:
         values=torch.cat([batches[0].values[:0], *chain.from_iterable(zip(*by_key, strict=True))]),
         labels_BL=torch.cat([batch.labels_BL for batch in batches]),
         ages=ages,
+    )
+
+
+def side_by_side(parts: Sequence[tuple[InputLayout, Batch]], layout: InputLayout) -> Batch:
+    """The features of several batches of the same rows, without labels, as one batch.
+
+    Args:
+        parts: batches with their layouts, which hold each feature of ``layout`` once.
+    """
+    rows: dict[str, Tensor] = {}
+    lengths: dict[str, Tensor] = {}
+    dense: dict[str, Tensor] = {}
+    ages: dict[str, Tensor | None] = {}
+    for of_part, batch in parts:
+        found = torch.split(batch.values, batch.lengths_KB.sum(dim=1).tolist())
+        for place, key in enumerate(of_part.sparse):
+            rows[key.name], lengths[key.name] = found[place], batch.lengths_KB[place]
+        dense |= {column.name: batch.dense_BF[:, place] for place, column in enumerate(of_part.dense)}
+        ages |= {name: sequence.ages_N for name, sequence in batch.sequences(of_part).items()}
+    first = parts[0][1]
+    aged = [cast(Tensor, ages[sequence.name]) for sequence in layout.sequences if sequence.has_ages]
+    return Batch(
+        dense_BF=torch.stack([dense[c.name] for c in layout.dense], dim=1) if layout.dense else first.dense_BF,
+        lengths_KB=torch.stack([lengths[key.name] for key in layout.sparse]) if layout.sparse else first.lengths_KB,
+        values=torch.cat([first.values[:0], *(rows[key.name] for key in layout.sparse)]),
+        labels_BL=first.labels_BL,
+        ages=torch.cat(aged) if aged else None,
     )
 
 

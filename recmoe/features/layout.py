@@ -131,6 +131,15 @@ class InputLayout:
             sequences=tuple(sequence for sequence in self.sequences if sequence.side in sides),
         )
 
+    def of_features(self, features: Collection[str]) -> "InputLayout":
+        """The same layout with the columns of some features only; all tables stay."""
+        return replace(
+            self,
+            sparse=tuple(key for key in self.sparse if key.feature in features),
+            dense=tuple(column for column in self.dense if column.feature in features),
+            sequences=tuple(sequence for sequence in self.sequences if sequence.name in features),
+        )
+
     @property
     def width(self) -> int:
         """Floats per row that enter the first level of the model, what sequences add left out."""

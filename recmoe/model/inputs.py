@@ -15,6 +15,8 @@ from recmoe.embeddings.tables import LookedUp, LooksUp
 from recmoe.features.batch import Batch
 from recmoe.features.layout import OWN_SIDES, SHARED_SIDES, DenseColumn, InputLayout, Side, SparseKey
 from recmoe.model.histories import Histories, HistoryColumns, history_columns
+from recmoe.model.input_parts import Half, Part, Pooled, joined, take
+from recmoe.model.known_items import KnownCandidates
 from recmoe.model.row_ids import row_ids
 from recmoe.model.wide import Wide
 from recmoe.moe.linear import Groups, SidedInput, id_group
@@ -58,9 +60,9 @@ class InputLayer(nn.Module):
         self.tables = tables
         self.wide = wide
         self.parts = {
-            "all": _Part(layout),
-            "shared": _Part(layout.select(SHARED_SIDES)),
-            "own": _Part(layout.select(OWN_SIDES)),
+            "all": Part(layout),
+            "shared": Part(layout.select(SHARED_SIDES)),
+            "own": Part(layout.select(OWN_SIDES)),
         }
         vectors = [c for c in layout.dense if c.form == "position"]
         self.shared_vectors = NumericVectors([c for c in vectors if c.side in SHARED_SIDES])
@@ -83,41 +85,67 @@ class InputLayer(nn.Module):
         ids = {id_group(name): ids_B for name in self.ids if (ids_B := row_ids(batch, part.layout, name)) is not None}
         return RowInputs(self.inputs_of(torch.cat([*shared.pieces, *own.pieces], dim=1), ids), wide_BT)
 
-    def sided(self, shared: Batch, own: Batch, request_C: Tensor) -> RowInputs:
-        """The same inputs from one row per request and one row per candidate; a history is encoded once per request."""
-        halves = []
-        encoded: dict[str, EncodedHistory] = {}
-        ids: dict[str, Tensor] = {}
-        for name, batch in (("shared", shared), ("own", own)):
-            part = self.parts[name]
-            found = self._look_up(batch, part.layout.sparse)
-            half = self._half(part, part.split(found.pooled_BP), batch, shared=name == "shared")
-            if name == "shared":
-                encoded = self.histories.encode(batch, part.layout, found.entries)
-                half.pieces.extend(self.histories.shared_pieces(encoded))
-            else:
-                half.pieces.extend(self._read_histories(encoded, half, batch, request_C))
-            halves.append(half)
-            for feature in self.ids:
-                ids_B = row_ids(batch, part.layout, feature)
-                if ids_B is not None:
-                    ids[id_group(feature)] = ids_B.index_select(0, request_C) if name == "shared" else ids_B
-        of_request, of_candidate = (
-            torch.cat(half.pieces, dim=1) if half.pieces else batch.dense_BF[:, :0]
-            for half, batch in zip(halves, (shared, own), strict=True)
-        )
-        wide_CT = halves[1].wide_BT
-        if wide_CT is not None and halves[0].wide_BT is not None:
-            wide_CT = halves[0].wide_BT.index_select(0, request_C) + wide_CT
-        x = SidedInput(shared_RS=of_request, own_CI=of_candidate, request_C=request_C)
+    def sided(self, shared: Batch, own: Batch, request_C: Tensor, known: KnownCandidates | None = None) -> RowInputs:
+        """The same inputs from one row per request and one row per candidate; a history is encoded once per request.
+
+        Args:
+            known: candidates whose rows are not in ``own``, for what they give is known; never with a history that
+                candidates read.
+        """
+        part = self.parts["shared"]
+        found = self._look_up(shared, part.layout.sparse)
+        of_request = self._half(part, part.split(found.pooled_BP), shared, shared=True)
+        encoded = self.histories.encode(shared, part.layout, found.entries)
+        of_request.pieces.extend(self.histories.shared_pieces(encoded))
+        shared_RS, wide_RT = joined(of_request, shared), of_request.wide_BT
+        of_candidate = self.own_half(own, encoded, request_C)
+        own_CI, wide_CT = joined(of_candidate, own), of_candidate.wide_BT
+        ids = self._ids(shared, own, request_C, known)
+        if known is None:
+            x = SidedInput(shared_RS=shared_RS, own_CI=own_CI, request_C=request_C)
+        else:
+            x = known.input(shared_RS, own_CI, request_C, lambda rows: joined(self.own_half(rows), rows))
+            wide_CT = None if wide_CT is None else known.wide(wide_CT)
+        if wide_CT is not None and wide_RT is not None:
+            wide_CT = wide_RT.index_select(0, request_C) + wide_CT
         return RowInputs(self.inputs_of(x, ids), wide_CT)
+
+    def own_half(
+        self, own: Batch, encoded: Mapping[str, EncodedHistory] | None = None, request_C: Tensor | None = None
+    ) -> Half:
+        """What candidates contribute.
+
+        Args:
+            encoded: histories that candidates read, where the model has some.
+            request_C: whose each is read by which candidate.
+        """
+        part = self.parts["own"]
+        half = self._half(part, part.split(self._look_up(own, part.layout.sparse).pooled_BP), own, shared=False)
+        half.pieces.extend(self._read_histories(encoded or {}, half, own, request_C))
+        return half
+
+    def _ids(self, shared: Batch, own: Batch, request_C: Tensor, known: KnownCandidates | None) -> dict[str, Tensor]:
+        """Rows of the ids that the model reads by themselves, one per candidate."""
+        ids = {}
+        for feature in self.ids:
+            of_request = row_ids(shared, self.parts["shared"].layout, feature)
+            of_candidate = row_ids(own, self.parts["own"].layout, feature)
+            if of_request is not None:
+                ids[id_group(feature)] = of_request.index_select(0, request_C)
+            elif of_candidate is not None and known is not None:
+                known_H = row_ids(known.batch(), self.parts["own"].layout, feature)
+                assert known_H is not None
+                ids[id_group(feature)] = known.rows.joined(known_H[:, None], of_candidate[:, None])[:, 0]
+            elif of_candidate is not None:
+                ids[id_group(feature)] = of_candidate
+        return ids
 
     def _look_up(self, batch: Batch, keys: Sequence[SparseKey] | None = None) -> LookedUp:
         assert isinstance(self.tables, LooksUp)
         return self.tables.look_up(batch, keys)
 
     def _read_histories(
-        self, encoded: Mapping[str, EncodedHistory], own: "_Half", batch: Batch, request_C: Tensor | None
+        self, encoded: Mapping[str, EncodedHistory], own: Half, batch: Batch, request_C: Tensor | None
     ) -> list[Tensor]:
         """What the candidates of a batch read; there may be no piece of their own, and still so many of them."""
         return self.histories.own_pieces(encoded, [batch.dense_BF[:, :0], *own.pieces], request_C)
@@ -127,17 +155,17 @@ class InputLayer(nn.Module):
         groups: Groups = {**{name: group.of(x) for name, group in self.groups.items()}, **ids}
         return Inputs(x, groups)
 
-    def _half(self, part: "_Part", pooled: "_Pooled", batch: Batch, *, shared: bool) -> "_Half":
+    def _half(self, part: Part, pooled: Pooled, batch: Batch, *, shared: bool) -> Half:
         """Pooled vectors, plain numbers and learned vectors of the shared or the own columns."""
-        numbers_BF = _take(batch.dense_BF, part.values[shared])
+        numbers_BF = take(batch.dense_BF, part.values[shared])
         pieces = list(pooled.vectors[shared])
         if part.values[shared]:
             pieces.append(numbers_BF)
         if part.positions[shared]:
             vectors = self.shared_vectors if shared else self.own_vectors
-            pieces += vectors(_take(batch.dense_BF, part.positions[shared]))
+            pieces += vectors(take(batch.dense_BF, part.positions[shared]))
         wide_BT = None if self.wide is None else self.wide(pooled.linear[shared], numbers_BF, shared=shared)
-        return _Half(pieces, wide_BT)
+        return Half(pieces, wide_BT)
 
 
 def _groups(layout: InputLayout, groups: Mapping[str, Sequence[str]]) -> "dict[str, _Group]":
@@ -174,69 +202,12 @@ class _Group:
         """The columns of the group."""
         if isinstance(x, Tensor):
             halves_BD = x[:, : self.num_shared], x[:, self.num_shared :]
-            return torch.cat([_take(halves_BD[0], self.slices[True]), _take(halves_BD[1], self.slices[False])], dim=1)
+            return torch.cat([take(halves_BD[0], self.slices[True]), take(halves_BD[1], self.slices[False])], dim=1)
         return SidedInput(
-            shared_RS=_take(x.shared_RS, self.slices[True]),
-            own_CI=_take(x.own_CI, self.slices[False]),
+            shared_RS=take(x.shared_RS, self.slices[True]),
+            own_CI=take(x.own_CI, self.slices[False]),
             request_C=x.request_C,
         )
-
-
-class _Half(NamedTuple):
-    """What user and context, or the item, contribute."""
-
-    pieces: list[Tensor]
-    wide_BT: Tensor | None
-
-
-class _Pooled(NamedTuple):
-    """What was looked up, by whether it is of the shared columns."""
-
-    vectors: dict[bool, list[Tensor]]
-    linear: dict[bool, list[Tensor]]
-
-
-class _Part:
-    """Where the columns of one side stand in a batch of some layout; by whether they are shared."""
-
-    def __init__(self, layout: InputLayout) -> None:
-        self.layout = layout
-        self.values: dict[bool, list[slice]] = {True: [], False: []}
-        self.positions: dict[bool, list[slice]] = {True: [], False: []}
-        # Vectors that touch are one piece; weights of the linear part stand between those of different keys.
-        self._pieces: list[tuple[int, bool, bool]] = []
-        for key in layout.pooled:
-            is_shared = key.side in SHARED_SIDES
-            self._append(key.vector_width, is_linear=False, is_shared=is_shared)
-            if key.num_linear:
-                self._append(key.num_linear, is_linear=True, is_shared=is_shared)
-        for index, column in enumerate(layout.dense):
-            place = self.values if column.form == "value" else self.positions
-            slices = place[column.side in SHARED_SIDES]
-            first = slices.pop().start if slices and slices[-1].stop == index else index
-            slices.append(slice(first, index + 1))
-
-    def _append(self, width: int, *, is_linear: bool, is_shared: bool) -> None:
-        if self._pieces and not is_linear and self._pieces[-1][1:] == (False, is_shared):
-            width += self._pieces.pop()[0]
-        self._pieces.append((width, is_linear, is_shared))
-
-    def split(self, pooled_BP: Tensor) -> _Pooled:
-        """The looked up floats as vectors and weights of the linear part."""
-        pooled = _Pooled({True: [], False: []}, {True: [], False: []})
-        if not self._pieces:
-            return pooled
-        # The gradient of a split is one copy; that of a slice is a matrix of zeros per piece.
-        pieces = torch.split(pooled_BP, [width for width, _, _ in self._pieces], dim=1)
-        for piece, (_, is_linear, is_shared) in zip(pieces, self._pieces, strict=True):
-            (pooled.linear if is_linear else pooled.vectors)[is_shared].append(piece)
-        return pooled
-
-
-def _take(dense_BF: Tensor, columns: list[slice]) -> Tensor:
-    """Some columns: slices, for an index would have to be copied to the device for every batch."""
-    pieces = [dense_BF[:, piece] for piece in columns]
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1) if pieces else dense_BF[:, :0]
 
 
 InputPart = SparseKey | DenseColumn | HistoryColumns

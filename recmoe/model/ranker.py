@@ -12,10 +12,16 @@ from torch import Tensor, nn
 from recmoe.architectures.seam import Outputs
 from recmoe.features.batch import Batch
 from recmoe.model.inputs import InputLayer, RowInputs
+from recmoe.model.known_items import KnownCandidates, KnownItems
 from recmoe.moe.gate_use import GateUse
+from recmoe.moe.known import KnownProducts, ObservedInput
+from recmoe.moe.linear import SidedInput
 from recmoe.tasks.funnel import TaskSet
 from recmoe.tasks.mixing import NO_MIXTURE, Mixing, Mixture, changed
 from recmoe.tasks.start import TaskStart
+
+_CHUNK_ROWS = 1024
+"""Items whose products are computed at once."""
 
 
 class ModelOutput(NamedTuple):
@@ -91,15 +97,48 @@ class MultiTaskRanker(nn.Module):
         """predictions_BT of all tasks in natural units: probabilities and values."""
         return self.tasks.predict(self.forward(batch).logits_BZ)
 
-    def predict_sided(self, shared: Batch, own: Batch, request_C: Tensor) -> Tensor:
+    def predict_sided(
+        self, shared: Batch, own: Batch, request_C: Tensor, known: KnownCandidates | None = None
+    ) -> Tensor:
         """predictions_CT of candidates; user and context are looked up and multiplied once per request.
 
         Args:
             shared: R rows with the columns of ``layout.select(SHARED_SIDES)``.
-            own: C rows with the columns of ``layout.select(OWN_SIDES)``.
+            own: C rows with the columns of ``layout.select(OWN_SIDES)``; without those of known items.
             request_C: int64, the request of each candidate.
+            known: which candidates are items whose products are known.
         """
-        return self.tasks.predict(self._from_inputs(self.input_layer.sided(shared, own, request_C)).logits_BZ)
+        return self.tasks.predict(self._from_inputs(self.input_layer.sided(shared, own, request_C, known)).logits_BZ)
+
+    @property
+    def knows_items(self) -> bool:
+        """Whether what items give is the same in every request: no candidate reads a history."""
+        return not self.input_layer.histories.own
+
+    def know_items(self, shared: Batch, items: Callable[[Tensor], Batch], *, num_items: int) -> KnownItems:
+        """What the own part of items gives in every product that the whole input enters, computed chunk by chunk.
+
+        Args:
+            shared: one row of user and context, any.
+            items: gives the rows of some of them, of 0 … N - 1.
+            num_items: N, at least one.
+        """
+        assert self.knows_items
+        products = KnownProducts(self.model.parameters(), num_items=num_items)
+        size = min(num_items, _CHUNK_ROWS)
+        wide_NT: Tensor | None = None
+        for start in range(0, num_items, size):
+            # Of one size all: how many rows there are may decide in which products a model is computed.
+            first = min(start, num_items - size)
+            own = items(torch.arange(first, first + size))
+            of_rows = self.input_layer.sided(shared, own, torch.zeros(size, dtype=torch.int64))
+            assert isinstance(of_rows.inputs.x, SidedInput)
+            self.model(of_rows.inputs._replace(x=ObservedInput(of_rows.inputs.x, products, first)))
+            wide_BT = self.input_layer.own_half(own).wide_BT
+            if wide_BT is not None:
+                wide_NT = wide_BT.new_empty(num_items, wide_BT.shape[1]) if wide_NT is None else wide_NT
+                wide_NT[first : first + size] = wide_BT
+        return KnownItems(products, wide_NT, items)
 
     def _from_inputs(self, rows: RowInputs) -> ModelOutput:
         outputs: Outputs = self.model(rows.inputs)

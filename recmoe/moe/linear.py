@@ -32,6 +32,11 @@ class SidedInput:
     def num_rows(self) -> int:
         return self.own_CI.shape[0]
 
+    @property
+    def is_known(self) -> bool:
+        """Whether what the own part gives is kept: then few large products beat many small ones."""
+        return False
+
     def concatenated(self) -> Tensor:
         """The rows it stands for, x_CD."""
         return torch.cat([self.shared_RS.index_select(0, self.request_C), self.own_CI], dim=1)
@@ -43,6 +48,17 @@ class SidedInput:
             own_CI=self.own_CI.index_select(0, rows_N),
             request_C=self.request_C.index_select(0, rows_N),
         )
+
+    def own_product(self, weights: Sequence[Tensor]) -> Tensor | None:  # noqa: ARG002
+        """What the own part gives with weights, W_c · c of one after the other; None where it is to be computed.
+
+        Args:
+            weights: [O, D] each.
+
+        Returns:
+            product_CO, which may be written to.
+        """
+        return None
 
     def to(self, dtype: torch.dtype) -> "SidedInput":
         """The same rows in another floating point type."""
@@ -63,11 +79,18 @@ def id_group(feature: str) -> str:
     return f"id of {feature}"
 
 
-def linear(x: Tensor | SidedInput, weight_OD: Tensor, bias_O: Tensor | None = None) -> Tensor:
+def linear(
+    x: Tensor | SidedInput,
+    weight_OD: Tensor,
+    bias_O: Tensor | None = None,
+    *,
+    made_of: Sequence[Tensor] | None = None,
+) -> Tensor:
     """W · x + b for every row; for a sided input W · [u; c] = W_u · u + W_c · c, the first term once per request.
 
     Args:
         x: x_BD, or the sided input that stands for it.
+        made_of: parameters that the weight was joined from, or cast from; without them it is one itself.
 
     Returns:
         y_BO, a row per row of x.
@@ -75,8 +98,11 @@ def linear(x: Tensor | SidedInput, weight_OD: Tensor, bias_O: Tensor | None = No
     if isinstance(x, Tensor):
         return functional.linear(x, weight_OD, bias_O)
     num_shared = x.shared_RS.shape[1]
-    assert weight_OD.shape[1] == num_shared + x.own_CI.shape[1], "the weight is as wide as shared and own part together"
     shared_RO = functional.linear(x.shared_RS, weight_OD[:, :num_shared], bias_O)
+    known_CO = x.own_product([weight_OD] if made_of is None else made_of)
+    if known_CO is not None:
+        return known_CO.add_(shared_RO[0] if shared_RO.shape[0] == 1 else shared_RO.index_select(0, x.request_C))
+    assert weight_OD.shape[1] == num_shared + x.own_CI.shape[1], "the weight is as wide as shared and own part together"
     if shared_RO.shape[0] == 1:
         # One request: its part is a bias, which the matmul adds for nothing.
         return functional.linear(x.own_CI, weight_OD[:, num_shared:], shared_RO[0])

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +16,6 @@ from recmoe.features.blocks import BlockEncoder, BlockRows
 from recmoe.features.columns import is_list_type
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import ALL_SIDES, OWN_SIDES, SHARED_SIDES, Side
-from recmoe.features.schema import FeatureSchema
 from recmoe.ranking.fitting import fitted
 from recmoe.ranking.request import ColumnRequest, RankOptions, RankRequest
 from recmoe.ranking.score import RankingConfig, did_you_mean, unknown_name
@@ -38,14 +37,18 @@ def options_of(request: AnyRequest) -> RankOptions:
     return request.options if isinstance(request, ColumnRequest) else request
 
 
+Own = TypeVar("Own")
+"""How the columns of candidates are held: all as the request gave them, or many in a store."""
+
+
 @dataclass(frozen=True)
-class DecodedRequest:
+class DecodedRequest(Generic[Own]):
     """A request as raw columns."""
 
     options: RankOptions
     shared: BlockRows
     """One row: columns of user and context."""
-    own: BlockRows
+    own: Own
     """C rows: columns of the candidates."""
     item_ids: Sequence[Any] | pa.Array
     """C ids as the request gave them, or positions where candidates have none; an array where it gave columns."""
@@ -67,13 +70,13 @@ class RequestDecoder:
         schema = encoder.schema
         self.item = schema.item
         self.columns: dict[Side, dict[str, RequestColumn]] = {
-            side: _columns_of_side(schema, encoder.arrow_schema(sides=(side,)), side) for side in ALL_SIDES
+            side: _columns_of_side(encoder, side) for side in ALL_SIDES
         }
         self._shared_columns = {**self.columns["user"], **self.columns["context"]}
         self._side_of = {name: side for side in SHARED_SIDES for name in self.columns[side]}
-        self.shared = _block_encoder(encoder, SHARED_SIDES, self._shared_columns)
+        self.shared = block_encoder(encoder, SHARED_SIDES, self._shared_columns)
         """Encodes user and context."""
-        self.own = _block_encoder(encoder, OWN_SIDES, self.columns["item"])
+        self.own = block_encoder(encoder, OWN_SIDES, self.columns["item"])
         """Encodes candidates."""
         self._config = config or RankingConfig()
         # The list's id orders nothing within one request, but a log line replayed as a request carries it.
@@ -82,22 +85,36 @@ class RequestDecoder:
         if schema.item is None:
             self._known["item"].add(DEFAULT_ITEM)
 
-    def decode(self, request: AnyRequest) -> DecodedRequest:
+    def decode(self, request: AnyRequest) -> DecodedRequest[BlockRows]:
         """The columns of a request; absent ones are null. RequestError with the path of the value at fault."""
-        options = options_of(request)
-        ignored = self._ignored(request)
+        options, ignored = options_of(request), self.ignored(request)
+        shared, own = self.shared_rows(options), self.own_rows(request, self.own)
+        return DecodedRequest(options, shared, own, *self.item_ids(request), ignored)
+
+    def shared_rows(self, options: RankOptions) -> BlockRows:
+        """One row: columns of user and context."""
         of_side: dict[Side, Mapping[str, Any]] = {"user": options.user, "context": options.context}
 
-        def shared_columns(names: Sequence[str]) -> pa.Array:
+        def columns(names: Sequence[str]) -> pa.Array:
             values = [of_side[self._side_of[name]].get(name) for name in names]
             return self._column(
                 values, self._shared_columns[names[0]], lambda place: f"{self._side_of[names[place]]}.{names[place]}"
             )
 
-        shared = _rows(self.shared, shared_columns, num_rows=1)
-        own = _rows(self.own, lambda names: self._own_columns(request, names), num_rows=request.num_candidates)
-        item_ids, item_keys = self._item_ids(request)
-        return DecodedRequest(options, shared, own, item_ids, item_keys, ignored)
+        return _rows(self.shared, columns, num_rows=1)
+
+    def own_rows(self, request: AnyRequest, encoder: BlockEncoder, places: Sequence[int] | None = None) -> BlockRows:
+        """Columns of candidates for an encoder of some of their features.
+
+        Args:
+            places: which candidates, in what order; all by default.
+        """
+        num_rows = request.num_candidates if places is None else len(places)
+        return _rows(encoder, lambda names: self._own_columns(request, names, places), num_rows=num_rows)
+
+    def own_column(self, request: AnyRequest, name: str) -> pa.Array:
+        """A column of all candidates, null where it is not given."""
+        return self._own_columns(request, (name,))
 
     def hint(self, name: str) -> str | None:
         """What a field that the model does not know may be meant to be."""
@@ -107,14 +124,22 @@ class RequestDecoder:
     def _names(self) -> list[str]:
         return sorted({name for columns in self.columns.values() for name in columns})
 
-    def _own_columns(self, request: AnyRequest, names: Sequence[str]) -> pa.Array:
-        """Columns of one type of the candidates, one after the other."""
+    def _own_columns(self, request: AnyRequest, names: Sequence[str], places: Sequence[int] | None = None) -> pa.Array:
+        """Columns of one type of the candidates, or of some of them, one after the other."""
         column = self.columns["item"][names[0]]
         if isinstance(request, ColumnRequest):
-            return pa.concat_arrays([self._fitted(request, name, column) for name in names])
-        flat = list(chain.from_iterable(_values(request, name) for name in names))
-        num_rows = request.num_candidates
-        return self._column(flat, column, lambda place: _path(request, names[place // num_rows])(place % num_rows))
+            found = [self._fitted(request, name, column) for name in names]
+            return pa.concat_arrays(found if places is None else [one.take(pa.array(places)) for one in found])
+        given = [_values(request, name) for name in names]
+        if places is not None:
+            given = [[values[place] for place in places] for values in given]
+        num_rows = len(given[0])
+
+        def path(place: int) -> str:
+            row = place % num_rows
+            return _path(request, names[place // num_rows])(row if places is None else places[row])
+
+        return self._column(list(chain.from_iterable(given)), column, path)
 
     def _fitted(self, request: ColumnRequest, name: str, column: RequestColumn) -> pa.Array:
         if name not in request.candidates:
@@ -125,7 +150,7 @@ class RequestDecoder:
         check_sizes(values, column, path, self._config)
         return to_arrow(values, column.type, path, is_id=column.is_id)
 
-    def _item_ids(self, request: AnyRequest) -> tuple[Sequence[Any] | pa.Array, pa.Array]:
+    def item_ids(self, request: AnyRequest) -> tuple[Sequence[Any] | pa.Array, pa.Array]:
         """The ids candidates are known by in the response, as they came and as one type."""
         if self.item is not None:
             keys = self._own_columns(request, (self.item,))
@@ -153,7 +178,7 @@ class RequestDecoder:
         _check_present(keys, _path(request, DEFAULT_ITEM), "give one to every candidate or to none")
         return keys if isinstance(request, ColumnRequest) else values, keys
 
-    def _ignored(self, request: AnyRequest) -> Counter[str]:
+    def ignored(self, request: AnyRequest) -> Counter[str]:
         """How often each field came that the model does not know."""
         ignored = Counter[str]()
         options = options_of(request)
@@ -199,11 +224,21 @@ def _values(request: RankRequest, name: str) -> Sequence[Any]:
     return request.candidates.get(name) or [None] * request.num_candidates
 
 
-def _block_encoder(
-    encoder: FeatureEncoder, sides: Collection[Side], columns: Mapping[str, RequestColumn]
+def block_encoder(
+    encoder: FeatureEncoder,
+    sides: Collection[Side],
+    columns: Mapping[str, RequestColumn],
+    features: Collection[str] | None = None,
 ) -> BlockEncoder:
+    """Encodes rows of columns as requests give them, of some features or all of these sides."""
     types = {name: column.type for name, column in columns.items()}
-    return BlockEncoder(encoder, sides, types, ids=[name for name, column in columns.items() if column.is_id])
+    ids = [name for name, column in columns.items() if column.is_id]
+    return BlockEncoder(encoder, sides, types, ids=ids, features=features)
+
+
+def item_columns(encoder: FeatureEncoder) -> dict[str, RequestColumn]:
+    """Columns that a candidate of a request may give."""
+    return _columns_of_side(encoder, "item")
 
 
 def _rows(encoder: BlockEncoder, columns: Callable[[Sequence[str]], pa.Array], *, num_rows: int) -> BlockRows:
@@ -223,8 +258,9 @@ def _path(request: AnyRequest, name: str) -> Path:
     return lambda index: f"candidates.{name}[{index}]"
 
 
-def _columns_of_side(schema: FeatureSchema, arrow: pa.Schema, side: Side) -> dict[str, RequestColumn]:
+def _columns_of_side(encoder: FeatureEncoder, side: Side) -> dict[str, RequestColumn]:
     """Columns that features of a side read, with the type a request must give them in; the item column too."""
+    schema, arrow = encoder.schema, encoder.arrow_schema(sides=(side,))
     types: dict[str, pa.DataType] = {}
     ids: set[str] = set()
     separators: dict[str, str | None] = {}

@@ -39,6 +39,8 @@ class Ranked:
     item_keys: pa.Array
     """The same as values of one type."""
     warnings: Sequence[FeatureWarning]
+    num_absent: int | None
+    """Candidates that are not in the store of items; None without one."""
     clock: Clock
 
     @property

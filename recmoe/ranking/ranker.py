@@ -2,9 +2,10 @@
 
 # N flat rows, R requests, C candidates of all requests, T tasks
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,16 +14,20 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
 
-from recmoe.errors import BundleError, ConfigError, DataError, RequestError, SchemaError
+from recmoe.errors import BundleError, ConfigError, RequestError
 from recmoe.export.bundle import ModelBundle
 from recmoe.features.batch import Batch
-from recmoe.features.blocks import BlockEncoder, BlockRows, EncodedRows, concatenated, same
+from recmoe.features.blocks import concatenated, same
 from recmoe.features.layout import OWN_SIDES, SHARED_SIDES, Side
 from recmoe.json_document import first_problem
+from recmoe.model.known_items import KnownCandidates
 from recmoe.products import autocast
 from recmoe.ranking.clock import Clock
-from recmoe.ranking.columns import AnyRequest, DecodedRequest, RequestDecoder, options_of
+from recmoe.ranking.columns import AnyRequest, RequestDecoder, options_of
 from recmoe.ranking.feature_warnings import FeatureWarnings
+from recmoe.ranking.items.candidates import CandidateRows, EncodedCandidates, StoredItems
+from recmoe.ranking.items.known import check_known, know_items, known_candidates
+from recmoe.ranking.items.store import ItemStore
 from recmoe.ranking.precision import TOLERANCES, Precision, at_precision
 from recmoe.ranking.ranked import Ranked, order_of
 from recmoe.ranking.request import (
@@ -34,10 +39,8 @@ from recmoe.ranking.request import (
     check_num_candidates,
 )
 from recmoe.ranking.score import RankingConfig, unknown_name
+from recmoe.ranking.stages import AnyDecoded, EncodedRequest, attempt, encode
 from recmoe.ranking.values import RequestColumn
-
-A = TypeVar("A")
-B = TypeVar("B")
 
 _CHUNK_ROWS = 8192
 """Flat rows per forward pass: enough to keep the cores busy, little memory."""
@@ -84,6 +87,8 @@ class Ranker:
         """Limits of a request."""
         self._decoder = RequestDecoder(bundle.encoder, config)
         self._warnings = FeatureWarnings(bundle.encoder)
+        self.items: StoredItems | None = None
+        """Items whose columns requests may leave out; see ``load``."""
 
     @classmethod
     def load(
@@ -94,16 +99,26 @@ class Ranker:
         version: str | None = None,
         strict_fields: bool = False,
         precision: Precision = "fp32",
+        items: Path | None = None,
+        items_known_bytes: int = 0,
     ) -> "Ranker":
         """A ranker that has proved itself: the replay gave the training model's scores, flat and as requests.
 
+        Args:
+            items: a store of items, whose columns a request may leave out.
+            items_known_bytes: room for what items, the first ones of the store, give in the model's first products,
+                which is then computed here and not for every request.
+
         Raises:
             BundleError: the bundle is damaged, or a feature or task (named) differs.
+            SchemaError, DataError: the items are not a store, or not one for this model.
         """
         bundle = source if isinstance(source, ModelBundle) else ModelBundle.load(source)
         ranker = cls(bundle, name=name, version=version, strict_fields=strict_fields, precision=precision)
         bundle.check_replay()
         ranker._check_replay()
+        if items is not None:
+            ranker._take_items(ItemStore.open(items), items_known_bytes)
         return ranker
 
     @property
@@ -129,13 +144,13 @@ class Ranker:
             The answer to each request, or what of it does not fit.
         """
         clock = Clock()
-        decoded = [_attempt(self.decode, request) for request in requests]
+        decoded = [attempt(self.decode, request) for request in requests]
         clock.stage("decode")
         ranked = iter(self.rank_columns([one for one in decoded if not isinstance(one, RequestError)], clock=clock))
         answers = [one if isinstance(one, RequestError) else next(ranked) for one in decoded]
         return [one.response() if isinstance(one, Ranked) else one for one in answers]
 
-    def decode(self, request: AnyRequest) -> DecodedRequest:
+    def decode(self, request: AnyRequest) -> AnyDecoded:
         """The raw columns of a request.
 
         Raises:
@@ -147,10 +162,10 @@ class Ranker:
             if task not in self.task_names:
                 raise RequestError(f"tasks[{index}]", unknown_name("task", task, self.task_names))
         self.scores.choose(options.score)
-        return self._decoder.decode(request)
+        return (self._decoder if self.items is None else self.items).decode(request)
 
     def rank_columns(
-        self, requests: Sequence[DecodedRequest], *, clock: Clock | None = None
+        self, requests: Sequence[AnyDecoded], *, clock: Clock | None = None
     ) -> list[Ranked | RequestError]:
         """Score and order the candidates of several requests in one forward pass, whatever they were written in.
 
@@ -162,9 +177,9 @@ class Ranker:
             What the answer to each request is made of, or what of it does not fit.
         """
         clock = clock or Clock()
-        encoded = [_attempt(self._encode, one) for one in requests]
+        encoded = [attempt(self._encode, one) for one in requests]
         clock.stage("features")
-        good = [one for one in encoded if isinstance(one, _Encoded)]
+        good = [one for one in encoded if isinstance(one, EncodedRequest)]
         predictions = iter(self._predict_all(good) if good else [])
         clock.stage("model")
         ranked = [
@@ -183,24 +198,43 @@ class Ranker:
         """score_N by a formula, the default one where none is named; RequestError if there is none of that name."""
         return self.scores.choose(score)[1].evaluate(self._by_task(predictions_NT))
 
-    def _encode(self, columns: DecodedRequest) -> "_Encoded":
-        shared = _encode(self._decoder.shared, columns.shared, field="user")
-        own = _encode(self._decoder.own, columns.own, field="candidates")
-        return _Encoded(columns, shared, own)
+    def _encode(self, columns: AnyDecoded) -> EncodedRequest:
+        shared, own = encode(self._decoder.shared.encode, columns.shared, field="user"), columns.own
+        if isinstance(own, CandidateRows):
+            assert self.items is not None
+            return EncodedRequest(columns, shared, encode(self.items.encode, own, field="candidates"))
+        rows = encode(self._decoder.own.encode, own, field="candidates")
+        return EncodedRequest(columns, shared, EncodedCandidates(rows))
 
-    def _predict_all(self, encoded: Sequence["_Encoded"]) -> list[NDArray[np.float64]]:
+    def _predict_all(self, encoded: Sequence[EncodedRequest]) -> list[NDArray[np.float64]]:
         """predictions_CT of each of several requests."""
-        counts = [one.own.batch.num_rows for one in encoded]
+        counts = [one.own.num_rows for one in encoded]
         shared = concatenated([one.shared.batch for one in encoded], self._decoder.shared.layout)
-        own = concatenated([one.own.batch for one in encoded], self._decoder.own.layout)
-        predictions_CT = self._predict(shared, own, torch.repeat_interleave(torch.tensor(counts)))
-        return np.split(predictions_CT.astype(np.float64), np.cumsum(counts)[:-1])
+        own = concatenated([one.own.rows.batch for one in encoded], self._decoder.own.layout)
+        items = None if self.items is None else self.items.known
+        known = None if items is None else known_candidates(items, [one.own for one in encoded])
+        predictions_CT = self._predict(shared, own, torch.repeat_interleave(torch.tensor(counts)), known)
+        of_request = np.split(predictions_CT.astype(np.float64), np.cumsum(counts)[:-1])
+        return [one.own.in_request_order(found_CT) for one, found_CT in zip(encoded, of_request, strict=True)]
 
-    def _predict(self, shared: Batch, own: Batch, request_C: Tensor) -> NDArray[np.float32]:
+    def _predict(
+        self, shared: Batch, own: Batch, request_C: Tensor, known: KnownCandidates | None = None
+    ) -> NDArray[np.float32]:
         with torch.inference_mode(), autocast(self.precision, torch.device("cpu")):
-            predictions_CT = self._model.predict_sided(shared, own, request_C)
+            predictions_CT = self._model.predict_sided(shared, own, request_C, known)
         result: NDArray[np.float32] = predictions_CT.numpy()
         return result
+
+    def _take_items(self, store: ItemStore, known_bytes: int) -> None:
+        """Use a store from now on; what its first items give is computed, and compared with what it is in a request."""
+        self.items = StoredItems(store, self.bundle.encoder, self._decoder)
+        first = self.bundle.replay.rows.slice(0, 1)
+        shared = self._decoder.shared.encode(self._decoder.shared.of_table(first)).batch
+        with torch.inference_mode(), autocast(self.precision, torch.device("cpu")):
+            known = know_items(self._model, self.items, shared, max_bytes=known_bytes)
+        if known is not None:
+            check_known(self.items, known, partial(self._predict, shared), tolerance=TOLERANCES[self.precision])
+        self.items.known = known
 
     def _check_replay(self) -> None:
         """The rows of the replay are encoded and scored, as a request of each, as they were in training.
@@ -218,7 +252,7 @@ class Ranker:
         predictions_NT = self._predict(shared, own, torch.arange(rows.num_rows))
         self.bundle.replay.check_predictions(predictions_NT, tolerance=TOLERANCES[self.precision])
 
-    def _ranked(self, encoded: "_Encoded", predictions_CT: NDArray[np.float64], clock: Clock) -> Ranked:
+    def _ranked(self, encoded: EncodedRequest, predictions_CT: NDArray[np.float64], clock: Clock) -> Ranked:
         """Candidates in order; a score that is not finite is warned of."""
         columns, options = encoded.columns, encoded.columns.options
         name, formula = self.scores.choose(options.score)
@@ -235,43 +269,24 @@ class Ranker:
             order_K=order_of(scores, columns.item_keys, top_k=options.top_k),
             item_ids=columns.item_ids,
             item_keys=columns.item_keys,
-            warnings=[
-                *(
-                    FeatureWarning(feature=field, code="unknown_field", count=count, hint=self._decoder.hint(field))
-                    for field, count in columns.ignored.items()
-                ),
-                *self._warnings.of(encoded.shared, encoded.own),
-                *(
-                    [FeatureWarning(feature=formula.text, code="not_finite", count=num)]
-                    if (num := scores.null_count)
-                    else []
-                ),
-            ],
+            warnings=self._all_warnings(encoded, formula.text, num_lost=scores.null_count),
+            num_absent=None if self.items is None else encoded.own.num_absent,
             clock=clock,
         )
 
+    def _all_warnings(self, encoded: EncodedRequest, formula: str, *, num_lost: int) -> list[FeatureWarning]:
+        """What of a request the model or the store does not know, and scores that are no numbers."""
+        ignored = encoded.columns.ignored.items()
+        found = [
+            FeatureWarning(feature=field, code="unknown_field", count=count, hint=self._decoder.hint(field))
+            for field, count in ignored
+        ]
+        if self.items is not None and encoded.own.num_absent:
+            found.append(FeatureWarning(feature=self.items.item, code="not_in_store", count=encoded.own.num_absent))
+        found += self._warnings.of(encoded.shared, encoded.own.rows)
+        if num_lost:
+            found.append(FeatureWarning(feature=formula, code="not_finite", count=num_lost))
+        return found
+
     def _by_task(self, predictions_NT: NDArray[np.floating[Any]]) -> Mapping[str, NDArray[np.float64]]:
         return {name: predictions_NT[:, index].astype(np.float64) for index, name in enumerate(self.task_names)}
-
-
-class _Encoded(NamedTuple):
-    """A request as the model reads it."""
-
-    columns: DecodedRequest
-    shared: EncodedRows
-    own: EncodedRows
-
-
-def _attempt(work: Callable[[A], B], argument: A) -> B | RequestError:
-    try:
-        return work(argument)
-    except RequestError as error:
-        return error
-
-
-def _encode(encoder: BlockEncoder, rows: BlockRows, *, field: str) -> EncodedRows:
-    """Columns of a request; what the encoder refuses of them is the request's fault."""
-    try:
-        return encoder.encode(rows)
-    except (DataError, SchemaError) as error:
-        raise RequestError(field, str(error)) from error

@@ -1,5 +1,6 @@
 """Where a model comes from: a registry, a run folder or a bundle."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -47,6 +48,8 @@ def load_ranker(
     registry_uri: str | None = None,
     strict_fields: bool = False,
     precision: Literal["fp32", "bf16"] = "fp32",
+    items: Path | None = None,
+    items_known_bytes: int = 0,
 ) -> "Ranker":
     """The ranker of ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, a run or a bundle, after its replay.
 
@@ -55,19 +58,26 @@ def load_ranker(
         registry_uri: registry to ask; by default MLFLOW_TRACKING_URI, else the one in ``runs``.
         strict_fields: whether a request may not hold fields that the model does not know.
         precision: of matrix products.
+        items, items_known_bytes: see ``Ranker.load``.
 
     Raises:
         BundleError, RegistryError, TrainingError: there is no such model, or it does not pass.
+        SchemaError, DataError: the items are not a store, or not one for this model.
     """
     from recmoe.ranking.ranker import Ranker
 
     bundle = bundle_of(source)
+    load = partial(
+        Ranker.load,
+        strict_fields=strict_fields,
+        precision=precision,
+        items=items,
+        items_known_bytes=items_known_bytes,
+    )
     if not bundle.startswith("models:"):
-        return Ranker.load(Path(bundle), strict_fields=strict_fields, precision=precision)
+        return load(Path(bundle))
     # MLflow takes seconds to import, and a bundle in a folder does not need it.
     from recmoe.registry.registry import Registry
 
     found = Registry.connect(registry_uri, folder=runs).resolve(bundle, cache=runs / "cache")
-    return Ranker.load(
-        found.path, name=found.name, version=found.version, strict_fields=strict_fields, precision=precision
-    )
+    return load(found.path, name=found.name, version=found.version)

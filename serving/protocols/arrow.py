@@ -8,11 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from recmoe.ranking.columns import DecodedRequest
 from recmoe.ranking.prediction_columns import item_column, score_column
 from recmoe.ranking.ranked import Ranked
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.request import ColumnRequest, RankOptions
+from recmoe.ranking.stages import AnyDecoded
 from serving.body import check_values
 from serving.protocols.arrow_stream import columns_of, read_stream
 from serving.reply import Reply
@@ -34,7 +34,7 @@ class Arrow:
     def __init__(self, *, max_values: int) -> None:
         self._max_values = max_values
 
-    def decode(self, ranker: Ranker, body: bytes) -> DecodedRequest:
+    def decode(self, ranker: Ranker, body: bytes) -> AnyDecoded:
         """A request; RequestError with the column and row at fault."""
         table = read_stream(body, max_candidates=ranker.config.max_candidates, max_values=self._max_values)
         document = (table.schema.metadata or {}).get(DOCUMENT, b"{}")

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from recmoe.ranking.columns import DecodedRequest
 from recmoe.ranking.ranked import Ranked
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.request import RankRequest
+from recmoe.ranking.stages import AnyDecoded
 from serving.body import check_values
 from serving.reply import Reply
 
@@ -24,7 +24,7 @@ class JsonV1:
     def __init__(self, *, max_values: int) -> None:
         self._max_values = max_values
 
-    def decode(self, ranker: Ranker, body: bytes) -> DecodedRequest:
+    def decode(self, ranker: Ranker, body: bytes) -> AnyDecoded:
         """A request; RequestError with the field at fault."""
         check_values(body, self._max_values)
         return ranker.decode(RankRequest.parse(body))

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Request, Response
 
 from recmoe import __version__
 from recmoe.errors import RequestError
-from recmoe.ranking.columns import DecodedRequest
 from recmoe.ranking.ranked import Ranked
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.request import document_of, shown
+from recmoe.ranking.stages import AnyDecoded
 from serving.body import check_values
 from serving.holder import ModelHolder
 from serving.problem import UnknownModelError
@@ -65,7 +65,7 @@ class InferCall:
         self._all_binary = False
         self._binary: Mapping[str, bool] = {}
 
-    def decode(self, ranker: Ranker, body: bytes) -> DecodedRequest:
+    def decode(self, ranker: Ranker, body: bytes) -> AnyDecoded:
         """A request; RequestError with the input at fault."""
         head, rest = self._parts(body)
         check_values(head, self._max_values)

@@ -195,8 +195,8 @@ def test_ids_of_a_table_beyond_int32_are_kept_whole(tmp_path: Path) -> None:
 
     assert same(kept, read)
     assert int(kept.values.max()) > MAX_INT32
-    assert RowFormat(encoder).dtype["wide_id"].shape == (1,)
-    assert [kind.itemsize for kind in RowFormat(encoder).list_types] == [4, 8]
+    assert RowFormat.of_encoder(encoder).dtype["wide_id"].shape == (1,)
+    assert [kind.itemsize for kind in RowFormat.of_encoder(encoder).list_types] == [4, 8]
 
 
 def test_rows_without_a_group_and_lists_without_an_id_can_be_kept(tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_full_disk_is_found_before_anything_is_encoded(tmp_path: Path, monkeypat
     ):
         keep(tmp_path / "encoded", stream, encoder)
 
-    assert num_bytes == [30 * RowFormat(encoder).dtype.itemsize]
+    assert num_bytes == [30 * RowFormat.of_encoder(encoder).dtype.itemsize]
     assert not any(path.is_dir() for path in (tmp_path / "encoded").iterdir())
 
 

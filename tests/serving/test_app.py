@@ -1,17 +1,21 @@
 """The ranking API answers as the ranker does, and says what is wrong as problem+json."""
 
+import re
 import subprocess
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from recmoe.errors import BundleError
 from recmoe.export.bundle import ModelBundle
 from recmoe.ranking import Ranker, RankRequest
+from recmoe.ranking.items import ItemStore
 from serving.app import create_app
 from serving.holder import ModelHolder
 from serving.settings import ServeSettings
@@ -190,3 +194,21 @@ def test_importing_the_app_loads_no_ray_no_mlflow_and_no_training() -> None:
     finished = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
 
     assert finished.returncode == 0, finished.stderr
+
+
+def test_items_are_looked_up_and_counted(bundle: ModelBundle, tmp_path: Path) -> None:
+    items = pa.table({"item_id": [101, 102], "price": [3.5, 4.0], "words": [["red"], ["silk"]]})
+    store = ItemStore.build(tmp_path / "items", items, bundle.encoder)
+    ranker = Ranker.load(bundle, items=store.folder, items_known_bytes=2**20)
+
+    with TestClient(create_app(ranker)) as client:
+        answer = client.post("/v1/rank", json={**REQUEST, "candidates": {"item_id": [101, 102, 7]}}).json()
+        page = client.get("/metrics").text
+
+    assert {"feature": "item_id", "code": "not_in_store", "count": 1} in answer["warnings"]
+    assert 'recmoe_items_lookups_total{outcome="hit"} 2.0' in page
+    assert 'recmoe_items_lookups_total{outcome="miss"} 1.0' in page
+    assert "\nrecmoe_items 2.0" in page
+    assert "\nrecmoe_items_known 2.0" in page
+    age_s = float(re.findall(r"\nrecmoe_items_age_seconds (\S+)", page)[0])
+    assert 0 < age_s < 600

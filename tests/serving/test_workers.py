@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
 import pytest
 
 from recmoe.errors import ServingError
 from recmoe.export.bundle import ModelBundle
 from recmoe.ranking import Ranker, RankRequest
+from recmoe.ranking.items import ItemStore
 from serving.orders import WorkerOrder, WorkerReport
 from serving.server import serve
 from serving.settings import ServeSettings
@@ -133,3 +135,27 @@ def test_worker_serves_no_other_model_than_the_first_one_did(bundle_path: Path, 
     assert worker.returncode == 1
     assert report.error is not None
     assert "has changed since the server was started; start the server anew" in report.error
+
+
+@pytest.mark.slow
+def test_workers_look_items_up_in_one_store(start_server: StartServer, bundle_path: Path, tmp_path: Path) -> None:
+    bundle = ModelBundle.load(bundle_path)
+    items = pa.table({"item_id": [101, 102], "price": [3.5, 4.0], "words": [["red"], ["silk"]]})
+    ItemStore.build(tmp_path / "items", items, bundle.encoder)
+    given = ["--workers", "2", "--threads", "1", "--deadline-ms", "60000", "--items", str(tmp_path / "items")]
+    server = start_server(bundle_path, *given, "--items-known-bytes", "1000000")
+    wait_for(lambda: number(fetch(f"{server.url}/metrics"), "recmoe_workers") == 2)
+    request = {"user": {"user_id": "u3"}, "context": {"hour": 12}, "candidates": {"item_id": [101, 102, 7]}}
+
+    answers = [json.loads(fetch(f"{server.url}/v1/rank", request)) for _ in range(10)]
+
+    rows = [*items.to_pylist(), {"item_id": 7}]
+    expected = Ranker(bundle).rank(RankRequest.parse({**request, "candidates": rows}))
+    tasks = {item.item_id: item.tasks for item in expected.items}
+    for answer in answers:
+        for item in answer["items"]:
+            assert item["tasks"] == pytest.approx(tasks[item["item_id"]], abs=1e-5)
+    page = fetch(f"{server.url}/metrics")
+    assert number(page, 'recmoe_items_lookups_total{outcome="hit"}') == 20
+    assert number(page, 'recmoe_items_lookups_total{outcome="miss"}') == 10
+    assert number(page, "recmoe_items_known") == 2

@@ -22,8 +22,8 @@ from recmoe.features.kinds.parts import (
     LayoutPart,
     RawPart,
     TableUse,
-    counted,
     joined,
+    marked,
 )
 from recmoe.features.kinds.raw_keys import id_keys_of
 from recmoe.features.layout import Side, SparseKey
@@ -176,6 +176,6 @@ class IdColumns:
         return EncodedBlock(
             rows_KB=rows_KB,
             dense_FB=np.zeros((0, rows_KB.shape[1]), np.float32),
-            missing=counted(self.keys, is_missing_KB),
-            unknown=counted(self.keys, is_unknown_KB),
+            missing=marked(self.keys, is_missing_KB),
+            unknown=marked(self.keys, is_unknown_KB),
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from recmoe.features.kinds.parts import EncodedBlock, Floats32, counted
+from recmoe.features.kinds.parts import EncodedBlock, Floats32, marked
 from recmoe.features.statistics import NumericStatistics
 from recmoe.features.transforms import LARGEST, Floats, as_floats, bucketize, position, signed_log1p
 
@@ -77,7 +77,7 @@ class NumberColumns:
         return EncodedBlock(
             rows_KB=rows_KB,
             dense_FB=self._dense(np.where(is_missing_FB, self._mean_F1, x_FB)),
-            missing=counted(self._features, is_null_FB),
+            missing=marked(self._features, is_null_FB),
             unknown={},
         )
 

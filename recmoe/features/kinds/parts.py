@@ -112,10 +112,10 @@ class EncodedBlock:
     rows_KB: Ints
     """Rows of tables, one per row and key."""
     dense_FB: Floats32
-    missing: Mapping[str, int]
-    """Nulls by feature, where there are any."""
-    unknown: Mapping[str, int]
-    """Ids that training has not seen, by feature, where there are any."""
+    missing: Mapping[str, NDArray[np.bool_]]
+    """Rows without a value, by feature, where there are any."""
+    unknown: Mapping[str, NDArray[np.bool_]]
+    """Rows with an id that training has not seen, by feature, where there are any."""
 
 
 class Block(Protocol):
@@ -163,8 +163,8 @@ def joined(parts: list[Ints]) -> Ints:
     return np.concatenate(parts, dtype=np.int64) if parts else np.zeros(0, np.int64)
 
 
-def counted(features: Sequence[str], is_there_FB: NDArray[np.bool_]) -> dict[str, int]:
-    """How often something is there, by feature, where it is at all."""
+def marked(features: Sequence[str], is_there_FB: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
+    """Where something is there, by feature, where it is at all."""
     if not is_there_FB.any():
         return {}
-    return {name: num for name, num in zip(features, is_there_FB.sum(axis=1).tolist(), strict=True) if num}
+    return {name: is_there_B for name, is_there_B in zip(features, is_there_FB, strict=True) if is_there_B.any()}

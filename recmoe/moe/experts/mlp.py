@@ -187,8 +187,11 @@ class MlpExperts(nn.Module):
         self, x: Tensor | SidedInput, weights_EOD: Sequence[Tensor], biases_EO: Sequence[Tensor]
     ) -> list[Tensor]:
         outputs = []
-        for expert in range(len(weights_EOD[0])):
-            y = x
+        firsts: list[Tensor | SidedInput] = [x] * len(weights_EOD[0])
+        if isinstance(x, SidedInput) and x.is_known:
+            firsts = [*self._activate(_every(x, weights_EOD[0], biases_EO[0])).unbind(1)]
+            weights_EOD, biases_EO = weights_EOD[1:], biases_EO[1:]
+        for expert, y in enumerate(firsts):
             for weight_EOD, bias_EO in zip(weights_EOD, biases_EO, strict=True):
                 y = self._activate(linear(y, weight_EOD[expert], bias_EO[expert]))
             assert isinstance(y, Tensor)

@@ -95,12 +95,17 @@ def shares_of_chosen(logits_BV: Tensor, chosen_BK: Tensor) -> Tensor:
     return torch.zeros_like(logits_BV).scatter(1, chosen_BK, torch.softmax(logits_BV.gather(1, chosen_BK), dim=1))
 
 
-def gate_logits(x: Tensor | SidedInput, weight_VD: Tensor) -> Tensor:
-    """x · W in float32 (float64 where the weight is), also where autocast would take less."""
+def gate_logits(x: Tensor | SidedInput, *weights_VD: Tensor) -> Tensor:
+    """x · W in float32 (float64 where the weight is), also where autocast would take less.
+
+    Args:
+        weights_VD: W, or several that stand for one, one after the other.
+    """
+    weight_VD = weights_VD[0] if len(weights_VD) == 1 else torch.cat(weights_VD)
     # Gates run in float32: in bfloat16 the softmax of near-equal experts collapses to one.
     dtype = torch.promote_types(weight_VD.dtype, torch.float32)
     device_type = weight_VD.device.type
     if not torch.is_autocast_enabled(device_type):
-        return linear(x.to(dtype), weight_VD.to(dtype))
+        return linear(x.to(dtype), weight_VD.to(dtype), made_of=weights_VD)
     with torch.autocast(device_type, enabled=False):
-        return linear(x.to(dtype), weight_VD.to(dtype))
+        return linear(x.to(dtype), weight_VD.to(dtype), made_of=weights_VD)

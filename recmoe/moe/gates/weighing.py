@@ -47,6 +47,6 @@ def _called(gate: Gate, x: Tensor | SidedInput, groups: Groups) -> Weighed:
 
 def _joint(x: Tensor | SidedInput, forms: Sequence[LinearForm]) -> list[Weighed]:
     """What gates that read one input give, from one product."""
-    weight_LD = torch.cat([form.weight_LD for form in forms]) if len(forms) > 1 else forms[0].weight_LD
-    logits = torch.split(gate_logits(x, weight_LD), [len(form.weight_LD) for form in forms], dim=1)
+    weights = [form.weight_LD for form in forms]
+    logits = torch.split(gate_logits(x, *weights), [len(weight_LD) for weight_LD in weights], dim=1)
     return [weighed(form.shares(logits_BL)) for form, logits_BL in zip(forms, logits, strict=True)]

@@ -1,0 +1,229 @@
+"""StoredItems: candidates of a request whose columns lie in a store.
+
+What a candidate gives itself wins. What it leaves out comes from the store; what neither holds is missing.
+"""
+
+# N items, C candidates of a request, H of them whose products are known, S stored, G given
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from recmoe.errors import DataError
+from recmoe.features.batch import Batch
+from recmoe.features.blocks import BlockRows, EncodedRows, concatenated, same, side_by_side
+from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.layout import OWN_SIDES
+from recmoe.model.known_items import KnownItems
+from recmoe.ranking.columns import AnyRequest, DecodedRequest, RequestDecoder, block_encoder, options_of
+from recmoe.ranking.items.encoded import EncodedItems
+from recmoe.ranking.items.store import ItemStore
+from recmoe.ranking.items.table import item_column, lacking, nulls_where_absent, taken
+
+Places = NDArray[np.int64]
+_PROVED_ROWS = 256
+
+
+@dataclass(frozen=True)
+class CandidateRows:
+    """C candidates, in this order: those whose products are known, those whose row is stored, and the others."""
+
+    order_C: Places
+    """Where each of them stands in the request."""
+    known_H: Places
+    """Rows of the store."""
+    stored_S: Places
+    """Rows of the store."""
+    rest: BlockRows
+    """Of the stored candidates, the columns of features that the store does not hold."""
+    given: BlockRows | None
+    """All columns of the others; None where there are none."""
+    num_absent: int
+    """Candidates that are not in the store."""
+
+
+@dataclass(frozen=True)
+class EncodedCandidates:
+    """C candidates as the model reads them."""
+
+    rows: EncodedRows
+    """Those whose products are not known; what the model does not know of all."""
+    known_H: Places = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Rows of the store of the others, which come first."""
+    num_absent: int = 0
+    """Candidates that are not in the store."""
+    order_C: Places | None = None
+    """Where each of them stands in the request; None where they stand as they came."""
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.known_H) + self.rows.batch.num_rows
+
+    def in_request_order(self, found_CT: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What was found of each candidate, as the request has them."""
+        if self.order_C is None:
+            return found_CT
+        ordered_CT = np.empty_like(found_CT)
+        ordered_CT[self.order_C] = found_CT
+        return ordered_CT
+
+
+class StoredItems:
+    """A store as one model reads it.
+
+    Args:
+        store: of items.
+        encoder: of the model.
+        decoder: reads requests for it.
+
+    Raises:
+        SchemaError, DataError: the store does not fit the model, or is damaged; see ``ItemStore``.
+    """
+
+    def __init__(self, store: ItemStore, encoder: FeatureEncoder, decoder: RequestDecoder) -> None:
+        self.store = store
+        self._columns = decoder.columns["item"]
+        self.item = item_column(encoder)
+        if self.item != store.item:
+            raise DataError(
+                f"{store.folder}: its items are named by column {store.item!r}, the model's by {self.item!r}; "
+                "build it again for this model"
+            )
+        self._decoder = decoder
+        self.encoded: EncodedItems = store.encoded(encoder)
+        """The rows of the store."""
+        self.lacking = lacking(store.rows.column_names, self._columns)
+        """Columns that requests have to give."""
+        features = {name for name, feature in encoder.schema.features.items() if feature.side in OWN_SIDES}
+        self._rest = block_encoder(encoder, OWN_SIDES, self._columns, features=features - {*self.encoded.features})
+        self.is_whole = not features - {*self.encoded.features}
+        """Whether the store holds all that the model reads of an item."""
+        self.known: KnownItems | None = None
+        """The first items of the store, whose products are known."""
+        self._stored_columns = [name for name in self._columns if name in store.rows.column_names and name != self.item]
+        self._prove(encoder)
+
+    @property
+    def num_known(self) -> int:
+        """Items whose products are known."""
+        return 0 if self.known is None else self.known.products.num_items
+
+    def decode(self, request: AnyRequest) -> DecodedRequest[CandidateRows]:
+        """The columns of a request that it gives itself, and where the others are."""
+        options, ignored = options_of(request), self._decoder.ignored(request)
+        shared = self._decoder.shared_rows(options)
+        item_ids, item_keys = self._decoder.item_ids(request)
+        places_C = self.store.find(item_keys)
+        given = {name: self._decoder.own_column(request, name) for name in self._given(request)}
+        is_plain_C = places_C >= 0
+        num_absent = len(places_C) - int(np.count_nonzero(is_plain_C))
+        for column in given.values():
+            is_plain_C &= column.is_null().to_numpy(zero_copy_only=False)
+        is_known_C = is_plain_C & (places_C < self.num_known)
+        num_known, num_plain = int(np.count_nonzero(is_known_C)), int(np.count_nonzero(is_plain_C))
+        if 0 < num_known < len(places_C) or 0 < num_plain < len(places_C):
+            order_C = np.argsort(-(is_plain_C.astype(np.int8) + is_known_C), kind="stable")
+        else:
+            order_C = np.arange(len(places_C))
+        stored, others = order_C[num_known:num_plain], order_C[num_plain:]
+        rows = CandidateRows(
+            order_C=order_C,
+            known_H=places_C[order_C[:num_known]],
+            stored_S=places_C[stored],
+            rest=self._rest_rows(request, stored.tolist()),
+            given=self._given_rows(request, given, others, places_C[others]) if len(others) else None,
+            num_absent=num_absent,
+        )
+        return DecodedRequest(options, shared, rows, item_ids, item_keys, ignored)
+
+    def encode(self, rows: CandidateRows) -> EncodedCandidates:
+        """The rows as the model reads them; DataError or SchemaError as an encoder."""
+        parts = []
+        if len(rows.stored_S) or rows.given is None:
+            parts.append(self._stored(rows.stored_S, rows.rest))
+        if rows.given is not None:
+            parts.append(self._decoder.own.encode(rows.given))
+        known_missing, known_unknown = self.encoded.unknown_to_the_model(rows.known_H)
+        return EncodedCandidates(
+            EncodedRows(
+                concatenated([part.batch for part in parts], self._decoder.own.layout),
+                _added([known_missing, *(part.missing for part in parts)]),
+                _added([known_unknown, *(part.unknown for part in parts)]),
+            ),
+            rows.known_H,
+            rows.num_absent,
+            rows.order_C,
+        )
+
+    def batch(self, places_N: Places) -> Batch:
+        """Rows of a store that holds all that the model reads."""
+        assert self.is_whole
+        return self.encoded.rows(places_N).batch
+
+    def _given(self, request: AnyRequest) -> Sequence[str]:
+        """Columns of the store that candidates give themselves."""
+        rows = request.candidates
+        names = set().union(*rows) if isinstance(rows, list) else {*rows}
+        return [name for name in self._stored_columns if name in names] if len(names) > 1 else []
+
+    def _rest_rows(self, request: AnyRequest, places: Sequence[int]) -> BlockRows:
+        if self.is_whole:
+            return BlockRows([], None, len(places))
+        return self._decoder.own_rows(request, self._rest, places)
+
+    def _given_rows(
+        self, request: AnyRequest, given: Mapping[str, pa.Array], places: Places, rows: Places
+    ) -> BlockRows:
+        """Candidates that give columns of the store themselves, or are not in it.
+
+        Args:
+            given: columns of all candidates.
+            places: which candidates.
+            rows: of the store, -1 where they are not in it.
+        """
+        at, of_store = pa.array(places), pa.array(rows, mask=rows < 0)
+        columns = {}
+        for name, column in self._columns.items():
+            if name in self._stored_columns:
+                values = taken(self.store.rows.column(name), of_store, column.type)
+                columns[name] = pc.coalesce(given[name].take(at), values) if name in given else values
+            else:
+                columns[name] = self._decoder.own_column(request, name).take(at)
+        return self._decoder.own.of_table(pa.table(columns))
+
+    def _stored(self, places_S: Places, rest: BlockRows) -> EncodedRows:
+        """Rows of the store with the features that it does not hold beside them."""
+        found = self.encoded.rows(places_S)
+        if self.is_whole:
+            return found
+        others = self._rest.encode(rest)
+        parts = [(self.encoded.blocks.layout, found.batch), (self._rest.layout, others.batch)]
+        return EncodedRows(
+            side_by_side(parts, self._decoder.own.layout),
+            {**found.missing, **others.missing},
+            {**found.unknown, **others.unknown},
+        )
+
+    def _prove(self, encoder: FeatureEncoder) -> None:
+        """DataError where a sample of the store is encoded otherwise than the same rows in training."""
+        num_rows = self.store.num_rows
+        places = np.unique(np.linspace(0, num_rows - 1, min(num_rows, _PROVED_ROWS)).astype(np.int64))
+        rows = nulls_where_absent(self.store.rows.take(pa.array(places)), self._columns)
+        found = self._stored(places, self._rest.of_table(rows))
+        if not same(found.batch, encoder.encode(rows, sides=OWN_SIDES, with_labels=False)):
+            raise DataError(
+                f"{self.store.folder}: its rows are encoded otherwise than in training; "
+                "build it again with recmoe items build"
+            )
+
+
+def _added(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for of_part in counts:
+        for name, num in of_part.items():
+            total[name] = total.get(name, 0) + num
+    return total

@@ -1,0 +1,120 @@
+"""EncodedItems: the rows of a store as a model reads them, so that a request costs a copy per item."""
+
+# N items, C candidates, M marks: for each feature whether it is missing, then how many of its ids are unknown
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recmoe.data.row_format import RowFormat
+from recmoe.errors import DataError
+from recmoe.features.blocks import BlockEncoder, EncodedRows
+from recmoe.features.encoder import FeatureEncoder
+from recmoe.features.layout import OWN_SIDES
+from recmoe.ranking.columns import block_encoder, item_columns
+
+RECORDS = "rows.bin"
+MARKS = "marks.bin"
+_CHUNK_ROWS = 16_384
+_MOST = np.iinfo(np.uint16).max
+
+
+@dataclass(frozen=True)
+class EncodedItems:
+    """N rows of the features whose columns a store holds."""
+
+    blocks: BlockEncoder
+    """Encodes rows of these features."""
+    features: tuple[str, ...]
+    format: RowFormat
+    records_N: NDArray[Any]
+    lists: Sequence[NDArray[Any]]
+    """What the lists of all items hold, as the format has them."""
+    marks_NM: NDArray[np.uint16]
+
+    @classmethod
+    def of_rows(cls, rows: pa.Table, encoder: FeatureEncoder) -> "EncodedItems":
+        """Encode rows; DataError or SchemaError as for a request."""
+        blocks, features = _blocks(rows, encoder)
+        format_ = RowFormat(blocks.layout)
+        records_N = np.zeros(rows.num_rows, format_.dtype)
+        marks_NM = np.zeros((rows.num_rows, 2 * len(features)), np.uint16)
+        pieces: list[list[NDArray[Any]]] = [[np.zeros(0, kind)] for kind in format_.list_types]
+        starts = [0] * len(pieces)
+        for first in range(0, rows.num_rows, _CHUNK_ROWS):
+            found = blocks.encode_marked(blocks.of_table(rows.slice(first, _CHUNK_ROWS)))
+            chunk = slice(first, first + found.batch.num_rows)
+            records_N[chunk], lists = format_.pack(found.batch, starts)
+            for place, values in enumerate(lists):
+                pieces[place].append(values)
+                starts[place] += len(values)
+            for offset, marks in ((0, found.missing), (len(features), found.unknown)):
+                for name, of_feature in marks.items():
+                    marks_NM[chunk, offset + features.index(name)] = np.minimum(of_feature, _MOST)
+        return cls(blocks, features, format_, records_N, [np.concatenate(of_list) for of_list in pieces], marks_NM)
+
+    @classmethod
+    def mapped(cls, folder: Path, rows: pa.Table, encoder: FeatureEncoder) -> "EncodedItems":
+        """What ``write`` wrote of these rows, as memory that all processes share; DataError if it is damaged."""
+        blocks, features = _blocks(rows, encoder)
+        format_ = RowFormat(blocks.layout)
+        try:
+            records_N = _mapped(folder / RECORDS, format_.dtype)
+            marks = _mapped(folder / MARKS, np.dtype("<u2"))
+            lists = [_mapped(folder / _list(place), kind) for place, kind in enumerate(format_.list_types)]
+            ends = records_N["list_start"][-1:] + records_N["list_length"][-1:]
+            if len(records_N) != rows.num_rows or len(marks) != 2 * len(features) * rows.num_rows:
+                raise ValueError(f"{len(records_N)} encoded rows of {rows.num_rows}")
+            if len(ends) and ends[0].tolist() != [len(values) for values in lists]:
+                raise ValueError("its lists end elsewhere than its rows")
+        except (OSError, ValueError) as error:
+            raise DataError(f"{folder}: cannot be read: {error}; build it again with recmoe items build") from error
+        return cls(blocks, features, format_, records_N, lists, marks.reshape(rows.num_rows, 2 * len(features)))
+
+    def write(self, folder: Path) -> None:
+        """Into a new folder."""
+        folder.mkdir()
+        self.records_N.tofile(folder / RECORDS)
+        self.marks_NM.astype("<u2").tofile(folder / MARKS)
+        for place, values in enumerate(self.lists):
+            values.tofile(folder / _list(place))
+
+    def rows(self, places_C: NDArray[np.int64]) -> EncodedRows:
+        """Some rows in the order of ``blocks.layout``, and what the model does not know of them."""
+        batch = self.format.unpack(self.records_N.take(places_C), self.lists)
+        return EncodedRows(batch, *self.unknown_to_the_model(places_C))
+
+    def unknown_to_the_model(self, places_C: NDArray[np.int64]) -> tuple[dict[str, int], dict[str, int]]:
+        """By feature, where there are any: missing values of some rows, and ids that training has not seen."""
+        nums_M = self.marks_NM.take(places_C, axis=0).sum(axis=0, dtype=np.int64)
+        if not nums_M.any():
+            return {}, {}
+        missing, unknown = np.split(nums_M, 2)
+        return _present(self.features, missing), _present(self.features, unknown)
+
+
+def _present(features: Sequence[str], nums: NDArray[np.int64]) -> dict[str, int]:
+    return {name: num for name, num in zip(features, nums.tolist(), strict=True) if num}
+
+
+def _blocks(rows: pa.Table, encoder: FeatureEncoder) -> tuple[BlockEncoder, tuple[str, ...]]:
+    """What encodes the features of items all of whose columns are there, and their names."""
+    features = {name for name, feature in encoder.schema.features.items() if feature.side in OWN_SIDES}
+    features -= {name for name, column in encoder.schema.raw_columns() if column.name not in rows.column_names}
+    blocks = block_encoder(encoder, OWN_SIDES, item_columns(encoder), features=features)
+    return blocks, tuple(name for name in encoder.schema.features if name in features)
+
+
+def _list(place: int) -> str:
+    return f"list_{place}.bin"
+
+
+def _mapped(path: Path, kind: "np.dtype[Any]") -> NDArray[Any]:
+    if not path.stat().st_size:
+        return np.zeros(0, kind)
+    return np.memmap(path, kind, mode="r").view(np.ndarray)

@@ -1,0 +1,34 @@
+"""The shop's items as a table, and a store of them."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from recmoe.features.encoder import FeatureEncoder
+from recmoe.ranking.items import ItemStore
+
+
+@pytest.fixture(scope="session")
+def shop_items() -> pa.Table:
+    """Items 100 to 129 of the shop, the odd ones first; an item without words, one without a price, one not seen."""
+    ids = [*range(101, 130, 2), *range(100, 130, 2), 999]
+    return pa.table(
+        {
+            "item_id": pa.array(ids),
+            "title": pa.array([f"item {number}" for number in ids]),
+            "words": pa.array(
+                [None if number == 105 else ["red", "felt", "silk"][: number % 4] for number in ids],
+                pa.list_(pa.string()),
+            ),
+            "price": pa.array([None if number == 106 else number / 7 for number in ids]),
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def store_path(tmp_path_factory: pytest.TempPathFactory, shop_items: pa.Table, shop_encoder: FeatureEncoder) -> Path:
+    """A store that no test changes."""
+    path = tmp_path_factory.mktemp("stores") / "items"
+    ItemStore.build(path, shop_items, shop_encoder)
+    return path
