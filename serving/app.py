@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,45 +16,55 @@ from recmoe.errors import RequestError
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.request import RankRequest, RankResponse, shown
 from serving.body import BodyReader, check_values
-from serving.description import ServedModel, describe
+from serving.description import Readiness, ServedModel, describe_all, readiness
 from serving.docs_page import docs_page
-from serving.holder import ModelHolder
-from serving.measured import ARRIVED_S, Measured
+from serving.measured import ARRIVED_S, RANKED_BY, Measured
 from serving.metrics import ServingMetrics
+from serving.models.holder import ServedModels
+from serving.models.shadow import ShadowComparison
+from serving.models.webhook import add_webhook, read_secret
 from serving.pool import Deadline, RankingPool
 from serving.problem import add_handlers
 from serving.settings import ServeSettings
 from serving.token import BearerToken, read_tokens
 
 
-def create_app(source: Ranker | ModelHolder, settings: ServeSettings | None = None) -> FastAPI:
+def create_app(
+    source: Ranker | ServedModels,
+    settings: ServeSettings | None = None,
+    *,
+    on_webhook: Callable[[], None] = lambda: None,
+) -> FastAPI:
     """The API over a ranker, or over one that is still to be loaded.
 
     Args:
-        source: a ranker is ready at once; a holder loads its own when the app starts.
+        source: a ranker is ready at once; others load their own when the app starts.
         settings: limits of a request and of the queue; how the server listens is not the app's.
+        on_webhook: called when MLflow says that an alias has moved.
     """
     limits = settings or ServeSettings()
     metrics = ServingMetrics()
     if isinstance(source, Ranker):
-        holder = ModelHolder(lambda: source)
-        holder.load()
+        models = ServedModels(lambda: source)
+        models.load()
     else:
-        holder = source
+        models = source
     pool = RankingPool(
         num_threads=limits.num_threads(),
         shares_cores=limits.shares_cores,
         max_waiting=limits.queue,
         on_length=metrics.waiting,
     )
+    comparison = ShadowComparison(share=limits.shadow_share, metrics=metrics.models)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        loading = None if holder.ranker else asyncio.create_task(asyncio.to_thread(holder.load))
+        loading = None if models.ranker else asyncio.create_task(asyncio.to_thread(models.load))
         yield
         if loading is not None:
             await loading
         await asyncio.to_thread(pool.close)
+        await asyncio.to_thread(comparison.close)
 
     # FastAPI's own pages load their scripts from elsewhere, and stay white where there is no way out.
     app = FastAPI(
@@ -69,15 +79,22 @@ def create_app(source: Ranker | ModelHolder, settings: ServeSettings | None = No
     add_handlers(app, metrics)
     if limits.token_file is not None:
         app.add_middleware(BearerToken, tokens=read_tokens(limits.token_file))
-    app.add_middleware(Measured, metrics=metrics, holder=holder)
+    app.add_middleware(Measured, metrics=metrics, models=models)
 
-    _add_ranking(app, holder, metrics, pool, limits)
-    _add_pages(app, holder, metrics)
+    _add_ranking(app, models, metrics, pool, limits, comparison)
+    if limits.webhook_secret_file is not None:
+        add_webhook(app, read_secret(limits.webhook_secret_file), body_s=limits.body_s, on_call=on_webhook)
+    _add_pages(app, models, metrics)
     return app
 
 
 def _add_ranking(
-    app: FastAPI, holder: ModelHolder, metrics: ServingMetrics, pool: RankingPool, limits: ServeSettings
+    app: FastAPI,
+    models: ServedModels,
+    metrics: ServingMetrics,
+    pool: RankingPool,
+    limits: ServeSettings,
+    comparison: ShadowComparison,
 ) -> None:
     """What the server is for."""
     reader = BodyReader(max_bytes=limits.max_body_bytes, max_held_bytes=limits.max_held_bytes, timeout_s=limits.body_s)
@@ -85,7 +102,7 @@ def _add_ranking(
     @app.post("/v1/rank", response_model=RankResponse, openapi_extra=_request_body())
     async def rank(request: Request) -> Response:
         """Candidates in the order to show them."""
-        ranker = holder.get()
+        models.get()
         deadline = _deadline(request, limits.deadline_ms)
         async with reader.body(request) as body:
             metrics.stage("read", time.perf_counter() - deadline.arrived_s)
@@ -93,7 +110,18 @@ def _add_ranking(
             def work(waited_s: float) -> str:
                 metrics.stage("queue", waited_s)
                 check_values(body, limits.max_values)
-                return _rank(ranker, body, metrics)
+                parsed = RankRequest.parse(body)
+                ranker, arm = models.choose(parsed)
+                request.scope[RANKED_BY] = ranker.info
+                response = ranker.rank(parsed)
+                metrics.observe(response, num_candidates=parsed.num_candidates)
+                content = response.model_dump_json()
+                models.live.record(body)
+                if arm is not None:
+                    metrics.models.routed(arm)
+                if arm != "challenger":
+                    comparison.offer(models.shadow, parsed, response)
+                return content
 
             content = await _unless_gone(request, asyncio.ensure_future(pool.run(work, deadline)))
         deadline.check("ranked")
@@ -101,13 +129,13 @@ def _add_ranking(
         return Response(content, media_type="application/json")
 
 
-def _add_pages(app: FastAPI, holder: ModelHolder, metrics: ServingMetrics) -> None:
+def _add_pages(app: FastAPI, models: ServedModels, metrics: ServingMetrics) -> None:
     """What tells about the service and its model. Coroutines: they answer at once, whatever the threads do."""
 
     @app.get("/v1/models")
-    async def models() -> list[ServedModel]:
+    async def served() -> list[ServedModel]:
         """What is served, and what a request may hold."""
-        return [describe(holder.get())]
+        return describe_all(models)
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -115,18 +143,17 @@ def _add_pages(app: FastAPI, holder: ModelHolder, metrics: ServingMetrics) -> No
         return {"status": "ok"}
 
     @app.get("/readyz")
-    async def readyz() -> dict[str, str]:
+    async def readyz() -> Readiness:
         """The model has passed its replay, and the server has not been told to stop."""
-        return {"status": "ready", "digest": holder.get_for_new().info.digest}
+        return readiness(models)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        return HTMLResponse(docs_page(holder.ranker, absent=holder.absent))
+        return HTMLResponse(docs_page(models.ranker, absent=models.absent))
 
     @app.get("/metrics", include_in_schema=False)
     async def prometheus() -> Response:
-        if holder.ranker is not None:
-            metrics.use_model(holder.ranker)
+        metrics.models.update(models)
         return Response(metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -158,14 +185,6 @@ async def _unless_gone(request: Request, ranking: "asyncio.Future[str]") -> str:
         raise
     finally:
         gone.cancel()
-
-
-def _rank(ranker: Ranker, body: bytes, metrics: ServingMetrics) -> str:
-    """A response as JSON, from a request as JSON."""
-    request = RankRequest.parse(body)
-    response = ranker.rank(request)
-    metrics.observe(response, num_candidates=request.num_candidates)
-    return response.model_dump_json()
 
 
 def _request_body() -> dict[str, Any]:

@@ -1,14 +1,12 @@
 """ServingMetrics: what Prometheus reads of a server."""
 
 import os
-import time
-from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from recmoe.ranking.ranker import Ranker
-from recmoe.ranking.request import RankResponse
+from recmoe.ranking.request import ModelInfo, RankResponse
+from serving.models.metrics import ModelMetrics
 from serving.orders import SHARED_METRICS
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -86,34 +84,15 @@ class ServingMetrics:
             "recmoe_score", f"Predictions of the first {_OBSERVED_ITEMS} items", ["task"], buckets=_PREDICTIONS,
             registry=registry,
         )  # fmt: skip
-        self._info = Gauge(
-            "recmoe_model_info",
-            "1 for the model in use",
-            ["model", "version", "digest"],
-            registry=registry,
-            multiprocess_mode="livemax",
-        )
-        self._age_s = Gauge(
-            "recmoe_model_age_seconds",
-            "Seconds since the bundle was exported",
-            registry=registry,
-            multiprocess_mode="livemax",
-        )
+        self.models = ModelMetrics(registry)
 
     def ready(self) -> None:
         """This process has its model."""
         self._workers.set(1)
 
-    def use_model(self, ranker: Ranker) -> None:
-        """This is the model, and so old is it now."""
-        info = ranker.info
-        self._info.labels(info.name, info.version or "", info.digest).set(1)
-        created_s = datetime.fromisoformat(ranker.bundle.created_at).timestamp()
-        self._age_s.set(time.time() - created_s)
-
-    def count(self, ranker: Ranker | None, code: int) -> None:
-        """A ranking request was answered with an HTTP status."""
-        name, version = (ranker.info.name, ranker.info.version or "") if ranker else ("", "")
+    def count(self, model: ModelInfo | None, code: int) -> None:
+        """A ranking request was answered with an HTTP status, by this model if by any."""
+        name, version = (model.name, model.version or "") if model else ("", "")
         self._requests.labels(name, version, str(code)).inc()
 
     def waiting(self, num_requests: int) -> None:
