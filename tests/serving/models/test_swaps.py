@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.serving.models.clients import Clients
@@ -78,3 +79,43 @@ def test_no_request_fails_while_versions_are_promoted_refused_and_rolled_back(
     assert server.process.wait(timeout=120) == 0
     told = [line.split()[3] for line in lines if line.endswith("from now on")]
     assert told == ["2", "3", "1", "2", "1", "3"]
+
+
+def test_killed_worker_begins_with_what_the_others_serve_and_all_follow_the_alias(
+    start_server: StartServer, versions: Versions, wait_for: WaitFor, number: Number, ask: Any
+) -> None:
+    versions.add()
+    (versions.bundle("3") / "dense.safetensors").write_bytes(b"")
+    server = start_server("models:/shop@champion", "--workers", "2", "--threads", "1", *QUICK)
+    parent = psutil.Process(server.process.pid)
+
+    def metric(begin: str) -> float:
+        return number(ask(f"{server.url}/metrics").text, begin)
+
+    wait_for(lambda: metric("recmoe_workers") == 2)
+    before = parent.children()
+    with Clients(server.url, REQUESTS) as clients:
+        wait_for(lambda: clients.versions["1"] > 5)
+        versions.registry.promote("shop", "2")
+        wait_for(lambda: metric('recmoe_model_info{digest="' + versions.rankers["1"].info.digest + '"') == 0)
+        old = clients.versions["1"]
+        versions.registry.promote("shop", "3")
+        wait_for(lambda: metric('recmoe_model_refused{role="champion",version="3"') == 1)
+        before[0].send_signal(signal.SIGKILL)
+        wait_for(lambda: metric("recmoe_workers") == 1)
+        wait_for(lambda: metric("recmoe_workers") == 2)
+        num_answers = len(clients.answers)
+        wait_for(lambda: len(clients.answers) > num_answers + 50)
+        versions_after = {answer["model"]["version"] for _, answer in clients.answers[num_answers:]}
+    after = parent.children()
+    server.process.send_signal(signal.SIGTERM)
+
+    assert clients.faults == []
+    # Each client has one request under way when a worker is killed.
+    assert len(clients.lost) <= clients.count
+    assert_all_answers_are_those_of_their_version(clients, versions)
+    assert clients.versions["1"] <= old + clients.count
+    assert versions_after == {"2"}
+    assert len(after) == 2
+    assert before[0].pid not in {child.pid for child in after}
+    assert server.process.wait(timeout=120) == 0
