@@ -1,7 +1,7 @@
 """The ranking API: POST /v1/rank and what operators need around it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
@@ -10,11 +10,12 @@ from fastapi.responses import HTMLResponse
 from recmoe import __version__
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.request import RankResponse
-from serving.description import ServedModel, describe
+from serving.description import Readiness, ServedModel, describe_all, readiness
 from serving.docs_page import docs_page
-from serving.holder import ModelHolder
 from serving.measured import Measured
 from serving.metrics import ServingMetrics
+from serving.models.holder import ServedModels
+from serving.models.webhook import add_webhook, read_secret
 from serving.problem import add_handlers
 from serving.protocols.arrow import Arrow, names_arrow
 from serving.protocols.json_v1 import JsonV1
@@ -24,25 +25,31 @@ from serving.settings import ServeSettings
 from serving.token import BearerToken, read_tokens
 
 
-def create_app(source: Ranker | ModelHolder, settings: ServeSettings | None = None) -> FastAPI:
+def create_app(
+    source: Ranker | ServedModels,
+    settings: ServeSettings | None = None,
+    *,
+    on_webhook: Callable[[], None] = lambda: None,
+) -> FastAPI:
     """The API over a ranker, or over one that is still to be loaded.
 
     Args:
-        source: a ranker is ready at once; a holder loads its own when the app starts.
+        source: a ranker is ready at once; others load their own when the app starts.
         settings: limits of a request and of the queue; how the server listens is not the app's.
+        on_webhook: called when MLflow says that an alias has moved.
     """
     limits = settings or ServeSettings()
     metrics = ServingMetrics()
     if isinstance(source, Ranker):
-        holder = ModelHolder(lambda: source)
-        holder.load()
+        models = ServedModels(lambda: source)
+        models.load()
     else:
-        holder = source
-    service = RankingService(holder, metrics, limits)
+        models = source
+    service = RankingService(models, metrics, limits)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        loading = None if holder.ranker else asyncio.create_task(asyncio.to_thread(holder.load))
+        loading = None if models.ranker else asyncio.create_task(asyncio.to_thread(models.load))
         yield
         if loading is not None:
             await loading
@@ -61,11 +68,13 @@ def create_app(source: Ranker | ModelHolder, settings: ServeSettings | None = No
     add_handlers(app, metrics)
     if limits.token_file is not None:
         app.add_middleware(BearerToken, tokens=read_tokens(limits.token_file))
-    app.add_middleware(Measured, metrics=metrics, holder=holder)
+    app.add_middleware(Measured, metrics=metrics, models=models)
 
     _add_ranking(app, service)
     app.include_router(kserve_routes(service))
-    _add_pages(app, holder, metrics)
+    if limits.webhook_secret_file is not None:
+        add_webhook(app, read_secret(limits.webhook_secret_file), body_s=limits.body_s, on_call=on_webhook)
+    _add_pages(app, models, metrics)
     return app
 
 
@@ -82,16 +91,16 @@ def _add_ranking(app: FastAPI, service: RankingService) -> None:
         """Candidates in the order to show them; written as Content-Type says, answered as Accept does."""
         asked = arrow if names_arrow(request.headers.get("content-type", "")) else json_v1
         answered = arrow if names_arrow(request.headers.get("accept", "")) else json_v1
-        return await service.answer(request, service.holder.get(), asked.name, asked.decode, answered.encode)
+        return await service.answer(request, asked.name, asked.read, answered.encode)
 
 
-def _add_pages(app: FastAPI, holder: ModelHolder, metrics: ServingMetrics) -> None:
+def _add_pages(app: FastAPI, models: ServedModels, metrics: ServingMetrics) -> None:
     """What tells about the service and its model. Coroutines: they answer at once, whatever the threads do."""
 
     @app.get("/v1/models")
-    async def models() -> list[ServedModel]:
+    async def served() -> list[ServedModel]:
         """What is served, and what a request may hold."""
-        return [describe(holder.get())]
+        return describe_all(models)
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -99,16 +108,15 @@ def _add_pages(app: FastAPI, holder: ModelHolder, metrics: ServingMetrics) -> No
         return {"status": "ok"}
 
     @app.get("/readyz")
-    async def readyz() -> dict[str, str]:
+    async def readyz() -> Readiness:
         """The model has passed its replay, and the server has not been told to stop."""
-        return {"status": "ready", "digest": holder.get_for_new().info.digest}
+        return readiness(models)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        return HTMLResponse(docs_page(holder.ranker, absent=holder.absent))
+        return HTMLResponse(docs_page(models.ranker, absent=models.absent))
 
     @app.get("/metrics", include_in_schema=False)
     async def prometheus() -> Response:
-        if holder.ranker is not None:
-            metrics.use_model(holder.ranker)
+        metrics.use(models)
         return Response(metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,8 +1,13 @@
 """description: the model in use, and what a request may hold, as the API tells it."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 from pydantic import BaseModel
 
 from recmoe.ranking.ranker import Ranker
+from serving.models.holder import ServedModels
+from serving.models.refusal import Refusal, Role
 
 
 class ServedTask(BaseModel):
@@ -28,9 +33,47 @@ class ServedModel(BaseModel):
     default_score: str
     columns: dict[str, dict[str, str]]
     """Types of the columns by name, for user, context and item."""
+    role: Role = "champion"
+    """``champion``: it answers; ``challenger``: it answers a share of the users; ``shadow``: it is only compared."""
+    refused: list[Refusal] = []
+    """Versions that an alias names and that are not used: that of the role, and with the champion those of roles that
+    no model has."""
 
 
-def describe(ranker: Ranker) -> ServedModel:
+class RefusedVersion(BaseModel):
+    """A version that an alias names and that is not used; /v1/models says why."""
+
+    role: Role
+    version: str
+
+
+class Readiness(BaseModel):
+    """The answer to a probe."""
+
+    status: Literal["ready"] = "ready"
+    digest: str
+    refused: list[RefusedVersion]
+
+
+def readiness(models: ServedModels) -> Readiness:
+    """Whether new requests are welcome; NotReadyError where they are not."""
+    champion = models.get_for_new()
+    refused = [RefusedVersion(role=one.role, version=one.version) for one in list(models.refused.values())]
+    return Readiness(digest=champion.info.digest, refused=refused)
+
+
+def describe_all(models: ServedModels) -> list[ServedModel]:
+    """The models in use, the champion first; NotReadyError while there is none."""
+    models.get()
+    in_use = dict(models.by_role())
+    refused = [(one.role if one.role in in_use else "champion", one) for one in list(models.refused.values())]
+    return [
+        describe(ranker, role=role, refused=[one for owner, one in refused if owner == role])
+        for role, ranker in in_use.items()
+    ]
+
+
+def describe(ranker: Ranker, *, role: Role = "champion", refused: Sequence[Refusal] = ()) -> ServedModel:
     """The model of a ranker."""
     tasks = ranker.bundle.tasks
     return ServedModel(
@@ -45,4 +88,6 @@ def describe(ranker: Ranker) -> ServedModel:
             side: {name: str(column.type) for name, column in columns.items()}
             for side, columns in ranker.request_columns.items()
         },
+        role=role,
+        refused=list(refused),
     )

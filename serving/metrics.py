@@ -2,13 +2,14 @@
 
 import os
 import time
-from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from recmoe.ranking.ranked import Ranked
-from recmoe.ranking.ranker import Ranker
+from recmoe.ranking.request import ModelInfo
+from serving.models.holder import ServedModels
+from serving.models.metrics import ModelMetrics
 from serving.orders import SHARED_METRICS
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -85,19 +86,7 @@ class ServingMetrics:
             "recmoe_score", f"Predictions of the first {_OBSERVED_ITEMS} items", ["task"], buckets=_PREDICTIONS,
             registry=registry,
         )  # fmt: skip
-        self._info = Gauge(
-            "recmoe_model_info",
-            "1 for the model in use",
-            ["model", "version", "digest"],
-            registry=registry,
-            multiprocess_mode="livemax",
-        )
-        self._age_s = Gauge(
-            "recmoe_model_age_seconds",
-            "Seconds since the bundle was exported",
-            registry=registry,
-            multiprocess_mode="livemax",
-        )
+        self.models = ModelMetrics(registry)
 
         self._item_metrics()
 
@@ -119,21 +108,18 @@ class ServingMetrics:
         """This process has its model."""
         self._workers.set(1)
 
-    def use_model(self, ranker: Ranker) -> None:
-        """This is the model, and so old is it now."""
-        info = ranker.info
-        self._info.labels(info.name, info.version or "", info.digest).set(1)
-        created_s = datetime.fromisoformat(ranker.bundle.created_at).timestamp()
-        self._age_s.set(time.time() - created_s)
-        if ranker.items is not None:
-            store = ranker.items.store
-            values = (store.num_rows, ranker.items.num_known, time.time() - store.written_at.timestamp())
+    def use(self, models: ServedModels) -> None:
+        """These are the models now, and this is their store of items."""
+        self.models.update(models)
+        if models.ranker is not None and models.ranker.items is not None:
+            items = models.ranker.items
+            values = (items.store.num_rows, items.num_known, time.time() - items.store.written_at.timestamp())
             for gauge, value in zip(self._item_gauges, values, strict=True):
                 gauge.set(value)
 
-    def count(self, ranker: Ranker | None, code: int) -> None:
-        """A ranking request was answered with an HTTP status."""
-        name, version = (ranker.info.name, ranker.info.version or "") if ranker else ("", "")
+    def count(self, model: ModelInfo | None, code: int) -> None:
+        """A ranking request was answered with an HTTP status, by this model if by any."""
+        name, version = (model.name, model.version or "") if model else ("", "")
         self._requests.labels(name, version, str(code)).inc()
 
     def waiting(self, num_requests: int) -> None:

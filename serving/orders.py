@@ -1,12 +1,15 @@
 """What a server that is ready tells, and what a parent and its workers tell each other."""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 from pydantic import BaseModel
 
+from serving.models.refusal import Refusal, Role
 from serving.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ class ReadyModel(BaseModel):
     port: int
 
     @classmethod
-    def of(cls, ranker: "Ranker", *, source: str, loading_s: float, port: int) -> "ReadyModel":
+    def of(cls, ranker: "Ranker", *, source: str, loading_s: float = 0.0, port: int) -> "ReadyModel":
         """The model of a ranker that was loaded from a source by this process."""
         info = ranker.info
         pinned = f"models:/{info.name}/{info.version}" if info.version is not None else source
@@ -46,6 +49,20 @@ class ReadyModel(BaseModel):
         )
 
 
+@dataclass(frozen=True)
+class ModelEvents:
+    """What is called when something becomes of the models."""
+
+    ready: Callable[[ReadyModel], None] = lambda _: None
+    swapped: Callable[[ReadyModel], None] = lambda _: None
+    """There is another champion."""
+    refused: Callable[[Refusal], None] = lambda _: None
+    forgiven: Callable[[Role], None] = lambda _: None
+    """Of this role nothing is refused any more."""
+    asked: Callable[[], None] = lambda: None
+    """The registry's webhook was called."""
+
+
 class WorkerOrder(BaseModel):
     """What a worker is told."""
 
@@ -56,12 +73,32 @@ class WorkerOrder(BaseModel):
     """Number of the socket's file; the parent and the other workers have it open too."""
     reports: int
     """Number of the pipe's file for a WorkerReport a line."""
-    digest: str | None = None
-    """Of the model that the others serve; None for the first worker."""
+    model: ReadyModel | None = None
+    """What the others serve; None for the first worker."""
+    refused: list[Refusal] = []
+    """What the others have refused."""
 
 
 class WorkerReport(BaseModel):
-    """What a worker tells."""
+    """What a worker tells, one of these."""
 
     ready: ReadyModel | None = None
+    swapped: ReadyModel | None = None
+    """It has another champion now."""
+    refused: Refusal | None = None
+    forgiven: Role | None = None
+    """Of this role it refuses nothing any more."""
+    asked: bool = False
+    """It was asked to look at what the aliases name."""
     error: str | None = None
+
+
+class WorkerCommand(BaseModel):
+    """What a worker is told later."""
+
+    looks: bool = False
+    """Whether it looks at what the aliases name at once."""
+    retries: bool = False
+    """Whether it then tries again what was refused."""
+    refuses: Refusal | None = None
+    """What another worker has refused."""

@@ -93,7 +93,9 @@ class RankingPool:
     def __init__(
         self, *, num_threads: int, shares_cores: bool, max_waiting: int, on_length: Callable[[int], None]
     ) -> None:
-        self._num_threads, self._shares_cores = num_threads, shares_cores
+        self._num_threads = num_threads
+        # A thread that computes for the first time would take what another one has set for itself.
+        self._torch_threads = 1 if shares_cores else torch.get_num_threads()
         self._max_waiting, self._on_length = max_waiting, on_length
         self._waiting: deque[_Job] = deque()
         self._changed = threading.Condition()
@@ -170,8 +172,7 @@ class RankingPool:
 
     def _work(self) -> None:
         """One thread: job after job until the pool is closed."""
-        if self._shares_cores:
-            torch.set_num_threads(1)
+        torch.set_num_threads(self._torch_threads)
         while (job := self._next()) is not None:
             self._do(job)
             # A job holds a request of megabytes; the next may be long in coming.

@@ -10,16 +10,13 @@ from starlette.requests import ClientDisconnect
 
 from recmoe.errors import RequestError
 from serving.metrics import ServingMetrics
+from serving.models.holder import NotReadyError
 from serving.pool import LateError, OverloadError
 
 _logger = logging.getLogger(__name__)
 
 CLIENT_GONE = 499
 """A client that hung up before it had sent its request; the code that nginx counts it under."""
-
-
-class NotReadyError(Exception):
-    """No model has passed its replay yet."""
 
 
 class UnknownModelError(Exception):

@@ -1,12 +1,13 @@
 """answer: rank in this process for all who connect, until it is stopped."""
 
 import gc
+import queue
 import resource
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -19,8 +20,14 @@ from recmoe.ranking.ranker import Ranker
 from serving.app import create_app
 from serving.connection import ConnectionLimits
 from serving.draining import DrainingServer
-from serving.holder import ModelHolder
-from serving.orders import ReadyModel
+from serving.metrics import ServingMetrics
+from serving.models.holder import ServedModels
+from serving.models.live import LiveRequests
+from serving.models.refusal import Refusal
+from serving.models.source import ModelSource, watch_of
+from serving.models.split import UserSplit
+from serving.models.watch import ModelWatch
+from serving.orders import ModelEvents, ReadyModel, WorkerCommand
 from serving.settings import ServeSettings
 
 _SWITCH_S = 0.001
@@ -31,35 +38,113 @@ _OTHER_FILES = 200
 
 def answer(
     listener: socket.socket,
-    load: Callable[[], Ranker],
-    settings: ServeSettings,
+    source: ModelSource,
     *,
-    source: str,
-    listens_at_once: bool = True,
-    on_ready: Callable[[ReadyModel], None] | None = None,
+    others: ReadyModel | None = None,
+    refused: Sequence[Refusal] = (),
+    events: ModelEvents | None = None,
+    commands: "queue.SimpleQueue[WorkerCommand] | None" = None,
 ) -> None:
-    """Serve what ``load`` makes on a socket that listens, until SIGINT or SIGTERM.
+    """Serve a model on a socket that listens, until SIGINT or SIGTERM; follow its alias, if it has one.
 
     Args:
-        listens_at_once: whether probes are answered while the model is loaded; otherwise clients wait until it is.
-        source: where ``load`` has the model from.
+        others: what other workers serve; this one begins with it, and takes connections once it has loaded it. Without
+            others probes are answered while the model is loaded.
+        refused: what other workers have refused.
+        commands: what the watch of the aliases is told.
 
     Raises:
-        RecmoeError: whatever ``load`` raises.
+        RecmoeError: the model cannot be loaded.
     """
+    process = _Process(listener, source, others, events or ModelEvents(), commands or queue.SimpleQueue())
+    process.models.refused = {one.role: one for one in refused}
+    process.run()
 
-    port = listener.getsockname()[1]
 
-    def ready(ranker: Ranker) -> None:
-        # What is there now stays: the collector need not look through it while requests wait.
-        gc.collect()
-        gc.freeze()
-        app.state.metrics.ready()
-        if on_ready is not None:
-            on_ready(ReadyModel.of(ranker, source=source, loading_s=holder.loading_s, port=port))
+class _Process:
+    """What one process serves with; see ``answer``."""
 
-    holder = ModelHolder(load, on_ready=ready, on_failure=lambda: setattr(server, "should_exit", True))
-    app = create_app(holder, settings)
+    def __init__(
+        self,
+        listener: socket.socket,
+        source: ModelSource,
+        others: ReadyModel | None,
+        events: ModelEvents,
+        commands: "queue.SimpleQueue[WorkerCommand]",
+    ) -> None:
+        self._listener, self._port = listener, listener.getsockname()[1]
+        self._source, self._others, self._events, self._commands = source, others, events, commands
+        settings = self._settings = source.settings
+        self._split = UserSplit(share=settings.challenger_share, column=settings.split_by)
+        self.models = ServedModels(
+            self._load,
+            live=LiveRequests(max_requests=settings.live_requests, max_bytes=settings.live_bytes),
+            split=self._split,
+            on_ready=self._ready,
+            on_failure=lambda: setattr(self._server, "should_exit", True),
+        )
+        app = create_app(self.models, settings, on_webhook=self._asked)
+        self._metrics: ServingMetrics = app.state.metrics
+        self._watch = watch_of(
+            source,
+            self.models,
+            metrics=self._metrics.models,
+            commands=commands,
+            on_swap=self._swapped,
+            on_refusal=events.refused,
+            on_forgiven=events.forgiven,
+        )
+        self._server = _server(app, settings, on_draining=self.models.drain)
+
+    def run(self) -> None:
+        """Until the process is told to stop; raises what loading does."""
+        # From before the model is loaded: its replay is the proof.
+        with fast_products(torch.device("cpu")):
+            if self._others is not None:
+                self.models.load()
+            if self.models.error is None:
+                _allow_files(2 * self._settings.max_connections + _OTHER_FILES)
+                sys.setswitchinterval(_SWITCH_S)
+                with _signals_end_quietly(), _retries_by_signal(self._watch):
+                    self._server.run(sockets=[self._listener])
+            if self._watch is not None:
+                self._watch.close()
+        if self.models.error is not None:
+            raise self.models.error
+
+    def _load(self) -> Ranker:
+        ranker = self._source.load_as(self._others)
+        self._split.settle(ranker)
+        return ranker
+
+    def _ready(self, ranker: Ranker) -> None:
+        _settle()
+        self._metrics.ready()
+        self._events.ready(self._told(ranker, loading_s=self.models.loading_s))
+        if self._watch is not None:
+            self._watch.start()
+
+    def _swapped(self, ranker: Ranker) -> None:
+        _settle()
+        self._events.swapped(self._told(ranker))
+
+    def _told(self, ranker: Ranker, *, loading_s: float = 0.0) -> ReadyModel:
+        source = self._others.source if self._others is not None else self._source.source
+        return ReadyModel.of(ranker, source=source, loading_s=loading_s, port=self._port)
+
+    def _asked(self) -> None:
+        """MLflow says that an alias has moved."""
+        self._commands.put(WorkerCommand(looks=True))
+        self._events.asked()
+
+
+def _settle() -> None:
+    """What is there now stays: the collector need not look through it while requests wait."""
+    gc.collect()
+    gc.freeze()
+
+
+def _server(app: FastAPI, settings: ServeSettings, *, on_draining: Callable[[], None]) -> DrainingServer:
     limits = ConnectionLimits(
         max_connections=settings.max_connections,
         head_s=settings.head_s,
@@ -67,24 +152,13 @@ def answer(
         response_s=settings.response_s,
         on_refused=app.state.metrics.refused,
     )
-    server = DrainingServer(
+    return DrainingServer(
         _uvicorn_config(app, settings),
         limits=limits,
         delay_s=settings.drain_delay_s,
         grace_s=settings.drain_s,
-        on_draining=holder.drain,
+        on_draining=on_draining,
     )
-    # From before the model is loaded: its replay is the proof.
-    with fast_products(torch.device("cpu")):
-        if not listens_at_once:
-            holder.load()
-        if holder.error is None:
-            _allow_files(2 * settings.max_connections + _OTHER_FILES)
-            sys.setswitchinterval(_SWITCH_S)
-            with _signals_end_quietly():
-                server.run(sockets=[listener])
-    if holder.error is not None:
-        raise holder.error
 
 
 def _uvicorn_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
@@ -127,3 +201,20 @@ def _signals_end_quietly() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _retries_by_signal(watch: ModelWatch | None) -> Iterator[None]:
+    """Let SIGUSR1 ask for another look at the aliases, and at what was refused."""
+    if watch is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def asked(_number: int, _frame: FrameType | None) -> None:
+        watch.tell(WorkerCommand(looks=True, retries=True))
+
+    before = signal.signal(signal.SIGUSR1, asked)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from recmoe.ranking.columns import AnyRequest
 from recmoe.ranking.ranked import Ranked
 from recmoe.ranking.ranker import Ranker
-from recmoe.ranking.stages import AnyDecoded
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,6 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Decode = Callable[[Ranker, bytes], AnyDecoded]
-"""Raises RequestError where the bytes are no request that the ranker can answer."""
+Read = Callable[[Ranker, bytes], AnyRequest]
+"""The request that some bytes are; RequestError where they are none. The ranker tells what a request may hold."""
 Encode = Callable[[Ranked], Reply]

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recmoe.errors import ServingError
-from recmoe.runs.source import RUNS, load_ranker
+from recmoe.runs.source import RUNS
 from serving.settings import ServeSettings
 
 if TYPE_CHECKING:
-    from serving.orders import ReadyModel
+    from serving.orders import ModelEvents, ReadyModel
 
 _BACKLOG = 2048
 """Connections that the system keeps until the server takes them."""
@@ -24,6 +24,7 @@ def serve(
     *,
     runs: Path = RUNS,
     on_ready: "Callable[[ReadyModel], None] | None" = None,
+    on_swap: "Callable[[ReadyModel], None] | None" = None,
 ) -> None:
     """Answer ranking requests until SIGINT or SIGTERM; requests under way are finished.
 
@@ -34,6 +35,7 @@ def serve(
         settings: how to listen, limits, and how many processes.
         runs: see ``load_ranker``.
         on_ready: called when the model has passed its replay.
+        on_swap: called when another version answers, where the source is an alias.
 
     Raises:
         ServingError: the port is taken, the address cannot be listened on, or a certificate or token cannot be read.
@@ -42,28 +44,24 @@ def serve(
     wanted = settings or ServeSettings()
     _check_certificate(wanted)
     with _listen(wanted.host, wanted.port) as listener:
+        events = _events(on_ready, on_swap)
         if wanted.workers > 1:
             from serving.workers import Workers
 
-            Workers(source, wanted, listener=listener, runs=runs, on_ready=on_ready).run()
+            Workers(source, wanted, listener=listener, runs=runs, events=events).run()
             return
+        from serving.models.source import ModelSource
         from serving.process import answer
 
-        answer(
-            listener,
-            lambda: load_ranker(
-                source,
-                runs=runs,
-                registry_uri=wanted.registry,
-                strict_fields=wanted.strict_fields,
-                precision=wanted.precision,
-                items=wanted.items,
-                items_known_bytes=wanted.items_known_bytes,
-            ),
-            wanted,
-            source=source,
-            on_ready=on_ready,
-        )
+        answer(listener, ModelSource(source, runs=runs, settings=wanted), events=events)
+
+
+def _events(
+    on_ready: "Callable[[ReadyModel], None] | None", on_swap: "Callable[[ReadyModel], None] | None"
+) -> "ModelEvents":
+    from serving.orders import ModelEvents
+
+    return ModelEvents(ready=on_ready or (lambda _: None), swapped=on_swap or (lambda _: None))
 
 
 def _check_certificate(settings: ServeSettings) -> None:

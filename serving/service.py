@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -12,15 +12,17 @@ from starlette.requests import ClientDisconnect
 
 from recmoe.errors import RequestError
 from recmoe.ranking.clock import Clock
+from recmoe.ranking.columns import options_of
 from recmoe.ranking.ranker import Ranker
-from recmoe.ranking.request import shown
+from recmoe.ranking.request import ModelInfo, shown
 from serving.body import BodyReader
-from serving.holder import ModelHolder
-from serving.measured import ARRIVED_S
+from serving.measured import ARRIVED_S, RANKED_BY
 from serving.metrics import ServingMetrics
+from serving.models.holder import ServedModels
+from serving.models.shadow import ShadowComparison
 from serving.pool import Deadline, RankingPool
 from serving.problem import EncodedBodyError
-from serving.reply import Decode, Encode, Reply
+from serving.reply import Encode, Read, Reply
 from serving.settings import ServeSettings
 
 T = TypeVar("T")
@@ -39,13 +41,13 @@ class RankingService:
     """Answers ranking requests, whatever they are written in.
 
     Args:
-        holder: has the model.
+        models: has them.
         metrics: where it is counted.
         settings: limits.
     """
 
-    def __init__(self, holder: ModelHolder, metrics: ServingMetrics, settings: ServeSettings) -> None:
-        self.holder, self.metrics, self.settings = holder, metrics, settings
+    def __init__(self, models: ServedModels, metrics: ServingMetrics, settings: ServeSettings) -> None:
+        self.models, self.metrics, self.settings = models, metrics, settings
         self.reader = BodyReader(
             max_bytes=settings.max_body_bytes, max_held_bytes=settings.max_held_bytes, timeout_s=settings.body_s
         )
@@ -55,43 +57,72 @@ class RankingService:
             max_waiting=settings.queue,
             on_length=metrics.waiting,
         )
+        self._comparison = ShadowComparison(share=settings.shadow_share, metrics=metrics.models)
 
-    async def answer(self, request: Request, ranker: Ranker, protocol: str, decode: Decode, encode: Encode) -> Response:
+    async def answer(
+        self, request: Request, protocol: str, read: Read, encode: Encode, *, ranker: Ranker | None = None
+    ) -> Response:
         """The answer to a request over HTTP.
 
         Args:
-            ranker: of the model that is asked.
             protocol: what it is counted under.
+            ranker: of the version that is asked; by default the champion or the challenger, as the user has it.
 
         Raises:
             RequestError and whatever else ``serving.problem`` makes an answer of.
         """
+        self.models.get()
         deadline = _deadline(request, self.settings.deadline_ms)
         if request.headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
             raise EncodedBodyError("Content-Encoding: bodies are read as they are; send it without compression")
+
+        def on_chosen(model: ModelInfo) -> None:
+            request.scope[RANKED_BY] = model
+
         async with self.reader.body(request) as body:
             self.metrics.stage("read", time.perf_counter() - deadline.arrived_s)
-            reply = await _unless_gone(request, self.rank(ranker, body, deadline, protocol, decode, encode))
+            ranking = self.rank(body, deadline, protocol, read, encode, ranker=ranker, on_chosen=on_chosen)
+            reply = await _unless_gone(request, ranking)
         self.finished(deadline)
         return Response(
             reply.content, status_code=HTTPStatus.OK, media_type=reply.media_type, headers=dict(reply.headers)
         )
 
     async def rank(
-        self, ranker: Ranker, body: bytes, deadline: Deadline, protocol: str, decode: Decode, encode: Encode
+        self,
+        body: bytes,
+        deadline: Deadline,
+        protocol: str,
+        read: Read,
+        encode: Encode,
+        *,
+        ranker: Ranker | None = None,
+        on_chosen: Callable[[ModelInfo], None] = lambda _: None,
     ) -> Reply:
-        """Rank once it is the request's turn."""
+        """Rank once it is the request's turn.
+
+        Args:
+            on_chosen: told which model ranks, as soon as that is known.
+        """
 
         def work(waited_s: float) -> Reply:
             self.metrics.stage("queue", waited_s)
             clock = Clock()
-            columns = decode(ranker, body)
+            asked = read(ranker or self.models.get(), body)
+            chosen, arm = (ranker, None) if ranker is not None else self.models.choose(options_of(asked))
+            on_chosen(chosen.info)
+            columns = chosen.decode(asked)
             clock.stage("decode")
-            (ranked,) = ranker.rank_columns([columns], clock=clock)
+            (ranked,) = chosen.rank_columns([columns], clock=clock)
             if isinstance(ranked, RequestError):
                 raise ranked
             reply = encode(ranked)
             self.metrics.observe(ranked, protocol)
+            self.models.live.record(body, read)
+            if arm is not None:
+                self.metrics.models.routed(arm)
+            if arm != "challenger":
+                self._comparison.offer(self.models.shadow, asked, ranked)
             return reply
 
         return await self._pool.run(work, deadline)
@@ -102,8 +133,9 @@ class RankingService:
         self.metrics.stage("total", time.perf_counter() - deadline.arrived_s)
 
     def close(self) -> None:
-        """Let the ranking threads end once nothing waits."""
+        """Let the threads end once nothing waits."""
         self._pool.close()
+        self._comparison.close()
 
 
 def _deadline(request: Request, default_ms: float) -> Deadline:

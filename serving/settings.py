@@ -54,6 +54,20 @@ class ServeSettings(Config):
     """File of the certificate's private key (PEM)."""
     registry: str | None = None
     """MLflow URI; by default MLFLOW_TRACKING_URI, else runs/mlflow.db."""
+    watch_s: PositiveFloat = 10.0
+    """Seconds between two looks at the version that the registry's alias names."""
+    webhook_secret_file: Path | None = None
+    """File with the secret of MLflow's webhook; its signed calls to /v1/models/webhook make the server look at once."""
+    live_requests: NonNegativeInt = 100
+    """Last requests per worker that a new version must answer before it is used; 0 for none."""
+    live_bytes: PositiveInt = 16 * 2**20
+    """Bytes of them at most."""
+    challenger_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the users whom the model's alias challenger answers, where there is one."""
+    split_by: str | None = None
+    """Column of a request's user that names the user; by default the only id that the model has of a user."""
+    shadow_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the requests that the model's alias shadow ranks too, where there is one, to compare scores."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Type of matrix products; bf16 is faster where the processor has it, and changes predictions by 2 % at most."""
     items: Path | None = None

@@ -2,15 +2,15 @@
 
 import logging
 import os
+import queue
 import signal
 import socket
 import sys
 import threading
 
-from recmoe.errors import BundleError, RecmoeError
-from recmoe.ranking.ranker import Ranker
-from recmoe.runs.source import load_ranker
-from serving.orders import WorkerOrder, WorkerReport
+from recmoe.errors import RecmoeError
+from serving.models.source import ModelSource
+from serving.orders import ModelEvents, WorkerCommand, WorkerOrder, WorkerReport
 from serving.process import answer
 
 
@@ -18,7 +18,8 @@ def main(text: str) -> int:
     """Serve as ordered; the exit code."""
     logging.basicConfig(format=f"worker {os.getpid()} %(levelname)s: %(message)s", level=logging.WARNING)
     order = WorkerOrder.model_validate_json(text)
-    threading.Thread(target=_stop_with_the_parent, daemon=True).start()
+    commands: queue.SimpleQueue[WorkerCommand] = queue.SimpleQueue()
+    threading.Thread(target=_listen_to_the_parent, args=(commands,), daemon=True).start()
 
     def report(message: WorkerReport) -> None:
         os.write(order.reports, f"{message.model_dump_json()}\n".encode())
@@ -26,11 +27,17 @@ def main(text: str) -> int:
     try:
         answer(
             socket.socket(fileno=order.listener),
-            lambda: _load(order),
-            order.settings,
-            source=order.source,
-            listens_at_once=order.digest is None,
-            on_ready=lambda model: report(WorkerReport(ready=model)),
+            ModelSource(order.source, runs=order.runs, settings=order.settings),
+            others=order.model,
+            refused=order.refused,
+            events=ModelEvents(
+                ready=lambda model: report(WorkerReport(ready=model)),
+                swapped=lambda model: report(WorkerReport(swapped=model)),
+                refused=lambda refusal: report(WorkerReport(refused=refusal)),
+                forgiven=lambda role: report(WorkerReport(forgiven=role)),
+                asked=lambda: report(WorkerReport(asked=True)),
+            ),
+            commands=commands,
         )
     except RecmoeError as error:
         report(WorkerReport(error=str(error)))
@@ -38,25 +45,10 @@ def main(text: str) -> int:
     return 0
 
 
-def _load(order: WorkerOrder) -> Ranker:
-    settings = order.settings
-    ranker = load_ranker(
-        order.source,
-        runs=order.runs,
-        registry_uri=settings.registry,
-        strict_fields=settings.strict_fields,
-        precision=settings.precision,
-        items=settings.items,
-        items_known_bytes=settings.items_known_bytes,
-    )
-    if order.digest is not None and ranker.info.digest != order.digest:
-        raise BundleError(f"{order.source} has changed since the server was started; start the server anew")
-    return ranker
-
-
-def _stop_with_the_parent() -> None:
-    """The parent never writes; the pipe ends when it does."""
-    sys.stdin.buffer.read()
+def _listen_to_the_parent(commands: "queue.SimpleQueue[WorkerCommand]") -> None:
+    """Commands, a line each; the pipe ends when the parent does, and this process with it."""
+    for line in sys.stdin.buffer:
+        commands.put(WorkerCommand.model_validate_json(line))
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -3,6 +3,11 @@
 The first one loads the model and answers probes meanwhile. The others start once it is ready, and take connections once
 they are: a client never meets one that is not. All have the parent's socket, so that who waits there is not lost with
 a worker.
+
+Where the source is an alias, every worker follows it by itself, and they load one after the other. What one of them
+refuses, the parent tells the others, and those that took it go back; a look that one is asked for is asked of all. A
+worker that is replaced begins with what another one serves, which is proved, and looks at the alias then. Meanwhile
+workers may answer with different versions, and every answer names its own.
 """
 
 import logging
@@ -15,15 +20,16 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from types import FrameType
 
 from prometheus_client.multiprocess import mark_process_dead
 
 from recmoe.errors import ServingError
-from serving.orders import SHARED_METRICS, ReadyModel, WorkerOrder, WorkerReport
+from serving.agreement import Agreement
+from serving.orders import SHARED_METRICS, ModelEvents, WorkerCommand, WorkerOrder, WorkerReport
 from serving.settings import ServeSettings
 
 _logger = logging.getLogger(__name__)
@@ -54,21 +60,26 @@ class Workers:
     """The workers of one port.
 
     Args:
-        source, settings, runs, on_ready: see ``serve``.
+        source, settings, runs: see ``serve``.
         listener: the socket that they share.
+        events: what is called when something becomes of the models.
     """
 
     source: str
     settings: ServeSettings
     listener: socket.socket
     runs: Path
-    on_ready: Callable[[ReadyModel], None] | None = None
+    events: InitVar[ModelEvents]
     _running: list[_Worker] = field(default_factory=list)
-    _model: ReadyModel | None = None
     _is_stopping: bool = False
+    _is_asked: bool = False
+    """Whether the operator wants what was refused to be tried again."""
     _pause_s: float = 0.0
     """Before the next start, where the last one came to nothing."""
     _next_start_s: float = 0.0
+
+    def __post_init__(self, events: ModelEvents) -> None:
+        self._agreement = Agreement(events)
 
     def run(self) -> None:
         """Until SIGINT or SIGTERM; ServingError if the first worker cannot serve."""
@@ -79,6 +90,9 @@ class Workers:
                     self._start_missing(Path(metrics))
                     self._hear(_TURN_S)
                     self._bury(Path(metrics))
+                    if self._is_asked:
+                        self._is_asked = False
+                        self._agreement.retry(self._tell)
                 self._stop()
             finally:
                 for worker in self._running:
@@ -94,22 +108,27 @@ class Workers:
         def stop(_number: int, _frame: FrameType | None) -> None:
             self._is_stopping = True
 
-        return {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        def ask(_number: int, _frame: FrameType | None) -> None:
+            self._is_asked = True
+
+        handlers = {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGUSR1: ask}
+        return {number: signal.signal(number, handler) for number, handler in handlers.items()}
 
     def _start_missing(self, metrics: Path) -> None:
-        wanted = self.settings.workers if self._model is not None else 1
+        wanted = self.settings.workers if self._agreement.model is not None else 1
         while len(self._running) < wanted and time.monotonic() >= self._next_start_s:
             self._running.append(self._start(metrics))
 
     def _start(self, metrics: Path) -> _Worker:
         ours, theirs = os.pipe()
         order = WorkerOrder(
-            source=self._model.source if self._model else self.source,
+            source=self.source,
             runs=self.runs.resolve(),
             settings=self.settings,
             listener=self.listener.fileno(),
             reports=theirs,
-            digest=self._model.digest if self._model else None,
+            model=self._agreement.model,
+            refused=list(self._agreement.refused.values()),
         )
         path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
         process = subprocess.Popen(
@@ -139,20 +158,25 @@ class Workers:
 
     def _take(self, worker: _Worker, report: WorkerReport) -> None:
         worker.error = report.error
-        if report.ready is None:
-            return
-        worker.is_ready, self._pause_s = True, 0.0
-        if self._model is None:
-            self._model = report.ready
-            if self.on_ready is not None:
-                self.on_ready(report.ready)
+        if report.ready is not None:
+            worker.is_ready, self._pause_s = True, 0.0
+        self._agreement.take(report, lambda command: self._tell(command, but=worker))
+
+    def _tell(self, command: WorkerCommand, but: _Worker | None = None) -> None:
+        """Tell all workers but one; those that have just ended are found out later."""
+        line = f"{command.model_dump_json()}\n".encode()
+        for worker in self._running:
+            if worker is not but and worker.process.stdin is not None:
+                with suppress(BrokenPipeError):
+                    worker.process.stdin.write(line)
+                    worker.process.stdin.flush()
 
     def _bury(self, metrics: Path) -> None:
         """Note who has ended; they are started anew, at once if they had served."""
         for worker in [worker for worker in self._running if worker.process.poll() is not None]:
             self._forget(worker)
             mark_process_dead(worker.process.pid, str(metrics))  # type: ignore[no-untyped-call]
-            if self._model is None:
+            if self._agreement.model is None:
                 raise ServingError(worker.error or worker.ended_how)
             if not worker.is_ready:
                 self._pause_s = min(_LONGEST_PAUSE_S, 2 * self._pause_s or 1.0)
@@ -163,7 +187,8 @@ class Workers:
         self._running.remove(worker)
         os.close(worker.reports)
         if worker.process.stdin is not None:
-            worker.process.stdin.close()
+            with suppress(BrokenPipeError):
+                worker.process.stdin.close()
 
     def _stop(self) -> None:
         """Let every worker answer what it has; what does not end is ended."""

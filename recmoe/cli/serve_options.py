@@ -42,6 +42,29 @@ TokenFile = Annotated[
 ]
 Certificate = Annotated[Path | None, typer.Option(help="TLS certificate with its chain (PEM).")]
 CertificateKey = Annotated[Path | None, typer.Option(help="The certificate's private key (PEM).")]
+WatchS = Annotated[
+    float | None, typer.Option(help="Time between two looks at what the registry's alias names.", show_default="10")
+]
+WebhookSecretFile = Annotated[
+    Path | None, typer.Option(help="Secret of MLflow's webhook, which then may call /v1/models/webhook.")
+]
+LiveRequests = Annotated[
+    int | None, typer.Option(help="Last requests that a new version must answer, per worker.", show_default="100")
+]
+LiveBytes = Annotated[int | None, typer.Option(help="Bytes of these at most.", show_default="16777216")]
+ChallengerShare = Annotated[
+    float | None, typer.Option(help="Share of the users whom the alias challenger answers.", show_default="0")
+]
+SplitBy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Column of a request's user that names the user; the model's only id of a user by default.",
+    ),
+]
+ShadowShare = Annotated[
+    float | None, typer.Option(help="Share of requests that the alias shadow ranks too.", show_default="0")
+]
 Precision = Annotated[
     Literal["fp32", "bf16"] | None,
     typer.Option(help="Type of matrix products; bf16 is faster where the processor has it.", show_default="fp32"),

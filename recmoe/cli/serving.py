@@ -38,6 +38,13 @@ def serve(
     certificate: flags.Certificate = None,
     key: flags.CertificateKey = None,
     registry: RegistryUri = None,
+    watch_s: flags.WatchS = None,
+    webhook_secret_file: flags.WebhookSecretFile = None,
+    live_requests: flags.LiveRequests = None,
+    live_bytes: flags.LiveBytes = None,
+    challenger_share: flags.ChallengerShare = None,
+    split_by: flags.SplitBy = None,
+    shadow_share: flags.ShadowShare = None,
     precision: flags.Precision = None,
     items: flags.Items = None,
     items_known_bytes: flags.ItemsKnownBytes = None,
@@ -61,7 +68,10 @@ def serve(
         print(f"serving {ready.name}{version} on {where}, API page at /docs", flush=True)
         print(f"ready after {ready.start_s:.1f} s, {ready.loading_s:.1f} s of them for the model", flush=True)
 
-    run_server(model, settings, on_ready=on_ready)
+    def on_swap(ready: ReadyModel) -> None:
+        print(f"serving {ready.name} version {ready.version} from now on", flush=True)
+
+    run_server(model, settings, on_ready=on_ready, on_swap=on_swap)
 
 
 def rank(

@@ -4,7 +4,7 @@ A server that is newer may say more: fields that are not known here are passed o
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -91,6 +91,17 @@ class ServedTask:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """A version that an alias names and that is not used."""
+
+    role: str
+    version: str
+    reason: str
+    at: str
+    """UTC, ISO 8601."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServedModel:
     """The model in use, and what a request may hold."""
 
@@ -104,11 +115,20 @@ class ServedModel:
     default_score: str
     columns: dict[str, dict[str, str]]
     """Types of the columns by name, for ``user``, ``context`` and ``item``."""
+    role: str = "champion"
+    """``champion``: it answers; ``challenger``: it answers a share of the users; ``shadow``: it is only compared."""
+    refused: list[Refusal] = field(default_factory=list)
+    """Versions that an alias names and that are not used."""
 
     @classmethod
     def read(cls, document: Any) -> "ServedModel":
         """From the JSON of an answer; ValueError where it is none."""
-        return _read(cls, document, tasks=lambda tasks: [_read(ServedTask, task) for task in tasks])
+        return _read(
+            cls,
+            document,
+            tasks=lambda tasks: [_read(ServedTask, task) for task in tasks],
+            refused=lambda refused: [_read(Refusal, one) for one in refused],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +148,14 @@ def _read(kind: type[T], document: Any, **readers: Any) -> T:
     if not isinstance(document, Mapping):
         raise ValueError(f"expected an object, found {type(document).__name__}")
     values: dict[str, Any] = {}
-    for field in fields(kind):  # type: ignore[arg-type]
-        if field.name not in document:
-            if field.default is MISSING:
-                raise ValueError(f"field {field.name} is missing")
+    for one in fields(kind):  # type: ignore[arg-type]
+        if one.name not in document:
+            if one.default is MISSING and one.default_factory is MISSING:
+                raise ValueError(f"field {one.name} is missing")
             continue
-        value = document[field.name]
+        value = document[one.name]
         try:
-            values[field.name] = readers[field.name](value) if field.name in readers else value
+            values[one.name] = readers[one.name](value) if one.name in readers else value
         except (TypeError, KeyError, ValueError) as error:
-            raise ValueError(f"field {field.name}: {error}") from error
+            raise ValueError(f"field {one.name}: {error}") from error
     return kind(**values)

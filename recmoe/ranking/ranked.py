@@ -47,6 +47,12 @@ class Ranked:
     def num_candidates(self) -> int:
         return len(self.predictions_CT)
 
+    @property
+    def scores_C(self) -> NDArray[np.float64]:
+        """The scores in the order of the request; NaN where the formula gave no finite number."""
+        scores_C: NDArray[np.float64] = self.score_C.to_numpy(zero_copy_only=False)
+        return scores_C
+
     def items(self) -> list[RankedItem]:
         """The items to show, in their order."""
         if isinstance(self.item_ids, pa.Array):

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mlflow.entities import Run
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from recmoe.errors import RegistryError
@@ -159,6 +159,14 @@ class Registry:
         """The moves of an alias, oldest first."""
         return self._moves(name, alias).log().entries
 
+    def aliases(self, name: str) -> dict[str, str]:
+        """The versions that a model's aliases name now, by alias.
+
+        Raises:
+            RegistryError: no such model, or the registry fails.
+        """
+        return {alias: str(version) for alias, version in self._model(name).aliases.items()}
+
     def resolve(self, source: str, *, cache: Path) -> RegisteredBundle:
         """A bundle on this machine, from ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or a folder.
 
@@ -187,13 +195,18 @@ class Registry:
 
     def _read_log(self, name: str, alias: str) -> tuple[PromotionLog, str | None]:
         """The log of an alias as it is written, and the version that the alias names."""
-        with answering(self._store.uri):
-            try:
-                model = self._client.get_registered_model(name)
-            except MlflowException as error:
-                raise RegistryError(f"{self.uri} has no model {name}{self._names()}") from error
+        model = self._model(name)
         named = model.aliases.get(alias)
         return PromotionLog.from_tags(model.tags, alias), None if named is None else str(named)
+
+    def _model(self, name: str) -> RegisteredModel:
+        with answering(self._store.uri):
+            try:
+                return self._client.get_registered_model(name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                raise RegistryError(f"{self.uri} has no model {name}{self._names()}") from error
 
     def _versions(self, name: str) -> list[str]:
         with answering(self._store.uri):
@@ -220,6 +233,12 @@ class Registry:
     def _names(self) -> str:
         names = [model.name for model in self._client.search_registered_models()]
         return f"; its models: {', '.join(names)}" if names else "; it has no models yet, register one first"
+
+
+def split_alias(source: str) -> tuple[str, str] | None:
+    """Name and alias of ``models:/NAME@ALIAS``; None for any other source."""
+    match = _MODEL_URI.fullmatch(source)
+    return (match["name"], match["alias"]) if match is not None and match["alias"] else None
 
 
 def _why_not_back(name: str, version: str, alias: str, log: PromotionLog) -> str:

@@ -1,11 +1,15 @@
 """Where a model comes from: a registry, a run folder or a bundle."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from recmoe.errors import RegistryError
+
 if TYPE_CHECKING:
     from recmoe.ranking.ranker import Ranker
+    from recmoe.registry.registry import Registry
 
 RUNS = Path("runs")
 """Runs, and MLflow's SQLite file and artifacts beside them, unless something else is asked for."""
@@ -81,3 +85,45 @@ def load_ranker(
 
     found = Registry.connect(registry_uri, folder=runs).resolve(bundle, cache=runs / "cache")
     return load(found.path, name=found.name, version=found.version)
+
+
+class NamedVersions:
+    """The versions that the aliases of a registered model name, asked for again and again.
+
+    Args:
+        name: of the model.
+        alias: the one that was asked for.
+        runs, registry_uri: see ``load_ranker``.
+    """
+
+    def __init__(self, name: str, alias: str, *, runs: Path = RUNS, registry_uri: str | None = None) -> None:
+        self.name, self.alias = name, alias
+        self._runs, self._registry_uri = runs, registry_uri
+        self._registry: Registry | None = None
+
+    @classmethod
+    def of(cls, source: str, *, runs: Path = RUNS, registry_uri: str | None = None) -> "NamedVersions | None":
+        """Those of ``models:/NAME@ALIAS``; None for a source that names no alias."""
+        if not source.startswith("models:"):
+            return None
+        from recmoe.registry.registry import split_alias
+
+        found = split_alias(source)
+        return None if found is None else cls(*found, runs=runs, registry_uri=registry_uri)
+
+    def read(self) -> Mapping[str, str]:
+        """Versions by alias, as they are now.
+
+        Raises:
+            RegistryError: no such model, or the registry does not answer.
+        """
+        from recmoe.registry.registry import Registry
+
+        try:
+            if self._registry is None:
+                self._registry = Registry.connect(self._registry_uri, folder=self._runs)
+            return self._registry.aliases(self.name)
+        except RegistryError:
+            # Another connection may do better.
+            self._registry = None
+            raise

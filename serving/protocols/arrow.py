@@ -12,7 +12,6 @@ from recmoe.ranking.prediction_columns import item_column, score_column
 from recmoe.ranking.ranked import Ranked
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.request import ColumnRequest, RankOptions
-from recmoe.ranking.stages import AnyDecoded
 from serving.body import check_values
 from serving.protocols.arrow_stream import columns_of, read_stream
 from serving.reply import Reply
@@ -34,13 +33,12 @@ class Arrow:
     def __init__(self, *, max_values: int) -> None:
         self._max_values = max_values
 
-    def decode(self, ranker: Ranker, body: bytes) -> AnyDecoded:
+    def read(self, ranker: Ranker, body: bytes) -> ColumnRequest:
         """A request; RequestError with the column and row at fault."""
         table = read_stream(body, max_candidates=ranker.config.max_candidates, max_values=self._max_values)
         document = (table.schema.metadata or {}).get(DOCUMENT, b"{}")
         check_values(document, self._max_values)
-        request = ColumnRequest(RankOptions.parse(document), columns_of(table), table.num_rows)
-        return ranker.decode(request)
+        return ColumnRequest(RankOptions.parse(document), columns_of(table), table.num_rows)
 
     def encode(self, ranked: Ranked) -> Reply:
         """The ordered items: ``item_id``, ``score``, and a column for each task."""

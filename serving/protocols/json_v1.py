@@ -5,7 +5,6 @@ from typing import Any
 from recmoe.ranking.ranked import Ranked
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.request import RankRequest
-from recmoe.ranking.stages import AnyDecoded
 from serving.body import check_values
 from serving.reply import Reply
 
@@ -24,10 +23,10 @@ class JsonV1:
     def __init__(self, *, max_values: int) -> None:
         self._max_values = max_values
 
-    def decode(self, ranker: Ranker, body: bytes) -> AnyDecoded:
+    def read(self, _: Ranker, body: bytes) -> RankRequest:
         """A request; RequestError with the field at fault."""
         check_values(body, self._max_values)
-        return ranker.decode(RankRequest.parse(body))
+        return RankRequest.parse(body)
 
     def encode(self, ranked: Ranked) -> Reply:
         """The ordered items."""

@@ -11,10 +11,9 @@ from recmoe import __version__
 from recmoe.errors import RequestError
 from recmoe.ranking.ranked import Ranked
 from recmoe.ranking.ranker import Ranker
-from recmoe.ranking.request import document_of, shown
-from recmoe.ranking.stages import AnyDecoded
+from recmoe.ranking.request import ColumnRequest, document_of, shown
 from serving.body import check_values
-from serving.holder import ModelHolder
+from serving.models.holder import ServedModels
 from serving.problem import UnknownModelError
 from serving.protocols.kserve import (
     MAX_TENSORS,
@@ -35,20 +34,23 @@ NAME = "kserve"
 _BINARY_SIZE, _BINARY, _ALL_BINARY = "binary_data_size", "binary_data", "binary_data_output"
 
 
-def served(holder: ModelHolder, name: str, version: str) -> Ranker:
+def served(models: ServedModels, name: str, version: str) -> Ranker:
     """The ranker of a model; UnknownModelError where another is served.
 
     Args:
-        version: "" for whichever is served.
+        version: one that is in use; "" for the champion.
     """
-    info = holder.get().info
-    if name != info.name:
-        raise UnknownModelError(f"there is no model {shown(name)}, the server has {info.name}")
-    if version not in ("", info.version):
-        raise UnknownModelError(
-            f"there is no version {shown(version)} of {name}, the server has {info.version or 'one without a number'}"
-        )
-    return holder.get()
+    champion = models.get()
+    if name != champion.info.name:
+        raise UnknownModelError(f"there is no model {shown(name)}, the server has {champion.info.name}")
+    if version == "":
+        return champion
+    answering = [ranker for role, ranker in models.by_role() if role != "shadow"]
+    for ranker in answering:
+        if ranker.info.version == version:
+            return ranker
+    there = " and ".join(ranker.info.version or "one without a number" for ranker in answering)
+    raise UnknownModelError(f"there is no version {shown(version)} of {name}, the server has {there}")
 
 
 class InferCall:
@@ -65,7 +67,7 @@ class InferCall:
         self._all_binary = False
         self._binary: Mapping[str, bool] = {}
 
-    def decode(self, ranker: Ranker, body: bytes) -> AnyDecoded:
+    def read(self, ranker: Ranker, body: bytes) -> ColumnRequest:
         """A request; RequestError with the input at fault."""
         head, rest = self._parts(body)
         check_values(head, self._max_values)
@@ -76,7 +78,7 @@ class InferCall:
         self._binary = dict(self._outputs(document.get("outputs", [])))
         self._wanted = list(self._binary)
         inputs = self._inputs(document.get("inputs", []), rest)
-        return ranker.decode(to_request(ranker, Inference(document.get("id"), parameters, inputs, self._wanted)))
+        return to_request(ranker, Inference(document.get("id"), parameters, inputs, self._wanted))
 
     def encode(self, ranked: Ranked) -> Reply:
         """Predictions, score and order; JSON, or JSON and what is wanted as bytes."""
@@ -155,7 +157,7 @@ class InferCall:
 
 def kserve_routes(service: RankingService) -> APIRouter:
     """The pages of the protocol."""
-    router, holder = APIRouter(prefix="/v2"), service.holder
+    router, models = APIRouter(prefix="/v2"), service.models
 
     @router.get("")
     async def server() -> dict[str, Any]:
@@ -170,21 +172,21 @@ def kserve_routes(service: RankingService) -> APIRouter:
     @router.get("/health/ready")
     async def ready() -> dict[str, bool]:
         """The model has passed its replay, and the server has not been told to stop."""
-        holder.get_for_new()
+        models.get_for_new()
         return {"ready": True}
 
     @router.get("/models/{name}")
     @router.get("/models/{name}/versions/{version}")
     async def model(name: str, version: str = "") -> dict[str, Any]:
         """Inputs and outputs of the model."""
-        return model_described(served(holder, name, version))
+        return model_described(served(models, name, version))
 
     @router.get("/models/{name}/ready")
     @router.get("/models/{name}/versions/{version}/ready")
     async def model_ready(name: str, version: str = "") -> dict[str, Any]:
         """Whether the model ranks."""
-        served(holder, name, version)
-        holder.get_for_new()
+        served(models, name, version)
+        models.get_for_new()
         return {"name": name, "ready": True}
 
     @router.post("/models/{name}/infer", openapi_extra=_described())
@@ -192,7 +194,9 @@ def kserve_routes(service: RankingService) -> APIRouter:
     async def infer(request: Request, name: str, version: str = "") -> Response:
         """Predictions of the candidates in the order of the inputs, their score, and their places by falling score."""
         call = InferCall(request.headers.get(HEAD_LENGTH), max_values=service.settings.max_values)
-        return await service.answer(request, served(holder, name, version), NAME, call.decode, call.encode)
+        asked = served(models, name, version)
+        # A version that is named answers; otherwise the user decides.
+        return await service.answer(request, NAME, call.read, call.encode, ranker=asked if version else None)
 
     return router
 

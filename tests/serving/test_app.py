@@ -17,7 +17,7 @@ from recmoe.export.bundle import ModelBundle
 from recmoe.ranking import Ranker, RankRequest
 from recmoe.ranking.items import ItemStore
 from serving.app import create_app
-from serving.holder import ModelHolder
+from serving.models.holder import ServedModels
 from serving.settings import ServeSettings
 
 with warnings.catch_warnings():
@@ -142,7 +142,7 @@ def test_server_is_ready_once_the_model_is_loaded(ranker: Ranker) -> None:
         may_go_on.wait(10)
         return ranker
 
-    holder = ModelHolder(load, on_ready=lambda _: is_ready.set())
+    holder = ServedModels(load, on_ready=lambda _: is_ready.set())
     with TestClient(create_app(holder)) as client:
         before = [client.get(path) for path in ("/healthz", "/readyz", "/v1/models")]
         ranked = client.post("/v1/rank", json=REQUEST)
@@ -165,7 +165,7 @@ def test_server_whose_model_does_not_pass_is_never_ready() -> None:
     def load() -> Ranker:
         raise BundleError("replay: task cvr differs")
 
-    holder = ModelHolder(load, on_failure=has_failed.set)
+    holder = ServedModels(load, on_failure=has_failed.set)
     with TestClient(create_app(holder)) as client:
         has_failed.wait(10)
         response = client.get("/readyz")

@@ -15,6 +15,7 @@ from recmoe.errors import RequestError
 from recmoe.ranking import Ranker, RankRequest
 from recmoe.ranking import request as ranking_request
 from serving import description
+from serving.models.refusal import Refusal
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 REQUEST: dict[str, Any] = {
@@ -93,6 +94,7 @@ def test_threads_get_each_their_own_ranking(url: str) -> None:
         (typed.FeatureWarning, ranking_request.FeatureWarning),
         (typed.ServedModel, description.ServedModel),
         (typed.ServedTask, description.ServedTask),
+        (typed.Refusal, Refusal),
     ],
 )
 def test_types_of_the_client_are_those_of_the_server(ours: Any, theirs: type[BaseModel]) -> None:

@@ -21,7 +21,7 @@ from recmoe.errors import ServingError
 from recmoe.export.bundle import ModelBundle
 from recmoe.ranking import Ranker, RankRequest
 from recmoe.ranking.items import ItemStore
-from serving.orders import WorkerOrder, WorkerReport
+from serving.orders import ReadyModel, WorkerOrder, WorkerReport
 from serving.server import serve
 from serving.settings import ServeSettings
 
@@ -119,7 +119,9 @@ def test_worker_serves_no_other_model_than_the_first_one_did(bundle_path: Path, 
             settings=ServeSettings(),
             listener=listener.fileno(),
             reports=writing,
-            digest="another",
+            model=ReadyModel(
+                source=str(bundle_path), name="shop", version=None, digest="another", loading_s=1, start_s=1, port=1
+            ),
         )
         worker = subprocess.run(
             [sys.executable, "-m", "serving.worker", order.model_dump_json()],

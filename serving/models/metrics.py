@@ -1,0 +1,121 @@
+"""ModelMetrics: what Prometheus reads of the models of a server."""
+
+import threading
+import time
+from collections.abc import Iterable
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from serving.models.holder import ServedModels
+from serving.models.refusal import Role
+
+_DIFFERENCES = (1e-6, 1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0, 100.0)
+_SHARES = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+class ModelMetrics:
+    """Which models are in use, how they changed, and what was refused.
+
+    A version that is in use no more stays, at 0: of several processes the highest value counts.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._info = Gauge(
+            "recmoe_model_info",
+            "1 for a model in use",
+            ["role", "model", "version", "digest"],
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self._age_s = Gauge(
+            "recmoe_model_age_seconds",
+            "Seconds since the champion's bundle was exported",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self._swaps = Counter(
+            "recmoe_model_swaps",
+            "Versions that an alias came to name: loaded, kept (in memory still), refused, superseded while it was "
+            "loaded; removed where it names none any more",
+            ["role", "outcome"],
+            registry=registry,
+        )
+        self._refused = Gauge(
+            "recmoe_model_refused",
+            "1 for a version that an alias names and that is refused",
+            ["role", "version"],
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self._registry_failures = Counter(
+            "recmoe_registry_failures", "Times that the registry did not say what its aliases name", registry=registry
+        )
+        self._routed = Counter(
+            "recmoe_split_requests",
+            "Requests by whom they were given to while there is a challenger; no_user: the champion, for want of an id",
+            ["arm"],
+            registry=registry,
+        )
+        self._shadowed = Counter(
+            "recmoe_shadow_requests",
+            "Requests for the shadow: ranked, dropped as too many waited, or error",
+            ["outcome"],
+            registry=registry,
+        )
+        self._difference = Histogram(
+            "recmoe_shadow_score_difference",
+            "Between the scores of champion and shadow, absolute, by item",
+            buckets=_DIFFERENCES,
+            registry=registry,
+        )
+        self._agreement = Histogram(
+            "recmoe_shadow_top_agreement",
+            "Share of the champion's first ten items that are among the shadow's",
+            buckets=_SHARES,
+            registry=registry,
+        )
+        self._told: dict[Gauge, set[tuple[str, ...]]] = {self._info: set(), self._refused: set()}
+        self._lock = threading.Lock()
+
+    def update(self, models: ServedModels) -> None:
+        """These are the models now, and so old is the champion."""
+        in_use: set[tuple[str, ...]] = {
+            (role, ranker.info.name, ranker.info.version or "", ranker.info.digest) for role, ranker in models.by_role()
+        }
+        refused: set[tuple[str, ...]] = {(refusal.role, refusal.version) for refusal in list(models.refused.values())}
+        champion = models.ranker
+        with self._lock:
+            self._tell(self._info, in_use)
+            self._tell(self._refused, refused)
+            if champion is not None:
+                created_s = datetime.fromisoformat(champion.bundle.created_at).timestamp()
+                self._age_s.set(time.time() - created_s)
+
+    def _tell(self, gauge: Gauge, labels: set[tuple[str, ...]]) -> None:
+        for one in self._told[gauge] | labels:
+            gauge.labels(*one).set(1 if one in labels else 0)
+        self._told[gauge] |= labels
+
+    def swap(self, role: Role, outcome: str) -> None:
+        """An alias names another version, and that came of it."""
+        self._swaps.labels(role, outcome).inc()
+
+    def registry_failed(self) -> None:
+        """The registry did not answer."""
+        self._registry_failures.inc()
+
+    def routed(self, arm: str) -> None:
+        """A request was given to this arm of the split."""
+        self._routed.labels(arm).inc()
+
+    def shadowed(self, outcome: str) -> None:
+        """That became of a request for the shadow."""
+        self._shadowed.labels(outcome).inc()
+
+    def compared(self, differences: Iterable[float], *, agreement: float) -> None:
+        """Champion and shadow ranked a request; ``agreement`` is the share of the first items that both have."""
+        self.shadowed("ranked")
+        for difference in differences:
+            self._difference.observe(difference)
+        self._agreement.observe(agreement)
