@@ -98,7 +98,12 @@ class InputLayer(nn.Module):
         encoded = self.histories.encode(shared, part.layout, found.entries)
         of_request.pieces.extend(self.histories.shared_pieces(encoded))
         shared_RS, wide_RT = joined(of_request, shared), of_request.wide_BT
-        of_candidate = self.own_half(own, encoded, request_C)
+        if known is not None and not own.num_rows:
+            # Even a look-up of nothing costs as much as one of a few rows.
+            none = own.dense_BF[:, :0]
+            of_candidate = Half([], None if self.wide is None else none)
+        else:
+            of_candidate = self.own_half(own, encoded, request_C)
         own_CI, wide_CT = joined(of_candidate, own), of_candidate.wide_BT
         ids = self._ids(shared, own, request_C, known)
         if known is None:

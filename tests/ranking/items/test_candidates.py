@@ -12,6 +12,7 @@ from recmoe.export.bundle import ModelBundle
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.ranking import Ranker, RankRequest
 from recmoe.ranking.items import ItemStore
+from recmoe.ranking.precision import TOLERANCES
 from recmoe.ranking.ranked import Ranked
 from recmoe.ranking.request import ColumnRequest, RankOptions, RankResponse
 
@@ -182,7 +183,7 @@ def test_known_products_need_no_look_up(bundle: ModelBundle, store_path: Path, m
 
     ask(ranker, {"item_id": [100, 101, 102]})
 
-    assert looked_up == [1, 0]
+    assert looked_up == [1]
 
 
 def test_store_of_another_encoder_is_encoded_when_it_is_loaded(
@@ -198,3 +199,21 @@ def test_store_of_another_encoder_is_encoded_when_it_is_loaded(
     assert (found.records_N == expected.records_N).all()
     assert (found.marks_NM == expected.marks_NM).all()
     assert found.rows(places).missing == expected.rows(places).missing == {"words": 1, "price": 1}
+
+
+def test_known_products_in_bf16_stay_within_its_tolerance(
+    bundle: ModelBundle, store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Slow where the processor has no such arithmetic, and right all the same.
+    monkeypatch.setattr("recmoe.ranking.precision.has_fast_bf16", lambda _: True)
+    ids = {"item_id": [*range(100, 130), 999, 7]}
+
+    known, computed = (
+        Ranker.load(bundle, precision="bf16", items=store_path, items_known_bytes=num) for num in (ALL_BYTES, 0)
+    )
+
+    assert known.items is not None
+    assert known.items.num_known == 31
+    expected = {item.item_id: item.tasks for item in ask(computed, ids).items}
+    for item in ask(known, ids).items:
+        assert item.tasks == pytest.approx(expected[item.item_id], abs=TOLERANCES["bf16"])
