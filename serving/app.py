@@ -40,10 +40,13 @@ def create_app(source: Ranker | ModelHolder, settings: ServeSettings | None = No
         holder = source
     service = RankingService(holder, metrics, limits)
 
+    tokens = read_tokens(limits.token_file) if limits.token_file is not None else ()
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loading = None if holder.ranker else asyncio.create_task(asyncio.to_thread(holder.load))
-        yield
+        async with _grpc(service, tokens):
+            yield
         if loading is not None:
             await loading
         await asyncio.to_thread(service.close)
@@ -59,14 +62,29 @@ def create_app(source: Ranker | ModelHolder, settings: ServeSettings | None = No
     )
     app.state.metrics = metrics
     add_handlers(app, metrics)
-    if limits.token_file is not None:
-        app.add_middleware(BearerToken, tokens=read_tokens(limits.token_file))
+    if tokens:
+        app.add_middleware(BearerToken, tokens=tokens)
     app.add_middleware(Measured, metrics=metrics, holder=holder)
 
     _add_ranking(app, service)
     app.include_router(kserve_routes(service))
     _add_pages(app, holder, metrics)
     return app
+
+
+@asynccontextmanager
+async def _grpc(service: RankingService, tokens: tuple[bytes, ...]) -> AsyncIterator[None]:
+    """A server of gRPC beside, where one is wanted."""
+    if service.settings.grpc_port is None:
+        yield
+        return
+    # Its packages are there only where it is wanted.
+    from serving.protocols.kserve_grpc import KServeGrpc
+
+    server = KServeGrpc(service, tokens)
+    await server.start()
+    yield
+    await server.stop()
 
 
 def _add_ranking(app: FastAPI, service: RankingService) -> None:

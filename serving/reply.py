@@ -19,4 +19,6 @@ class Reply:
 
 Decode = Callable[[Ranker, bytes], DecodedRequest]
 """Raises RequestError where the bytes are no request that the ranker can answer."""
+Read = Callable[[bytes], tuple[Ranker, DecodedRequest]]
+"""The same where the bytes name the model too."""
 Encode = Callable[[Ranked], Reply]

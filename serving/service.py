@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from recmoe.errors import RequestError
 from recmoe.ranking.clock import Clock
+from recmoe.ranking.columns import DecodedRequest
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.request import shown
 from serving.body import BodyReader
@@ -20,7 +21,7 @@ from serving.measured import ARRIVED_S
 from serving.metrics import ServingMetrics
 from serving.pool import Deadline, RankingPool
 from serving.problem import EncodedBodyError
-from serving.reply import Decode, Encode, Reply
+from serving.reply import Decode, Encode, Read, Reply
 from serving.settings import ServeSettings
 
 T = TypeVar("T")
@@ -71,21 +72,23 @@ class RankingService:
             raise EncodedBodyError("Content-Encoding: bodies are read as they are; send it without compression")
         async with self.reader.body(request) as body:
             self.metrics.stage("read", time.perf_counter() - deadline.arrived_s)
-            reply = await _unless_gone(request, self.rank(ranker, body, deadline, protocol, decode, encode))
+
+            def read(body: bytes) -> tuple[Ranker, DecodedRequest]:
+                return ranker, decode(ranker, body)
+
+            reply = await _unless_gone(request, self.rank(body, deadline, protocol, read, encode))
         self.finished(deadline)
         return Response(
             reply.content, status_code=HTTPStatus.OK, media_type=reply.media_type, headers=dict(reply.headers)
         )
 
-    async def rank(
-        self, ranker: Ranker, body: bytes, deadline: Deadline, protocol: str, decode: Decode, encode: Encode
-    ) -> Reply:
+    async def rank(self, body: bytes, deadline: Deadline, protocol: str, read: Read, encode: Encode) -> Reply:
         """Rank once it is the request's turn."""
 
         def work(waited_s: float) -> Reply:
             self.metrics.stage("queue", waited_s)
             clock = Clock()
-            columns = decode(ranker, body)
+            ranker, columns = read(body)
             clock.stage("decode")
             (ranked,) = ranker.rank_columns([columns], clock=clock)
             if isinstance(ranked, RequestError):
