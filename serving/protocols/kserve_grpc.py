@@ -27,8 +27,6 @@ _logger = logging.getLogger(__name__)
 NAME = "kserve_grpc"
 SERVICE = "inference.GRPCInferenceService"
 _PROBES = ("ServerLive", "ServerReady")
-_MAX_FIELDS = 100
-"""Fields of a message that only names a model."""
 Method = Callable[[bytes, Any], Awaitable[bytes]]
 
 _STATUS = {
@@ -137,7 +135,7 @@ class KServeGrpc:
         call = GrpcInferCall(max_values=service.settings.max_values)
 
         def read(body: bytes) -> tuple[Ranker, DecodedRequest]:
-            message = read_message(body, "ModelInferRequest", max_values=service.settings.max_values)
+            message = read_message(body, "ModelInferRequest")
             ranker = served(service.holder, message.model_name, message.model_version)
             return ranker, call.decode(ranker, message)
 
@@ -185,7 +183,7 @@ class KServeGrpc:
 
     def _asked(self, body: bytes, kind: str) -> Ranker:
         """The ranker of the model that a message names."""
-        message = read_message(body, kind, max_values=_MAX_FIELDS)
+        message = read_message(body, kind)
         return served(self._service.holder, message.name, message.version)
 
 

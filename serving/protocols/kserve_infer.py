@@ -16,8 +16,8 @@ from serving.protocols.wire import Nested, check_fields
 from serving.reply import Reply
 
 _MAP: Nested = {2: {}}
-_NESTED: Nested = {4: _MAP, 5: {4: _MAP, 5: {}}, 6: {2: _MAP}}
-"""Where a request holds messages: parameters, inputs with theirs and their contents, outputs."""
+_NESTED: Nested = {4: _MAP, 5: {4: _MAP}, 6: {2: _MAP}}
+"""Where a request holds messages: parameters, inputs and outputs with theirs."""
 _CONTENTS = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -35,9 +35,9 @@ _CONTENTS = {
 """Which list of a tensor's contents has the elements of a datatype."""
 
 
-def read_message(body: bytes, kind: str, *, max_values: int) -> Any:
+def read_message(body: bytes, kind: str) -> Any:
     """A message; RequestError where it is none, or holds more than is read."""
-    check_fields(body, _NESTED, max_values)
+    check_fields(body, _NESTED)
     try:
         return MESSAGES[kind].FromString(body)
     except DecodeError as error:

@@ -155,8 +155,12 @@ def changed(change: Callable[[Any], Any]) -> Any:
         (b"\x0b", "body: is cut, or no message of the protocol"),
         (b"\xff" * 11, "body: is cut, or no message of the protocol"),
         (b"\x0a\x01\xff", "body: is no message of the protocol: "),
-        (b"\x2a\x00" * 500_001, "body: has 500001 fields or more, at most 500000 are read"),
-        (b"\x2a\x04\x22\x00\x22\x00" * 200_000, "body: has 500001 fields or more, at most 500000 are read"),
+        (b"\x2a\x00" * 10_001, "body: has more than 10000 fields; give fewer inputs"),
+        (b"\x2a\x04\x22\x00\x22\x00" * 4_000, "body: has more than 10000 fields; give fewer inputs"),
+        (
+            changed(lambda m: m.inputs[0].contents.int64_contents.extend([1] * 2**20)),
+            "body: has inputs of more than 1048576 bytes; give their elements in raw_input_contents",
+        ),
         (b"\x0a\x04shop" + b"\x2a\x00" * 1001, "inputs: has 1001 elements, at most 1000 are read"),
         (b"\x0a\x04shop", "candidates: there are none"),
         (changed(lambda m: m.inputs[0].parameters["x"].SetInParent()), "inputs[0].parameters: there are none, found x"),
@@ -192,14 +196,31 @@ def test_other_models_and_forms_are_refused(ask: Any, servers: tuple[str, str]) 
 def test_limits_of_the_server_hold_for_grpc_too(serve_grpc: Served) -> None:
     with serve_grpc(max_body_bytes=10_000, max_values=100) as (_, address):
         large = refusal(address, b"\x12\xa0\x9c\x01" + b"a" * 20_000)
-        many = refusal(address, b"\x2a\x00" * 101)
+        many = refusal(address, changed(lambda m: m.inputs[0].shape.__setitem__(0, 101)))
 
     assert large[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert many == (
         grpc.StatusCode.INVALID_ARGUMENT,
-        "body: has 101 fields or more, at most 100 are read; send fewer candidates at once, or raise the server's "
-        "max_values",
+        "body: has 101 elements, at most 100 are read; send fewer candidates at once, or raise the server's max_values",
     )
+
+
+def test_bytes_in_hand_are_limited_over_both_ports(serve_grpc: Served, bundle: ModelBundle) -> None:
+    ranker = HeldRanker(bundle)
+    size = request().ByteSize()
+    limits = {"max_body_bytes": size + 20, "max_held_bytes": size + 20}
+    with serve_grpc(ranker, **limits) as (_, address), ThreadPoolExecutor(1) as callers:
+        under_way = callers.submit(call, address, request())
+        assert ranker.has_begun.acquire(timeout=30)
+        refused = refusal(address, request())
+        ranker.may_go_on.set()
+        answered = under_way.result()
+
+    assert refused == (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "too many bytes of other requests are in hand; try again later",
+    )
+    assert len(answered.outputs) == 5
 
 
 def test_token_is_asked_for_but_by_probes(serve_grpc: Served, tmp_path: Path) -> None:
