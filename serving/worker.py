@@ -54,7 +54,8 @@ def _load(order: WorkerOrder) -> Ranker:
 
 def _stop_with_the_parent() -> None:
     """The parent never writes; the pipe ends when it does."""
-    sys.stdin.buffer.read()
+    # Not sys.stdin's own read: its lock would still be held when Python ends.
+    os.read(sys.stdin.fileno(), 1)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
