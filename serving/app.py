@@ -47,10 +47,13 @@ def create_app(
         models = source
     service = RankingService(models, metrics, limits)
 
+    tokens = read_tokens(limits.token_file) if limits.token_file is not None else ()
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loading = None if models.ranker else asyncio.create_task(asyncio.to_thread(models.load))
-        yield
+        async with _grpc(service, tokens):
+            yield
         if loading is not None:
             await loading
         await asyncio.to_thread(service.close)
@@ -66,8 +69,8 @@ def create_app(
     )
     app.state.metrics = metrics
     add_handlers(app, metrics)
-    if limits.token_file is not None:
-        app.add_middleware(BearerToken, tokens=read_tokens(limits.token_file))
+    if tokens:
+        app.add_middleware(BearerToken, tokens=tokens)
     app.add_middleware(Measured, metrics=metrics, models=models)
 
     _add_ranking(app, service)
@@ -76,6 +79,21 @@ def create_app(
         add_webhook(app, read_secret(limits.webhook_secret_file), body_s=limits.body_s, on_call=on_webhook)
     _add_pages(app, models, metrics)
     return app
+
+
+@asynccontextmanager
+async def _grpc(service: RankingService, tokens: tuple[bytes, ...]) -> AsyncIterator[None]:
+    """A server of gRPC beside, where one is wanted."""
+    if service.settings.grpc_port is None:
+        yield
+        return
+    # Its packages are there only where it is wanted.
+    from serving.protocols.kserve_grpc import KServeGrpc
+
+    server = KServeGrpc(service, tokens)
+    await server.start()
+    yield
+    await server.stop()
 
 
 def _add_ranking(app: FastAPI, service: RankingService) -> None:

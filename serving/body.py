@@ -1,8 +1,8 @@
 """body: the bytes of a request, as far as they are allowed to go on."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import numpy as np
 from fastapi import Request
@@ -52,6 +52,16 @@ class BodyReader:
             yield body
         finally:
             self._num_held -= num_held
+
+    @contextmanager
+    def held(self, num_bytes: int) -> Iterator[None]:
+        """A body that has been read elsewhere; OverloadError where there are too many of them."""
+        self._check(num_bytes, num_bytes)
+        self._num_held += num_bytes
+        try:
+            yield
+        finally:
+            self._num_held -= num_bytes
 
     def _check(self, num_bytes: int, num_to_come: int) -> None:
         if num_bytes > self._max_bytes:

@@ -1,5 +1,6 @@
 """serve: a bundle or a registered version behind a port, until it is told to stop."""
 
+import importlib
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -43,6 +44,7 @@ def serve(
     """
     wanted = settings or ServeSettings()
     _check_certificate(wanted)
+    _check_grpc(wanted)
     with _listen(wanted.host, wanted.port) as listener:
         events = _events(on_ready, on_swap)
         if wanted.workers > 1:
@@ -78,8 +80,21 @@ def _check_certificate(settings: ServeSettings) -> None:
         ) from error
 
 
+def _check_grpc(settings: ServeSettings) -> None:
+    """ServingError where gRPC cannot be served: packages are missing, or the port is taken."""
+    if settings.grpc_port is None:
+        return
+    try:
+        for package in ("grpc", "google.protobuf"):
+            importlib.import_module(package)
+    except ImportError as error:
+        raise ServingError("grpc_port needs the packages grpcio and protobuf: pip install 'recmoe[grpc]'") from error
+    with _listen(settings.host, settings.grpc_port, flag="--grpc-port"):
+        pass
+
+
 @contextmanager
-def _listen(host: str, port: int) -> Iterator[socket.socket]:
+def _listen(host: str, port: int, *, flag: str = "--port") -> Iterator[socket.socket]:
     """A socket that listens; ServingError where the address is taken or not ours."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -94,6 +109,6 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
         except OSError as error:
             reason = error.strerror or str(error)
             raise ServingError(
-                f"port {port} on {host} cannot be used: {reason}; stop what listens there, or choose another --port"
+                f"port {port} on {host} cannot be used: {reason}; stop what listens there, or choose another {flag}"
             ) from error
         yield listener

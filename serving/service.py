@@ -12,7 +12,8 @@ from starlette.requests import ClientDisconnect
 
 from recmoe.errors import RequestError
 from recmoe.ranking.clock import Clock
-from recmoe.ranking.columns import options_of
+from recmoe.ranking.columns import AnyRequest, options_of
+from recmoe.ranking.ranked import Ranked
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.request import ModelInfo, shown
 from serving.body import BodyReader
@@ -20,6 +21,7 @@ from serving.measured import ARRIVED_S, RANKED_BY
 from serving.metrics import ServingMetrics
 from serving.models.holder import ServedModels
 from serving.models.shadow import ShadowComparison
+from serving.models.split import Arm
 from serving.pool import Deadline, RankingPool
 from serving.problem import EncodedBodyError
 from serving.reply import Encode, Read, Reply
@@ -81,7 +83,7 @@ class RankingService:
 
         async with self.reader.body(request) as body:
             self.metrics.stage("read", time.perf_counter() - deadline.arrived_s)
-            ranking = self.rank(body, deadline, protocol, read, encode, ranker=ranker, on_chosen=on_chosen)
+            ranking = self.rank(body, deadline, protocol, read, encode, named=lambda: ranker, on_chosen=on_chosen)
             reply = await _unless_gone(request, ranking)
         self.finished(deadline)
         return Response(
@@ -96,20 +98,22 @@ class RankingService:
         read: Read,
         encode: Encode,
         *,
-        ranker: Ranker | None = None,
+        named: Callable[[], Ranker | None] = lambda: None,
         on_chosen: Callable[[ModelInfo], None] = lambda _: None,
     ) -> Reply:
         """Rank once it is the request's turn.
 
         Args:
+            named: the ranker of the version that the request names, if it names one; asked once it has been read.
             on_chosen: told which model ranks, as soon as that is known.
         """
 
         def work(waited_s: float) -> Reply:
             self.metrics.stage("queue", waited_s)
             clock = Clock()
-            asked = read(ranker or self.models.get(), body)
-            chosen, arm = (ranker, None) if ranker is not None else self.models.choose(options_of(asked))
+            asked = read(named() or self.models.get(), body)
+            version = named()
+            chosen, arm = self.models.choose(options_of(asked)) if version is None else (version, None)
             on_chosen(chosen.info)
             columns = chosen.decode(asked)
             clock.stage("decode")
@@ -118,14 +122,19 @@ class RankingService:
                 raise ranked
             reply = encode(ranked)
             self.metrics.observe(ranked, protocol)
-            self.models.live.record(body, read)
-            if arm is not None:
-                self.metrics.models.routed(arm)
-            if arm != "challenger":
-                self._comparison.offer(self.models.shadow, asked, ranked)
+            if version is None:
+                self._note(asked, body, read, arm, ranked)
             return reply
 
         return await self._pool.run(work, deadline)
+
+    def _note(self, asked: AnyRequest, body: bytes, read: Read, arm: Arm | None, ranked: Ranked) -> None:
+        """What the models to come, and the one beside, learn from a request."""
+        self.models.live.record(body, read)
+        if arm is not None:
+            self.metrics.models.routed(arm)
+        if arm != "challenger":
+            self._comparison.offer(self.models.shadow, asked, ranked)
 
     def finished(self, deadline: Deadline) -> None:
         """An answer is there; LateError where that is too late."""

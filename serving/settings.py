@@ -18,6 +18,8 @@ class ServeSettings(Config):
     """Address to listen on; 0.0.0.0 for all."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """Port to listen on; 0 takes a free one."""
+    grpc_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Port for KServe's protocol over gRPC; none by default."""
     workers: PositiveInt = 1
     """Processes that share the port."""
     threads: PositiveInt | None = None
@@ -81,6 +83,9 @@ class ServeSettings(Config):
         if (self.certificate is None) != (self.key is None):
             given, other = ("certificate", "key") if self.key is None else ("key", "certificate")
             yield given, f"needs {other} too: TLS takes the certificate and its private key"
+
+        if self.grpc_port is not None and self.grpc_port == self.port:
+            yield "grpc_port", f"is the port of HTTP, {self.port}; give another"
 
         if self.max_held_bytes < self.max_body_bytes:
             yield "max_held_bytes", f"is less than max_body_bytes, {self.max_body_bytes}: no such request could be read"

@@ -47,8 +47,10 @@ def main(text: str) -> int:
 
 def _listen_to_the_parent(commands: "queue.SimpleQueue[WorkerCommand]") -> None:
     """Commands, a line each; the pipe ends when the parent does, and this process with it."""
-    for line in sys.stdin.buffer:
-        commands.put(WorkerCommand.model_validate_json(line))
+    # Not sys.stdin's own reader: its lock would still be held when Python ends.
+    with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as pipe:
+        for line in pipe:
+            commands.put(WorkerCommand.model_validate_json(line))
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -57,6 +57,8 @@ DOORS = {
     "ray": ("pipelines/", "serving/ray_app.py"),
     "optuna": ("pipelines/tuning/",),
     "fastapi": ("serving/",),
+    "grpc": ("serving/",),
+    "google": ("serving/",),
     "lightgbm": ("recmoe/baselines/",),
     "sklearn": ("recmoe/baselines/",),
     "torchjd": ("recmoe/balancing/",),

@@ -20,6 +20,7 @@ def serve(
     config: flags.SettingsFile = None,
     host: flags.Host = None,
     port: flags.Port = None,
+    grpc_port: flags.GrpcPort = None,
     workers: flags.Workers = None,
     threads: flags.Threads = None,
     queue: flags.Queue = None,
@@ -50,7 +51,7 @@ def serve(
     items_known_bytes: flags.ItemsKnownBytes = None,
     strict_fields: flags.StrictFields = None,
 ) -> None:
-    """Answer ranking requests over HTTP until Ctrl-C: POST /v1/rank, /readyz, /metrics, /docs.
+    """Answer ranking requests over HTTP until Ctrl-C: POST /v1/rank, /v2 (KServe), /readyz, /metrics, /docs.
 
     Every setting may be a flag, an environment variable such as RECMOE_SERVE_DEADLINE_MS, or a key of the file;
     the first of them that is given holds.
@@ -66,6 +67,8 @@ def serve(
         version = f" version {ready.version}" if ready.version else ""
         where = f"{'https' if settings.certificate else 'http'}://{settings.host}:{ready.port}"
         print(f"serving {ready.name}{version} on {where}, API page at /docs", flush=True)
+        if settings.grpc_port is not None:
+            print(f"and over gRPC on {settings.host}:{settings.grpc_port}", flush=True)
         print(f"ready after {ready.start_s:.1f} s, {ready.loading_s:.1f} s of them for the model", flush=True)
 
     def on_swap(ready: ReadyModel) -> None:

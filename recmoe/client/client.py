@@ -6,15 +6,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from recmoe import __version__
 from recmoe.client.address import authorization, split_url
 from recmoe.client.answers import Health, Ranking, ServedModel
+from recmoe.client.arrow import MEDIA_TYPE, stream_of, table_of
 from recmoe.client.pool import Answer, BrokenAnswerError, ConnectionPool, UnansweredError
 from recmoe.client.request import request_body
 from recmoe.client.retry import RETRIED, retry_after_s, wait_s
 from recmoe.errors import CallError, DeadlineError, RequestError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 T = TypeVar("T")
 
@@ -95,7 +99,7 @@ class RankClient:
             DeadlineError: the time was up.
             CallError: no ranking came for another reason; ``status`` is what the server answered, if it did.
         """
-        deadline_s = time.monotonic() + (self.timeout_s if deadline_ms is None else deadline_ms / 1000)
+        deadline_s = self._deadline_s(deadline_ms)
         body = request_body(
             user=user,
             context=context,
@@ -107,6 +111,45 @@ class RankClient:
         )
         answer = self._call("POST", "/v1/rank", body=body, deadline_s=deadline_s)
         return self._parsed(answer, "a ranking", Ranking.read)
+
+    def rank_table(
+        self,
+        candidates: "pa.Table | pa.RecordBatch",
+        *,
+        user: Row | None = None,
+        context: Row | None = None,
+        top_k: int | None = None,
+        tasks: Sequence[str] | None = None,
+        score: str | None = None,
+        request_id: str | None = None,
+        deadline_ms: float | None = None,
+    ) -> "pa.Table":
+        """Order candidates that are rows of an Arrow table; needs pyarrow.
+
+        Args:
+            candidates: a column for each of the items'.
+            user, context, top_k, tasks, score, request_id, deadline_ms: see ``rank``.
+
+        Returns:
+            The items in their order: ``item_id``, ``score`` (null where it is no finite number), and a column for each
+            task. The schema's metadata holds the rest of the ranking as JSON under ``recmoe``.
+
+        Raises:
+            RequestError, DeadlineError, CallError: see ``rank``.
+            ServingError: pyarrow is not installed.
+        """
+        deadline_s = self._deadline_s(deadline_ms)
+        document = request_body(
+            user=user,
+            context=context,
+            tasks=None if tasks is None else list(tasks),
+            score=score,
+            top_k=top_k,
+            request_id=request_id,
+        )
+        body = stream_of(candidates, document)
+        answer = self._call("POST", "/v1/rank", body=body, deadline_s=deadline_s, media_type=MEDIA_TYPE)
+        return self._parsed(answer, "a table of items", table_of, load=lambda content: content)
 
     def model(self) -> ServedModel:
         """The model in use, and what a request may hold; CallError where there is none."""
@@ -144,13 +187,18 @@ class RankClient:
             return Health(False, str(self._error(answer)))
         return Health(True, str(self._parsed(answer, "a state", lambda document: document["status"])))
 
-    def _call(self, method: str, path: str, *, body: bytes | None, deadline_s: float) -> Answer:
+    def _deadline_s(self, deadline_ms: float | None) -> float:
+        return time.monotonic() + (self.timeout_s if deadline_ms is None else deadline_ms / 1000)
+
+    def _call(
+        self, method: str, path: str, *, body: bytes | None, deadline_s: float, media_type: str = "application/json"
+    ) -> Answer:
         """The answer 200, after as many tries as are allowed and as there is time for."""
         attempt = 0
         while True:
             asked_s = 0.0
             try:
-                answer = self._exchange(method, path, body, deadline_s)
+                answer = self._exchange(method, path, body, deadline_s, media_type)
             except UnansweredError as error:
                 failure: Exception = CallError(f"{self.url} does not answer: {error}")
             else:
@@ -167,11 +215,13 @@ class RankClient:
                 raise failure
             time.sleep(pause_s)
 
-    def _exchange(self, method: str, path: str, body: bytes | None, deadline_s: float) -> Answer:
+    def _exchange(
+        self, method: str, path: str, body: bytes | None, deadline_s: float, media_type: str = "application/json"
+    ) -> Answer:
         left_ms = int((deadline_s - time.monotonic()) * 1000)
         headers = dict(self._headers)
         if body is not None:
-            headers |= {"Content-Type": "application/json", "X-Deadline-Ms": str(max(1, left_ms))}
+            headers |= {"Content-Type": media_type, "Accept": media_type, "X-Deadline-Ms": str(max(1, left_ms))}
         try:
             return self._pool.exchange(method, self._path + path, headers=headers, body=body, deadline_s=deadline_s)
         except TimeoutError as error:
@@ -193,10 +243,12 @@ class RankClient:
         said = f"{self.url} answered {answer.status}{f': {detail}' if detail else ''}"
         return kind(said, status=answer.status)
 
-    def _parsed(self, answer: Answer, what: str, read: Callable[[Any], T]) -> T:
+    def _parsed(
+        self, answer: Answer, what: str, read: Callable[[Any], T], *, load: Callable[[bytes], Any] = json.loads
+    ) -> T:
         try:
-            return read(json.loads(answer.body))
-        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            return read(load(answer.body))
+        except (ValueError, TypeError, LookupError, RecursionError, OSError) as error:
             raise CallError(
                 f"{self.url} answered what is not {what}: {error}; is it a server of recmoe?", status=answer.status
             ) from error
