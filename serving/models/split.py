@@ -5,7 +5,7 @@ import math
 from typing import Literal
 
 from recmoe.errors import ServingError
-from recmoe.features.kinds.id import IdFeature
+from recmoe.features.columns import is_list_type
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.request import RankOptions
 
@@ -33,11 +33,10 @@ class UserSplit:
         """Find the user's column; ServingError where the model has none, or several to choose from."""
         if self.share == 0 or self._column is not None:
             return
-        features = champion.bundle.encoder.schema.features
         columns = [
-            feature.column or name
-            for name, feature in features.items()
-            if isinstance(feature, IdFeature) and feature.side == "user"
+            name
+            for name, column in champion.request_columns["user"].items()
+            if column.is_id and column.separator is None and not is_list_type(column.type)
         ]
         if len(columns) != 1:
             found = f"has several ids of a user: {', '.join(columns)}" if columns else "has no id of a user"

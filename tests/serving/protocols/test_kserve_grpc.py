@@ -15,7 +15,6 @@ import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-from serving.holder import ModelHolder
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
@@ -23,6 +22,7 @@ from recmoe.errors import ConfigError, ServingError
 from recmoe.export.bundle import ModelBundle
 from recmoe.ranking import Ranker
 from serving.app import create_app
+from serving.models.holder import ServedModels
 from serving.server import serve
 from serving.settings import ServeSettings, read_settings
 
@@ -293,7 +293,7 @@ def test_server_without_a_model_is_not_ready(serve_grpc: Served, ranker: Ranker)
         may_go_on.wait(30)
         return ranker
 
-    with serve_grpc(ModelHolder(load)) as (_, address), triton.InferenceServerClient(address) as client:
+    with serve_grpc(ServedModels(load)) as (_, address), triton.InferenceServerClient(address) as client:
         before = client.is_server_live(), client.is_server_ready()
         refused = refusal(address, request())
         may_go_on.set()
