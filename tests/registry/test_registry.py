@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from recmoe.errors import BundleError, RegistryError
-from recmoe.registry.registry import Registry
+from recmoe.registry.registry import Registry, split_alias
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy"),
@@ -63,6 +63,29 @@ def test_champion_moves_forth_and_back_with_a_log(registry: Registry, bundle_pat
     assert (tags["recmoe.promoted_by"], tags["recmoe.promoted_from"]) == ("ann", "2")
     with pytest.raises(RegistryError, match="model shop has no earlier champion to go back to: promote 1, promote 2"):
         registry.rollback("shop")
+
+
+def test_aliases_of_a_model_are_told(registry: Registry, bundle_path: Path) -> None:
+    for version in ("1", "2"):
+        registry.register(bundle_path)
+        registry.promote("shop", version, alias="champion" if version == "2" else "challenger")
+
+    assert registry.aliases("shop") == {"champion": "2", "challenger": "1"}
+    with pytest.raises(RegistryError, match="has no model shoes; its models: shop"):
+        registry.aliases("shoes")
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("models:/shop@champion", ("shop", "champion")),
+        ("models:/shop/3", None),
+        ("models:/shop@champion/3", None),
+        ("runs/first", None),
+    ],
+)
+def test_source_may_name_an_alias(source: str, found: tuple[str, str] | None) -> None:
+    assert split_alias(source) == found
 
 
 def test_alias_moved_by_other_means_can_be_rolled_back(registry: Registry, bundle_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import queue
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -11,13 +12,14 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from recmoe.errors import ServingError
 from recmoe.ranking import Ranker
 from recmoe.runs.source import NamedVersions
 from serving.app import create_app
 from serving.models.holder import ServedModels
 from serving.models.metrics import ModelMetrics
 from serving.models.refusal import Refusal
-from serving.models.source import ModelSource
+from serving.models.source import ModelSource, watch_of
 from serving.models.watch import ModelWatch
 from serving.orders import WorkerCommand
 from serving.settings import ServeSettings
@@ -295,3 +297,28 @@ def test_source_that_names_no_alias_is_not_watched(tmp_path: Path) -> None:
     found = NamedVersions.of("models:/shop@champion", runs=tmp_path)
     assert found is not None
     assert (found.name, found.alias) == ("shop", "champion")
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"shadow_share": 0.1}, "shadow_share"),
+        ({"challenger_share": 0.1, "split_by": "user_id"}, "challenger_share"),
+        ({"webhook_secret_file": "secret"}, "webhook_secret_file"),
+    ],
+)
+def test_settings_that_need_an_alias_are_refused_without_one(
+    bundle_path: Path, tmp_path: Path, settings: dict[str, Any], name: str
+) -> None:
+    source = ModelSource(str(bundle_path), runs=tmp_path, settings=ServeSettings(**settings))
+
+    with pytest.raises(ServingError, match=rf"^{name}: .* names no alias; serve models:/NAME@ALIAS"):
+        watch_of(
+            source,
+            ServedModels(lambda: source.load_as(None)),
+            metrics=ModelMetrics(CollectorRegistry()),
+            commands=queue.SimpleQueue(),
+            on_swap=lambda _: None,
+            on_refusal=lambda _: None,
+            on_forgiven=lambda _: None,
+        )
