@@ -203,9 +203,9 @@ class PlainTables(nn.Module):
         for spec in layout.tables:
             row_format = self._formats[spec.name]
             weight_VC = torch.zeros(spec.num_rows, spec.width + row_format.num_extra, dtype=row_format.dtype)
-            if row_format is FLOAT32:
+            if row_format == FLOAT32:
                 fill_initial(weight_VC, spec=spec, seed=seed, std=init_std)
-            weight = nn.Parameter(weight_VC, requires_grad=row_format is FLOAT32)
+            weight = nn.Parameter(weight_VC, requires_grad=row_format == FLOAT32)
             self.tables.register_parameter(member_name(spec.name), weight)
 
     def forward(self, batch: Batch, keys: Sequence[SparseKey] | None = None) -> Tensor:
@@ -267,7 +267,7 @@ class PlainTables(nn.Module):
 
     def _pool(self, spec: TableSpec, ids: Tensor, lengths_N: Tensor) -> Tensor:
         weight_VD: Tensor = self.weight(spec.name)
-        if self._formats[spec.name] is not FLOAT32:
+        if self._formats[spec.name] != FLOAT32:
             # Rows are unpacked first, each as often as it is asked for.
             weight_VD, ids = self._rows(spec.name, ids), torch.arange(len(ids), device=ids.device)
         ends_N = lengths_N.to(torch.int64).cumsum(0)

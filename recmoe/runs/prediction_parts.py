@@ -95,11 +95,15 @@ def write_prediction_parts(
         is_quiet: no progress on the terminal.
 
     Raises:
-        DataError: a file cannot be read; the folder holds other predictions, or something else.
+        DataError: a file cannot be read; the folder is named like a file, or holds other predictions or something else.
         BundleError: the model is damaged, or changes meanwhile.
         SchemaError: a column is missing or of another type.
         RequestError: there is no formula of that name.
     """
+    if is_data_file(target):
+        raise DataError(
+            f"predictions are written as Parquet; name the file {target.with_suffix('.parquet')}, or a folder for parts"
+        )
     ranker = _ranker(bundle)
     folder = target.resolve()
     _check_taken(folder)
@@ -157,11 +161,7 @@ def _parts(folder: Path, num_rows: int, rows_per_part: int) -> list[Part]:
 
 
 def _check_taken(folder: Path) -> None:
-    """DataError where something else is in the place of the folder, or it is named like a file."""
-    if is_data_file(folder):
-        raise DataError(
-            f"predictions are written as Parquet; name the file {folder.with_suffix('.parquet')}, or a folder for parts"
-        )
+    """DataError where something else is in the place of the folder."""
     if folder.is_dir() and ((folder / PLAN).is_file() or not any(folder.iterdir())):
         return
     if folder.exists():

@@ -1,5 +1,6 @@
 """Rows in fewer bytes: how far they are off, and that look-ups give what the unpacked rows give."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -114,3 +115,13 @@ def test_histories_are_unpacked_rows(row_format: RowFormat, history_layout: Inpu
     torch.testing.assert_close(found.pooled_BP, expected.pooled_BP, rtol=0, atol=1e-6)
     assert found.entries.keys() == expected.entries.keys()
     assert all(torch.equal(found.entries[name], expected.entries[name]) for name in expected.entries)
+
+
+def test_copied_tables_learn_as_their_original(layout: InputLayout, batch: Batch) -> None:
+    original = PlainTables(layout)
+
+    copied = copy.deepcopy(original)
+    copied(batch).sum().backward()
+
+    assert copied.weight("tag").grad is not None
+    assert copied.weight("tag").grad.coalesce().indices()[0].tolist() == [3, 4, 5, 9]

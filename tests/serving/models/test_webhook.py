@@ -71,19 +71,19 @@ def test_signed_call_makes_the_server_look_and_needs_no_token(url: str, calls: l
 @pytest.mark.parametrize(
     ("headers", "detail"),
     [
-        ({}, "the header X-MLflow-Delivery-Id is missing; give the webhook in MLflow the secret"),
-        ({**signed(), "X-MLflow-Signature": ""}, "the header X-MLflow-Signature is missing"),
-        (signed(secret="another"), "X-MLflow-Signature does not fit; give the webhook in MLflow the secret"),
-        (signed(b"another body"), "X-MLflow-Signature does not fit"),
-        (signed(at_s=time.time() - 4000), "X-MLflow-Timestamp is not within 300 s of this server's clock"),
-        ({**signed(), "X-MLflow-Timestamp": "soon"}, "X-MLflow-Timestamp is not within 300 s"),
+        (lambda: {}, "the header X-MLflow-Delivery-Id is missing; give the webhook in MLflow the secret"),
+        (lambda: {**signed(), "X-MLflow-Signature": ""}, "the header X-MLflow-Signature is missing"),
+        (lambda: signed(secret="another"), "X-MLflow-Signature does not fit; give the webhook in MLflow the secret"),
+        (lambda: signed(b"another body"), "X-MLflow-Signature does not fit"),
+        (lambda: signed(at_s=time.time() - 4000), "X-MLflow-Timestamp is not within 300 s of this server's clock"),
+        (lambda: {**signed(), "X-MLflow-Timestamp": "soon"}, "X-MLflow-Timestamp is not within 300 s"),
     ],
 )
 def test_call_that_is_not_mlflows_is_refused(
-    url: str, calls: list[str], ask: Ask, headers: dict[str, str], detail: str
+    url: str, calls: list[str], ask: Ask, headers: Callable[[], dict[str, str]], detail: str
 ) -> None:
-    # The parameters are older than the test.
-    answer = ask(url, BODY, headers)
+    # Signed now: parameters are minutes older than the test.
+    answer = ask(url, BODY, headers())
 
     assert answer.status == 401
     assert answer.document["detail"].startswith(detail)
