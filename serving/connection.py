@@ -15,7 +15,9 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-PROBES = ("/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
+HEALTH = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
+"""Pages that say whether the server is there and ready."""
+PROBES = (*HEALTH, "/metrics")
 """Pages for those who watch the server; they are answered when others are refused."""
 MAX_HEAD_BYTES = 65536
 """Bytes of a request's line and headers."""

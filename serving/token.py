@@ -8,10 +8,11 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from recmoe.errors import ServingError
+from serving.connection import HEALTH
 from serving.models.webhook import PATH as WEBHOOK
 from serving.problem import failure
 
-_OPEN_TO_ALL = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", WEBHOOK)
+_OPEN_TO_ALL = (*HEALTH, WEBHOOK)
 """Probes have no token, and learn nothing but that the server is there and ready; MLflow signs its calls instead."""
 
 

@@ -1,9 +1,8 @@
 """``recmoe distil | upcycle | prune-experts | moefy | quantize``: one model from another."""
 
 import tempfile
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -174,16 +173,9 @@ def moefy(
     print(f"\nbundle   {target}\nnext     recmoe register {target}")
 
 
-class TableFormat(StrEnum):
-    """What tables may be quantized to."""
-
-    bf16 = "bf16"
-    int8 = "int8"
-
-
 def quantize(
     source: Source,
-    tables: Annotated[TableFormat, typer.Option(help="bf16: half the bytes; int8: about a quarter.")],
+    tables: Annotated[Literal["bf16", "int8"], typer.Option(help="bf16: half the bytes; int8: about a quarter.")],
     target: Annotated[Path, typer.Option("--to", help="Folder of the new bundle.", file_okay=False)],
     registry: RegistryUri = None,
     as_json: Json = False,
@@ -199,7 +191,7 @@ def quantize(
     bundle = load_ranker(source, registry_uri=registry).bundle
     with tempfile.TemporaryDirectory(prefix="recmoe-") as folder:
         lineage = Lineage("quantize", source, bundle.digest)
-        made = quantize_tables(bundle, target, to=tables.value, lineage=lineage, cache_dir=Path(folder))
+        made = quantize_tables(bundle, target, to=tables, lineage=lineage, cache_dir=Path(folder))
     if as_json:
         print_json({"bundle": target, "cost": made.cost.to_json()})
         return

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from recmoe.cli.options import RegistryUri
+from recmoe.cli.options import ModelOption, RegistryUri
 
 items_app = typer.Typer(
     name="items", help="Columns of items that the server keeps, so that requests hold ids.", no_args_is_help=True
@@ -17,7 +17,7 @@ def build(
     table: Annotated[
         list[str], typer.Argument(metavar="TABLE", help="Files, folders or globs of Parquet, CSV or JSON lines.")
     ],
-    model: Annotated[str, typer.Option(help="models:/NAME@ALIAS, models:/NAME/VERSION, a run folder or a bundle.")],
+    model: ModelOption,
     to: Annotated[Path, typer.Option(help="Folder to write, or to replace.", file_okay=False)],
     registry: RegistryUri = None,
 ) -> None:

@@ -17,6 +17,9 @@ Model = Annotated[
     str,
     typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS, models:/NAME/VERSION, a run folder or a bundle."),
 ]
+ModelOption = Annotated[
+    str, typer.Option("--model", help="models:/NAME@ALIAS, models:/NAME/VERSION, a run folder or a bundle.")
+]
 Score = Annotated[str | None, typer.Option(help="Score formula to use, by name; the config's default otherwise.")]
 RegistryUri = Annotated[
     str | None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import recmoe.cli.serve_options as flags
-from recmoe.cli.options import Json, Model, RegistryUri, Score, StrictFields
+from recmoe.cli.options import Json, Model, ModelOption, RegistryUri, Score, StrictFields
 from recmoe.cli.output import print_columns
 from recmoe.runs.source import load_ranker
 
@@ -79,7 +79,7 @@ def serve(
 
 def rank(
     request: Annotated[Path, typer.Argument(metavar="REQUEST.json", help="Body of POST /v1/rank; - reads stdin.")],
-    model: Annotated[str, typer.Option(help="models:/NAME@ALIAS, models:/NAME/VERSION, a run folder or a bundle.")],
+    model: ModelOption,
     score: Score = None,
     registry: RegistryUri = None,
     strict_fields: StrictFields = False,

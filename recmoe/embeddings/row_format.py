@@ -32,6 +32,11 @@ class RowFormat:
     unpack: Callable[[Tensor], Tensor]
     """rows_NC → float32 rows_ND."""
 
+    @property
+    def type_name(self) -> str:
+        """The type of a stored row, such as float32."""
+        return str(self.dtype).removeprefix("torch.")
+
 
 def _same(rows_ND: Tensor) -> Tensor:
     return rows_ND
@@ -77,4 +82,4 @@ def named_format(name: QuantizedName) -> RowFormat:
 def stored_format(dtype: torch.dtype | str) -> RowFormat:
     """The format of rows that are stored as a type; float32 for a type that no format has."""
     name = str(dtype).removeprefix("torch.")
-    return next((one for one in _FORMATS if str(one.dtype).removeprefix("torch.") == name), FLOAT32)
+    return next((one for one in _FORMATS if one.type_name == name), FLOAT32)

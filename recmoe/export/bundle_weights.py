@@ -8,10 +8,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from recmoe.embeddings.row_format import stored_format
-from recmoe.embeddings.tables import member_name
 from recmoe.errors import BundleError
 from recmoe.export.contents import DENSE
-from recmoe.export.weights import TABLE_PREFIX, read_index, table_pieces
+from recmoe.export.weights import read_index, table_pieces, weight_name
 from recmoe.model.stored_names import current_name
 
 
@@ -37,5 +36,5 @@ class BundleWeights:
 
     def files(self, table: str) -> Iterator[Tensor]:
         """The rows of a table in float32, file by file."""
-        for rows in table_pieces(self._directory, self._index[f"{TABLE_PREFIX}tables.{member_name(table)}"]):
+        for rows in table_pieces(self._directory, self._index[weight_name(table)]):
             yield stored_format(rows.dtype).unpack(rows)

@@ -9,12 +9,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from recmoe.embeddings.row_format import FLOAT32, RowFormat, stored_format
-from recmoe.embeddings.tables import PlainTables, member_name
+from recmoe.embeddings.tables import PlainTables
 from recmoe.errors import BundleError, RecmoeError
 from recmoe.export.allowance import Allowance, check_counts
 from recmoe.export.contents import CONFIG
 from recmoe.export.tensor_header import TensorHeader
-from recmoe.export.weights import TABLE_PREFIX, StoredWeights
+from recmoe.export.weights import StoredWeights, weight_name
 from recmoe.features.layout import InputLayout, TableSpec
 from recmoe.features.schema import FeatureSchema
 from recmoe.json_document import checked, read_object
@@ -73,7 +73,7 @@ def stored_model(directory: Path, sections: ModelSections, *, layout: InputLayou
         tasks = TaskSet(sections.tasks)
         read = model_layout(layout, tasks=tasks, config=sections.model)
         formats = {table.name: _stored_format(weights, table) for table in read.tables}
-        weights.check({_weight_name(table): _header(table, formats[table.name]) for table in read.tables})
+        weights.check({weight_name(table.name): _header(table, formats[table.name]) for table in read.tables})
         # Without storage: the tables' own is in the files, and twice would be much.
         with torch.device("meta"):
             tables = PlainTables(read, formats=formats)
@@ -99,17 +99,13 @@ def refusing(what: Path, fault: str) -> Iterator[None]:
         raise BundleError(f"{what} {fault}: {reason}; export the bundle again") from error
 
 
-def _weight_name(table: TableSpec) -> str:
-    return f"{TABLE_PREFIX}tables.{member_name(table.name)}"
-
-
 def _stored_format(weights: StoredWeights, table: TableSpec) -> RowFormat:
     """How a bundle keeps the rows of a table."""
-    header = weights.headers.get(_weight_name(table))
+    header = weights.headers.get(weight_name(table.name))
     return FLOAT32 if header is None else stored_format(header.dtype)
 
 
 def _header(table: TableSpec, row_format: RowFormat) -> TensorHeader:
     """What the weight of a table is in a format."""
     shape = (table.num_rows, table.width + row_format.num_extra)
-    return TensorHeader(shape, str(row_format.dtype).removeprefix("torch."))
+    return TensorHeader(shape, row_format.type_name)

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from recmoe.embeddings.tables import member_name
 from recmoe.errors import BundleError
 from recmoe.export.contents import DENSE, INDEX, TABLE_FILE, TABLES, shown
 from recmoe.export.tensor_header import TensorHeader, header_of, read_headers
@@ -28,6 +29,11 @@ MAX_REPEATED_BYTES = 2**28
 MAX_REPEATS = 16
 
 _INDEX = TypeAdapter(dict[str, list[str]])
+
+
+def weight_name(table: str) -> str:
+    """The name of a table's weight in a model's state."""
+    return f"{TABLE_PREFIX}tables.{member_name(table)}"
 
 
 def write_weights(model: nn.Module, directory: Path, *, max_file_bytes: int) -> None:

@@ -55,7 +55,7 @@ def _fitted(values: pa.Array, type_: pa.DataType, path: Path, *, is_id: bool) ->
     try:
         return convert(values)
     except (pa.ArrowException, ValueError):
-        row = _first_unfit(values, convert)
+        row = first_unfit(values, convert)
         raise RequestError(path(row), f"expected {expected}, found {_found(values, row)}") from None
 
 
@@ -122,7 +122,7 @@ def _is_kindred_time(given: pa.DataType, type_: pa.DataType) -> bool:
     return any(kind(given) and kind(type_) for kind in (pa.types.is_date, pa.types.is_time))
 
 
-def _first_unfit(values: pa.Array, convert: Conversion) -> int:
+def first_unfit(values: pa.Array | pa.ChunkedArray, convert: Conversion) -> int:
     """Position of the first value that is not converted, of which there is one."""
     start, end = 0, len(values)
     while end - start > 1:

@@ -17,6 +17,7 @@ from recmoe.data.order import Interval
 from recmoe.data.parquet import ParquetStream
 from recmoe.errors import BundleError, DataError
 from recmoe.ranking.ranker import Ranker
+from recmoe.runs.folder import write_atomically
 from recmoe.runs.predicted_rows import CHUNK_ROWS, PredictedRows
 from recmoe.runs.row_progress import RowProgress
 
@@ -100,13 +101,8 @@ def write_prediction_parts(
         SchemaError: a column is missing or of another type.
         RequestError: there is no formula of that name.
     """
-    if is_data_file(target):
-        raise DataError(
-            f"predictions are written as Parquet; name the file {target.with_suffix('.parquet')}, or a folder for parts"
-        )
-    ranker = _ranker(bundle)
-    folder = target.resolve()
-    _check_taken(folder)
+    _check_place(target)
+    ranker, folder = _ranker(bundle), target.resolve()
     stream = ParquetStream(paths, seed=0, shuffle_rows=None, cache_dir=folder / CSV_CACHE)
     predicted = PredictedRows(ranker, stream, keep=keep, score=score)
     plan = {
@@ -160,8 +156,12 @@ def _parts(folder: Path, num_rows: int, rows_per_part: int) -> list[Part]:
     ]
 
 
-def _check_taken(folder: Path) -> None:
-    """DataError where something else is in the place of the folder."""
+def _check_place(folder: Path) -> None:
+    """DataError where a folder is named like a file, or something else is in its place."""
+    if is_data_file(folder):
+        raise DataError(
+            f"predictions are written as Parquet; name the file {folder.with_suffix('.parquet')}, or a folder for parts"
+        )
     if folder.is_dir() and ((folder / PLAN).is_file() or not any(folder.iterdir())):
         return
     if folder.exists():
@@ -183,6 +183,4 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
                 f"{folder} holds predictions that differ in {names}; name another folder, or remove it to begin anew"
             )
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{PLAN}.{os.getpid()}")
-    unfinished.write_text(json.dumps(plan, indent=2), encoding="utf-8")
-    unfinished.replace(path)
+    write_atomically(path, json.dumps(plan, indent=2))

@@ -8,10 +8,10 @@ import torch
 
 from recmoe.embeddings.logical import find_tables
 from recmoe.embeddings.row_format import QuantizedName, named_format
-from recmoe.embeddings.tables import PlainTables, member_name
+from recmoe.embeddings.tables import PlainTables
 from recmoe.export.bundle import ModelBundle, check_free
 from recmoe.export.lineage import Lineage
-from recmoe.export.weights import TABLE_PREFIX
+from recmoe.export.weights import weight_name
 from recmoe.model import MultiTaskRanker, build_model
 from recmoe.runs.cost import Cost
 from recmoe.runs.derived import Derivation
@@ -64,6 +64,6 @@ def _quantized(derivation: Derivation, to: QuantizedName) -> MultiTaskRanker:
     )
     state = bundle.model.state_dict()
     for name, weight_VD in tables.table_weights().items():
-        state[f"{TABLE_PREFIX}tables.{member_name(name)}"] = row_format.pack(weight_VD)
+        state[weight_name(name)] = row_format.pack(weight_VD)
     made.load_state_dict(state, assign=True)
     return made.eval().requires_grad_(False)

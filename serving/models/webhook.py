@@ -1,6 +1,6 @@
 """MLflow's webhook: a call that an alias has moved makes the server look at once.
 
-It says no more than that, and whoever could send it again could only make the server look. A call is signed by
+It says no more than that: sent again by somebody else, it only makes the server look. A call is signed by
 HMAC-SHA256 over ``id.timestamp.body`` with the secret of the webhook, and its headers are those of MLflow 3::
 
     X-MLflow-Delivery-Id: 0b4c…

@@ -1,4 +1,4 @@
-"""read_stream: an Arrow IPC stream of candidates that nobody trusts.
+"""read_stream: an Arrow IPC stream of candidates from anybody.
 
 Arrow reads any stream without a fault, but not at any cost: a few bytes may stand for gigabytes, in buffers that are
 compressed, dictionaries that are repeated, or heads that refer to one text thousands of times. So the heads of the

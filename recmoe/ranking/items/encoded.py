@@ -64,9 +64,9 @@ class EncodedItems:
         blocks, features = _blocks(rows, encoder)
         format_ = RowFormat(blocks.layout)
         try:
-            records_N = _mapped(folder / RECORDS, format_.dtype)
-            marks = _mapped(folder / MARKS, np.dtype("<u2"))
-            lists = [_mapped(folder / _list(place), kind) for place, kind in enumerate(format_.list_types)]
+            records_N = mapped(folder / RECORDS, format_.dtype)
+            marks = mapped(folder / MARKS, "<u2")
+            lists = [mapped(folder / _list(place), kind) for place, kind in enumerate(format_.list_types)]
             ends = records_N["list_start"][-1:] + records_N["list_length"][-1:]
             if len(records_N) != rows.num_rows or len(marks) != 2 * len(features) * rows.num_rows:
                 raise ValueError(f"{len(records_N)} encoded rows of {rows.num_rows}")
@@ -114,7 +114,10 @@ def _list(place: int) -> str:
     return f"list_{place}.bin"
 
 
-def _mapped(path: Path, kind: "np.dtype[Any]") -> NDArray[Any]:
-    if not path.stat().st_size:
-        return np.zeros(0, kind)
-    return np.memmap(path, kind, mode="r").view(np.ndarray)
+def mapped(path: Path, kind: "str | np.dtype[Any]", num: int | None = None) -> NDArray[Any]:
+    """A file of numbers as memory that all processes share; ValueError where there are not so many."""
+    type_, num_bytes = np.dtype(kind), path.stat().st_size
+    if num is not None and num_bytes != num * type_.itemsize:
+        raise ValueError(f"{path.name} has {num_bytes} bytes, not {num * type_.itemsize}")
+    # An empty file cannot be mapped.
+    return np.memmap(path, type_, mode="r").view(np.ndarray) if num_bytes else np.zeros(0, type_)

@@ -29,7 +29,7 @@ Predict = Callable[[Batch, Tensor, KnownCandidates | None], NDArray[np.float32]]
 
 
 def know_items(model: MultiTaskRanker, items: StoredItems, shared: Batch, *, max_bytes: int) -> KnownItems | None:
-    """The first items of the store, as many as there is room for; None where nothing can be known, which is told.
+    """The first items of the store, as many as there is room for; None, and a line in the log, where none can be known.
 
     Args:
         shared: one row of user and context, any.

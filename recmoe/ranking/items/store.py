@@ -20,7 +20,7 @@ from recmoe.features.arrow_ids import IdBlock
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.id_keys import UInt64s
 from recmoe.ranking.columns import item_columns
-from recmoe.ranking.items.encoded import EncodedItems
+from recmoe.ranking.items.encoded import EncodedItems, mapped
 from recmoe.ranking.items.table import checked_items, item_column
 
 ABOUT = "items.json"
@@ -140,11 +140,3 @@ class ItemStore:
         found_C = np.minimum(np.searchsorted(self.keys_N, keys_C), self.num_rows - 1)
         places_C: NDArray[np.int64] = np.where(self.keys_N[found_C] == keys_C, self.places_N[found_C], -1)
         return places_C
-
-
-def mapped(path: Path, kind: "str | np.dtype[Any]", num: int) -> NDArray[Any]:
-    """A file of numbers as memory that all processes share; ValueError where there are not so many."""
-    type_ = np.dtype(kind)
-    if path.stat().st_size != num * type_.itemsize:
-        raise ValueError(f"{path.name} has {path.stat().st_size} bytes, not {num * type_.itemsize}")
-    return np.memmap(path, type_, mode="r").view(np.ndarray)

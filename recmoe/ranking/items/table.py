@@ -12,6 +12,7 @@ from recmoe.features.columns import find_column, is_list_type, shown_names
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.id_keys import UInt64s, is_text_type
 from recmoe.features.layout import OWN_SIDES
+from recmoe.ranking.fitting import first_unfit
 from recmoe.ranking.values import RequestColumn
 
 
@@ -74,25 +75,11 @@ def _converted(column: pa.ChunkedArray, name: str, type_: pa.DataType) -> pa.Chu
     try:
         return column.cast(type_).cast(_large(type_))
     except pa.ArrowException as error:
-        row = _first_that_fails(column, type_)
+        row = first_unfit(column, lambda values: values.cast(type_))
         raise DataError(
             f"column {name!r}, row {row}: {column[row].as_py()!r} cannot be read as {type_}, which it was in training; "
             "mend the value or the column's type"
         ) from error
-
-
-def _first_that_fails(column: pa.ChunkedArray, type_: pa.DataType) -> int:
-    """The first row that cannot be cast, of a column that has one."""
-    first, end = 0, len(column)
-    while end - first > 1:
-        middle = (first + end) // 2
-        try:
-            column.slice(first, middle - first).cast(type_)
-        except pa.ArrowException:
-            end = middle
-        else:
-            first = middle
-    return first
 
 
 def _large(type_: pa.DataType) -> pa.DataType:
