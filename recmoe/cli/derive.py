@@ -22,6 +22,10 @@ def distil(
     source: Source,
     config: Config,
     overrides: Overrides = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option("--also", metavar="SOURCE", help="One more teacher; repeatable. The student follows their mean."),
+    ] = None,
     run_dir: RunDir = None,
     resume: Resume = False,
     workers: Workers = None,
@@ -34,8 +38,9 @@ def distil(
 
     CONFIG is the student's experiment, with any architecture and any features. Tasks that the teacher has under the
     same name learn from it; model.distillation.weight and .temperature say how much. The teacher scores the training
-    rows once, through its own encoder; an epoch costs what any other does. The run is one as any other, and ends with
-    what the student costs and predicts next to its teacher.
+    rows once, through its own encoder; an epoch costs what any other does. Several teachers, such as one model trained
+    from several seeds, teach the mean of their logits: what an ensemble knows, at the price of one model. The run is
+    one as any other, and ends with what the student costs and predicts next to its first teacher.
     """
     from recmoe.experiment import load_experiment
     from recmoe.runs.origin import find_origin
@@ -43,7 +48,7 @@ def distil(
 
     experiment = load_experiment(config, overrides or [])
     launch, _ = launch_of(workers)
-    teacher = find_origin(source, made_by="distil", registry_uri=registry)
+    teacher = find_origin(source, *(also or []), made_by="distil", registry_uri=registry)
     root = run_dir or RUNS / experiment.name
     result = train_run(experiment, root, resume=resume, launch=launch, origin=teacher, is_strict=strict)
     show_run(result, show_all=show_all, as_json=as_json)

@@ -1,7 +1,8 @@
 """Lineage: which model another one was made from, and how; it travels in the bundle."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -21,13 +22,15 @@ class Lineage:
     """What the other model was asked for by."""
     digest: str
     """Of its bundle."""
+    others: Mapping[str, str] = field(default_factory=dict)
+    """Further models that it was made from, such as more teachers: the digest of each by what it was asked for by."""
 
     def tags(self) -> dict[str, str]:
         """What runs and versions are found by."""
         return {
             "recmoe.made_by": self.made_by,
-            "recmoe.made_from": self.source,
-            "recmoe.made_from_digest": self.digest,
+            "recmoe.made_from": ", ".join([self.source, *self.others]),
+            "recmoe.made_from_digest": ", ".join([self.digest, *self.others.values()]),
         }
 
     def write(self, directory: Path) -> None:

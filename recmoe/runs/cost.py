@@ -32,7 +32,7 @@ from recmoe.ranking.request import RankRequest
 from recmoe.runs.folder import RunFolder, write_atomically
 from recmoe.runs.origin import origin_of
 from recmoe.runs.splits import open_split
-from recmoe.runs.teacher import teacher_logits
+from recmoe.runs.teacher import mean_logits
 from recmoe.tasks.funnel import TaskSet
 
 _logger = logging.getLogger(__name__)
@@ -175,7 +175,7 @@ def compared(
         DataError, SchemaError: the rows cannot be read, or lack a column that the earlier model reads.
     """
     logits_NZ = np.empty((stream.num_rows, len(after.tasks.logit_names)), np.float32)
-    teacher_logits(before, stream, after.tasks, into_NZ=logits_NZ)
+    mean_logits([before], stream, after.tasks, into_NZ=logits_NZ)
     # NaN for a task that the earlier model does not know.
     then = with_logits(now, after.tasks, logits_NZ)
     settings = config.evaluation.model_copy(update={"slices": ()})

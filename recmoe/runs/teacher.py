@@ -1,4 +1,7 @@
-"""What a teacher says of the training rows: computed once, kept next to the encoded rows, looked up in every step."""
+"""What a teacher says of the training rows: computed once, kept next to the encoded rows, looked up in every step.
+
+Of several teachers it is the mean of their logits: of a binary task, the mean log-odds.
+"""
 
 # N rows of the training split, Z logits of the student
 
@@ -54,8 +57,8 @@ def remember_origin(folder: RunFolder, origin: Origin, config: ExperimentConfig)
             "set it to auto or on"
         )
     if not is_settled(folder, origin):
-        taught = _common_tasks(config, origin.load(), origin.source) if is_teacher else []
-        folder.update_state(origin=origin.to_json(), taught=taught)
+        taught = {name for one in origin.all for name in _common_tasks(config, one)} if is_teacher else {}
+        folder.update_state(origin=origin.to_json(), taught=[name for name in config.tasks if name in taught])
 
 
 def keep_teacher_rows(
@@ -70,15 +73,16 @@ def keep_teacher_rows(
         TrainingError, BundleError: the teacher is gone, damaged, or not the one that the run began with.
         DataError, SchemaError: the rows lack a column that the teacher reads, or the disk is full.
     """
-    about = {"teacher": teacher.digest, "files": stream.identity, "logits": list(tasks.logit_names)}
+    digests = [one.digest for one in teacher.all]
+    about = {"teachers": digests, "files": stream.identity, "logits": list(tasks.logit_names)}
     if _read_about(folder) == about:
         return
-    bundle = teacher.load()
+    bundles = [one.load() for one in teacher.all]
     try:
         with emptied(folder.teacher.with_name(f".{folder.teacher.name}.part")) as part:
             shape = (stream.num_rows, len(tasks.logit_names))
             logits_NZ = np.lib.format.open_memmap(part / LOGITS, mode="w+", dtype=np.float32, shape=shape)
-            teacher_logits(bundle, stream, tasks, into_NZ=logits_NZ)
+            mean_logits(bundles, stream, tasks, into_NZ=logits_NZ)
             logits_NZ.flush()
             (part / ABOUT).write_text(json.dumps(about), encoding="utf-8")
             shutil.rmtree(folder.teacher, ignore_errors=True)
@@ -89,7 +93,8 @@ def keep_teacher_rows(
             "resume"
         ) from error
     if not is_quiet:
-        print(f"teacher: {stream.num_rows:,} rows scored by {teacher.source}", file=sys.stderr, flush=True)
+        names = ", ".join(one.source for one in teacher.all)
+        print(f"teacher: {stream.num_rows:,} rows scored by {names}", file=sys.stderr, flush=True)
 
 
 def teacher_rows(folder: RunFolder) -> NDArray[np.float32] | None:
@@ -100,41 +105,52 @@ def teacher_rows(folder: RunFolder) -> NDArray[np.float32] | None:
     return logits_NZ
 
 
-def teacher_logits(bundle: ModelBundle, stream: ParquetStream, tasks: TaskSet, *, into_NZ: NDArray[np.float32]) -> None:
-    """What a model gives for all rows of a stream, in the order of the files.
+def mean_logits(
+    bundles: Sequence[ModelBundle], stream: ParquetStream, tasks: TaskSet, *, into_NZ: NDArray[np.float32]
+) -> None:
+    """What models give for all rows of a stream, in the order of the files: the mean of those that know a logit.
 
     Args:
-        tasks: of the student, whose columns are filled; what the model does not know is NaN.
+        tasks: of the student, whose columns are filled; what no model knows is NaN.
 
     Raises:
-        SchemaError: the rows lack a column that the model reads.
+        SchemaError: the rows lack a column that one of the models reads.
     """
+    columns = {column: None for bundle in bundles for column in _columns(bundle, stream)}
+    start = 0
+    for block in stream.blocks_in_file_order([(0, stream.num_rows)], batch_size=CHUNK_ROWS, columns=tuple(columns)):
+        sum_BZ = np.zeros((block.table.num_rows, len(tasks.logit_names)), np.float32)
+        count_Z = np.zeros(len(tasks.logit_names), np.float32)
+        for bundle in bundles:
+            with torch.inference_mode():
+                batch = bundle.encoder.encode(block.table, with_labels=False)
+                found_BZ = bundle.model(batch).logits_BZ.numpy()
+            place = {name: column for column, name in enumerate(bundle.tasks.logit_names)}
+            known = [column for column, name in enumerate(tasks.logit_names) if name in place]
+            sum_BZ[:, known] += found_BZ[:, [place[tasks.logit_names[column]] for column in known]]
+            count_Z[known] += 1
+        into_NZ[start : start + len(sum_BZ)] = np.where(count_Z > 0, sum_BZ / np.maximum(count_Z, 1), np.nan)
+        start += len(sum_BZ)
+
+
+def _columns(bundle: ModelBundle, stream: ParquetStream) -> Sequence[str]:
+    """Those that a model reads of a log, which must have them."""
     columns = bundle.encoder.columns(with_labels=False)
     try:
         stream.require(columns)
     except SchemaError as error:
         raise SchemaError(f"{bundle.name}, the other model, reads these rows too: {error}") from error
-    place = {name: column for column, name in enumerate(bundle.tasks.logit_names)}
-    known = [(column, place[name]) for column, name in enumerate(tasks.logit_names) if name in place]
-    start = 0
-    for block in stream.blocks_in_file_order([(0, stream.num_rows)], batch_size=CHUNK_ROWS, columns=columns):
-        with torch.inference_mode():
-            batch = bundle.encoder.encode(block.table, with_labels=False)
-            found_BZ = bundle.model(batch).logits_BZ.numpy()
-        rows_BZ = np.full((len(found_BZ), len(tasks.logit_names)), np.nan, np.float32)
-        for column, of_teacher in known:
-            rows_BZ[:, column] = found_BZ[:, of_teacher]
-        into_NZ[start : start + len(rows_BZ)] = rows_BZ
-        start += len(rows_BZ)
+    return columns
 
 
-def _common_tasks(config: ExperimentConfig, bundle: ModelBundle, source: str) -> Sequence[str]:
+def _common_tasks(config: ExperimentConfig, teacher: Origin) -> Sequence[str]:
     """Tasks of both, by name.
 
     Raises:
         TrainingError: there are none, or one of them means something else in the teacher.
     """
-    of_teacher = config_from_dict(ExperimentConfig, bundle.config, source=f"config of {source}").tasks
+    source = teacher.source
+    of_teacher = config_from_dict(ExperimentConfig, teacher.load().config, source=f"config of {source}").tasks
     common = [name for name in config.tasks if name in of_teacher]
     if not common:
         raise TrainingError(

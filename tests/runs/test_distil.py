@@ -145,6 +145,50 @@ def test_teacher_reads_raw_rows_by_its_own_encoder(
     assert result.folder.cost_report()["tasks"][-1]["task"] == "ctcvr"  # type: ignore[index]
 
 
+def test_several_teachers_teach_the_mean_of_what_each_knows(
+    train: Train,
+    make_experiment: ExperimentMaker,
+    teacher_run: Path,
+    dense_run: Path,
+    shop_log: pa.Table,
+    tmp_path: Path,
+) -> None:
+    config = make_experiment(tmp_path, DENSE)
+    (tmp_path / "clicks").mkdir()
+    of_clicks = make_experiment(tmp_path / "clicks")
+    of_clicks = of_clicks.model_copy(update={"tasks": {"ctr": config.tasks["ctr"]}, "ranking": type(config.ranking)()})
+    third = train(of_clicks, tmp_path / "clicks" / "run").folder.root
+    sources = [str(third), str(teacher_run), str(dense_run)]
+    seen: list[np.ndarray[Any, Any]] = []
+
+    def look_and_stop(step: int, values: Mapping[str, float]) -> None:
+        if step == 10 and "train/lr" in values:
+            seen.append(np.array(teacher_rows(RunFolder(tmp_path / "run"))))
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    train(config, tmp_path / "run", event=look_and_stop, origin=find_origin(*sources, made_by="distil"))
+    with pytest.raises(TrainingError, match=f"began with distil from {', '.join(sources)}, not with distil from"):
+        train(config, tmp_path / "run", resume=True, origin=find_origin(*reversed(sources), made_by="distil"))
+    result = train(config, tmp_path / "run", resume=True, origin=find_origin(*sources, made_by="distil"))
+
+    of_each = [ModelBundle.load(Path(source) / "bundle").predict(shop_log) for source in sources]
+    log_odds = [np.log(p_NT) - np.log1p(-p_NT) for p_NT in of_each]
+    ctr_N = np.mean([logits_NT[:, 0] for logits_NT in log_odds], axis=0)
+    cvr_N = np.mean([logits_NT[:, 1] for logits_NT in log_odds[1:]], axis=0)
+    np.testing.assert_allclose(seen[0][:, 0], ctr_N, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(seen[0][:, 1], cvr_N, rtol=0, atol=1e-4)
+    assert result.folder.state["taught"] == ["ctr", "cvr", "ctcvr"]
+    lineage = ModelBundle.load(result.folder.bundle).lineage
+    assert lineage is not None
+    assert lineage.tags()["recmoe.made_from"] == ", ".join(sources)
+    assert len(set(lineage.tags()["recmoe.made_from_digest"].split(", "))) == 3
+
+
+def test_teacher_named_twice_is_refused(teacher_run: Path) -> None:
+    with pytest.raises(TrainingError, match=r"/bundle and .*/run are the same model \(digest .*\); name it once"):
+        find_origin(str(teacher_run), str(teacher_run / "bundle"), made_by="distil")
+
+
 def test_curves_show_the_distance_to_the_teacher_task_by_task(student_run: RunFolder) -> None:
     lines = [json.loads(line) for line in student_run.metrics.read_text(encoding="utf-8").splitlines()]
     distances = [line["train/ctr/teacher/loss"] for line in lines if "train/lr" in line]
