@@ -1,8 +1,12 @@
-"""What distillation keeps and saves: a large mixture, a small student of it, and the same student without a teacher.
+"""What distillation keeps, saves and gains: a teacher, a student of it, and the same student without a teacher.
 
-python -m benchmarks.distillation --rows 250000 --seeds 0,1,2
+python -m benchmarks.distillation --rows 250000 --seeds 0,1,2 --weight 4
+RECMOE_DATA=… python -m benchmarks.distillation --data census --seeds 0,1,2,3,4 --teachers 4 --weight 4 \
+    --teacher "model.architecture={kind: local_experts, num_experts: 8, expert_hidden: [128, 64], dropout: 0.25}" \
+    --student "model.architecture={kind: local_experts, num_experts: 8, expert_hidden: [128, 64], dropout: 0.25}"
 
-On the synthetic log. The teacher is an MMoE of 16 experts of 512 × 256, the student one network of 64 × 32. Metrics are
+Without --teacher and --student an MMoE of 16 experts of 512 × 256 teaches one network of 64 × 32. With
+--teachers N, a student learns from the mean of N teachers: those of its own seed and of the seeds after it. Metrics are
 of the test split; in ranking, on one thread as in a server, the bundles take turns over the same requests.
 """
 
@@ -19,7 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from benchmarks.comparison.logs import find_log
+from benchmarks.comparison.logs import NAMES as LOGS
+from benchmarks.comparison.logs import SYNTHETIC, find_log
 from benchmarks.comparison.measures import chief_metrics
 from benchmarks.options import CACHE
 from recmoe.cli.output import print_columns
@@ -50,15 +55,20 @@ class Trained:
 def main() -> None:
     """Train with every seed, rank in turns, print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=250_000, help="of all splits together (%(default)s)")
+    parser.add_argument("--data", choices=LOGS, default=SYNTHETIC, help="the log (%(default)s)")
+    parser.add_argument("--rows", type=int, help="of all splits together (the whole log; 250,000 synthetic rows)")
     parser.add_argument("--seeds", type=lambda text: [int(one) for one in text.split(",")], default=[0, 1, 2])
     parser.add_argument("--weight", type=float, default=1.0, help="of what the teacher says (%(default)s)")
-    parser.add_argument("--student", action="append", default=[], metavar="KEY=VALUE", help="of its config; repeatable")
+    parser.add_argument("--teachers", type=int, default=1, help="that teach a student, by their mean (%(default)s)")
+    parser.add_argument("--teacher", action="append", metavar="KEY=VALUE", help="of its config; repeatable")
+    parser.add_argument("--student", action="append", metavar="KEY=VALUE", help="of its config; repeatable")
     parser.add_argument("--to", type=Path, default=CACHE / "distillation", help="logs and runs (%(default)s)")
     options = parser.parse_args()
     logging.getLogger("recmoe").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
-    log = find_log("synthetic", options.to / "logs", rows=options.rows)
+    if options.teachers > len(options.seeds):
+        parser.error(f"--teachers {options.teachers} needs as many --seeds, got {len(options.seeds)}")
+    log = find_log(options.data, options.to / "logs", rows=options.rows)
     metrics: dict[tuple[str, str], list[float]] = defaultdict(list)
     for seed in options.seeds:
         trained = train_all(log.config, seed, options)
@@ -71,23 +81,30 @@ def main() -> None:
 
 
 def train_all(config: Path, seed: int, options: argparse.Namespace) -> dict[str, Trained]:
-    """The three models of a seed; what an earlier start has trained stays."""
-    folder = options.to / f"{options.rows}-{seed}"
-    teacher = _train(config, folder / "teacher", TEACHER, seed)
-    learning = (*STUDENT, *options.student)
+    """The three models of a seed; what an earlier start has trained stays.
+
+    Where the student is configured as its teachers are, the teacher of a seed is that student alone.
+    """
+    folder = options.to / f"{config.parent.name}"
+    of_teacher, of_student = options.teacher or TEACHER, options.student or STUDENT
+    place = options.seeds.index(seed)
+    seeds = (options.seeds[place:] + options.seeds[:place])[: options.teachers]
+    teachers = [_train(config, folder / f"teacher-{one}", of_teacher, one) for one in seeds]
     weight = f"model.distillation.weight={options.weight}"
-    return {
-        "teacher": teacher,
-        "student": _train(config, folder / "student", (*learning, weight), seed, teacher=teacher.bundle),
-        "student alone": _train(config, folder / "alone", learning, seed),
-    }
+    taught_by = [str(one.bundle) for one in teachers]
+    student = _train(config, folder / f"student-{seed}", (*of_student, weight), seed, taught_by=taught_by)
+    is_same = list(of_teacher) == list(of_student)
+    alone = teachers[0] if is_same else _train(config, folder / f"alone-{seed}", of_student, seed)
+    return {"teacher": teachers[0], "student": student, "student alone": alone}
 
 
-def _train(config: Path, folder: Path, overrides: Sequence[str], seed: int, *, teacher: Path | None = None) -> Trained:
+def _train(
+    config: Path, folder: Path, overrides: Sequence[str], seed: int, *, taught_by: Sequence[str] = ()
+) -> Trained:
     limits = f"ranking.max_candidates={max(NUM_CANDIDATES)}"
     fixed = [limits, f"seed={seed}", "tracking.kind=none", "evaluation.baselines=[]"]
     experiment = load_experiment(config, [*overrides, *fixed])
-    origin = None if teacher is None else find_origin(str(teacher), made_by="distil")
+    origin = find_origin(*taught_by, made_by="distil") if taught_by else None
     result = train_run(experiment, folder, resume=folder.exists(), is_quiet=True, origin=origin)
     assert result.report is not None, "the log has a test split"
     names = chief_metrics(experiment)
