@@ -49,12 +49,12 @@ def serve(
     precision: flags.Precision = None,
     items: flags.Items = None,
     items_known_bytes: flags.ItemsKnownBytes = None,
+    max_explained: flags.MaxExplained = None,
     strict_fields: flags.StrictFields = None,
 ) -> None:
     """Answer ranking requests over HTTP until Ctrl-C: POST /v1/rank, /v2 (KServe), /readyz, /metrics, /docs.
 
-    Every setting may be a flag, an environment variable such as RECMOE_SERVE_DEADLINE_MS, or a key of the file;
-    the first of them that is given holds.
+    A setting is a flag, an environment variable (RECMOE_SERVE_DEADLINE_MS) or a key of the file; the first given holds.
     """
     given = {name: value for name, value in locals().items() if name not in ("model", "config") and value is not None}
     from serving.orders import ReadyModel
