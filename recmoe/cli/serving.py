@@ -12,6 +12,7 @@ from recmoe.cli.output import print_columns
 from recmoe.runs.source import load_ranker
 
 if TYPE_CHECKING:
+    from recmoe.client.explanation import Explanation
     from recmoe.ranking.request import FeatureWarning
 
 
@@ -109,10 +110,26 @@ def rank(
     # A task may be called as one of the other columns is.
     taken = ("place", "item", "score")
     print_columns([*taken, *(f"task {task}" if task in taken else task for task in tasks)], rows)
+    for item in response.items:
+        if item.explanation is not None:
+            print(f"\n{item.item_id}:", *_explained(item.explanation), sep="\n  ")
     version = f" version {response.model.version}" if response.model.version else ""
     print(f"\n{response.model.name}{version}, score {response.score.name} = {response.score.formula}")
     for warning in response.warnings:
         print(f"warning: {_told(warning)}", file=sys.stderr)
+
+
+def _explained(explanation: "Explanation") -> list[str]:
+    """A line per task and gate."""
+    lines = []
+    for name, task in explanation.tasks.items():
+        moves = [*((one.feature, one.value) for one in task.features), ("others", task.others)]
+        sums = ", ".join(f"{feature} {value:+.3f}" for feature, value in moves)
+        lines.append(f"{name}: {task.unit} {task.predicted:.3f} = {task.base:.3f}, {sums}")
+    for gate in explanation.gates:
+        weights = ", ".join(f"{expert} {weight:.3f}" for expert, weight in gate.weights.items())
+        lines.append(f"level {gate.level}, gate {gate.gate}: {weights}")
+    return lines
 
 
 def _told(warning: "FeatureWarning") -> str:

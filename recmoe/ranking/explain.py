@@ -65,8 +65,8 @@ class Explainer:
         top_features = encoded.columns.options.top_features
         return self.explain(rows, task_names=task_names, top_features=top_features, check=check)
 
-    def of_rows(self, rows: pa.Table, *, top_features: int) -> list[Explanation]:
-        """Explanations of flat rows, as of requests with one candidate each.
+    def of_rows(self, rows: pa.Table) -> list[Explanation]:
+        """Explanations of flat rows, as of requests with one candidate each, by all features.
 
         Raises:
             SchemaError, DataError: a column is missing or does not fit.
@@ -74,7 +74,8 @@ class Explainer:
         sides = (SHARED_SIDES, OWN_SIDES)
         shared, own = (self._encoder.encode(rows, sides=of_part, with_labels=False) for of_part in sides)
         sided = SidedRows(shared, own, torch.arange(rows.num_rows))
-        return self.explain(sided, task_names=self._model.tasks.names, top_features=top_features)
+        num_features = len(self._encoder.schema.features)
+        return self.explain(sided, task_names=self._model.tasks.names, top_features=num_features)
 
     def explain(
         self, rows: SidedRows, *, task_names: Sequence[str], top_features: int, check: Check = lambda: None
