@@ -28,8 +28,8 @@ class RankedItem:
     @classmethod
     def read(cls, item: Any) -> "RankedItem":
         """From the JSON of an answer; ValueError, TypeError or LookupError where it is none."""
-        ranked = item["item_id"], item["score"], item["tasks"]
-        return cls(*ranked, _explanation(item["explanation"]) if "explanation" in item else None)
+        ranked, explanation = (item["item_id"], item["score"], item["tasks"]), item.get("explanation")
+        return cls(*ranked, None if explanation is None else _explanation(explanation))
 
 
 @dataclass(frozen=True, slots=True)

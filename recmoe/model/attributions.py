@@ -85,7 +85,7 @@ def attributions(
     gained_N, before_N, after_N = steps_N3.unbind(dim=1)
     values_SCT = _values(ranker, rows, missing, dict(zip(features, sets_SF.t(), strict=True)), check)
     differences_NCT = values_SCT[after_N] - values_SCT[before_N]
-    num_orders = len(steps_N3) / max(1, len(features))
+    num_orders = len(steps_N3) / len(features)
     moves_FCT = values_SCT.new_zeros(len(features), *values_SCT.shape[1:])
     moves_FCT.index_add_(0, gained_N, differences_NCT).div_(num_orders)
     num_given_S = sets_SF.sum(dim=1)
@@ -129,7 +129,7 @@ def _steps(orders: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
             after = places.setdefault(tuple(given), len(places))
             steps.append((feature, before, after))
             before = after
-    return torch.tensor(list(places), dtype=torch.bool), torch.tensor(steps, dtype=torch.int64).view(-1, 3)
+    return torch.tensor(list(places), dtype=torch.bool), torch.tensor(steps, dtype=torch.int64)
 
 
 def _values(

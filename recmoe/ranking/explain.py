@@ -123,9 +123,9 @@ def _gates(uses: Sequence[GateUse], *, num_rows: int) -> list[list[GateWeights]]
     """Of each row, the weights of every gate over the experts that it sees."""
     rows: list[list[GateWeights]] = [[] for _ in range(num_rows)]
     for use in uses:
-        for gate, is_visible_E in zip(use.gates, visible(use), strict=True):
+        of_gates = zip(use.gates, use.weights_BGE.unbind(dim=1), visible(use), strict=True)
+        for gate, weights_CE, is_visible_E in of_gates:
             experts = [name for name, is_seen in zip(use.experts, is_visible_E.tolist(), strict=True) if is_seen]
-            weights_CV = use.weights_BGE[:, use.gates.index(gate), is_visible_E]
-            for of_row, weights_V in zip(rows, weights_CV.tolist(), strict=True):
+            for of_row, weights_V in zip(rows, weights_CE[:, is_visible_E].tolist(), strict=True):
                 of_row.append(GateWeights(use.level, gate, dict(zip(experts, weights_V, strict=True))))
     return rows

@@ -19,6 +19,7 @@ from recmoe.model.attributions import default_orders
 from recmoe.model.inputs import feature_widths
 from recmoe.moe.balance.statistics import visible
 from recmoe.moe.gates import GateConfig
+from recmoe.products import has_fast_bf16
 from recmoe.ranking import Ranker, RankRequest
 from recmoe.ranking.columns import RequestDecoder
 from recmoe.ranking.explain import Explainer
@@ -180,6 +181,21 @@ def test_requests_are_explained_as_the_same_rows_offline(ranker: Ranker) -> None
             assert one.weights == pytest.approx(other.weights, abs=1e-6)
         for name, task in expected.tasks.items():
             assert moves(found.tasks[name]) == pytest.approx(moves(task), abs=1e-5)
+
+
+@pytest.mark.skipif(not has_fast_bf16(torch.device("cpu")), reason="the processor has no bf16 arithmetic")
+def test_products_in_bf16_are_explained_as_they_predict(bundle: ModelBundle, ranker: Ranker) -> None:
+    reduced = Ranker.load(bundle, precision="bf16")
+
+    response = reduced.rank(asked())
+
+    exact = explanations(ranker)
+    for item in response.items:
+        assert item.explanation is not None
+        for name, task in item.explanation.tasks.items():
+            assert_adds_up(task)
+            assert task.predicted == pytest.approx(log_odds(item.tasks[name]), abs=2e-2)
+            assert moves(task) == pytest.approx(moves(exact[item.item_id].tasks[name]), abs=2e-2)
 
 
 def test_requests_together_are_explained_where_they_ask_for_it(ranker: Ranker) -> None:
