@@ -8,7 +8,7 @@ import asyncio
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -57,6 +57,7 @@ class _Job:
     """One piece of work in the queue."""
 
     work: Callable[[float], Any]
+    kind: str
     deadline: Deadline
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[Any]"
@@ -100,23 +101,26 @@ class RankingPool:
         self._waiting: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
-        self._num_busy = 0
+        self._busy = Counter[str]()
         self._is_closed = False
-        self._service_s = 0.0
+        self._service_s: dict[str, float] = {}
 
-    async def run(self, work: Callable[[float], T], deadline: Deadline) -> T:
+    async def run(self, work: Callable[[float], T], deadline: Deadline, *, kind: str = "rank") -> T:
         """What ``work`` makes; it is called with the seconds that it has waited.
 
         Work whose caller goes away before its turn is dropped.
+
+        Args:
+            kind: of work that takes about as long: what of one kind has taken says nothing of another.
 
         Raises:
             OverloadError: the queue is full, or the deadline will pass before the work is done.
             LateError: the deadline passed in the queue.
         """
         loop = asyncio.get_running_loop()
-        job = _Job(work, deadline, loop, loop.create_future())
+        job = _Job(work, kind, deadline, loop, loop.create_future())
         with self._changed:
-            self._admit(deadline)
+            self._admit(deadline, kind)
             self._start()
             self._waiting.append(job)
             self._on_length(len(self._waiting))
@@ -136,14 +140,17 @@ class RankingPool:
         for thread in self._threads:
             thread.join()
 
-    def _admit(self, deadline: Deadline) -> None:
+    def _admit(self, deadline: Deadline, kind: str) -> None:
         """OverloadError where the work has no chance; with a thread to spare it has, however slow others were."""
         # Of those in the queue, some are about to be taken out by threads that are free.
-        num_waiting = self._num_busy + len(self._waiting) - self._num_threads
+        num_ahead = self._busy.total() + len(self._waiting)
+        num_waiting = num_ahead - self._num_threads
         if num_waiting < 0:
             return
-        expected_s = self._service_s * ((num_waiting + 1) / self._num_threads + 1)
-        retry_after_s = max(1, math.ceil(self._service_s * num_waiting / self._num_threads))
+        kinds_ahead = self._busy + Counter(job.kind for job in self._waiting)
+        mean_s = sum(num * self._expected_s(one) for one, num in kinds_ahead.items()) / num_ahead
+        expected_s = mean_s * (num_waiting + 1) / self._num_threads + self._expected_s(kind)
+        retry_after_s = max(1, math.ceil(mean_s * num_waiting / self._num_threads))
         if num_waiting >= self._max_waiting:
             raise OverloadError(
                 "queue_full", f"{num_waiting} requests wait already; try again later", retry_after_s=retry_after_s
@@ -155,6 +162,10 @@ class RankingPool:
                 f"are left of the deadline of {deadline.allowed_ms:g} ms (X-Deadline-Ms); try again later",
                 retry_after_s=retry_after_s,
             )
+
+    def _expected_s(self, kind: str) -> float:
+        """Seconds that work of a kind takes; 0 while nothing is known of it."""
+        return self._service_s.get(kind, 0.0)
 
     def _start(self) -> None:
         if not self._threads:
@@ -184,10 +195,10 @@ class RankingPool:
                 if self._is_closed:
                     return None
                 self._changed.wait()
-            self._num_busy += 1
             job = self._waiting.popleft()
+            self._busy[job.kind] += 1
             # With others behind it, work that would end too late is a waste of their time.
-            job.needed_s = self._service_s if self._waiting else 0.0
+            job.needed_s = self._expected_s(job.kind) if self._waiting else 0.0
             self._on_length(len(self._waiting))
             return job
 
@@ -200,9 +211,9 @@ class RankingPool:
         except BaseException as raised:  # Whatever it is, the one who waits must hear of it.
             error = raised
         with self._changed:
-            self._num_busy -= 1
+            self._busy[job.kind] -= 1
             if error is None:
                 took_s = time.perf_counter() - start_s
-                share = _NEWEST_SHARE if self._service_s else 1.0
-                self._service_s += share * (took_s - self._service_s)
+                expected_s = self._service_s.setdefault(job.kind, took_s)
+                self._service_s[job.kind] += _NEWEST_SHARE * (took_s - expected_s)
         job.finish(result, error)

@@ -108,10 +108,16 @@ class RankingService:
             on_chosen: told which model ranks, as soon as that is known.
         """
 
-        def work(waited_s: float) -> Reply:
+        def reply_to(ranked: Ranked) -> Reply:
+            reply = encode(ranked)
+            self.metrics.observe(ranked, protocol)
+            return reply
+
+        def work(waited_s: float) -> Reply | Ranked:
             self.metrics.stage("queue", waited_s)
             clock = Clock()
             asked = read(named() or self.models.get(), body)
+            _check_num_explained(asked, self.settings.max_explained)
             version = named()
             chosen, arm = self.models.choose(options_of(asked)) if version is None else (version, None)
             on_chosen(chosen.info)
@@ -120,13 +126,23 @@ class RankingService:
             (ranked,) = chosen.rank_columns([columns], clock=clock)
             if isinstance(ranked, RequestError):
                 raise ranked
-            reply = encode(ranked)
-            self.metrics.observe(ranked, protocol)
+            answer = reply_to(ranked) if ranked.explain is None else ranked
             if version is None:
                 self._note(asked, body, read, arm, ranked)
-            return reply
+            return answer
 
-        return await self._pool.run(work, deadline)
+        answer = await self._pool.run(work, deadline)
+        if isinstance(answer, Reply):
+            return answer
+        ranked = answer
+
+        def explain(_: float) -> Reply:
+            # Its wait for this turn, which is counted with the other stages of the ranking.
+            ranked.clock.stage("queue")
+            return reply_to(ranked.explained(lambda: deadline.check("ranked, but not explained")))
+
+        # Explanations queue again, behind the requests that have come since: those are quick.
+        return await self._pool.run(explain, deadline, kind="explain")
 
     def _note(self, asked: AnyRequest, body: bytes, read: Read, arm: Arm | None, ranked: Ranked) -> None:
         """What the models to come, and the one beside, learn from a request."""
@@ -160,6 +176,22 @@ def _deadline(request: Request, default_ms: float) -> Deadline:
     if not 0 < allowed_ms < math.inf:
         raise RequestError("X-Deadline-Ms", f"expected milliseconds above 0, found {shown(given)}")
     return Deadline(arrived_s, allowed_ms)
+
+
+def _check_num_explained(request: AnyRequest, max_explained: int) -> None:
+    """RequestError where a request asks for more explanations than are given."""
+    options = options_of(request)
+    if not options.explain:
+        return
+    if max_explained == 0:
+        raise RequestError("explain", "this server explains nothing: its max_explained is 0")
+    num_items = min(request.num_candidates, options.top_k or request.num_candidates)
+    if num_items > max_explained:
+        raise RequestError(
+            "explain",
+            f"{num_items} items would be explained, at most {max_explained} are in one request; "
+            f"send top_k: {max_explained} or less, or raise max_explained of the server",
+        )
 
 
 async def _unless_gone(request: Request, work: Awaitable[T]) -> T:

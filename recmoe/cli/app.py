@@ -24,7 +24,7 @@ from recmoe.cli.daily import daily
 from recmoe.cli.data import data_app
 from recmoe.cli.derive import distil, moefy, prune_experts, quantize, upcycle
 from recmoe.cli.doctor import doctor
-from recmoe.cli.explain import explain_gates
+from recmoe.cli.explain import explain, explain_gates
 from recmoe.cli.init import init
 from recmoe.cli.items import items_app
 from recmoe.cli.models import promote, register, rollback
@@ -93,6 +93,7 @@ app.command(epilog="Example: recmoe tune mylog/config.yaml --to tuning/first --t
 app.command(epilog="Example: recmoe daily configs/ple.yaml --days 'log/day=*' --run-dir runs/shop-daily")(daily)
 app.add_typer(checkpoint_app)
 app.command(epilog="Example: recmoe evaluate models:/shop@champion --data logs/today.parquet --to today")(evaluate)
+app.command(epilog="Example: recmoe explain models:/shop@champion --rows 1000 --to explained.jsonl")(explain)
 app.command(epilog="Example: recmoe explain-gates models:/shop@champion --rows 1000 --to gates")(explain_gates)
 app.command(
     epilog="Example: recmoe predict runs/ple --data logs/today.csv --to predictions.parquet, and recmoe predict "

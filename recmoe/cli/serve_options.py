@@ -80,6 +80,9 @@ ItemsKnownBytes = Annotated[
         help="Bytes per worker for products of the first items, computed once; 0 for none.", show_default="268435456"
     ),
 ]
+MaxExplained = Annotated[
+    int | None, typer.Option(help="Items of a request that are explained at most; 0 for none.", show_default="20")
+]
 StrictFields = Annotated[
     bool | None,
     typer.Option(

@@ -12,6 +12,7 @@ from recmoe.cli.output import print_columns
 from recmoe.runs.source import load_ranker
 
 if TYPE_CHECKING:
+    from recmoe.client.explanation import Explanation
     from recmoe.ranking.request import FeatureWarning
 
 
@@ -49,12 +50,12 @@ def serve(
     precision: flags.Precision = None,
     items: flags.Items = None,
     items_known_bytes: flags.ItemsKnownBytes = None,
+    max_explained: flags.MaxExplained = None,
     strict_fields: flags.StrictFields = None,
 ) -> None:
     """Answer ranking requests over HTTP until Ctrl-C: POST /v1/rank, /v2 (KServe), /readyz, /metrics, /docs.
 
-    Every setting may be a flag, an environment variable such as RECMOE_SERVE_DEADLINE_MS, or a key of the file;
-    the first of them that is given holds.
+    A setting is a flag, an environment variable (RECMOE_SERVE_DEADLINE_MS) or a key of the file; the first given holds.
     """
     given = {name: value for name, value in locals().items() if name not in ("model", "config") and value is not None}
     from serving.orders import ReadyModel
@@ -109,10 +110,26 @@ def rank(
     # A task may be called as one of the other columns is.
     taken = ("place", "item", "score")
     print_columns([*taken, *(f"task {task}" if task in taken else task for task in tasks)], rows)
+    for item in response.items:
+        if item.explanation is not None:
+            print(f"\n{item.item_id}:", *_explained(item.explanation), sep="\n  ")
     version = f" version {response.model.version}" if response.model.version else ""
     print(f"\n{response.model.name}{version}, score {response.score.name} = {response.score.formula}")
     for warning in response.warnings:
         print(f"warning: {_told(warning)}", file=sys.stderr)
+
+
+def _explained(explanation: "Explanation") -> list[str]:
+    """A line per task and gate."""
+    lines = []
+    for name, task in explanation.tasks.items():
+        moves = [*((one.feature, one.value) for one in task.features), ("others", task.others)]
+        sums = ", ".join(f"{feature} {value:+.3f}" for feature, value in moves)
+        lines.append(f"{name}: {task.unit} {task.predicted:.3f} = {task.base:.3f}, {sums}")
+    for gate in explanation.gates:
+        weights = ", ".join(f"{expert} {weight:.3f}" for expert, weight in gate.weights.items())
+        lines.append(f"level {gate.level}, gate {gate.gate}: {weights}")
+    return lines
 
 
 def _told(warning: "FeatureWarning") -> str:

@@ -12,9 +12,13 @@ from recmoe.client.answers import (
     ServedTask,
 )
 from recmoe.client.client import RankClient
+from recmoe.client.explanation import Explanation, FeatureAttribution, GateWeights, TaskExplanation
 
 __all__ = [
+    "Explanation",
+    "FeatureAttribution",
     "FeatureWarning",
+    "GateWeights",
     "Health",
     "ModelInfo",
     "RankClient",
@@ -24,4 +28,5 @@ __all__ = [
     "ScoreInfo",
     "ServedModel",
     "ServedTask",
+    "TaskExplanation",
 ]

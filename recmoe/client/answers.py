@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, TypeVar
 
+from recmoe.client.explanation import Explanation, FeatureAttribution, GateWeights, TaskExplanation
+
 T = TypeVar("T")
 
 
@@ -20,6 +22,14 @@ class RankedItem:
     """None where the formula gave no finite number; such items stand last."""
     tasks: dict[str, float]
     """Predictions by task: probabilities, or values in the unit of the label."""
+    explanation: Explanation | None = None
+    """What made the predictions; None where it was not asked for."""
+
+    @classmethod
+    def read(cls, item: Any) -> "RankedItem":
+        """From the JSON of an answer; ValueError, TypeError or LookupError where it is none."""
+        ranked, explanation = (item["item_id"], item["score"], item["tasks"]), item.get("explanation")
+        return cls(*ranked, None if explanation is None else _explanation(explanation))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +85,7 @@ class Ranking:
             document,
             model=lambda model: _read(ModelInfo, model),
             score=lambda score: _read(ScoreInfo, score),
-            items=lambda items: [RankedItem(item["item_id"], item["score"], item["tasks"]) for item in items],
+            items=lambda items: [RankedItem.read(item) for item in items],
             warnings=lambda warnings: [_read(FeatureWarning, warning) for warning in warnings],
         )
 
@@ -141,6 +151,18 @@ class Health:
 
     def __bool__(self) -> bool:
         return self.is_ok
+
+
+def _explanation(document: Any) -> Explanation:
+    def task(document: Any) -> TaskExplanation:
+        return _read(TaskExplanation, document, features=lambda all_: [_read(FeatureAttribution, one) for one in all_])
+
+    return _read(
+        Explanation,
+        document,
+        tasks=lambda tasks: {name: task(tasks[name]) for name in tasks},
+        gates=lambda gates: [_read(GateWeights, gate) for gate in gates],
+    )
 
 
 def _read(kind: type[T], document: Any, **readers: Any) -> T:

@@ -78,6 +78,8 @@ class RankClient:
         top_k: int | None = None,
         tasks: Sequence[str] | None = None,
         score: str | None = None,
+        explain: bool = False,
+        top_features: int | None = None,
         request_id: str | None = None,
         deadline_ms: float | None = None,
     ) -> Ranking:
@@ -90,6 +92,8 @@ class RankClient:
             top_k: items to return, the best ones; all by default.
             tasks: tasks whose predictions are wanted; all by default.
             score: name of the score to order by.
+            explain: whether each item comes with what moved its predictions, and how gates weighted experts.
+            top_features: features that an explanation names for each task; 5 by default.
             request_id: comes back with the ranking.
             deadline_ms: milliseconds that the call may take, with all its tries; ``timeout_s`` by default. The server
                 is told what is left of them.
@@ -106,6 +110,8 @@ class RankClient:
             candidates=candidates,
             tasks=None if tasks is None else list(tasks),
             score=score,
+            explain=explain or None,
+            top_features=top_features,
             top_k=top_k,
             request_id=request_id,
         )
@@ -121,6 +127,8 @@ class RankClient:
         top_k: int | None = None,
         tasks: Sequence[str] | None = None,
         score: str | None = None,
+        explain: bool = False,
+        top_features: int | None = None,
         request_id: str | None = None,
         deadline_ms: float | None = None,
     ) -> "pa.Table":
@@ -128,11 +136,11 @@ class RankClient:
 
         Args:
             candidates: a column for each of the items'.
-            user, context, top_k, tasks, score, request_id, deadline_ms: see ``rank``.
+            user, context, top_k, tasks, score, explain, top_features, request_id, deadline_ms: see ``rank``.
 
         Returns:
-            The items in their order: ``item_id``, ``score`` (null where it is no finite number), and a column for each
-            task. The schema's metadata holds the rest of the ranking as JSON under ``recmoe``.
+            The items in their order: ``item_id``, ``score`` (null where it is no finite number), a column for each
+            task, and ``explanation``. The schema's metadata holds the rest of the ranking as JSON under ``recmoe``.
 
         Raises:
             RequestError, DeadlineError, CallError: see ``rank``.
@@ -144,6 +152,8 @@ class RankClient:
             context=context,
             tasks=None if tasks is None else list(tasks),
             score=score,
+            explain=explain or None,
+            top_features=top_features,
             top_k=top_k,
             request_id=request_id,
         )

@@ -100,7 +100,13 @@ class MultiTaskRanker(nn.Module):
     def predict_sided(
         self, shared: Batch, own: Batch, request_C: Tensor, known: KnownCandidates | None = None
     ) -> Tensor:
-        """predictions_CT of candidates; user and context are looked up and multiplied once per request.
+        """predictions_CT of candidates; see ``forward_sided``."""
+        return self.tasks.predict(self.forward_sided(shared, own, request_C, known).logits_BZ)
+
+    def forward_sided(
+        self, shared: Batch, own: Batch, request_C: Tensor, known: KnownCandidates | None = None
+    ) -> ModelOutput:
+        """Logits of candidates; user and context are looked up and multiplied once per request.
 
         Args:
             shared: R rows with the columns of ``layout.select(SHARED_SIDES)``.
@@ -108,7 +114,7 @@ class MultiTaskRanker(nn.Module):
             request_C: int64, the request of each candidate.
             known: which candidates are items whose products are known.
         """
-        return self.tasks.predict(self._from_inputs(self.input_layer.sided(shared, own, request_C, known)).logits_BZ)
+        return self._from_inputs(self.input_layer.sided(shared, own, request_C, known))
 
     @property
     def knows_items(self) -> bool:

@@ -21,6 +21,11 @@ def order_column(task_names: Sequence[str]) -> str:
     return _free("order", task_names, prefix="ranking_")
 
 
+def explanation_column(task_names: Sequence[str]) -> str:
+    """Where explanations go: ``explanation``, and ``ranking_explanation`` where a task is called that."""
+    return _free("explanation", task_names, prefix="ranking_")
+
+
 def kept_columns(keep: Sequence[str], made: Collection[str]) -> Mapping[str, str]:
     """Names in the file of columns that are copied from a log, by their names there; those of ``made`` are taken."""
     taken = {*made, *(name for name in keep if name not in made)}

@@ -2,8 +2,8 @@
 
 # C candidates, K items, T tasks
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from recmoe.client.explanation import Explanation
 from recmoe.ranking.clock import Clock
 from recmoe.ranking.request import FeatureWarning, ModelInfo, RankedItem, RankResponse, ScoreInfo
+
+Check = Callable[[], None]
+"""Raises what ends an explanation before it is made."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,10 @@ class Ranked:
     num_absent: int | None
     """Candidates that are not in the store of items; None without one."""
     clock: Clock
+    explain: Callable[[Check], Sequence[Explanation]] | None = None
+    """Makes the explanations of the items to show; None where none are asked for, or they are made."""
+    explanations: Sequence[Explanation] | None = None
+    """Of the items to show, in their order; None where none were asked for."""
 
     @property
     def num_candidates(self) -> int:
@@ -53,6 +61,18 @@ class Ranked:
         scores_C: NDArray[np.float64] = self.score_C.to_numpy(zero_copy_only=False)
         return scores_C
 
+    def explained(self, check: Check = lambda: None) -> "Ranked":
+        """The same with the explanations that are asked for.
+
+        Args:
+            check: is called again and again while they are made.
+        """
+        if self.explain is None:
+            return self
+        explanations = self.explain(check)
+        self.clock.stage("explain")
+        return replace(self, explain=None, explanations=explanations)
+
     def items(self) -> list[RankedItem]:
         """The items to show, in their order."""
         if isinstance(self.item_ids, pa.Array):
@@ -60,11 +80,12 @@ class Ranked:
         else:
             ids = [self.item_ids[place] for place in self.order_K.tolist()]
         return [
-            RankedItem(item_id, score, dict(zip(self.task_names, row, strict=True)))
-            for item_id, score, row in zip(
+            RankedItem(item_id, score, dict(zip(self.task_names, row, strict=True)), explanation)
+            for item_id, score, row, explanation in zip(
                 ids,
                 self.score_C.take(pa.array(self.order_K)).to_pylist(),
                 self.predictions_CT[self.order_K].tolist(),
+                [None] * len(ids) if self.explanations is None else self.explanations,
                 strict=True,
             )
         ]

@@ -24,6 +24,7 @@ from recmoe.model.known_items import KnownCandidates
 from recmoe.products import autocast
 from recmoe.ranking.clock import Clock
 from recmoe.ranking.columns import AnyRequest, RequestDecoder, options_of
+from recmoe.ranking.explain import Explainer
 from recmoe.ranking.feature_warnings import FeatureWarnings
 from recmoe.ranking.items.candidates import CandidateRows, EncodedCandidates, StoredItems
 from recmoe.ranking.items.known import check_known, know_items, known_candidates
@@ -86,6 +87,8 @@ class Ranker:
         self.config = config
         """Limits of a request."""
         self._decoder = RequestDecoder(bundle.encoder, config)
+        self.explainer = Explainer(self._model, bundle.encoder, self._decoder, precision)
+        """Says what makes predictions, of requests that ask for it and of flat rows."""
         self._warnings = FeatureWarnings(bundle.encoder)
         self.items: StoredItems | None = None
         """Items whose columns requests may leave out; see ``load``."""
@@ -148,7 +151,7 @@ class Ranker:
         clock.stage("decode")
         ranked = iter(self.rank_columns([one for one in decoded if not isinstance(one, RequestError)], clock=clock))
         answers = [one if isinstance(one, RequestError) else next(ranked) for one in decoded]
-        return [one.response() if isinstance(one, Ranked) else one for one in answers]
+        return [one.explained().response() if isinstance(one, Ranked) else one for one in answers]
 
     def decode(self, request: AnyRequest) -> AnyDecoded:
         """The raw columns of a request.
@@ -259,6 +262,8 @@ class Ranker:
         score_C = formula.evaluate(self._by_task(predictions_CT))
         scores = pa.array(score_C, mask=~np.isfinite(score_C))
         task_names = list(dict.fromkeys(options.tasks or self.task_names))
+        order_K = order_of(scores, columns.item_keys, top_k=options.top_k)
+        explain = partial(self.explainer.of_request, encoded, order_K, task_names, self.items)
         return Ranked(
             request_id=options.request_id,
             model=self.info,
@@ -266,12 +271,13 @@ class Ranker:
             task_names=task_names,
             predictions_CT=predictions_CT[:, [self.task_names.index(task) for task in task_names]],
             score_C=scores,
-            order_K=order_of(scores, columns.item_keys, top_k=options.top_k),
+            order_K=order_K,
             item_ids=columns.item_ids,
             item_keys=columns.item_keys,
             warnings=self._all_warnings(encoded, formula.text, num_lost=scores.null_count),
             num_absent=None if self.items is None else encoded.own.num_absent,
             clock=clock,
+            explain=explain if options.explain else None,
         )
 
     def _all_warnings(self, encoded: EncodedRequest, formula: str, *, num_lost: int) -> list[FeatureWarning]:

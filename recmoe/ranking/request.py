@@ -9,10 +9,11 @@ from typing import Annotated, Any, Self
 
 import orjson
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, StrictBool, ValidationError, field_validator
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
+from recmoe.client.explanation import Explanation
 from recmoe.errors import RequestError
 from recmoe.ranking.score import unknown_name
 from recmoe.ranking.texts import check_whole, printable, short
@@ -49,6 +50,11 @@ class RankOptions(BaseModel):
     """Name of the score to order by; the ranking config's default by default."""
     top_k: PositiveInt | None = None
     """Items to return, the best ones; all by default."""
+    explain: StrictBool = False
+    """Whether each item that is returned comes with an explanation: what moved its predictions, and how gates weighted
+    experts."""
+    top_features: Annotated[int, Field(ge=1, le=100)] = 5
+    """Features that an explanation names for each task, those that moved its prediction most."""
 
     @classmethod
     def parse(cls, document: bytes | str | Mapping[str, Any]) -> Self:
@@ -134,6 +140,8 @@ class RankedItem:
     """None where the formula gave no finite number; such items stand last."""
     tasks: dict[str, float]
     """Predictions by task: probabilities, or values in the unit of the label."""
+    explanation: Annotated[Explanation | None, Field(exclude_if=lambda explanation: explanation is None)] = None
+    """What made the predictions; left out where the request does not ask for it."""
 
 
 class ModelInfo(BaseModel):
@@ -180,7 +188,8 @@ class RankResponse(BaseModel):
     warnings: list[FeatureWarning]
     timing_ms: dict[str, float]
     """Milliseconds by stage: ``decode`` JSON to columns, ``features`` encoding, ``model`` look-up and forward,
-    ``score`` formula, sorting and the items, ``total``. Requests ranked together share theirs."""
+    ``score`` formula, sorting and the items, ``explain``, ``total``. Requests ranked together share theirs. With an
+    explanation, ``queue`` is how long it waited for its turn."""
 
 
 def document_of(document: bytes | str | Mapping[str, Any]) -> Mapping[str, Any]:

@@ -4,11 +4,13 @@ The request's columns are those of the candidates. All else of it, user, context
 in the schema's metadata under ``recmoe``; so is all of the answer but its items.
 """
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 
-from recmoe.ranking.prediction_columns import item_column, score_column
+from recmoe.ranking.prediction_columns import explanation_column, item_column, score_column
 from recmoe.ranking.ranked import Ranked
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.request import ColumnRequest, RankOptions
@@ -41,7 +43,7 @@ class Arrow:
         return ColumnRequest(RankOptions.parse(document), columns_of(table), table.num_rows)
 
     def encode(self, ranked: Ranked) -> Reply:
-        """The ordered items: ``item_id``, ``score``, and a column for each task."""
+        """The ordered items: ``item_id``, ``score``, a column for each task, and ``explanation`` where asked for."""
         order_K = pa.array(ranked.order_K)
         columns = {
             item_column(ranked.task_names): ranked.item_keys.take(order_K),
@@ -49,6 +51,9 @@ class Arrow:
         }
         for task, predictions_K in zip(ranked.task_names, ranked.predictions_CT[ranked.order_K].T, strict=True):
             columns[task] = pa.array(predictions_K)
+        if ranked.explanations is not None:
+            explained = map(asdict, ranked.explanations)
+            columns[explanation_column(ranked.task_names)] = pa.array(explained, explanation_type(ranked.task_names))
         document = ranked.response(with_items=False).model_dump_json(exclude={"items"})
         table = pa.table(columns, metadata={DOCUMENT: document.encode()})
         sink = pa.BufferOutputStream()
@@ -63,6 +68,15 @@ class Arrow:
             "schema's metadata holds the rest of the request as JSON under the key recmoe."
         )
         return {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary", "description": about}}}
+
+
+def explanation_type(task_names: Sequence[str]) -> pa.DataType:
+    """The type of an explanation: what JSON has, with a map where names are those of experts."""
+    feature = pa.struct({"feature": pa.string(), "value": pa.float64()})
+    numbers = dict.fromkeys(("predicted", "base", "others"), pa.float64())
+    task = pa.struct({"unit": pa.string(), **numbers, "features": pa.list_(feature)})
+    gate = pa.struct({"level": pa.int64(), "gate": pa.string(), "weights": pa.map_(pa.string(), pa.float64())})
+    return pa.struct({"tasks": pa.struct(dict.fromkeys(task_names, task)), "gates": pa.list_(gate)})
 
 
 def names_arrow(header: str) -> bool:

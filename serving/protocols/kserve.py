@@ -57,6 +57,8 @@ class Output:
 def to_request(ranker: Ranker, inference: Inference) -> ColumnRequest:
     """The request that the tensors make; RequestError with the input at fault."""
     for name in inference.parameters:
+        if name in ("explain", "top_features"):
+            raise RequestError(f"parameters.{name}", "tensors hold no explanations; POST /v1/rank gives them")
         if name not in PARAMETERS:
             raise RequestError(f"parameters.{short(name)}", unknown_name("parameter", name, PARAMETERS))
     known = output_names(ranker)

@@ -1,7 +1,13 @@
-"""Warnings of ``recmoe rank``, as the terminal shows them."""
+"""Warnings and explanations of ``recmoe rank``, as the terminal shows them."""
+
+import json
+import re
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from recmoe.cli import app
 from recmoe.cli.serving import _told
 from recmoe.ranking.request import FeatureWarning
 from recmoe.ranking.score import did_you_mean
@@ -27,3 +33,14 @@ PRICE = "Preis\n(EUR)"
 )
 def test_warning_is_one_line_that_names_the_field(warning: FeatureWarning, line: str) -> None:
     assert _told(warning) == line
+
+
+def test_explanations_are_a_line_per_task_and_gate(bundle_path: Path) -> None:
+    request = {"user": {"age": 40}, "candidates": [{"item_id": 101}, {"item_id": 102}], "top_k": 1, "explain": True}
+
+    result = CliRunner().invoke(app, ["rank", "-", "--model", str(bundle_path)], input=json.dumps(request))
+
+    number = r"-?\d+\.\d{3}"
+    assert re.search(rf"^10[12]:\n  ctr: log-odds {number} = {number}, \w+ [+-]\d", result.stdout, re.MULTILINE)
+    assert len(re.findall(r"^  (?:ctr|cvr|ctcvr): ", result.stdout, re.MULTILINE)) == 3
+    assert re.search(r"^  level 0, gate cvr: shared\.0 \d\.\d{3}, shared\.1 ", result.stdout, re.MULTILINE)

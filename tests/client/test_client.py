@@ -226,6 +226,24 @@ def test_other_answers_are_errors_with_their_status(faults: Any, status: int, do
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("explanation", "message"),
+    [
+        (5, "expected an object, found int"),
+        ({"tasks": {}}, "field gates is missing"),
+        ({"tasks": {"ctr": {"unit": "log-odds"}}, "gates": []}, "field tasks: field predicted is missing"),
+        ({"tasks": {}, "gates": [{"level": 0, "gate": "ctr"}]}, "field gates: field weights is missing"),
+    ],
+)
+def test_explanation_of_another_shape_is_told(faults: Any, explanation: Any, message: str) -> None:
+    item = {"item_id": 17, "score": 0.5, "tasks": {}, "explanation": explanation}
+    with (
+        connected(faults, faults.answer(200, {**faults.ranking, "items": [item]})) as (_, client),
+        pytest.raises(CallError, match=f"is not a ranking: field items: {message}"),
+    ):
+        client.rank(candidates=CANDIDATES, explain=True)
+
+
 def test_items_of_another_shape_are_told(faults: Any) -> None:
     with (
         connected(faults, faults.answer(200, {**faults.ranking, "items": [{}]})) as (_, client),

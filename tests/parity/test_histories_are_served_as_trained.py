@@ -107,3 +107,9 @@ def test_histories_are_served_as_trained(
         served = sorted(list(item.tasks.values()) for item in response.items)
         np.testing.assert_allclose(served, sorted(trained_NT[5 * visit : 5 * visit + 5].tolist()), atol=1e-5, rtol=0)
     np.testing.assert_allclose(ranker.score(log), trained_NT, atol=1e-5, rtol=0)
+    # What is explained is what is served; a history that is empty or missing moves nothing.
+    for explained, trained_T, has in zip(ranker.explainer.of_rows(log), trained_NT, has_history, strict=True):
+        for task, trained in zip(explained.tasks.values(), trained_T.tolist(), strict=True):
+            assert 1 / (1 + np.exp(-task.predicted)) == pytest.approx(trained, abs=1e-5)
+        moved = [one.value for task in explained.tasks.values() for one in task.features if one.feature == "history"]
+        assert (max(map(abs, moved)) > 1e-6) == has

@@ -1,10 +1,12 @@
-from recmoe.ranking.prediction_columns import kept_columns, score_column
+from recmoe.ranking.prediction_columns import explanation_column, kept_columns, score_column
 
 
 def test_score_gives_way_to_a_task_of_its_name() -> None:
     assert score_column(["ctr", "cvr"]) == "score"
     assert score_column(["score", "ctr"]) == "ranking_score"
     assert score_column(["score", "ranking_score"]) == "ranking_ranking_score"
+    assert explanation_column(["score"]) == "explanation"
+    assert explanation_column(["explanation"]) == "ranking_explanation"
 
 
 def test_kept_column_named_like_a_prediction_gets_a_prefix() -> None:

@@ -1,4 +1,4 @@
-"""explain-gates on a trained model: rows spread through a split, numbers and page, and by the command line."""
+"""explain and explain-gates on a trained model: rows spread through a split, numbers, page, and the command line."""
 
 import json
 from pathlib import Path
@@ -10,12 +10,14 @@ import torch
 from typer.testing import CliRunner
 
 from recmoe.cli import app
+from recmoe.client import Explanation, FeatureAttribution, TaskExplanation
 from recmoe.data.parquet import ParquetStream
 from recmoe.evaluation.gate_features import GateFeatures
 from recmoe.evaluation.gate_features_page import in_words, write_gate_features_page
 from recmoe.experiment import ExperimentConfig
 from recmoe.export.bundle import ModelBundle
-from recmoe.runs.explain import _spread_rows, explain_gates
+from recmoe.ranking import Ranker
+from recmoe.runs.explain import ExplainedRows, _spread_rows, explain_gates, explain_rows
 from recmoe.runs.train import RunResult
 
 
@@ -93,3 +95,58 @@ def test_command_writes_numbers_and_a_page(bundle: Path, tmp_path: Path) -> None
     assert json.loads(as_json.stdout) == written
     assert f"level 0, gate {written[0]['gate']}: moved most by " in printed.stdout
     assert (tmp_path / "gates" / "gates.html").stat().st_size > 1000
+
+
+def explained(**values: float) -> Explanation:
+    moves = [FeatureAttribution(feature, value) for feature, value in values.items()]
+    task = TaskExplanation("log-odds", sum(values.values()), 0.0, moves, 0.0)
+    return Explanation({"ctr": task}, [])
+
+
+def test_mean_sizes_leave_out_signs_and_fall() -> None:
+    rows = ExplainedRows([1, 2], [explained(price=0.1, age=-0.5), explained(age=0.1, price=0.3)])
+
+    sizes = rows.mean_sizes()
+
+    assert sizes == {"ctr": {"age": pytest.approx(0.3), "price": pytest.approx(0.2)}}
+    assert list(sizes["ctr"]) == ["age", "price"]
+
+
+def test_rows_of_a_split_are_explained_as_the_ranker_explains_them(
+    finished: tuple[ExperimentConfig, RunResult], tmp_path: Path
+) -> None:
+    ranker = Ranker.load(finished[1].folder.bundle)
+    test = pq.read_table(finished[0].data.test[0])
+
+    found = explain_rows(ranker, num_rows=1000, cache_dir=tmp_path)
+    from_files = explain_rows(ranker, paths=finished[0].data.validation, num_rows=16, cache_dir=tmp_path)
+
+    assert found.item_ids == test["item_id"].to_pylist()
+    predictions_N = ranker.score(test)[:, 0]
+    for explanation, prediction in zip(found.explanations, predictions_N.tolist(), strict=True):
+        log_odds = torch.tensor(explanation.tasks["ctr"].predicted)
+        assert torch.sigmoid(log_odds).item() == pytest.approx(prediction, abs=1e-5)
+    assert len(from_files.explanations) == 16
+
+
+def test_explain_prints_mean_sizes_and_writes_a_line_per_row(
+    finished: tuple[ExperimentConfig, RunResult], tmp_path: Path
+) -> None:
+    target = tmp_path / "explained.jsonl"
+    arguments = ["explain", str(finished[1].folder.bundle), "--rows", "20", "--to", str(target)]
+
+    printed = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    as_json = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
+
+    lines = [json.loads(line) for line in target.read_text().splitlines()]
+    assert len(lines) == 20
+    assert list(lines[0]) == ["item_id", "tasks", "gates"]
+    sizes = json.loads(as_json.stdout)["ctr"]
+    assert sizes["age"] == pytest.approx(
+        sum(abs(one["value"]) for line in lines for one in line["tasks"]["ctr"]["features"] if one["feature"] == "age")
+        / 20
+    )
+    head, first, *_ = printed.stdout.splitlines()
+    assert head.split() == ["feature", "task", "ctr", "task", "cvr", "task", "ctcvr"]
+    assert first.split()[0] == next(iter(sizes))
+    assert f"mean size over 20 rows; wrote {target}" in printed.stdout

@@ -34,6 +34,7 @@ def test_ranking_is_that_of_the_ranker(url: str, ranker: Ranker) -> None:
     found = asdict(ranking)
     expected = ranker.rank(RankRequest.parse(REQUEST)).model_dump()
     assert found.pop("timing_ms").keys() == expected.pop("timing_ms").keys()
+    assert [item.pop("explanation") for item in found["items"]] == [None, None]
     assert {**found, "warnings": []} == {**expected, "warnings": []}
     told = [{name: value for name, value in one.items() if value is not None} for one in found["warnings"]]
     assert told == expected["warnings"]

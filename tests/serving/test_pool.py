@@ -112,6 +112,39 @@ def test_work_that_would_come_too_late_is_refused_at_once(make_pool: MakePool) -
     asyncio.run(run())
 
 
+def test_work_of_another_kind_says_nothing_of_how_long_this_one_takes(make_pool: MakePool) -> None:
+    async def run() -> str:
+        pool, gate = make_pool(), Gate()
+        await pool.run(lambda _: time.sleep(0.5), soon(), kind="explain")
+        first = await blocked(pool, gate)
+        with pytest.raises(OverloadError, match=r"would take about \d+ ms, and \d+ ms are left"):
+            await pool.run(lambda _: "slow", soon(400), kind="explain")
+        quick = asyncio.create_task(pool.run(lambda _: "quick", soon(400)))
+        await asyncio.sleep(0)
+        gate.may_go_on.set()
+        await first
+        return await quick
+
+    assert asyncio.run(run()) == "quick"
+
+
+def test_what_waits_ahead_counts_by_its_kind(make_pool: MakePool) -> None:
+    async def run() -> None:
+        pool, gate = make_pool(), Gate()
+        await pool.run(lambda _: time.sleep(0.5), soon(), kind="explain")
+        first = await blocked(pool, gate)
+        ahead = asyncio.create_task(pool.run(lambda _: "slow", soon(), kind="explain"))
+        await asyncio.sleep(0)
+        # One that takes half a second, and one of which nothing is known, are ahead.
+        with pytest.raises(OverloadError, match=r"would take about \d{3,} ms") as refused:
+            await pool.run(lambda _: "quick", soon(300))
+        gate.may_go_on.set()
+        await asyncio.gather(first, ahead)
+        assert refused.value.reason == "no_time"
+
+    asyncio.run(run())
+
+
 def test_work_with_too_little_time_left_is_not_begun_while_others_wait(make_pool: MakePool) -> None:
     done: list[str] = []
 

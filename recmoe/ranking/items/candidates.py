@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from numpy.typing import NDArray
 
 from recmoe.errors import DataError
 from recmoe.features.batch import Batch
 from recmoe.features.blocks import BlockRows, EncodedRows, concatenated, same, side_by_side
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.features.layout import OWN_SIDES
+from recmoe.features.layout import OWN_SIDES, InputLayout
+from recmoe.features.recombined import recombined
 from recmoe.model.known_items import KnownItems
 from recmoe.ranking.columns import AnyRequest, DecodedRequest, RequestDecoder, block_encoder, options_of
 from recmoe.ranking.items.encoded import EncodedItems
@@ -70,6 +72,26 @@ class EncodedCandidates:
         ordered_CT = np.empty_like(found_CT)
         ordered_CT[self.order_C] = found_CT
         return ordered_CT
+
+    def batch(self, places_K: Places, layout: InputLayout, items: "StoredItems | None") -> Batch:
+        """The rows of some candidates, by their places in the request.
+
+        Args:
+            layout: of ``rows``.
+            items: has the known ones.
+        """
+        at_K = places_K if self.order_C is None else np.argsort(self.order_C)[places_K]
+        num_known = len(self.known_H)
+        parts = [self.rows.batch]
+        if num_known:
+            assert items is not None
+            known = at_K < num_known
+            # Of the known ones only these few are unpacked.
+            parts.insert(0, items.batch(self.known_H[at_K[known]]))
+            at_K = np.where(known, np.cumsum(known) - 1, at_K - num_known + np.count_nonzero(known))
+        rows_K = torch.from_numpy(at_K)
+        features = {key.feature for key in layout.sparse} | {column.feature for column in layout.dense}
+        return recombined(concatenated(parts, layout), layout, dict.fromkeys(features, rows_K))
 
 
 class StoredItems:

@@ -121,6 +121,34 @@ def test_item_that_is_not_in_the_store_is_ranked_by_its_id_and_told(ranker: Rank
     assert others == [("item_id", "unknown", 2), ("words", "missing", 2), ("price", "missing", 2)]
 
 
+def test_items_of_the_store_are_explained_as_whole_candidates(
+    ranker: Ranker, plain: Ranker, shop_items: pa.Table
+) -> None:
+    ids = [104, 777, 100, 129, 105, 101]
+    given = {129: {"price": 2.5}, 777: {"price": 5.0}}
+    whole = [*rows_of(shop_items, [104]), {"item_id": 777}, *rows_of(shop_items, [100, 129, 105, 101])]
+    candidates = [{"item_id": number} for number in ids]
+    for one in (*whole, *candidates):
+        one |= given.get(one["item_id"], {})
+
+    found, expected = (
+        one.rank(RankRequest.parse({**USER, "candidates": rows, "explain": True, "top_k": 5}))
+        for one, rows in ((ranker, candidates), (plain, whole))
+    )
+
+    by_id = {item.item_id: item.explanation for item in expected.items}
+    assert len(found.items) == 5
+    for item in found.items:
+        other = by_id[item.item_id]
+        assert item.explanation is not None
+        assert other is not None
+        for gate, other_gate in zip(item.explanation.gates, other.gates, strict=True):
+            assert gate.weights == pytest.approx(other_gate.weights, abs=1e-5)
+        for name, task in item.explanation.tasks.items():
+            moves, others = ({one.feature: one.value for one in of.features} for of in (task, other.tasks[name]))
+            assert moves == pytest.approx(others, abs=1e-5)
+
+
 def test_requests_ranked_together_are_ranked_as_each_alone(ranker: Ranker) -> None:
     requests = [
         RankRequest.parse({**USER, "candidates": {"item_id": ids}, "user": {"user_id": user}})
