@@ -1,7 +1,7 @@
 """The ranking API: POST /v1/rank and what operators need around it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
@@ -24,12 +24,16 @@ from serving.service import DEADLINE_HEADER, RankingService
 from serving.settings import ServeSettings
 from serving.token import BearerToken, read_tokens
 
+MetricsPage = Callable[[ServingMetrics], Awaitable[bytes]]
+"""Makes the page of /metrics out of those of the app, which are up to date."""
+
 
 def create_app(
     source: Ranker | ServedModels,
     settings: ServeSettings | None = None,
     *,
     on_webhook: Callable[[], None] = lambda: None,
+    metrics_page: MetricsPage | None = None,
 ) -> FastAPI:
     """The API over a ranker, or over one that is still to be loaded.
 
@@ -37,6 +41,7 @@ def create_app(
         source: a ranker is ready at once; others load their own when the app starts.
         settings: limits of a request and of the queue; how the server listens is not the app's.
         on_webhook: called when MLflow says that an alias has moved.
+        metrics_page: of several apps that are one to their clients; by default the page is that of this app.
     """
     limits = settings or ServeSettings()
     metrics = ServingMetrics()
@@ -77,7 +82,7 @@ def create_app(
     app.include_router(kserve_routes(service))
     if limits.webhook_secret_file is not None:
         add_webhook(app, read_secret(limits.webhook_secret_file), body_s=limits.body_s, on_call=on_webhook)
-    _add_pages(app, models, metrics)
+    _add_pages(app, models, metrics, metrics_page or _own_page)
     return app
 
 
@@ -112,7 +117,11 @@ def _add_ranking(app: FastAPI, service: RankingService) -> None:
         return await service.answer(request, asked.name, asked.read, answered.encode)
 
 
-def _add_pages(app: FastAPI, models: ServedModels, metrics: ServingMetrics) -> None:
+async def _own_page(metrics: ServingMetrics) -> bytes:
+    return metrics.page()
+
+
+def _add_pages(app: FastAPI, models: ServedModels, metrics: ServingMetrics, metrics_page: MetricsPage) -> None:
     """What tells about the service and its model. Coroutines: they answer at once, whatever the threads do."""
 
     @app.get("/v1/models")
@@ -137,4 +146,4 @@ def _add_pages(app: FastAPI, models: ServedModels, metrics: ServingMetrics) -> N
     @app.get("/metrics", include_in_schema=False)
     async def prometheus() -> Response:
         metrics.use(models)
-        return Response(metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(await metrics_page(metrics), media_type="text/plain; version=0.0.4; charset=utf-8")

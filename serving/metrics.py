@@ -2,9 +2,11 @@
 
 import os
 import time
+from collections.abc import Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from recmoe.ranking.ranked import Ranked
 from recmoe.ranking.request import ModelInfo
@@ -171,3 +173,34 @@ class ServingMetrics:
         together = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call]
         return generate_latest(together)
+
+    def collected(self) -> list[Metric]:
+        """What this process has counted, for ``page_of``."""
+        return list(self._registry.collect())
+
+
+def page_of(replicas: Mapping[str, Iterable[Metric]]) -> bytes:
+    """One page of what each of several replicas has counted, in Prometheus' text format.
+
+    Each sample has the label ``replica``: a sum would fall when a replica goes, which looks like a restart of all.
+    """
+    together = CollectorRegistry(auto_describe=False)
+    together.register(_Labelled(replicas))
+    return generate_latest(together)
+
+
+class _Labelled(Collector):
+    """Metrics of replicas, each sample with the name of its own."""
+
+    def __init__(self, replicas: Mapping[str, Iterable[Metric]]) -> None:
+        self._replicas = replicas
+
+    def collect(self) -> Iterable[Metric]:
+        together: dict[str, Metric] = {}
+        for replica, metrics in self._replicas.items():
+            for metric in metrics:
+                one = together.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
+                one.samples += [
+                    sample._replace(labels={**sample.labels, "replica": replica}) for sample in metric.samples
+                ]
+        return together.values()

@@ -1,6 +1,5 @@
 """answer: rank in this process for all who connect, until it is stopped."""
 
-import gc
 import queue
 import resource
 import signal
@@ -16,22 +15,15 @@ import uvicorn
 from fastapi import FastAPI
 
 from recmoe.products import fast_products
-from recmoe.ranking.ranker import Ranker
-from serving.app import create_app
 from serving.connection import ConnectionLimits
 from serving.draining import DrainingServer
-from serving.metrics import ServingMetrics
-from serving.models.holder import ServedModels
-from serving.models.live import LiveRequests
+from serving.model_app import SWITCH_S, ModelApp
 from serving.models.refusal import Refusal
-from serving.models.source import ModelSource, watch_of
-from serving.models.split import UserSplit
+from serving.models.source import ModelSource
 from serving.models.watch import ModelWatch
 from serving.orders import ModelEvents, ReadyModel, WorkerCommand
 from serving.settings import ServeSettings
 
-_SWITCH_S = 0.001
-"""Seconds that Python code runs before other threads may; at the usual 5 ms, probes would wait for rankings."""
 _OTHER_FILES = 200
 """Open files beside the connections."""
 
@@ -56,8 +48,7 @@ def answer(
     Raises:
         RecmoeError: the model cannot be loaded.
     """
-    process = _Process(listener, source, others, events or ModelEvents(), commands or queue.SimpleQueue())
-    process.models.refused = {one.role: one for one in refused}
+    process = _Process(listener, source, others, refused, events or ModelEvents(), commands or queue.SimpleQueue())
     process.run()
 
 
@@ -69,79 +60,38 @@ class _Process:
         listener: socket.socket,
         source: ModelSource,
         others: ReadyModel | None,
+        refused: Sequence[Refusal],
         events: ModelEvents,
         commands: "queue.SimpleQueue[WorkerCommand]",
     ) -> None:
-        self._listener, self._port = listener, listener.getsockname()[1]
-        self._source, self._others, self._events, self._commands = source, others, events, commands
-        settings = self._settings = source.settings
-        self._split = UserSplit(share=settings.challenger_share, column=settings.split_by)
-        self.models = ServedModels(
-            self._load,
-            live=LiveRequests(max_requests=settings.live_requests, max_bytes=settings.live_bytes),
-            split=self._split,
-            on_ready=self._ready,
+        self._listener, self._settings = listener, source.settings
+        self._begins_loaded = others is not None
+        self._served = ModelApp(
+            source,
+            others=others,
+            refused=refused,
+            events=events,
+            commands=commands,
+            port=listener.getsockname()[1],
             on_failure=lambda: setattr(self._server, "should_exit", True),
         )
-        app = create_app(self.models, settings, on_webhook=self._asked)
-        self._metrics: ServingMetrics = app.state.metrics
-        self._watch = watch_of(
-            source,
-            self.models,
-            metrics=self._metrics.models,
-            commands=commands,
-            on_swap=self._swapped,
-            on_refusal=events.refused,
-            on_forgiven=events.forgiven,
-        )
-        self._server = _server(app, settings, on_draining=self.models.drain)
+        self._server = _server(self._served.app, source.settings, on_draining=self._served.models.drain)
 
     def run(self) -> None:
         """Until the process is told to stop; raises what loading does."""
+        models = self._served.models
         # From before the model is loaded: its replay is the proof.
         with fast_products(torch.device("cpu")):
-            if self._others is not None:
-                self.models.load()
-            if self.models.error is None:
+            if self._begins_loaded:
+                models.load()
+            if models.error is None:
                 _allow_files(2 * self._settings.max_connections + _OTHER_FILES)
-                sys.setswitchinterval(_SWITCH_S)
-                with _signals_end_quietly(), _retries_by_signal(self._watch):
+                sys.setswitchinterval(SWITCH_S)
+                with _signals_end_quietly(), _retries_by_signal(self._served.watch):
                     self._server.run(sockets=[self._listener])
-            if self._watch is not None:
-                self._watch.close()
-        if self.models.error is not None:
-            raise self.models.error
-
-    def _load(self) -> Ranker:
-        ranker = self._source.load_as(self._others)
-        self._split.settle(ranker)
-        return ranker
-
-    def _ready(self, ranker: Ranker) -> None:
-        _settle()
-        self._metrics.ready()
-        self._events.ready(self._told(ranker, loading_s=self.models.loading_s))
-        if self._watch is not None:
-            self._watch.start()
-
-    def _swapped(self, ranker: Ranker) -> None:
-        _settle()
-        self._events.swapped(self._told(ranker))
-
-    def _told(self, ranker: Ranker, *, loading_s: float = 0.0) -> ReadyModel:
-        source = self._others.source if self._others is not None else self._source.source
-        return ReadyModel.of(ranker, source=source, loading_s=loading_s, port=self._port)
-
-    def _asked(self) -> None:
-        """MLflow says that an alias has moved."""
-        self._commands.put(WorkerCommand(looks=True))
-        self._events.asked()
-
-
-def _settle() -> None:
-    """What is there now stays: the collector need not look through it while requests wait."""
-    gc.collect()
-    gc.freeze()
+            self._served.close()
+        if models.error is not None:
+            raise models.error
 
 
 def _server(app: FastAPI, settings: ServeSettings, *, on_draining: Callable[[], None]) -> DrainingServer:

@@ -43,9 +43,9 @@ def serve(
         BundleError, RegistryError: there is no such model, or it does not pass.
     """
     wanted = settings or ServeSettings()
-    _check_certificate(wanted)
+    check_certificate(wanted)
     _check_grpc(wanted)
-    with _listen(wanted.host, wanted.port) as listener:
+    with listen(wanted.host, wanted.port) as listener:
         events = _events(on_ready, on_swap)
         if wanted.workers > 1:
             from serving.workers import Workers
@@ -66,7 +66,7 @@ def _events(
     return ModelEvents(ready=on_ready or (lambda _: None), swapped=on_swap or (lambda _: None))
 
 
-def _check_certificate(settings: ServeSettings) -> None:
+def check_certificate(settings: ServeSettings) -> None:
     """ServingError where TLS cannot be done with the files given."""
     if settings.certificate is None:
         return
@@ -89,12 +89,12 @@ def _check_grpc(settings: ServeSettings) -> None:
             importlib.import_module(package)
     except ImportError as error:
         raise ServingError("grpc_port needs the packages grpcio and protobuf: pip install 'recmoe[grpc]'") from error
-    with _listen(settings.host, settings.grpc_port, flag="--grpc-port"):
+    with listen(settings.host, settings.grpc_port, flag="--grpc-port"):
         pass
 
 
 @contextmanager
-def _listen(host: str, port: int, *, flag: str = "--port") -> Iterator[socket.socket]:
+def listen(host: str, port: int, *, flag: str = "--port") -> Iterator[socket.socket]:
     """A socket that listens; ServingError where the address is taken or not ours."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

@@ -22,6 +22,12 @@ class ServeSettings(Config):
     """Port for KServe's protocol over gRPC; none by default."""
     workers: PositiveInt = 1
     """Processes that share the port."""
+    replicas: PositiveInt | None = None
+    """Replicas on Ray Serve at least, instead of workers on this machine; RAY_ADDRESS names the cluster."""
+    max_replicas: PositiveInt | None = None
+    """Replicas at most, by what there is to do; by default as many as at least."""
+    target_requests: PositiveFloat | None = None
+    """Requests in hand per replica; more replicas are started above it. By default two per ranking thread."""
     threads: PositiveInt | None = None
     """Threads per worker that rank, a request each; by default the usable cores, divided among the workers."""
     queue: PositiveInt = 128
@@ -89,6 +95,13 @@ class ServeSettings(Config):
         if self.grpc_port is not None and self.grpc_port == self.port:
             yield "grpc_port", f"is the port of HTTP, {self.port}; give another"
 
+        if self.replicas is not None and self.max_replicas is not None and self.max_replicas < self.replicas:
+            yield "max_replicas", f"is less than replicas, {self.replicas}"
+
+        for name in ("max_replicas", "target_requests"):
+            if self.replicas is None and getattr(self, name) is not None:
+                yield name, "needs replicas too, the least that there are"
+
         if self.max_held_bytes < self.max_body_bytes:
             yield "max_held_bytes", f"is less than max_body_bytes, {self.max_body_bytes}: no such request could be read"
 
@@ -96,6 +109,11 @@ class ServeSettings(Config):
     def shares_cores(self) -> bool:
         """Whether several requests are computed at once on this machine."""
         return self.workers > 1 or self.num_threads() > 1
+
+    @property
+    def most_replicas(self) -> int:
+        """Replicas that there may be."""
+        return self.max_replicas or self.replicas or 1
 
     def num_threads(self) -> int:
         """Ranking threads of a worker."""

@@ -16,6 +16,17 @@ Host = Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 fo
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.", show_default="8000")]
 GrpcPort = Annotated[int | None, typer.Option(help="Port for KServe's protocol over gRPC; none by default.")]
 Workers = Annotated[int | None, typer.Option(help="Processes that share the port.", show_default="1")]
+Replicas = Annotated[
+    int | None,
+    typer.Option(help="Serve by at least that many replicas on Ray Serve instead; RAY_ADDRESS names a cluster."),
+]
+MaxReplicas = Annotated[
+    int | None, typer.Option(help="Replicas at most, by what there is to do; as many as --replicas by default.")
+]
+TargetRequests = Annotated[
+    float | None,
+    typer.Option(help="Requests in hand per replica, above which there are more; two per ranking thread by default."),
+]
 Threads = Annotated[
     int | None,
     typer.Option(help="Threads per worker that rank, a request each.", show_default="usable cores / workers"),

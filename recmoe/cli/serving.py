@@ -14,6 +14,8 @@ from recmoe.runs.source import load_ranker
 if TYPE_CHECKING:
     from recmoe.client.explanation import Explanation
     from recmoe.ranking.request import FeatureWarning
+    from serving.orders import ReadyModel
+    from serving.settings import ServeSettings
 
 
 def serve(
@@ -23,6 +25,9 @@ def serve(
     port: flags.Port = None,
     grpc_port: flags.GrpcPort = None,
     workers: flags.Workers = None,
+    replicas: flags.Replicas = None,
+    max_replicas: flags.MaxReplicas = None,
+    target_requests: flags.TargetRequests = None,
     threads: flags.Threads = None,
     queue: flags.Queue = None,
     deadline_ms: flags.DeadlineMs = None,
@@ -58,24 +63,43 @@ def serve(
     A setting is a flag, an environment variable (RECMOE_SERVE_DEADLINE_MS) or a key of the file; the first given holds.
     """
     given = {name: value for name, value in locals().items() if name not in ("model", "config") and value is not None}
-    from serving.orders import ReadyModel
-    from serving.server import serve as run_server
     from serving.settings import read_settings
 
     settings = read_settings(config, given)
+    (_serve_here if settings.replicas is None else _serve_on_ray)(model, settings)
 
-    def on_ready(ready: ReadyModel) -> None:
-        version = f" version {ready.version}" if ready.version else ""
-        where = f"{'https' if settings.certificate else 'http'}://{settings.host}:{ready.port}"
-        print(f"serving {ready.name}{version} on {where}, API page at /docs", flush=True)
+
+def _serve_here(model: str, settings: "ServeSettings") -> None:
+    from serving.server import serve as run_server
+
+    def on_swap(ready: "ReadyModel") -> None:
+        print(f"serving {ready.name} version {ready.version} from now on", flush=True)
+
+    def on_ready(ready: "ReadyModel") -> None:
+        _print_address(ready, settings)
         if settings.grpc_port is not None:
             print(f"and over gRPC on {settings.host}:{settings.grpc_port}", flush=True)
         print(f"ready after {ready.start_s:.1f} s, {ready.loading_s:.1f} s of them for the model", flush=True)
 
-    def on_swap(ready: ReadyModel) -> None:
-        print(f"serving {ready.name} version {ready.version} from now on", flush=True)
-
     run_server(model, settings, on_ready=on_ready, on_swap=on_swap)
+
+
+def _serve_on_ray(model: str, settings: "ServeSettings") -> None:
+    from pipelines.ray_session import ray_session
+    from serving.ray_server import serve_on_ray
+
+    def on_ready(ready: "ReadyModel") -> None:
+        _print_address(ready, settings)
+        print(f"by {settings.replicas} to {settings.most_replicas} replicas on Ray", flush=True)
+
+    session = ray_session(num_workers=settings.most_replicas * (settings.threads or 1))
+    serve_on_ray(model, settings, session=session, on_ready=on_ready)
+
+
+def _print_address(ready: "ReadyModel", settings: "ServeSettings") -> None:
+    version = f" version {ready.version}" if ready.version else ""
+    where = f"{'https' if settings.certificate else 'http'}://{settings.host}:{ready.port}"
+    print(f"serving {ready.name}{version} on {where}, API page at /docs", flush=True)
 
 
 def rank(

@@ -207,19 +207,19 @@ class RunningServer:
 StartServer = Callable[..., RunningServer]
 
 
-@pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[StartServer]:
-    """Starts ``recmoe serve`` on a free port, and waits until it is ready: ``start_server(bundle, "--queue", "2")``."""
+@contextmanager
+def _started(folder: Path) -> Iterator[StartServer]:
+    """Starts ``recmoe serve`` in a folder on a free port, and waits until it is ready; all are ended at the end."""
     processes = []
 
-    def start(source: Path, *arguments: str) -> RunningServer:
+    def start(source: Path | str, *arguments: str) -> RunningServer:
         code = "from recmoe.cli import main; main()"
         process = subprocess.Popen(
             [sys.executable, "-c", code, "serve", str(source), "--port", "0", *arguments],
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)},
-            cwd=tmp_path,
+            cwd=folder,
         )
         processes.append(process)
         assert process.stdout is not None
@@ -234,3 +234,16 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """Starts ``recmoe serve``: ``start_server(bundle, "--queue", "2")``."""
+    with _started(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="session")
+def servers_in() -> Callable[[Path], AbstractContextManager[StartServer]]:
+    """The same for servers that live longer than a test: ``with servers_in(folder) as start``."""
+    return _started

@@ -47,13 +47,13 @@ class Clients:
             try:
                 connection.request("POST", "/v1/rank", json.dumps(self.requests[number]))
                 response = connection.getresponse()
-                answer = json.loads(response.read())
+                answer = response.read()
             except (OSError, http.client.HTTPException) as error:
                 self.lost.append(repr(error))
                 connection.close()
                 continue
             if response.status == 200:
-                self.answers.append((number, answer))
+                self.answers.append((number, json.loads(answer)))
             else:
-                self.faults.append(f"{response.status} {answer}")
+                self.faults.append(f"{response.status} {answer.decode()}")
         connection.close()

@@ -1,8 +1,5 @@
 """MLflow's webhook: signed calls make the server look, others are refused."""
 
-import base64
-import hashlib
-import hmac
 import os
 import socket
 import subprocess
@@ -22,23 +19,10 @@ from serving.app import create_app
 from serving.models.holder import ServedModels
 from serving.models.webhook import read_secret
 from serving.settings import ServeSettings
+from tests.serving.models.webhook_calls import BODY, SECRET, signed
 
 Ask = Callable[..., Any]
 Serve = Callable[..., Any]
-
-SECRET = "a secret of the webhook"
-BODY = b'{"entity": "model_version_alias", "action": "created", "data": {"name": "shop"}}'
-
-
-def signed(body: bytes = BODY, *, secret: str = SECRET, at_s: float | None = None) -> dict[str, str]:
-    """MLflow's headers, as its documentation says how they are made."""
-    at = str(int(time.time() if at_s is None else at_s))
-    made = hmac.new(secret.encode(), b"id-1." + at.encode() + b"." + body, hashlib.sha256).digest()
-    return {
-        "X-MLflow-Delivery-Id": "id-1",
-        "X-MLflow-Timestamp": at,
-        "X-MLflow-Signature": f"v1,{base64.b64encode(made).decode()}",
-    }
 
 
 @pytest.fixture

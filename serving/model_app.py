@@ -1,0 +1,110 @@
+"""ModelApp: the app of one process, over models that it loads and whose aliases it follows."""
+
+import gc
+import queue
+from collections.abc import Callable, Sequence
+
+from recmoe.ranking.ranker import Ranker
+from serving.app import MetricsPage, create_app
+from serving.metrics import ServingMetrics
+from serving.models.holder import ServedModels
+from serving.models.live import LiveRequests
+from serving.models.refusal import Refusal
+from serving.models.source import ModelSource, watch_of
+from serving.models.split import UserSplit
+from serving.orders import ModelEvents, ReadyModel, WorkerCommand
+
+SWITCH_S = 0.001
+"""Seconds that Python code of a serving process runs before other threads may; at the usual 5 ms, probes would wait for
+rankings."""
+
+
+class ModelApp:
+    """The API over a model that is still to be loaded, and what follows its alias once it is there.
+
+    Args:
+        source: what is served.
+        others: what other processes serve; this one begins with it.
+        refused: what other processes have refused.
+        events: what is called when something becomes of the models.
+        commands: what the watch of the aliases is told.
+        port: that the process listens on; 0 where others do for it.
+        on_failure: called where the model cannot be loaded; ``models.error`` says why.
+        metrics_page: see ``create_app``.
+
+    Raises:
+        ServingError: settings need an alias, and the source names none.
+    """
+
+    def __init__(
+        self,
+        source: ModelSource,
+        *,
+        others: ReadyModel | None,
+        refused: Sequence[Refusal],
+        events: ModelEvents,
+        commands: "queue.SimpleQueue[WorkerCommand]",
+        port: int,
+        on_failure: Callable[[], None],
+        metrics_page: MetricsPage | None = None,
+    ) -> None:
+        self._source, self._others, self._events, self._commands = source, others, events, commands
+        self._port = port
+        settings = source.settings
+        self._split = UserSplit(share=settings.challenger_share, column=settings.split_by)
+        self.models = ServedModels(
+            self._load,
+            live=LiveRequests(max_requests=settings.live_requests, max_bytes=settings.live_bytes),
+            split=self._split,
+            on_ready=self._ready,
+            on_failure=on_failure,
+        )
+        self.models.refused = {one.role: one for one in refused}
+        self.app = create_app(self.models, settings, on_webhook=self._asked, metrics_page=metrics_page)
+        self.metrics: ServingMetrics = self.app.state.metrics
+        self.watch = watch_of(
+            source,
+            self.models,
+            metrics=self.metrics.models,
+            commands=commands,
+            on_swap=self._swapped,
+            on_refusal=events.refused,
+            on_forgiven=events.forgiven,
+        )
+
+    def close(self) -> None:
+        """Follow the alias no more."""
+        if self.watch is not None:
+            self.watch.close()
+
+    def told(self, ranker: Ranker, *, loading_s: float = 0.0) -> ReadyModel:
+        """Which model a ranker has, as others are told."""
+        source = self._others.source if self._others is not None else self._source.source
+        return ReadyModel.of(ranker, source=source, loading_s=loading_s, port=self._port)
+
+    def _load(self) -> Ranker:
+        ranker = self._source.load_as(self._others)
+        self._split.settle(ranker)
+        return ranker
+
+    def _ready(self, ranker: Ranker) -> None:
+        _settle()
+        self.metrics.ready()
+        self._events.ready(self.told(ranker, loading_s=self.models.loading_s))
+        if self.watch is not None:
+            self.watch.start()
+
+    def _swapped(self, ranker: Ranker) -> None:
+        _settle()
+        self._events.swapped(self.told(ranker))
+
+    def _asked(self) -> None:
+        """MLflow says that an alias has moved."""
+        self._commands.put(WorkerCommand(looks=True))
+        self._events.asked()
+
+
+def _settle() -> None:
+    """What is there now stays: the collector need not look through it while requests wait."""
+    gc.collect()
+    gc.freeze()
