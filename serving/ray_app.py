@@ -1,10 +1,9 @@
 """ray_app: the ranking API as an application of Ray Serve: replicas of one app, on the nodes of a cluster.
 
-A replica is a process with the app of ``recmoe serve`` over its own copy of the model, which it loads, proves and
-follows by itself. Ray's proxies take the connections, hand each request to one of the two least busy of all replicas,
-replace replicas that die, and start and stop them by the number of requests in hand. What a worker learns from its
-parent, a replica learns from the others: with which version to begin, what they refuse, and that the registry's webhook
-was called.
+A replica is a process with the app of ``recmoe serve``. It loads its model, proves it and follows its alias by itself.
+Ray's proxies take the connections and hand each request to the less busy of two replicas. Ray replaces replicas that
+die, and starts and stops them by the number of requests in hand. What a worker learns from its parent, a replica learns
+from the others: with which version to begin, what they refuse, and that the registry's webhook was called.
 """
 
 import asyncio
@@ -38,13 +37,13 @@ NAME = "ranking"
 _BEYOND_QUEUE = 32
 """Requests that a replica takes beyond those that rank or wait: probes, and those that it refuses itself."""
 _AT_PROXY = 1000
-"""Requests that wait at a proxy of Ray's for a replica, on their way to one or while there is none; more get 429."""
+"""Requests that may wait at a proxy until a replica takes them; more get 429."""
 _ANSWER_S = 2.0
 """Seconds for other replicas to answer."""
 _HEALTH_S = 2.0
-"""Seconds between two looks of Ray's at a replica; one that was killed is missed after that."""
+"""Seconds between two health checks; a replica that was killed is noticed by the next."""
 _STARTS = 1
-"""Times that a first replica may fail: what cannot be served once cannot be twice. Later Ray tries on and on."""
+"""Times that a first replica may fail: another one would fail too. Once one has started, Ray tries without end."""
 _BY_RAY = {
     "workers": "replicas take their place: --replicas",
     "grpc_port": "Ray's proxies do not speak KServe over gRPC; recmoe serve without --replicas does",
@@ -53,14 +52,16 @@ _BY_RAY = {
     "max_connections": "Ray's proxies have no such limit; a load balancer before them has",
     "drain_delay_s": "Ray's proxies hand no request to a replica that is to stop",
 }
-"""Settings that connections of another server would heed."""
+"""Settings that do nothing here, and why."""
+_BY_FILE = ("host", "port", "keep_alive_s", "certificate", "key")
+"""Settings that a config file of Ray Serve has under http_options."""
 
 
 class ClusterApp(Config):
     """``args`` of the application in a config file of Ray Serve."""
 
     model: str
-    """``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, or the whole path of the folder of a run or a bundle."""
+    """``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, or the absolute path of a run or a bundle."""
     runs: Path
     """Folder that all nodes see: the local registry is there, and versions of a remote one are kept there."""
     settings: ServeSettings = ServeSettings()
@@ -71,7 +72,8 @@ class ClusterApp(Config):
 class Standing:
     """What a replica serves and refuses, as it tells one that is started."""
 
-    source: str
+    follows: tuple[object, ...]
+    """Alias and registry."""
     model: ReadyModel
     refused: list[Refusal]
 
@@ -90,11 +92,12 @@ class RankingReplica:
         from ray import serve
 
         context = serve.get_replica_context()
-        self._id, self._app = context.replica_tag, context.app_name
+        self._id, self._app_name = context.replica_tag, context.app_name
         self._replicas = serve.get_deployment_handle(context.deployment, context.app_name)
         cores = int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1))
         settings = settings.model_copy(update={"threads": settings.threads or max(1, cores)})
         self._source = ModelSource(source, runs=runs, settings=settings)
+        self._follows = source, runs, settings.registry
         self._commands: queue.SimpleQueue[WorkerCommand] = queue.SimpleQueue()
         self._at_end = ExitStack()
 
@@ -128,38 +131,37 @@ class RankingReplica:
         """NotReadyError where the server is not ready; Ray then starts another replica."""
         self._served.models.get_for_new()
 
-    def standing(self) -> Standing:
+    async def standing(self) -> Standing:
         """What this replica serves."""
         models = self._served.models
-        return Standing(self._source.source, self._served.told(models.get()), list(models.refused.values()))
+        return Standing(self._follows, self._served.told(models.get()), list(models.refused.values()))
 
-    def collected(self) -> tuple[str, list[Metric]]:
+    async def collected(self) -> tuple[str, list[Metric]]:
         """The name of this replica, and what it has counted."""
         self._served.metrics.use(self._served.models)
         return self._id, self._served.metrics.collected()
 
-    def take(self, sender: str, command: WorkerCommand) -> None:
+    async def take(self, sender: str, command: WorkerCommand) -> None:
         """Another replica has something for the watch of the aliases."""
         if sender != self._id:
             self._commands.put(command)
 
     async def _other(self) -> Standing | None:
-        """What a replica that runs serves, if it follows the same alias; a version that none of them refuses.
+        """What a running replica serves that follows the same alias; a version that none of them refuses.
 
-        The alias may name a version that all of them have refused: one that is started anew would have none to go on
-        with.
+        The alias may name one that all of them refuse: a new replica that asked the registry alone could not start.
         """
         if await asyncio.to_thread(self._source.named_versions) is None or not await asyncio.to_thread(self._has_other):
             return None
-        found = [one for one in await self._ask_all("standing") if one.source == self._source.source]
+        found = [one for one in await self._ask_all("standing") if one.follows == self._follows]
         refused = {one.version for standing in found for one in standing.refused if one.role == "champion"}
         return next((one for one in found if one.model.version not in refused), None)
 
     def _has_other(self) -> bool:
-        """Whether a replica runs; asking one where there is none would take all the time that it has."""
+        """Whether a replica runs; where there is none, a question would wait for its whole time."""
         from ray import serve
 
-        app = serve.status().applications.get(self._app)
+        app = serve.status().applications.get(self._app_name)
         return app is not None and any("RUNNING" in one.replica_states for one in app.deployments.values())
 
     async def _ask_all(self, method: str, *given: object) -> list[Any]:
@@ -168,7 +170,7 @@ class RankingReplica:
             asked = self._replicas.broadcast(method, *given)
             answers = await asked.results_async(timeout_s=_ANSWER_S, return_exceptions=True)
         except Exception as error:
-            # Ray has many errors for what is not there yet or any more; no answer is worth a failure of this replica.
+            # Ray has many errors for replicas that have gone or are not there yet; this one goes on without an answer.
             _logger.warning("other replicas could not be asked for %s: %r", method, error)
             return []
         return [answer for answer in answers if not isinstance(answer, BaseException)]
@@ -201,6 +203,9 @@ def application(args: dict[str, Any]) -> Any:
         ConfigError, ServingError: an argument is wrong.
     """
     given = config_from_dict(ClusterApp, args, source="args")
+    for name in _BY_FILE:
+        if name in given.settings.model_fields_set:
+            raise ServingError(f"{name} is not for replicas of a config file: its http_options decide on connections")
     return ranking_app(given.model, runs=given.runs, settings=given.settings)
 
 
@@ -208,7 +213,7 @@ def ranking_app(source: str, *, runs: Path, settings: ServeSettings) -> Any:
     """The application of Ray Serve; ``deployments`` of a config file replace what is set here.
 
     Raises:
-        ServingError: a setting is not one of Ray's, or a path is not whole: replicas run in another folder.
+        ServingError: a setting is not one of Ray's, or a path is relative.
     """
     serve = ray_serve()
     _check(source, runs, settings)
@@ -258,4 +263,6 @@ def _check(source: str, runs: Path, settings: ServeSettings) -> None:
     }
     for name, path in paths.items():
         if path is not None and not path.is_absolute():
-            raise ServingError(f"{name}: {path} is not a whole path; replicas run in other folders, on other machines")
+            raise ServingError(
+                f"{name}: {path} is not an absolute path; replicas run in another folder"
+            )

@@ -90,7 +90,8 @@ def _serve_on_ray(model: str, settings: "ServeSettings") -> None:
 
     def on_ready(ready: "ReadyModel") -> None:
         _print_address(ready, settings)
-        print(f"by {settings.replicas} to {settings.most_replicas} replicas on Ray", flush=True)
+        most = f" to {settings.most_replicas}" if settings.most_replicas != settings.replicas else ""
+        print(f"by {settings.replicas}{most} replicas on Ray", flush=True)
 
     session = ray_session(num_workers=settings.most_replicas * (settings.threads or 1))
     serve_on_ray(model, settings, session=session, on_ready=on_ready)

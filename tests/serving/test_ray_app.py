@@ -283,7 +283,7 @@ def test_stop_leaves_nothing_running(cluster: Cluster) -> None:
 
     assert len(processes) > 5
     assert cluster.process.wait(timeout=60) == 0
-    assert cluster.process.stdout.readline() == "by 2 to 2 replicas on Ray\n"
+    assert cluster.process.stdout.readline() == "by 2 replicas on Ray\n"
     _, alive = psutil.wait_procs(processes, timeout=20)
     assert alive == []
 
@@ -322,16 +322,21 @@ def test_settings_decide_on_replicas(tmp_path: Path) -> None:
             ConfigError,
             r"args  settings.quue: unknown key, did you mean queue\?",
         ),
-        ({"model": "models:/shop@champion", "runs": "runs"}, ServingError, "^runs: runs is not a whole path"),
-        ({"model": "bundles/shop", "runs": "/runs"}, ServingError, "^model: bundles/shop is not a whole path"),
+        ({"model": "models:/shop@champion", "runs": "runs"}, ServingError, "^runs: runs is not an absolute path"),
+        ({"model": "bundles/shop", "runs": "/runs"}, ServingError, "^model: bundles/shop is not an absolute path"),
         (
             {"model": "models:/shop@champion", "runs": "/runs", "settings": {"items": "items"}},
             ServingError,
-            "^items: items is not a whole path; replicas run in other folders, on other machines",
+            "^items: items is not an absolute path; replicas run in other folders, on other machines",
         ),
         *(
             ({"model": "/bundles/shop", "runs": "/runs", "settings": {name: 1}}, ServingError, f"^{name} is not for")
             for name in ("workers", "grpc_port", "head_s", "response_s", "max_connections", "drain_delay_s")
+        ),
+        (
+            {"model": "/bundles/shop", "runs": "/runs", "settings": {"port": 80}},
+            ServingError,
+            "^port is not for replicas of a config file: its http_options decide",
         ),
     ],
 )

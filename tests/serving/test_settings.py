@@ -77,6 +77,24 @@ def test_room_for_requests_holds_the_largest_one() -> None:
         read_settings(None, {"max_held_bytes": 1000})
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"replicas": 3, "max_replicas": 2}, "max_replicas: is less than replicas, 3"),
+        ({"max_replicas": 2}, "max_replicas: needs replicas too, the least that there are"),
+        ({"target_requests": 2}, "target_requests: needs replicas too"),
+    ],
+)
+def test_bounds_of_replicas_fit_together(given: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"command line  {message}"):
+        read_settings(None, given)
+
+
+def test_there_are_as_many_replicas_at_most_as_at_least_unless_more_are_allowed() -> None:
+    assert ServeSettings(replicas=3).most_replicas == 3
+    assert ServeSettings(replicas=3, max_replicas=8).most_replicas == 8
+
+
 def test_threads_are_the_usable_cores_divided_among_the_workers(tmp_path: Path) -> None:
     cores = Machine.read(tmp_path).usable_cores
 
