@@ -24,7 +24,7 @@ from serving.metrics import ServingMetrics
 from serving.models.holder import ServedModels
 from serving.models.live import LiveRequests
 from serving.models.refusal import Refusal
-from serving.models.source import ModelSource, watch_of
+from serving.models.source import ModelSource, store_watch_of, watch_of
 from serving.models.split import UserSplit
 from serving.models.watch import ModelWatch
 from serving.orders import ModelEvents, ReadyModel, WorkerCommand
@@ -94,6 +94,7 @@ class _Process:
             on_refusal=events.refused,
             on_forgiven=events.forgiven,
         )
+        self._store_watch = store_watch_of(source, self.models, metrics=self._metrics)
         self._server = _server(app, settings, on_draining=self.models.drain)
 
     def run(self) -> None:
@@ -107,8 +108,9 @@ class _Process:
                 sys.setswitchinterval(_SWITCH_S)
                 with _signals_end_quietly(), _retries_by_signal(self._watch):
                     self._server.run(sockets=[self._listener])
-            if self._watch is not None:
-                self._watch.close()
+            for watch in (self._watch, self._store_watch):
+                if watch is not None:
+                    watch.close()
         if self.models.error is not None:
             raise self.models.error
 
@@ -121,8 +123,9 @@ class _Process:
         _settle()
         self._metrics.ready()
         self._events.ready(self._told(ranker, loading_s=self.models.loading_s))
-        if self._watch is not None:
-            self._watch.start()
+        for watch in (self._watch, self._store_watch):
+            if watch is not None:
+                watch.start()
 
     def _swapped(self, ranker: Ranker) -> None:
         _settle()

@@ -72,10 +72,23 @@ class ServeSettings(Config):
     """Share of the requests that the model's alias shadow ranks too, where there is one, to compare scores."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Type of matrix products; bf16 is faster where the processor has it, and changes predictions by 2 % at most."""
-    items: Path | None = None
-    """Store of items, as ``recmoe items build`` makes it; requests may leave out the columns that it holds."""
+    items: str | None = None
+    """Store of items, as ``recmoe items build`` makes it: a folder, or redis://HOST:PORT/DB. Requests may leave out the
+    columns that it holds."""
     items_known_bytes: NonNegativeInt = 256 * 2**20
     """Bytes, in every worker, for what the first items of the store give in the model's first products; 0 for none."""
+    users: str | None = None
+    """Store of users, as ``recmoe users build`` makes it; likewise."""
+    store_watch_s: PositiveFloat = 10.0
+    """Seconds between two looks whether a store was replaced."""
+    store_timeout_ms: PositiveFloat = 100.0
+    """Milliseconds that Redis may take for an answer; less than the deadline."""
+    store_cache_bytes: NonNegativeInt = 64 * 2**20
+    """Bytes, in every worker, of rows of each store in Redis that are kept; 0 for none."""
+    store_cache_s: PositiveFloat = 60.0
+    """Seconds that they are kept."""
+    store_away: Literal["refuse", "unknown"] = "refuse"
+    """While Redis does not answer: requests are refused with 503, or their items and users count as unknown."""
     strict_fields: bool = False
     """Whether fields that the model does not know are refused, instead of a warning."""
 

@@ -1,6 +1,7 @@
 """``recmoe serve`` and ``recmoe rank``: the ranking API, and the same without a server."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,8 @@ from recmoe.runs.source import load_ranker
 
 if TYPE_CHECKING:
     from recmoe.ranking.request import FeatureWarning
+    from serving.orders import ReadyModel
+    from serving.settings import ServeSettings
 
 
 def serve(
@@ -49,6 +52,12 @@ def serve(
     precision: flags.Precision = None,
     items: flags.Items = None,
     items_known_bytes: flags.ItemsKnownBytes = None,
+    users: flags.Users = None,
+    store_watch_s: flags.StoreWatchS = None,
+    store_timeout_ms: flags.StoreTimeoutMs = None,
+    store_cache_bytes: flags.StoreCacheBytes = None,
+    store_cache_s: flags.StoreCacheS = None,
+    store_away: flags.StoreAway = None,
     strict_fields: flags.StrictFields = None,
 ) -> None:
     """Answer ranking requests over HTTP until Ctrl-C: POST /v1/rank, /v2 (KServe), /readyz, /metrics, /docs.
@@ -57,24 +66,24 @@ def serve(
     the first of them that is given holds.
     """
     given = {name: value for name, value in locals().items() if name not in ("model", "config") and value is not None}
-    from serving.orders import ReadyModel
     from serving.server import serve as run_server
     from serving.settings import read_settings
 
     settings = read_settings(config, given)
+    run_server(model, settings, on_ready=partial(_tell_ready, settings), on_swap=_tell_swap)
 
-    def on_ready(ready: ReadyModel) -> None:
-        version = f" version {ready.version}" if ready.version else ""
-        where = f"{'https' if settings.certificate else 'http'}://{settings.host}:{ready.port}"
-        print(f"serving {ready.name}{version} on {where}, API page at /docs", flush=True)
-        if settings.grpc_port is not None:
-            print(f"and over gRPC on {settings.host}:{settings.grpc_port}", flush=True)
-        print(f"ready after {ready.start_s:.1f} s, {ready.loading_s:.1f} s of them for the model", flush=True)
 
-    def on_swap(ready: ReadyModel) -> None:
-        print(f"serving {ready.name} version {ready.version} from now on", flush=True)
+def _tell_ready(settings: "ServeSettings", ready: "ReadyModel") -> None:
+    version = f" version {ready.version}" if ready.version else ""
+    where = f"{'https' if settings.certificate else 'http'}://{settings.host}:{ready.port}"
+    print(f"serving {ready.name}{version} on {where}, API page at /docs", flush=True)
+    if settings.grpc_port is not None:
+        print(f"and over gRPC on {settings.host}:{settings.grpc_port}", flush=True)
+    print(f"ready after {ready.start_s:.1f} s, {ready.loading_s:.1f} s of them for the model", flush=True)
 
-    run_server(model, settings, on_ready=on_ready, on_swap=on_swap)
+
+def _tell_swap(ready: "ReadyModel") -> None:
+    print(f"serving {ready.name} version {ready.version} from now on", flush=True)
 
 
 def rank(
@@ -84,6 +93,7 @@ def rank(
     registry: RegistryUri = None,
     strict_fields: StrictFields = False,
     items: flags.Items = None,
+    users: flags.Users = None,
     as_json: Json = False,
 ) -> None:
     """Order the candidates of one request, without a server."""
@@ -97,7 +107,8 @@ def rank(
     parsed = RankRequest.parse(body)
     if score is not None:
         parsed = parsed.model_copy(update={"score": score})
-    response = load_ranker(model, registry_uri=registry, strict_fields=strict_fields, items=items).rank(parsed)
+    ranker = load_ranker(model, registry_uri=registry, strict_fields=strict_fields, items=items, users=users)
+    response = ranker.rank(parsed)
     if as_json:
         print(response.model_dump_json(indent=2))
         return

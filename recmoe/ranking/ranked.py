@@ -2,7 +2,7 @@
 
 # C candidates, K items, T tasks
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recmoe.ranking.clock import Clock
+from recmoe.ranking.look_ups import LookUps, StoreName
 from recmoe.ranking.request import FeatureWarning, ModelInfo, RankedItem, RankResponse, ScoreInfo
 
 
@@ -39,8 +40,8 @@ class Ranked:
     item_keys: pa.Array
     """The same as values of one type."""
     warnings: Sequence[FeatureWarning]
-    num_absent: int | None
-    """Candidates that are not in the store of items; None without one."""
+    look_ups: Mapping[StoreName, LookUps]
+    """What became of ids, by store."""
     clock: Clock
 
     @property

@@ -11,7 +11,7 @@ from recmoe.errors import RequestError
 from recmoe.export.bundle import ModelBundle
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.ranking import Ranker, RankRequest
-from recmoe.ranking.items import ItemStore
+from recmoe.ranking.items import ArrowStore
 from recmoe.ranking.precision import TOLERANCES
 from recmoe.ranking.ranked import Ranked
 from recmoe.ranking.request import ColumnRequest, RankOptions, RankResponse
@@ -154,7 +154,7 @@ def test_value_that_does_not_fit_is_named(ranker: Ranker, candidates: Any, messa
 def test_columns_that_the_store_lacks_come_from_requests(
     tmp_path: Path, bundle: ModelBundle, plain: Ranker, shop_items: pa.Table, shop_encoder: FeatureEncoder
 ) -> None:
-    ItemStore.build(tmp_path / "items", shop_items.drop_columns(["price"]), shop_encoder)
+    ArrowStore.build(tmp_path / "items", shop_items.drop_columns(["price"]), shop_encoder)
     ranker = Ranker.load(bundle, items=tmp_path / "items")
     prices = {101: 5.0, 102: 7.5, 7: 1.0, 105: 2.0}
     expected = [{**row, "price": prices[row["item_id"]]} for row in rows_of(shop_items, [101, 102, 105])]
@@ -190,10 +190,10 @@ def test_store_of_another_encoder_is_encoded_when_it_is_loaded(
     tmp_path: Path, shop_items: pa.Table, shop_log: pa.Table, shop_encoder: FeatureEncoder, store_path: Path
 ) -> None:
     fewer = FeatureEncoder.fit(shop_encoder.schema, [shop_log.slice(0, 50)])
-    store = ItemStore.build(tmp_path / "items", shop_items, fewer)
+    store = ArrowStore.build(tmp_path / "items", shop_items, fewer)
     places = np.arange(31)
 
-    found, expected = (one.encoded(shop_encoder) for one in (store, ItemStore.open(store_path)))
+    found, expected = (one.encoded(shop_encoder) for one in (store, ArrowStore.open(store_path)))
 
     assert store.fingerprint != shop_encoder.fingerprint
     assert (found.records_N == expected.records_N).all()

@@ -16,7 +16,7 @@ from recmoe.features.kinds import NumericFeature
 from recmoe.features.schema import FeatureSchema
 from recmoe.moe.known import KnownProducts
 from recmoe.ranking import Ranker
-from recmoe.ranking.items import ItemStore
+from recmoe.ranking.items import ArrowStore
 
 
 def with_column(items: pa.Table, name: str, values: Any, kind: pa.DataType | None = None) -> pa.Table:
@@ -24,7 +24,7 @@ def with_column(items: pa.Table, name: str, values: Any, kind: pa.DataType | Non
 
 
 def test_ids_are_found_whatever_their_type(store_path: Path) -> None:
-    store = ItemStore.open(store_path)
+    store = ArrowStore.open(store_path)
 
     assert store.num_rows == 31
     assert store.find(pa.array([101, 7, 100, 999])).tolist() == [0, -1, 15, 30]
@@ -57,7 +57,7 @@ def test_table_that_is_none_of_items_is_refused_by_column_and_row(
 
     for items, kind, message in cases:
         with pytest.raises(kind, match=message):
-            ItemStore.build(tmp_path / "items", items, shop_encoder)
+            ArrowStore.build(tmp_path / "items", items, shop_encoder)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -66,22 +66,22 @@ def test_model_without_an_item_column_has_no_store(tmp_path: Path) -> None:
     encoder = FeatureEncoder.fit(FeatureSchema(features={"price": NumericFeature()}), [log])
 
     with pytest.raises(SchemaError, match=r"which column names an item, so none can be looked up; set inputs\.item"):
-        ItemStore.build(tmp_path / "items", log, encoder)
+        ArrowStore.build(tmp_path / "items", log, encoder)
 
 
 def test_build_replaces_a_store_and_nothing_else(
     tmp_path: Path, shop_items: pa.Table, shop_encoder: FeatureEncoder
 ) -> None:
-    first = ItemStore.build(tmp_path / "items", shop_items, shop_encoder)
+    first = ArrowStore.build(tmp_path / "items", shop_items, shop_encoder)
 
-    second = ItemStore.build(tmp_path / "items", shop_items.slice(0, 3), shop_encoder)
+    second = ArrowStore.build(tmp_path / "items", shop_items.slice(0, 3), shop_encoder)
 
     assert (first.num_rows, second.num_rows) == (31, 3)
     # What is mapped stays as it was.
     assert first.find(pa.array([999])).tolist() == [30]
     (tmp_path / "items" / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match="items: holds something else than a store of items; give a new folder"):
-        ItemStore.build(tmp_path / "items", shop_items, shop_encoder)
+        ArrowStore.build(tmp_path / "items", shop_items, shop_encoder)
 
 
 def test_folder_that_is_no_store_or_damaged_is_refused(
@@ -89,8 +89,8 @@ def test_folder_that_is_no_store_or_damaged_is_refused(
 ) -> None:
     folder = tmp_path / "items"
     with pytest.raises(DataError, match="items: is no store of items; make one of a table by recmoe items build"):
-        ItemStore.open(folder)
-    ItemStore.build(folder, shop_items, bundle.encoder)
+        ArrowStore.open(folder)
+    ArrowStore.build(folder, shop_items, bundle.encoder)
 
     def damaged(name: str, content: bytes) -> str:
         before = (folder / name).read_bytes()
@@ -123,7 +123,7 @@ def test_folder_that_is_no_store_or_damaged_is_refused(
 
 def test_store_of_another_item_column_is_refused(tmp_path: Path, shop_items: pa.Table, bundle: ModelBundle) -> None:
     folder = tmp_path / "items"
-    ItemStore.build(folder, shop_items, bundle.encoder)
+    ArrowStore.build(folder, shop_items, bundle.encoder)
     about = json.loads((folder / "items.json").read_text())
     (folder / "items.json").write_text(json.dumps({**about, "item": "title"}))
 
@@ -149,7 +149,7 @@ def test_products_that_change_predictions_are_refused(
 def test_what_cannot_be_known_is_told(
     tmp_path: Path, bundle: ModelBundle, shop_items: pa.Table, store_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ItemStore.build(tmp_path / "items", shop_items.drop_columns(["words"]), bundle.encoder)
+    ArrowStore.build(tmp_path / "items", shop_items.drop_columns(["words"]), bundle.encoder)
 
     few = Ranker.load(bundle, items=store_path, items_known_bytes=7)
     lacking = Ranker.load(bundle, items=tmp_path / "items", items_known_bytes=2**20)
