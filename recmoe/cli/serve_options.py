@@ -74,7 +74,7 @@ Items = Annotated[
     str | None,
     typer.Option(
         metavar="STORE",
-        help="Items made by recmoe items build, a folder or redis://HOST:PORT/DB; requests may leave out their columns.",
+        help="Items made by recmoe items build: a folder, or redis://HOST/DB; requests may leave out their columns.",
     ),
 ]
 ItemsKnownBytes = Annotated[

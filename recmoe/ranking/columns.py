@@ -108,7 +108,7 @@ class RequestDecoder:
         return _rows(self.shared, lambda names: fill(names, self.shared_values(options, names)), num_rows=1)
 
     def shared_values(self, options: RankOptions, names: Sequence[str]) -> pa.Array:
-        """The values of some columns of one type, null where they are not given; RequestError where one does not fit."""
+        """The values of some columns of one type, null where they are not given; RequestError as for ``own_column``."""
         of_side: dict[Side, Mapping[str, Any]] = {"user": options.user, "context": options.context}
         values = [of_side[self._side_of[name]].get(name) for name in names]
         return self._column(
@@ -125,7 +125,7 @@ class RequestDecoder:
         return _rows(encoder, lambda names: self._own_columns(request, names, places), num_rows=num_rows)
 
     def own_column(self, request: AnyRequest, name: str) -> pa.Array:
-        """A column of all candidates, null where it is not given."""
+        """A column of all candidates, null where it is not given; RequestError with the path of a value at fault."""
         return self._own_columns(request, (name,))
 
     def hint(self, name: str) -> str | None:

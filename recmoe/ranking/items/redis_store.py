@@ -200,7 +200,13 @@ class RedisStore:
         return RedisStore.of(self._client, self.side, self._reading)
 
     def _fetch(self, names: Sequence[str]) -> dict[str, Row]:
-        (rows,) = self._client.run(["MGET", *(self._start + name for name in names)])
+        rows, size = self._client.run(
+            ["MGET", *(self._start + name for name in names)], ["STRLEN", self._start + self._about.sample[0]]
+        )
+        if size == 0 and not any(rows):
+            raise StoreError(
+                f"{self.where}: the {self.side}s that were read from are not there any more; build them again"
+            )
         return dict(zip(names, rows, strict=True))
 
     def _found(self, names_C: Sequence[str], known: dict[str, Row]) -> FoundRows:

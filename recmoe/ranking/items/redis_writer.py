@@ -59,7 +59,8 @@ def write_rows(
     (is_ours,) = client.run(["SET", keys.lock, token, "NX", "EX", _LOCK_S])
     if not is_ours:
         raise StoreError(
-            f"{address}: another process is writing its {side}s, or was killed less than {_LOCK_S} s ago; try again then"
+            f"{address}: another process is writing its {side}s, or was killed a moment ago; "
+            f"try again when it is done, or in {_LOCK_S} s"
         )
     try:
         return _Writer(client, keys, side, token, keep_old_s).write(rows, keys_N, column)

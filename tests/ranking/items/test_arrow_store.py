@@ -27,8 +27,8 @@ def test_ids_are_found_whatever_their_type(store_path: Path) -> None:
     store = ArrowStore.open(store_path)
 
     assert store.num_rows == 31
-    assert store.find(pa.array([101, 7, 100, 999])).tolist() == [0, -1, 15, 30]
-    assert store.find(pa.array(["101", "007", "999"])).tolist() == [0, -1, 30]
+    assert store.look_up(pa.array([101, 7, 100, 999])).places_C.tolist() == [0, -1, 15, 30]
+    assert store.look_up(pa.array(["101", "007", "999"])).places_C.tolist() == [0, -1, 30]
     assert store.rows.column_names == ["item_id", "title", "words", "price"]
 
 
@@ -78,7 +78,7 @@ def test_build_replaces_a_store_and_nothing_else(
 
     assert (first.num_rows, second.num_rows) == (31, 3)
     # What is mapped stays as it was.
-    assert first.find(pa.array([999])).tolist() == [30]
+    assert first.look_up(pa.array([999])).places_C.tolist() == [30]
     (tmp_path / "items" / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match="items: holds something else than a store of items; give a new folder"):
         ArrowStore.build(tmp_path / "items", shop_items, shop_encoder)
@@ -98,17 +98,17 @@ def test_folder_that_is_no_store_or_damaged_is_refused(
         (folder / name).unlink()
         (folder / name).write_bytes(content)
         with pytest.raises(DataError) as caught:
-            Ranker.load(bundle, items=folder)
+            Ranker.load(bundle, items=ArrowStore.open(folder))
         (folder / name).write_bytes(before)
         return str(caught.value)
 
-    about = json.loads((folder / "items.json").read_text())
-    assert "version 9, this recmoe reads 1; build it again" in damaged(
-        "items.json", json.dumps({**about, "version": 9}).encode()
+    about = json.loads((folder / "store.json").read_text())
+    assert "version 9, this recmoe reads 2; build it again" in damaged(
+        "store.json", json.dumps({**about, "version": 9}).encode()
     )
     assert "keys.bin has 8 bytes, not 248" in damaged("keys.bin", b"12345678")
-    assert "its rows are not those of items.json" in damaged(
-        "items.json", json.dumps({**about, "item": "sku"}).encode()
+    assert "its rows are not those of store.json" in damaged(
+        "store.json", json.dumps({**about, "column": "sku"}).encode()
     )
     records = (folder / "encoded" / "rows.bin").read_bytes()
     assert "30 encoded rows of 31; build it again" in damaged("encoded/rows.bin", records[: len(records) // 31 * 30])
@@ -118,17 +118,17 @@ def test_folder_that_is_no_store_or_damaged_is_refused(
     assert "its rows are encoded otherwise than in training; build it again" in damaged(
         "encoded/rows.bin", changed.tobytes()
     )
-    assert Ranker.load(bundle, items=folder).items is not None
+    assert Ranker.load(bundle, items=ArrowStore.open(folder)).items is not None
 
 
 def test_store_of_another_item_column_is_refused(tmp_path: Path, shop_items: pa.Table, bundle: ModelBundle) -> None:
     folder = tmp_path / "items"
     ArrowStore.build(folder, shop_items, bundle.encoder)
-    about = json.loads((folder / "items.json").read_text())
-    (folder / "items.json").write_text(json.dumps({**about, "item": "title"}))
+    about = json.loads((folder / "store.json").read_text())
+    (folder / "store.json").write_text(json.dumps({**about, "column": "title"}))
 
     with pytest.raises(DataError, match="its items are named by column 'title', the model's by 'item_id'; build it"):
-        Ranker.load(bundle, items=folder)
+        Ranker.load(bundle, items=ArrowStore.open(folder))
 
 
 def test_products_that_change_predictions_are_refused(
@@ -143,7 +143,7 @@ def test_products_that_change_predictions_are_refused(
     monkeypatch.setattr(KnownProducts, "of", doubled)
 
     with pytest.raises(ServingError, match=r"change predictions by \d.*, which may be 1e-05; serve without them"):
-        Ranker.load(bundle, items=store_path, items_known_bytes=2**20)
+        Ranker.load(bundle, items=ArrowStore.open(store_path), items_known_bytes=2**20)
 
 
 def test_what_cannot_be_known_is_told(
@@ -151,8 +151,8 @@ def test_what_cannot_be_known_is_told(
 ) -> None:
     ArrowStore.build(tmp_path / "items", shop_items.drop_columns(["words"]), bundle.encoder)
 
-    few = Ranker.load(bundle, items=store_path, items_known_bytes=7)
-    lacking = Ranker.load(bundle, items=tmp_path / "items", items_known_bytes=2**20)
+    few = Ranker.load(bundle, items=ArrowStore.open(store_path), items_known_bytes=7)
+    lacking = Ranker.load(bundle, items=ArrowStore.open(tmp_path / "items"), items_known_bytes=2**20)
 
     assert few.items is not None
     assert lacking.items is not None
