@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from recmoe.config import Config, config_from_dict, load_config
 from recmoe.config_source import COMMAND_LINE
+from recmoe.errors import DataError
 from recmoe.machine import Machine
 
 
@@ -100,8 +101,23 @@ class ServeSettings(Config):
         if self.grpc_port is not None and self.grpc_port == self.port:
             yield "grpc_port", f"is the port of HTTP, {self.port}; give another"
 
+        for name, address in (("items", self.items), ("users", self.users)):
+            if address is not None and "://" in address:
+                yield from self._redis_problems(name, address)
+
         if self.max_held_bytes < self.max_body_bytes:
             yield "max_held_bytes", f"is less than max_body_bytes, {self.max_body_bytes}: no such request could be read"
+
+    def _redis_problems(self, name: str, address: str) -> Iterator[tuple[str, str]]:
+        # torch comes with it, and settings are read before the port is taken.
+        from recmoe.ranking.items.redis_client import RedisAddress
+
+        try:
+            RedisAddress.parse(address)
+        except DataError as error:
+            yield name, str(error)
+        if self.store_timeout_ms >= self.deadline_ms:
+            yield "store_timeout_ms", f"is not less than deadline_ms, {self.deadline_ms:g}: no answer would be in time"
 
     @property
     def shares_cores(self) -> bool:

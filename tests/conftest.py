@@ -6,7 +6,7 @@ import subprocess
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -322,8 +322,8 @@ class RedisServer:
 
     folder: Path
     port: int
+    options: Sequence[str] = ()
     process: "subprocess.Popen[bytes] | None" = None
-    password: str = ""
 
     def url(self, prefix: str = "recmoe") -> str:
         return f"redis://127.0.0.1:{self.port}/0?prefix={prefix}"
@@ -331,9 +331,8 @@ class RedisServer:
     def start(self) -> None:
         """And wait until it answers; what it has written before is there again."""
         given = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--appendonly", "yes"]
-        if self.password:
-            given += ["--requirepass", self.password]
-        self.process = subprocess.Popen(["redis-server", *given, "--save", ""], stdout=subprocess.DEVNULL)
+        command = ["redis-server", *given, "--save", "", *self.options]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         for _ in range(1000):
             try:
                 with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
@@ -362,10 +361,10 @@ def make_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
         pytest.skip("there is no redis-server; apt-get install redis-server")
     servers = []
 
-    def make(password: str = "") -> RedisServer:
+    def make(*options: str) -> RedisServer:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
-        servers.append(RedisServer(tmp_path_factory.mktemp("redis"), port, password=password))
+        servers.append(RedisServer(tmp_path_factory.mktemp("redis"), port, options))
         servers[-1].start()
         return servers[-1]
 

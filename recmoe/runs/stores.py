@@ -11,7 +11,7 @@ from recmoe.export.bundle import ModelBundle
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.ranking.columns import columns_of_side
 from recmoe.ranking.items import ArrowStore, RowStore
-from recmoe.ranking.items.opening import is_redis
+from recmoe.ranking.items.redis_client import is_redis
 from recmoe.ranking.items.redis_writer import KEEP_OLD_S, write_rows
 from recmoe.ranking.items.store import StoredSide
 from recmoe.ranking.items.table import check_encoding, checked_rows, id_column, lacking

@@ -134,7 +134,8 @@ class ArrowStore:
             store = cls(folder, identity, side, about["column"], written_at, about["encoder"], rows, keys_N, places_N)
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise DataError(f"{folder}: cannot be read: {error}; build it again with recmoe {side}s build") from error
-        store.check_in_place()
+        if not store._is_in_place():
+            raise StoreError(f"{folder}: was replaced while it was opened; try again")
         return store
 
     @property
@@ -154,14 +155,14 @@ class ArrowStore:
 
         Raises:
             SchemaError, DataError: the model reads columns of other types, or the files are damaged.
-            StoreError: the store was replaced meanwhile.
         """
         if self.side != "item":
             return None
-        if encoder.fingerprint == self.fingerprint:
+        # What is mapped stays when another store takes its place; files that are not mapped yet are the other's then.
+        if encoder.fingerprint == self.fingerprint and self._is_in_place():
             found = EncodedItems.mapped(self.folder / ENCODED, self.rows, encoder)
-            self.check_in_place()
-            return found
+            if self._is_in_place():
+                return found
         rows, _ = checked_rows(self.rows, encoder, self.side, column=self.column)
         return EncodedItems.of_rows(rows, encoder)
 
@@ -186,10 +187,10 @@ class ArrowStore:
         """The store that lies in the folder now; see ``open``."""
         return ArrowStore.open(self.folder, self.side)
 
-    def check_in_place(self) -> None:
-        """StoreError where another store lies in the folder: files of two may have been read."""
-        if self.latest() != self.identity:
-            raise StoreError(f"{self.folder}: was replaced while it was read; try again")
+    def _is_in_place(self) -> bool:
+        """Whether this store lies in the folder still: otherwise files of two may have been read."""
+        about = self.folder / ABOUT
+        return about.is_file() and about.read_bytes() == self.identity
 
 
 def _identity(folder: Path, side: StoredSide) -> bytes:

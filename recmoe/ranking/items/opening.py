@@ -3,14 +3,9 @@
 from pathlib import Path
 
 from recmoe.ranking.items.arrow_store import ArrowStore
-from recmoe.ranking.items.redis_client import SCHEMES
+from recmoe.ranking.items.redis_client import is_redis
 from recmoe.ranking.items.redis_store import RedisReading, RedisStore
 from recmoe.ranking.items.store import RowStore, StoredSide
-
-
-def is_redis(address: str) -> bool:
-    """Whether an address names a Redis server."""
-    return address.startswith(SCHEMES)
 
 
 def open_store(address: str, side: StoredSide, reading: RedisReading | None = None) -> RowStore:

@@ -58,6 +58,11 @@ class RedisAddress:
         return cls(text, url.hostname, port or _PORT, db, url.username, url.scheme == "rediss", prefix)
 
 
+def is_redis(address: str) -> bool:
+    """Whether an address of a store names a Redis server."""
+    return address.startswith(SCHEMES)
+
+
 class RedisClient:
     """Threads may share it. A connection that was lost is made anew with the next command.
 

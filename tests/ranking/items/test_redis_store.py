@@ -1,5 +1,6 @@
 """A store in Redis is whole or what was there before, and what does not answer is told within its time."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from recmoe.ranking.items.redis_store import RedisReading
 from recmoe.ranking.items.row_bytes import RowBytes
 from recmoe.ranking.look_ups import LookUps
 from recmoe.runs.stores import write_store
+from tests.certificate import write_certificate
 
 IDS = [101, 7, 100, 999, 101]
 REQUEST = RankRequest.parse({"user": {"user_id": "u3"}, "candidates": {"item_id": [101, 102, 7]}})
@@ -330,7 +332,7 @@ def test_redis_that_hangs_is_told_in_time(put: Callable[..., RowStore], client: 
 def test_password_comes_from_the_environment_and_is_not_told(
     make_redis: Callable[..., Any], shop_items: pa.Table, shop_encoder: FeatureEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = make_redis(password="secret")
+    server = make_redis("--requirepass", "secret")
 
     with pytest.raises(StoreError, match=r"Authentication required\.$"):
         write_store(server.url(), shop_items, shop_encoder, "item")
@@ -344,6 +346,28 @@ def test_password_comes_from_the_environment_and_is_not_told(
     assert store.num_rows == 31
     with pytest.raises(DataError, match="with a password in it; give it by the environment variable RECMOE_REDIS_PASS"):
         open_store(server.url().replace("//", "//me:secret@"), "item")
+
+
+def test_rows_may_come_over_tls(
+    make_redis: Callable[..., Any],
+    tmp_path: Path,
+    shop_items: pa.Table,
+    shop_encoder: FeatureEncoder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    certificate, key = map(str, write_certificate(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    given = ["--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate]
+    make_redis("--tls-port", str(port), *given, "--tls-auth-clients", "no")
+    url = f"rediss://localhost:{port}/0"
+
+    with pytest.raises(StoreError, match="certificate verify failed"):
+        write_store(url, shop_items, shop_encoder, "item")
+    monkeypatch.setenv("SSL_CERT_FILE", certificate)
+    store = write_store(url, shop_items, shop_encoder, "item")
+
+    assert store.look_up(pa.array(IDS)).look_ups == LookUps(num_hits=4, num_misses=1)
 
 
 def test_address_is_read() -> None:
