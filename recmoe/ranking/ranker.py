@@ -19,6 +19,7 @@ from recmoe.errors import BundleError, ConfigError, RequestError
 from recmoe.export.bundle import ModelBundle
 from recmoe.features.batch import Batch
 from recmoe.features.blocks import concatenated
+from recmoe.features.columns import plain_type
 from recmoe.features.layout import Side
 from recmoe.json_document import first_problem
 from recmoe.model.known_items import KnownCandidates
@@ -30,7 +31,6 @@ from recmoe.ranking.items.candidates import CandidateRows, EncodedCandidates, St
 from recmoe.ranking.items.known import check_known, know_items, known_candidates
 from recmoe.ranking.items.store import RowStore
 from recmoe.ranking.items.users import StoredUsers
-from recmoe.ranking.look_ups import StoreName
 from recmoe.ranking.precision import TOLERANCES, Precision, at_precision
 from recmoe.ranking.ranked import Ranked, order_of
 from recmoe.ranking.replay import check_replay
@@ -146,11 +146,6 @@ class Ranker:
         return ranker
 
     @property
-    def _id_columns(self) -> Mapping[StoreName, str]:
-        stores: dict[StoreName, StoredUsers | StoredItems | None] = {"users": self.users, "items": self.items}
-        return {name: stored.store.column for name, stored in stores.items() if stored is not None}
-
-    @property
     def request_columns(self) -> Mapping[Side, Mapping[str, RequestColumn]]:
         """Columns that a request may give, by side."""
         return self._decoder.columns
@@ -257,7 +252,7 @@ class Ranker:
 
     def _take_users(self, store: RowStore) -> None:
         """Use a store from now on."""
-        key = store.column, store.columns.field(store.column).type
+        key = store.column, plain_type(store.columns.field(store.column).type)
         self._decoder = RequestDecoder(self.bundle.encoder, self.config, user_key=key)
         self.users = StoredUsers(store, self.bundle.encoder, self._decoder)
 
@@ -290,7 +285,10 @@ class Ranker:
             item_ids=columns.item_ids,
             item_keys=columns.item_keys,
             warnings=self._warnings.of(
-                encoded, stores=self._id_columns, hint=self._decoder.hint, lost={formula.text: scores.null_count}
+                encoded,
+                stores={"users": self.users, "items": self.items},
+                hint=self._decoder.hint,
+                lost={formula.text: scores.null_count},
             ),
             look_ups=columns.look_ups,
             clock=clock,

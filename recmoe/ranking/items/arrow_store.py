@@ -105,9 +105,9 @@ class ArrowStore:
             if folder.exists():
                 os.replace(folder, replaced)
             os.replace(unfinished, folder)
+            shutil.rmtree(replaced, ignore_errors=True)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-            shutil.rmtree(replaced, ignore_errors=True)
         return cls.open(folder, side)
 
     @classmethod

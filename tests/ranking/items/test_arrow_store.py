@@ -9,14 +9,14 @@ import pyarrow as pa
 import pytest
 from torch import Tensor
 
-from recmoe.errors import DataError, SchemaError, ServingError
+from recmoe.errors import DataError, SchemaError, ServingError, StoreError
 from recmoe.export.bundle import ModelBundle
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.kinds import NumericFeature
 from recmoe.features.schema import FeatureSchema
 from recmoe.moe.known import KnownProducts
-from recmoe.ranking import Ranker
-from recmoe.ranking.items import ArrowStore
+from recmoe.ranking import Ranker, RankRequest
+from recmoe.ranking.items import ArrowStore, arrow_store
 
 
 def with_column(items: pa.Table, name: str, values: Any, kind: pa.DataType | None = None) -> pa.Table:
@@ -82,6 +82,33 @@ def test_build_replaces_a_store_and_nothing_else(
     (tmp_path / "items" / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match="items: holds something else than a store of items; give a new folder"):
         ArrowStore.build(tmp_path / "items", shop_items, shop_encoder)
+
+
+def test_store_that_was_replaced_is_read_as_it_was(
+    tmp_path: Path, shop_items: pa.Table, bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, request = tmp_path / "items", RankRequest.parse({"candidates": {"item_id": [101, 100]}})
+    first = ArrowStore.build(folder, shop_items, bundle.encoder)
+    before = Ranker.load(bundle, items=first).rank(request)
+    dearer = with_column(shop_items, "price", [500.0] * shop_items.num_rows)
+
+    second = ArrowStore.build(folder, dearer, bundle.encoder)
+
+    assert first.latest() == second.identity
+    assert Ranker.load(bundle, items=first).rank(request).items == before.items
+    assert Ranker.load(bundle, items=first.reopened()).rank(request).items != before.items
+    mapped, num_mapped = arrow_store.mapped, []
+
+    def replaced_meanwhile(path: Path, *arguments: Any) -> Any:
+        num_mapped.append(path)
+        if len(num_mapped) == 1:
+            ArrowStore.build(folder, shop_items, bundle.encoder)
+        return mapped(path, *arguments)
+
+    monkeypatch.setattr(arrow_store, "mapped", replaced_meanwhile)
+    with pytest.raises(StoreError, match="items: was replaced while it was opened; try again"):
+        second.reopened()
+    assert second.reopened().num_rows == 31
 
 
 def test_folder_that_is_no_store_or_damaged_is_refused(
