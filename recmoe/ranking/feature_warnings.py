@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 
 from recmoe.features.blocks import EncodedRows
 from recmoe.features.encoder import FeatureEncoder
+from recmoe.ranking.items.candidates import StoredItems
+from recmoe.ranking.items.users import StoredUsers
 from recmoe.ranking.look_ups import StoreName
 from recmoe.ranking.request import FeatureWarning
 from recmoe.ranking.stages import EncodedRequest
@@ -26,14 +28,14 @@ class FeatureWarnings:
         self,
         encoded: EncodedRequest,
         *,
-        stores: Mapping[StoreName, str],
+        stores: Mapping[StoreName, StoredItems | StoredUsers | None],
         hint: Callable[[str], str | None],
         lost: Mapping[str, int],
     ) -> list[FeatureWarning]:
         """What there is to tell of a request, features in the order of the schema.
 
         Args:
-            stores: of each store, the column of its ids.
+            stores: in which its ids were looked up.
             hint: what a field may be meant to be.
             lost: scores that are no numbers, by formula.
         """
@@ -42,12 +44,12 @@ class FeatureWarnings:
             FeatureWarning(feature=field, code="unknown_field", count=count, hint=hint(field))
             for field, count in request.ignored.items()
         ]
-        for name, column in stores.items():
-            counts = {
-                "not_in_store": request.look_ups[name].num_misses,
-                "store_away": request.look_ups[name].num_failed,
-            }
-            found += [FeatureWarning(feature=column, code=code, count=num) for code, num in counts.items() if num]
+        for name, stored in stores.items():
+            if stored is not None:
+                counts = request.look_ups[name]
+                for code, count in (("not_in_store", counts.num_misses), ("store_away", counts.num_failed)):
+                    if count:
+                        found.append(FeatureWarning(feature=stored.store.column, code=code, count=count))
         found += self.of_values(encoded.shared, encoded.own.rows)
         return found + [FeatureWarning(feature=name, code="not_finite", count=num) for name, num in lost.items() if num]
 

@@ -15,7 +15,7 @@ from recmoe.data.row_format import RowFormat
 from recmoe.errors import DataError
 from recmoe.features.blocks import BlockEncoder, EncodedRows, MarkedRows
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.features.layout import Side
+from recmoe.features.layout import OWN_SIDES
 from recmoe.ranking.columns import block_encoder, columns_of_side
 
 RECORDS = "rows.bin"
@@ -101,13 +101,11 @@ def _present(features: Sequence[str], nums: NDArray[np.int64]) -> dict[str, int]
     return {name: num for name, num in zip(features, nums.tolist(), strict=True) if num}
 
 
-def blocks_of(
-    columns: Collection[str], encoder: FeatureEncoder, side: Side = "item"
-) -> tuple[BlockEncoder, tuple[str, ...]]:
-    """What encodes the features of a side all of whose columns are there, and their names."""
-    features = {name for name, feature in encoder.schema.features.items() if feature.side == side}
+def blocks_of(columns: Collection[str], encoder: FeatureEncoder) -> tuple[BlockEncoder, tuple[str, ...]]:
+    """What encodes the features of items all of whose columns are there, and their names."""
+    features = {name for name, feature in encoder.schema.features.items() if feature.side in OWN_SIDES}
     features -= {name for name, column in encoder.schema.raw_columns() if column.name not in columns}
-    blocks = block_encoder(encoder, (side,), columns_of_side(encoder, side), features=features)
+    blocks = block_encoder(encoder, OWN_SIDES, columns_of_side(encoder, "item"), features=features)
     return blocks, tuple(name for name in encoder.schema.features if name in features)
 
 

@@ -4,13 +4,10 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from recmoe.errors import DataError, StackError, StoreError
-
-if TYPE_CHECKING:
-    pass
 
 SCHEMES = ("redis://", "rediss://")
 PASSWORD = "RECMOE_REDIS_PASSWORD"
