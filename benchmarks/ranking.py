@@ -29,7 +29,7 @@ from benchmarks.log import FLOAT_COLUMNS, ID_COLUMNS, NUM_IDS, write_log
 from recmoe.experiment import load_experiment
 from recmoe.export.bundle import ModelBundle
 from recmoe.products import has_fast_bf16
-from recmoe.ranking.items import ItemStore
+from recmoe.ranking.items import ArrowStore
 from recmoe.runs.train import train_run
 
 HERE = Path(__file__).parent
@@ -121,7 +121,7 @@ def items_in(folder: Path, bundle: Path) -> tuple[pa.Table, Path]:
     columns[ITEM] = random.choice(dict(ids)[ITEM], NUM_ITEMS, replace=False)
     columns |= {name: random.normal(size=NUM_ITEMS).round(6) for name in FLOAT_COLUMNS}
     items = pa.table(columns)
-    ItemStore.build(folder / "items", items, ModelBundle.load(bundle).encoder)
+    ArrowStore.build(folder / "items", items, ModelBundle.load(bundle).encoder)
     return items, folder / "items"
 
 

@@ -34,7 +34,14 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     choice: dict[str, Any] = {} if arguments.precision == "fp32" else {"precision": arguments.precision}
     if arguments.items:
-        choice |= {"items": arguments.items, "items_known_bytes": arguments.known_bytes}
+        try:
+            from recmoe.ranking.items import open_store
+
+            store: Any = open_store(str(arguments.items), "item")
+        except ImportError:
+            # An older checkout opens the folder itself.
+            store = arguments.items
+        choice |= {"items": store, "items_known_bytes": arguments.known_bytes}
     ranker = Ranker.load(arguments.bundle, **choice)
     print("ready", flush=True)
     for line in sys.stdin:

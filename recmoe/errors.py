@@ -11,6 +11,7 @@
     ├── BundleError        a model bundle that is damaged, or whose scores differ
     ├── RegistryError      a registry that does not answer, an unknown version or alias
     ├── RequestError       a ranking request; knows the field at fault
+    ├── StoreError         a store of items or users that does not answer
     ├── ServingError       a server that cannot start or does not answer
     │   └── CallError      a client's call that brought no answer; knows the HTTP status
     │       └── DeadlineError  a call whose time was up
@@ -18,6 +19,8 @@
 
 Errors of a programmer are assertions, not part of this tree.
 """
+
+from typing import Literal
 
 
 class RecmoeError(Exception):
@@ -66,6 +69,17 @@ class RequestError(RecmoeError):
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")
         self.field = field
+
+
+class StoreError(RecmoeError):
+    """A store of items or users that does not answer, or that is being written by another process; later it may do.
+
+    Where ids were looked up, ``side`` says whose, and ``num_ids`` how many.
+    """
+
+    def __init__(self, message: str, *, side: Literal["item", "user"] | None = None, num_ids: int = 0) -> None:
+        super().__init__(message)
+        self.side, self.num_ids = side, num_ids
 
 
 class ServingError(RecmoeError):

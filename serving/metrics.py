@@ -1,18 +1,20 @@
 """ServingMetrics: what Prometheus reads of a server."""
 
 import os
-import time
 from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from recmoe.errors import StoreError
+from recmoe.ranking.look_ups import LookUps
 from recmoe.ranking.ranked import Ranked
 from recmoe.ranking.request import ModelInfo
 from serving.models.holder import ServedModels
 from serving.models.metrics import ModelMetrics
 from serving.orders import SHARED_METRICS
+from serving.store_metrics import NAMES, StoreMetrics
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
@@ -89,35 +91,24 @@ class ServingMetrics:
             registry=registry,
         )  # fmt: skip
         self.models = ModelMetrics(registry)
-
-        self._item_metrics()
-
-    def _item_metrics(self) -> None:
-        """Of the store of items, where the server has one."""
-        self._items_found = Counter(
-            "recmoe_items_lookups", "Candidates looked up in the store of items", ["outcome"], registry=self._registry
+        self.stores = {name: StoreMetrics(name, registry) for name in NAMES}
+        self._known = Gauge(
+            "recmoe_items_known", "Items whose first products are kept", registry=registry, multiprocess_mode="livemax"
         )
-        gauges = {
-            "recmoe_items": "Items in the store",
-            "recmoe_items_known": "Items whose first products are kept",
-            "recmoe_items_age_seconds": "Seconds since the store of items was written",
-        }
-        self._item_gauges = [
-            Gauge(name, text, registry=self._registry, multiprocess_mode="livemax") for name, text in gauges.items()
-        ]
 
     def ready(self) -> None:
         """This process has its model."""
         self._workers.set(1)
 
     def use(self, models: ServedModels) -> None:
-        """These are the models now, and this is their store of items."""
+        """These are the models now, and these are the champion's stores."""
         self.models.update(models)
-        if models.ranker is not None and models.ranker.items is not None:
-            items = models.ranker.items
-            values = (items.store.num_rows, items.num_known, time.time() - items.store.written_at.timestamp())
-            for gauge, value in zip(self._item_gauges, values, strict=True):
-                gauge.set(value)
+        ranker = models.ranker
+        if ranker is not None and ranker.items is not None:
+            self.stores["items"].use(ranker.items.store)
+            self._known.set(ranker.items.num_known)
+        if ranker is not None and ranker.users is not None:
+            self.stores["users"].use(ranker.users.store)
 
     def count(self, model: ModelInfo | None, code: int) -> None:
         """A ranking request was answered with an HTTP status, by this model if by any."""
@@ -140,9 +131,8 @@ class ServingMetrics:
         """A list was ranked that came by a protocol."""
         self._lists.labels(protocol).inc()
         self._candidates.observe(ranked.num_candidates)
-        if ranked.num_absent is not None:
-            self._items_found.labels("miss").inc(ranked.num_absent)
-            self._items_found.labels("hit").inc(ranked.num_candidates - ranked.num_absent)
+        for store, look_ups in ranked.look_ups.items():
+            self.stores[store].observe(look_ups)
         for name, time_ms in ranked.clock.timing_ms().items():
             # The ranker's own total has not seen the queue.
             if name != "total":
@@ -158,6 +148,12 @@ class ServingMetrics:
         for task, shown_K in zip(ranked.task_names, shown_KT.T.tolist(), strict=True):
             for prediction in shown_K:
                 self._predictions.labels(task).observe(prediction)
+
+    def store_failed(self, error: StoreError) -> None:
+        """Ids of a request could not be looked up, and so it is not answered."""
+        if error.side is not None:
+            self.stores["items" if error.side == "item" else "users"].observe(LookUps(num_failed=error.num_ids))
+        self.refused("store_away")
 
     def _field(self, name: str) -> str:
         """The name that an ignored field is counted under."""

@@ -10,7 +10,7 @@ from serving.metrics import ServingMetrics
 from serving.models.holder import ServedModels
 from serving.models.live import LiveRequests
 from serving.models.refusal import Refusal
-from serving.models.source import ModelSource, watch_of
+from serving.models.source import ModelSource, store_watch_of, watch_of
 from serving.models.split import UserSplit
 from serving.orders import ModelEvents, ReadyModel, WorkerCommand
 
@@ -71,11 +71,13 @@ class ModelApp:
             on_refusal=events.refused,
             on_forgiven=events.forgiven,
         )
+        self._store_watch = store_watch_of(source, self.models, metrics=self.metrics)
 
     def close(self) -> None:
-        """Follow the alias no more."""
-        if self.watch is not None:
-            self.watch.close()
+        """Follow the alias and the stores no more."""
+        for watch in (self.watch, self._store_watch):
+            if watch is not None:
+                watch.close()
 
     def told(self, ranker: Ranker, *, loading_s: float = 0.0) -> ReadyModel:
         """Which model a ranker has, as others are told."""
@@ -91,8 +93,9 @@ class ModelApp:
         _settle()
         self.metrics.ready()
         self._events.ready(self.told(ranker, loading_s=self.models.loading_s))
-        if self.watch is not None:
-            self.watch.start()
+        for watch in (self.watch, self._store_watch):
+            if watch is not None:
+                watch.start()
 
     def _swapped(self, ranker: Ranker) -> None:
         _settle()

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from recmoe.errors import RequestError
+from recmoe.errors import RequestError, StoreError
 from serving.metrics import ServingMetrics
 from serving.models.holder import NotReadyError
 from serving.pool import LateError, OverloadError
@@ -72,8 +72,9 @@ def add_handlers(app: FastAPI, metrics: ServingMetrics) -> None:
     async def unknown(request: Request, error: UnknownModelError) -> Response:
         return failure(request.url.path, HTTPStatus.NOT_FOUND, str(error))
 
+    @app.exception_handler(StoreError)
     @app.exception_handler(NotReadyError)
-    async def not_ready(request: Request, error: NotReadyError) -> Response:
+    async def not_ready(request: Request, error: NotReadyError | StoreError) -> Response:
         response = failure(request.url.path, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
         response.headers["Retry-After"] = "1"
         return response

@@ -10,7 +10,7 @@ from typing import TypeVar
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
-from recmoe.errors import RequestError
+from recmoe.errors import RequestError, StoreError
 from recmoe.ranking.clock import Clock
 from recmoe.ranking.columns import AnyRequest, options_of
 from recmoe.ranking.ranked import Ranked
@@ -121,7 +121,11 @@ class RankingService:
             version = named()
             chosen, arm = self.models.choose(options_of(asked)) if version is None else (version, None)
             on_chosen(chosen.info)
-            columns = chosen.decode(asked)
+            try:
+                columns = chosen.decode(asked)
+            except StoreError as error:
+                self.metrics.store_failed(error)
+                raise
             clock.stage("decode")
             (ranked,) = chosen.rank_columns([columns], clock=clock)
             if isinstance(ranked, RequestError):

@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from recmoe.config import Config, config_from_dict, load_config
 from recmoe.config_source import COMMAND_LINE
+from recmoe.errors import DataError
 from recmoe.machine import Machine
 
 
@@ -78,12 +79,25 @@ class ServeSettings(Config):
     """Share of the requests that the model's alias shadow ranks too, where there is one, to compare scores."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Type of matrix products; bf16 is faster where the processor has it, and changes predictions by 2 % at most."""
-    items: Path | None = None
-    """Store of items, as ``recmoe items build`` makes it; requests may leave out the columns that it holds."""
+    items: str | None = None
+    """Store of items, as ``recmoe items build`` makes it: a folder, or redis://HOST:PORT/DB. Requests may leave out the
+    columns that it holds."""
     items_known_bytes: NonNegativeInt = 256 * 2**20
     """Bytes, in every worker, for what the first items of the store give in the model's first products; 0 for none."""
     max_explained: NonNegativeInt = 20
     """Items of a request that are explained at most, where it asks for that; 0 for none."""
+    users: str | None = None
+    """Store of users, as ``recmoe users build`` makes it; likewise."""
+    store_watch_s: PositiveFloat = 10.0
+    """Seconds between two looks whether a store was replaced."""
+    store_timeout_ms: PositiveFloat = 100.0
+    """Milliseconds that Redis may take for an answer; less than the deadline."""
+    store_cache_bytes: NonNegativeInt = 64 * 2**20
+    """Bytes, in every worker, of rows of each store in Redis that are kept; 0 for none."""
+    store_cache_s: PositiveFloat = 60.0
+    """Seconds that they are kept."""
+    store_away: Literal["refuse", "unknown"] = "refuse"
+    """While Redis does not answer: requests are refused with 503, or their items and users count as unknown."""
     strict_fields: bool = False
     """Whether fields that the model does not know are refused, instead of a warning."""
 
@@ -101,9 +115,23 @@ class ServeSettings(Config):
         for name in ("max_replicas", "target_requests"):
             if self.replicas is None and getattr(self, name) is not None:
                 yield name, "needs replicas too, the least that there are"
+        for name, address in (("items", self.items), ("users", self.users)):
+            if address is not None and "://" in address:
+                yield from self._redis_problems(name, address)
 
         if self.max_held_bytes < self.max_body_bytes:
             yield "max_held_bytes", f"is less than max_body_bytes, {self.max_body_bytes}: no such request could be read"
+
+    def _redis_problems(self, name: str, address: str) -> Iterator[tuple[str, str]]:
+        # torch comes with it, and settings are read before the port is taken.
+        from recmoe.ranking.items.redis_client import RedisAddress
+
+        try:
+            RedisAddress.parse(address)
+        except DataError as error:
+            yield name, str(error)
+        if self.store_timeout_ms >= self.deadline_ms:
+            yield "store_timeout_ms", f"is not less than deadline_ms, {self.deadline_ms:g}: no answer would be in time"
 
     @property
     def shares_cores(self) -> bool:

@@ -1,8 +1,13 @@
 """Fixtures of several packages: a small log of a shop, and a bundle of a model over it."""
 
 import shutil
+import socket
+import subprocess
+import time
+import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +40,7 @@ BundleMaker = Callable[..., Path]
 ExperimentMaker = Callable[..., ExperimentConfig]
 Event = Callable[[int, Mapping[str, float]], None]
 Train = Callable[..., RunResult]
+WriteModel = Callable[[Path, dict[str, Any], pa.Table], Path]
 
 SHOP_CONFIG: dict[str, Any] = {
     "name": "shop",
@@ -241,6 +247,29 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory, make_bundle: BundleMak
 
 
 @pytest.fixture(scope="session")
+def write_model() -> WriteModel:
+    """Writes the bundle of a model that has learned nothing but its log's ids, and is named after its folder."""
+
+    def write(path: Path, config: dict[str, Any], log: pa.Table) -> Path:
+        tasks = TaskSet(TypeAdapter(dict[str, TaskConfig]).validate_python(config["tasks"]))
+        encoder = FeatureEncoder.fit(FeatureSchema.model_validate(config["inputs"]), [log], tasks.label_columns)
+        torch.manual_seed(3)
+        model = build_model(
+            layout=encoder.layout,
+            tasks=tasks,
+            config=ModelConfig.model_validate(config["model"]),
+            tables=lambda layout: PlainTables(layout, seed=3, init_std=1.0),
+        ).eval()
+        with torch.inference_mode():
+            predictions_NT = model.predict(encoder.encode(log, with_labels=False)).numpy()
+        replay = Replay.capture(log, encoder=encoder, task_names=tasks.names, predictions_NT=predictions_NT)
+        write_bundle(path, name=path.name, config=config, encoder=encoder, model=model, replay=replay, report=None)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def score_bundle_path(
     tmp_path_factory: pytest.TempPathFactory, make_bundle: BundleMaker, shop_encoder: FeatureEncoder
 ) -> Path:
@@ -285,3 +314,72 @@ def mlflow_folder(_empty_database: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 def _tasks() -> dict[str, Any]:
     return TypeAdapter(dict[str, TaskConfig]).validate_python(SHOP_CONFIG["tasks"])
+
+
+@dataclass
+class RedisServer:
+    """A Redis server of a test's own, on a port of its own."""
+
+    folder: Path
+    port: int
+    options: Sequence[str] = ()
+    process: "subprocess.Popen[bytes] | None" = None
+
+    def url(self, prefix: str = "recmoe") -> str:
+        return f"redis://127.0.0.1:{self.port}/0?prefix={prefix}"
+
+    def start(self) -> None:
+        """And wait until it answers; what it has written before is there again."""
+        given = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--appendonly", "yes"]
+        command = ["redis-server", *given, "--save", "", *self.options]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        for _ in range(1000):
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                    connection.sendall(b"PING\r\n")
+                    # With a password, it says that it wants one.
+                    if connection.recv(8).startswith((b"+PONG", b"-NOAUTH")):
+                        return
+            except OSError:
+                pass
+            assert self.process.poll() is None
+            time.sleep(0.01)
+        pytest.fail("redis-server did not start")
+
+    def kill(self) -> None:
+        """At once, without a farewell."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture(scope="session")
+def make_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., RedisServer]]:
+    """Starts Redis servers; the test is skipped where there is no such program."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("there is no redis-server; apt-get install redis-server")
+    servers = []
+
+    def make(*options: str) -> RedisServer:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        servers.append(RedisServer(tmp_path_factory.mktemp("redis"), port, options))
+        servers[-1].start()
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def redis_of_all(make_redis: Callable[..., RedisServer]) -> RedisServer:
+    """Stays; tests take a prefix of their own."""
+    return make_redis()
+
+
+@pytest.fixture
+def redis_url(redis_of_all: RedisServer) -> str:
+    """Of a part of a database that no other test uses."""
+    return redis_of_all.url(prefix=uuid.uuid4().hex)

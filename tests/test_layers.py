@@ -59,6 +59,7 @@ DOORS = {
     "fastapi": ("serving/",),
     "grpc": ("serving/",),
     "google": ("serving/",),
+    "redis": ("recmoe/ranking/items/redis_client.py",),
     "lightgbm": ("recmoe/baselines/",),
     "sklearn": ("recmoe/baselines/",),
     "torchjd": ("recmoe/balancing/",),

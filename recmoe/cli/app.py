@@ -26,7 +26,6 @@ from recmoe.cli.derive import distil, moefy, prune_experts, quantize, upcycle
 from recmoe.cli.doctor import doctor
 from recmoe.cli.explain import explain, explain_gates
 from recmoe.cli.init import init
-from recmoe.cli.items import items_app
 from recmoe.cli.models import promote, register, rollback
 from recmoe.cli.plan import plan
 from recmoe.cli.predict import predict
@@ -34,6 +33,7 @@ from recmoe.cli.prepare import prepare
 from recmoe.cli.pretrain import pretrain
 from recmoe.cli.runs import evaluate, export, train
 from recmoe.cli.serving import rank, serve
+from recmoe.cli.stores import items_app, users_app
 from recmoe.cli.tune import tune
 from recmoe.errors import RecmoeError
 
@@ -111,6 +111,7 @@ app.command(
 )(serve)
 app.command(epilog="Example: recmoe rank request.json --model models:/shop@champion --json")(rank)
 app.add_typer(items_app)
+app.add_typer(users_app)
 app.add_typer(bench_app)
 
 MENDABLE = {

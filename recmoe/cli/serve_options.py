@@ -82,8 +82,11 @@ Precision = Annotated[
     typer.Option(help="Type of matrix products; bf16 is faster where the processor has it.", show_default="fp32"),
 ]
 Items = Annotated[
-    Path | None,
-    typer.Option(help="Items made by recmoe items build; requests may then leave out their columns.", file_okay=False),
+    str | None,
+    typer.Option(
+        metavar="STORE",
+        help="Items made by recmoe items build: a folder, or redis://HOST/DB; requests may leave out their columns.",
+    ),
 ]
 ItemsKnownBytes = Annotated[
     int | None,
@@ -93,6 +96,24 @@ ItemsKnownBytes = Annotated[
 ]
 MaxExplained = Annotated[
     int | None, typer.Option(help="Items of a request that are explained at most; 0 for none.", show_default="20")
+]
+Users = Annotated[
+    str | None, typer.Option(metavar="STORE", help="Users made by recmoe users build, their histories among them.")
+]
+StoreWatchS = Annotated[
+    float | None, typer.Option(help="Time between two looks for a new store of items or users.", show_default="10")
+]
+StoreTimeoutMs = Annotated[float | None, typer.Option(help="Time for an answer from Redis.", show_default="100")]
+StoreCacheBytes = Annotated[
+    int | None,
+    typer.Option(help="Bytes per worker of rows of each store in Redis that are kept.", show_default="67108864"),
+]
+StoreCacheS = Annotated[float | None, typer.Option(help="Time that they are kept.", show_default="60")]
+StoreAway = Annotated[
+    Literal["refuse", "unknown"] | None,
+    typer.Option(
+        help="While Redis does not answer: refuse requests, or rank items and users as unknown.", show_default="refuse"
+    ),
 ]
 StrictFields = Annotated[
     bool | None,

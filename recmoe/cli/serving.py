@@ -56,6 +56,12 @@ def serve(
     items: flags.Items = None,
     items_known_bytes: flags.ItemsKnownBytes = None,
     max_explained: flags.MaxExplained = None,
+    users: flags.Users = None,
+    store_watch_s: flags.StoreWatchS = None,
+    store_timeout_ms: flags.StoreTimeoutMs = None,
+    store_cache_bytes: flags.StoreCacheBytes = None,
+    store_cache_s: flags.StoreCacheS = None,
+    store_away: flags.StoreAway = None,
     strict_fields: flags.StrictFields = None,
 ) -> None:
     """Answer ranking requests over HTTP until Ctrl-C: POST /v1/rank, /v2 (KServe), /readyz, /metrics, /docs.
@@ -110,6 +116,7 @@ def rank(
     registry: RegistryUri = None,
     strict_fields: StrictFields = False,
     items: flags.Items = None,
+    users: flags.Users = None,
     as_json: Json = False,
 ) -> None:
     """Order the candidates of one request, without a server."""
@@ -123,7 +130,8 @@ def rank(
     parsed = RankRequest.parse(body)
     if score is not None:
         parsed = parsed.model_copy(update={"score": score})
-    response = load_ranker(model, registry_uri=registry, strict_fields=strict_fields, items=items).rank(parsed)
+    ranker = load_ranker(model, registry_uri=registry, strict_fields=strict_fields, items=items, users=users)
+    response = ranker.rank(parsed)
     if as_json:
         print(response.model_dump_json(indent=2))
         return

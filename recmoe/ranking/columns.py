@@ -4,7 +4,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +17,7 @@ from recmoe.features.columns import is_list_type
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import ALL_SIDES, OWN_SIDES, SHARED_SIDES, Side
 from recmoe.ranking.fitting import fitted
+from recmoe.ranking.look_ups import LookUps, StoreName
 from recmoe.ranking.request import ColumnRequest, RankOptions, RankRequest
 from recmoe.ranking.score import RankingConfig, did_you_mean, unknown_name
 from recmoe.ranking.texts import short
@@ -37,6 +38,8 @@ def options_of(request: AnyRequest) -> RankOptions:
     return request.options if isinstance(request, ColumnRequest) else request
 
 
+Fill = Callable[[Sequence[str], pa.Array], pa.Array]
+"""Values of columns of one row, from those that a request gives."""
 Own = TypeVar("Own")
 """How the columns of candidates are held: all as the request gave them, or many in a store."""
 
@@ -56,6 +59,8 @@ class DecodedRequest(Generic[Own]):
     """The same as values of one type, to be sorted by."""
     ignored: Mapping[str, int]
     """How often each field came that the model does not know."""
+    look_ups: Mapping[StoreName, LookUps] = field(default_factory=dict)
+    """What became of ids, by store."""
 
 
 class RequestDecoder:
@@ -64,14 +69,23 @@ class RequestDecoder:
     Args:
         encoder: the encoder of the bundle; its schema names the columns, its training data gave the types.
         config: limits, and what a field does that is not known.
+        user_key: a column that names the user for a store, with its type; the model need not read it.
     """
 
-    def __init__(self, encoder: FeatureEncoder, config: RankingConfig | None = None) -> None:
+    def __init__(
+        self,
+        encoder: FeatureEncoder,
+        config: RankingConfig | None = None,
+        *,
+        user_key: tuple[str, pa.DataType] | None = None,
+    ) -> None:
         schema = encoder.schema
         self.item = schema.item
         self.columns: dict[Side, dict[str, RequestColumn]] = {
-            side: _columns_of_side(encoder, side) for side in ALL_SIDES
+            side: columns_of_side(encoder, side) for side in ALL_SIDES
         }
+        if user_key is not None:
+            self.columns["user"].setdefault(user_key[0], RequestColumn(user_key[1], is_id=True))
         self._shared_columns = {**self.columns["user"], **self.columns["context"]}
         self._side_of = {name: side for side in SHARED_SIDES for name in self.columns[side]}
         self.shared = block_encoder(encoder, SHARED_SIDES, self._shared_columns)
@@ -85,23 +99,21 @@ class RequestDecoder:
         if schema.item is None:
             self._known["item"].add(DEFAULT_ITEM)
 
-    def decode(self, request: AnyRequest) -> DecodedRequest[BlockRows]:
-        """The columns of a request; absent ones are null. RequestError with the path of the value at fault."""
-        options, ignored = options_of(request), self.ignored(request)
-        shared, own = self.shared_rows(options), self.own_rows(request, self.own)
-        return DecodedRequest(options, shared, own, *self.item_ids(request), ignored)
+    def shared_rows(self, options: RankOptions, fill: Fill = lambda _, given: given) -> BlockRows:
+        """One row: columns of user and context.
 
-    def shared_rows(self, options: RankOptions) -> BlockRows:
-        """One row: columns of user and context."""
+        Args:
+            fill: makes the values of some columns from those that the request gives, which are null where it does not.
+        """
+        return _rows(self.shared, lambda names: fill(names, self.shared_values(options, names)), num_rows=1)
+
+    def shared_values(self, options: RankOptions, names: Sequence[str]) -> pa.Array:
+        """The values of some columns of one type, null where they are not given; RequestError as for ``own_column``."""
         of_side: dict[Side, Mapping[str, Any]] = {"user": options.user, "context": options.context}
-
-        def columns(names: Sequence[str]) -> pa.Array:
-            values = [of_side[self._side_of[name]].get(name) for name in names]
-            return self._column(
-                values, self._shared_columns[names[0]], lambda place: f"{self._side_of[names[place]]}.{names[place]}"
-            )
-
-        return _rows(self.shared, columns, num_rows=1)
+        values = [of_side[self._side_of[name]].get(name) for name in names]
+        return self._column(
+            values, self._shared_columns[names[0]], lambda place: f"{self._side_of[names[place]]}.{names[place]}"
+        )
 
     def own_rows(self, request: AnyRequest, encoder: BlockEncoder, places: Sequence[int] | None = None) -> BlockRows:
         """Columns of candidates for an encoder of some of their features.
@@ -113,7 +125,7 @@ class RequestDecoder:
         return _rows(encoder, lambda names: self._own_columns(request, names, places), num_rows=num_rows)
 
     def own_column(self, request: AnyRequest, name: str) -> pa.Array:
-        """A column of all candidates, null where it is not given."""
+        """A column of all candidates, null where it is not given; RequestError with the path of a value at fault."""
         return self._own_columns(request, (name,))
 
     def hint(self, name: str) -> str | None:
@@ -236,11 +248,6 @@ def block_encoder(
     return BlockEncoder(encoder, sides, types, ids=ids, features=features)
 
 
-def item_columns(encoder: FeatureEncoder) -> dict[str, RequestColumn]:
-    """Columns that a candidate of a request may give."""
-    return _columns_of_side(encoder, "item")
-
-
 def _rows(encoder: BlockEncoder, columns: Callable[[Sequence[str]], pa.Array], *, num_rows: int) -> BlockRows:
     """Raw columns of one part of a request.
 
@@ -258,7 +265,7 @@ def _path(request: AnyRequest, name: str) -> Path:
     return lambda index: f"candidates.{name}[{index}]"
 
 
-def _columns_of_side(encoder: FeatureEncoder, side: Side) -> dict[str, RequestColumn]:
+def columns_of_side(encoder: FeatureEncoder, side: Side) -> dict[str, RequestColumn]:
     """Columns that features of a side read, with the type a request must give them in; the item column too."""
     schema, arrow = encoder.schema, encoder.arrow_schema(sides=(side,))
     types: dict[str, pa.DataType] = {}

@@ -2,7 +2,7 @@
 
 # C candidates, K items, T tasks
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from recmoe.client.explanation import Explanation
 from recmoe.ranking.clock import Clock
+from recmoe.ranking.look_ups import LookUps, StoreName
 from recmoe.ranking.request import FeatureWarning, ModelInfo, RankedItem, RankResponse, ScoreInfo
 
 Check = Callable[[], None]
@@ -43,8 +44,8 @@ class Ranked:
     item_keys: pa.Array
     """The same as values of one type."""
     warnings: Sequence[FeatureWarning]
-    num_absent: int | None
-    """Candidates that are not in the store of items; None without one."""
+    look_ups: Mapping[StoreName, LookUps]
+    """What became of ids, by store."""
     clock: Clock
     explain: Callable[[Check], Sequence[Explanation]] | None = None
     """Makes the explanations of the items to show; None where none are asked for, or they are made."""

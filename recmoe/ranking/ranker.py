@@ -2,6 +2,7 @@
 
 # N flat rows, R requests, C candidates of all requests, T tasks
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,8 +18,9 @@ from torch import Tensor
 from recmoe.errors import BundleError, ConfigError, RequestError
 from recmoe.export.bundle import ModelBundle
 from recmoe.features.batch import Batch
-from recmoe.features.blocks import concatenated, same
-from recmoe.features.layout import OWN_SIDES, SHARED_SIDES, Side
+from recmoe.features.blocks import concatenated
+from recmoe.features.columns import plain_type
+from recmoe.features.layout import Side
 from recmoe.json_document import first_problem
 from recmoe.model.known_items import KnownCandidates
 from recmoe.products import autocast
@@ -28,19 +30,14 @@ from recmoe.ranking.explain import Explainer
 from recmoe.ranking.feature_warnings import FeatureWarnings
 from recmoe.ranking.items.candidates import CandidateRows, EncodedCandidates, StoredItems
 from recmoe.ranking.items.known import check_known, know_items, known_candidates
-from recmoe.ranking.items.store import ItemStore
+from recmoe.ranking.items.store import RowStore
+from recmoe.ranking.items.users import StoredUsers
 from recmoe.ranking.precision import TOLERANCES, Precision, at_precision
 from recmoe.ranking.ranked import Ranked, order_of
-from recmoe.ranking.request import (
-    FeatureWarning,
-    ModelInfo,
-    RankRequest,
-    RankResponse,
-    ScoreInfo,
-    check_num_candidates,
-)
+from recmoe.ranking.replay import check_replay
+from recmoe.ranking.request import ModelInfo, RankRequest, RankResponse, ScoreInfo, check_num_candidates
 from recmoe.ranking.score import RankingConfig, unknown_name
-from recmoe.ranking.stages import AnyDecoded, EncodedRequest, attempt, encode
+from recmoe.ranking.stages import AnyDecoded, EncodedRequest, attempt, decode, encode
 from recmoe.ranking.values import RequestColumn
 
 _CHUNK_ROWS = 8192
@@ -91,7 +88,9 @@ class Ranker:
         """Says what makes predictions, of requests that ask for it and of flat rows."""
         self._warnings = FeatureWarnings(bundle.encoder)
         self.items: StoredItems | None = None
-        """Items whose columns requests may leave out; see ``load``."""
+        """Items whose columns requests may leave out; see ``with_stores``."""
+        self.users: StoredUsers | None = None
+        """Users whose columns requests may leave out."""
 
     @classmethod
     def load(
@@ -102,26 +101,45 @@ class Ranker:
         version: str | None = None,
         strict_fields: bool = False,
         precision: Precision = "fp32",
-        items: Path | None = None,
+        items: RowStore | None = None,
         items_known_bytes: int = 0,
+        users: RowStore | None = None,
     ) -> "Ranker":
         """A ranker that has proved itself: the replay gave the training model's scores, flat and as requests.
 
         Args:
-            items: a store of items, whose columns a request may leave out.
-            items_known_bytes: room for what items, the first ones of the store, give in the model's first products,
-                which is then computed here and not for every request.
+            items, items_known_bytes, users: see ``with_stores``.
 
         Raises:
             BundleError: the bundle is damaged, or a feature or task (named) differs.
-            SchemaError, DataError: the items are not a store, or not one for this model.
+            SchemaError, DataError, StoreError: see ``with_stores``.
         """
         bundle = source if isinstance(source, ModelBundle) else ModelBundle.load(source)
         ranker = cls(bundle, name=name, version=version, strict_fields=strict_fields, precision=precision)
         bundle.check_replay()
-        ranker._check_replay()
-        if items is not None:
-            ranker._take_items(ItemStore.open(items), items_known_bytes)
+        check_replay(bundle, ranker._decoder, ranker._predict, tolerance=TOLERANCES[precision])
+        return ranker.with_stores(items=items, items_known_bytes=items_known_bytes, users=users)
+
+    def with_stores(
+        self, *, items: RowStore | None = None, items_known_bytes: int = 0, users: RowStore | None = None
+    ) -> "Ranker":
+        """A ranker of the same model that looks in these stores. This one stays as it is.
+
+        Args:
+            items, users: stores of them, whose columns a request may leave out.
+            items_known_bytes: room for what items, the first ones of the store, give in the model's first products,
+                which is then computed here and not for every request.
+
+        Raises:
+            SchemaError, DataError: a store is not one for this model, or damaged.
+            ServingError: products that are kept change predictions.
+            StoreError: a store does not answer.
+        """
+        ranker = copy.copy(self)
+        if users is not None and (self.users is None or users is not self.users.store):
+            ranker._take_users(users)
+        if items is not None and (self.items is None or items is not self.items.store):
+            ranker._take_items(items, items_known_bytes)
         return ranker
 
     @property
@@ -158,6 +176,7 @@ class Ranker:
 
         Raises:
             RequestError: a field does not fit; it is named.
+            StoreError: a store does not answer.
         """
         check_num_candidates(request.num_candidates, self.config.max_candidates)
         options = options_of(request)
@@ -165,7 +184,7 @@ class Ranker:
             if task not in self.task_names:
                 raise RequestError(f"tasks[{index}]", unknown_name("task", task, self.task_names))
         self.scores.choose(options.score)
-        return (self._decoder if self.items is None else self.items).decode(request)
+        return decode(request, self._decoder, items=self.items, users=self.users)
 
     def rank_columns(
         self, requests: Sequence[AnyDecoded], *, clock: Clock | None = None
@@ -228,7 +247,13 @@ class Ranker:
         result: NDArray[np.float32] = predictions_CT.numpy()
         return result
 
-    def _take_items(self, store: ItemStore, known_bytes: int) -> None:
+    def _take_users(self, store: RowStore) -> None:
+        """Use a store from now on."""
+        key = store.column, plain_type(store.columns.field(store.column).type)
+        self._decoder = RequestDecoder(self.bundle.encoder, self.config, user_key=key)
+        self.users = StoredUsers(store, self.bundle.encoder, self._decoder)
+
+    def _take_items(self, store: RowStore, known_bytes: int) -> None:
         """Use a store from now on; what its first items give is computed, and compared with what it is in a request."""
         self.items = StoredItems(store, self.bundle.encoder, self._decoder)
         first = self.bundle.replay.rows.slice(0, 1)
@@ -238,22 +263,6 @@ class Ranker:
         if known is not None:
             check_known(self.items, known, partial(self._predict, shared), tolerance=TOLERANCES[self.precision])
         self.items.known = known
-
-    def _check_replay(self) -> None:
-        """The rows of the replay are encoded and scored, as a request of each, as they were in training.
-
-        Raises:
-            BundleError: they are encoded otherwise, or a task is scored differently.
-        """
-        rows, encoder = self.bundle.replay.rows, self.bundle.encoder
-        batches = []
-        for part, sides in ((self._decoder.shared, SHARED_SIDES), (self._decoder.own, OWN_SIDES)):
-            batches.append(part.encode(part.of_table(rows)).batch)
-            if not same(batches[-1], encoder.encode(rows, sides=sides, with_labels=False)):
-                raise BundleError("replay: rows are encoded otherwise in requests than in training")
-        shared, own = batches
-        predictions_NT = self._predict(shared, own, torch.arange(rows.num_rows))
-        self.bundle.replay.check_predictions(predictions_NT, tolerance=TOLERANCES[self.precision])
 
     def _ranked(self, encoded: EncodedRequest, predictions_CT: NDArray[np.float64], clock: Clock) -> Ranked:
         """Candidates in order; a score that is not finite is warned of."""
@@ -274,25 +283,16 @@ class Ranker:
             order_K=order_K,
             item_ids=columns.item_ids,
             item_keys=columns.item_keys,
-            warnings=self._all_warnings(encoded, formula.text, num_lost=scores.null_count),
-            num_absent=None if self.items is None else encoded.own.num_absent,
+            warnings=self._warnings.of(
+                encoded,
+                stores={"users": self.users, "items": self.items},
+                hint=self._decoder.hint,
+                lost={formula.text: scores.null_count},
+            ),
+            look_ups=columns.look_ups,
             clock=clock,
             explain=explain if options.explain else None,
         )
-
-    def _all_warnings(self, encoded: EncodedRequest, formula: str, *, num_lost: int) -> list[FeatureWarning]:
-        """What of a request the model or the store does not know, and scores that are no numbers."""
-        ignored = encoded.columns.ignored.items()
-        found = [
-            FeatureWarning(feature=field, code="unknown_field", count=count, hint=self._decoder.hint(field))
-            for field, count in ignored
-        ]
-        if self.items is not None and encoded.own.num_absent:
-            found.append(FeatureWarning(feature=self.items.item, code="not_in_store", count=encoded.own.num_absent))
-        found += self._warnings.of(encoded.shared, encoded.own.rows)
-        if num_lost:
-            found.append(FeatureWarning(feature=formula, code="not_finite", count=num_lost))
-        return found
 
     def _by_task(self, predictions_NT: NDArray[np.floating[Any]]) -> Mapping[str, NDArray[np.float64]]:
         return {name: predictions_NT[:, index].astype(np.float64) for index, name in enumerate(self.task_names)}

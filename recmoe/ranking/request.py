@@ -170,8 +170,8 @@ class FeatureWarning(BaseModel):
     """The field of a request that gives the feature; left out where it is called like the feature."""
     code: str
     """``missing``: not given or null; ``unknown``: an id that training has not seen; ``unknown_field``: a field that
-    the model does not know, which is ignored; ``not_in_store``: an item whose columns the server does not have;
-    ``not_finite``: a score that is no number."""
+    the model does not know, which is ignored; ``not_in_store``: an item or user whose columns the server does not have;
+    ``store_away``: one whose columns it could not look up; ``not_finite``: a score that is no number."""
     count: int
     """Values; at most 1 per request on the user and context sides, unless it is a list."""
     hint: str | None = Field(default=None, exclude_if=lambda hint: hint is None)

@@ -5,8 +5,10 @@ from typing import NamedTuple, TypeVar
 
 from recmoe.errors import DataError, RequestError, SchemaError
 from recmoe.features.blocks import BlockRows, EncodedRows
-from recmoe.ranking.columns import DecodedRequest
-from recmoe.ranking.items.candidates import CandidateRows, EncodedCandidates
+from recmoe.ranking.columns import AnyRequest, DecodedRequest, RequestDecoder, options_of
+from recmoe.ranking.items.candidates import CandidateRows, EncodedCandidates, StoredItems
+from recmoe.ranking.items.users import StoredUsers
+from recmoe.ranking.look_ups import LookUps, StoreName
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -20,6 +22,29 @@ class EncodedRequest(NamedTuple):
     columns: AnyDecoded
     shared: EncodedRows
     own: EncodedCandidates
+
+
+def decode(
+    request: AnyRequest, decoder: RequestDecoder, *, items: StoredItems | None = None, users: StoredUsers | None = None
+) -> AnyDecoded:
+    """The columns of a request; absent ones are those of a store, or null.
+
+    Raises:
+        RequestError: a value does not fit; its path is named.
+        StoreError: a store does not answer.
+    """
+    options, ignored = options_of(request), decoder.ignored(request)
+    look_ups: dict[StoreName, LookUps] = {}
+    if users is None:
+        shared = decoder.shared_rows(options)
+    else:
+        shared, look_ups["users"] = users.rows(options)
+    item_ids, item_keys = decoder.item_ids(request)
+    if items is None:
+        own = decoder.own_rows(request, decoder.own)
+        return DecodedRequest(options, shared, own, item_ids, item_keys, ignored, look_ups)
+    rows, look_ups["items"] = items.rows(request, item_keys)
+    return DecodedRequest(options, shared, rows, item_ids, item_keys, ignored, look_ups)
 
 
 def attempt(work: Callable[[A], B], argument: A) -> B | RequestError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from recmoe.errors import RegistryError
 
 if TYPE_CHECKING:
+    from recmoe.ranking.items import RowStore
     from recmoe.ranking.ranker import Ranker
     from recmoe.registry.registry import Registry
 
@@ -52,8 +53,9 @@ def load_ranker(
     registry_uri: str | None = None,
     strict_fields: bool = False,
     precision: Literal["fp32", "bf16"] = "fp32",
-    items: Path | None = None,
+    items: "RowStore | str | None" = None,
     items_known_bytes: int = 0,
+    users: "RowStore | str | None" = None,
 ) -> "Ranker":
     """The ranker of ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, a run or a bundle, after its replay.
 
@@ -62,12 +64,15 @@ def load_ranker(
         registry_uri: registry to ask; by default MLFLOW_TRACKING_URI, else the one in ``runs``.
         strict_fields: whether a request may not hold fields that the model does not know.
         precision: of matrix products.
-        items, items_known_bytes: see ``Ranker.load``.
+        items, users: stores, or the folders or Redis servers where they lie; see ``Ranker.with_stores``.
+        items_known_bytes: see there.
 
     Raises:
         BundleError, RegistryError, TrainingError: there is no such model, or it does not pass.
-        SchemaError, DataError: the items are not a store, or not one for this model.
+        SchemaError, DataError: the items or users are not a store, or not one for this model.
+        StoreError: a store does not answer.
     """
+    from recmoe.ranking.items import open_store
     from recmoe.ranking.ranker import Ranker
 
     bundle = bundle_of(source)
@@ -75,8 +80,9 @@ def load_ranker(
         Ranker.load,
         strict_fields=strict_fields,
         precision=precision,
-        items=items,
+        items=open_store(items, "item") if isinstance(items, str) else items,
         items_known_bytes=items_known_bytes,
+        users=open_store(users, "user") if isinstance(users, str) else users,
     )
     if not bundle.startswith("models:"):
         return load(Path(bundle))

@@ -1,6 +1,7 @@
 """ServedModels: the rankers of an app by their role, and why there is none."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -11,6 +12,8 @@ from serving.models.refusal import Refusal, Role
 from serving.models.split import Arm, UserSplit
 
 _logger = logging.getLogger(__name__)
+
+_PLACES = ("ranker", "challenger", "shadow", "previous")
 
 
 class NotReadyError(Exception):
@@ -42,6 +45,7 @@ class ServedModels:
         self._load, self._on_ready, self._on_failure = load, on_ready, on_failure
         self.live = live or LiveRequests(max_requests=0, max_bytes=0)
         self._split = split
+        self._lock = threading.Lock()
         self.ranker: Ranker | None = None
         """The champion."""
         self.previous: Ranker | None = None
@@ -97,10 +101,23 @@ class ServedModels:
 
     def use(self, role: Role, ranker: Ranker) -> None:
         """Put a ranker in its place; the champion before is kept."""
-        if role == "champion":
-            self.previous, self.ranker = self.ranker, ranker
-        else:
-            setattr(self, role, ranker)
+        with self._lock:
+            if role == "champion":
+                self.previous, self.ranker = self.ranker, ranker
+            else:
+                setattr(self, role, ranker)
+
+    def replace(self, before: Ranker, ranker: Ranker) -> None:
+        """Put a ranker of the same model wherever another one is."""
+        with self._lock:
+            for place in _PLACES:
+                if getattr(self, place) is before:
+                    setattr(self, place, ranker)
+
+    def every(self) -> list[Ranker]:
+        """All that are in use or kept, the champion first."""
+        found = [ranker for place in _PLACES if (ranker := getattr(self, place)) is not None]
+        return list({id(ranker): ranker for ranker in found}.values())
 
     def withdraw(self, role: Role) -> None:
         """Leave the place of a challenger or a shadow empty."""
@@ -109,8 +126,7 @@ class ServedModels:
 
     def find(self, version: str) -> Ranker | None:
         """A ranker of a version of the model that is in use or kept."""
-        rankers = [*dict(self.by_role()).values(), self.previous]
-        return next((ranker for ranker in rankers if ranker is not None and ranker.info.version == version), None)
+        return next((ranker for ranker in self.every() if ranker.info.version == version), None)
 
     def load(self) -> None:
         """Load the first champion; runs on a thread of its own while the app answers already."""

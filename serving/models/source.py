@@ -4,6 +4,7 @@ import os
 import queue
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from filelock import FileLock
@@ -11,6 +12,7 @@ from filelock import FileLock
 from recmoe.errors import BundleError, ServingError
 from recmoe.ranking.ranker import Ranker
 from recmoe.runs.source import NamedVersions, load_ranker
+from serving.metrics import ServingMetrics
 from serving.models.holder import ServedModels
 from serving.models.live import check_live
 from serving.models.metrics import ModelMetrics
@@ -18,6 +20,7 @@ from serving.models.refusal import Refusal, Role
 from serving.models.watch import ModelWatch
 from serving.orders import SHARED_METRICS, ReadyModel, WorkerCommand
 from serving.settings import ServeSettings
+from serving.stores import ServedStores, StoreWatch
 
 _NEED_AN_ALIAS = ("webhook_secret_file", "challenger_share", "shadow_share")
 
@@ -31,6 +34,11 @@ class ModelSource:
     runs: Path
     """See ``load_ranker``."""
     settings: ServeSettings
+
+    @cached_property
+    def stores(self) -> ServedStores:
+        """Where its models look up items and users."""
+        return ServedStores(self.settings)
 
     def load_as(self, others: ReadyModel | None) -> Ranker:
         """The first ranker: that of the source, or of what others serve. Raises what ``load_ranker`` does.
@@ -54,14 +62,16 @@ class ModelSource:
         return NamedVersions.of(self.source, runs=self.runs, registry_uri=self.settings.registry)
 
     def _load(self, source: str) -> Ranker:
+        stores = self.stores.get()
         return load_ranker(
             source,
             runs=self.runs,
             registry_uri=self.settings.registry,
             strict_fields=self.settings.strict_fields,
             precision=self.settings.precision,
-            items=self.settings.items,
+            items=stores.get("items"),
             items_known_bytes=self.settings.items_known_bytes,
+            users=stores.get("users"),
         )
 
 
@@ -92,8 +102,6 @@ def watch_of(
     if settings.shadow_share > 0:
         aliases["shadow"] = "shadow"
     name = versions.name
-    # A lock that a process holds ends with it, however it ends.
-    folder = os.environ.get(SHARED_METRICS)
     return ModelWatch(
         models,
         versions.read,
@@ -102,9 +110,29 @@ def watch_of(
         metrics=metrics,
         watch_s=settings.watch_s,
         prove=lambda ranker: check_live(ranker, models.get(), models.live.kept()),
-        turn=None if folder is None else FileLock(Path(folder) / "loading.lock"),
+        turn=_turn(),
         commands=commands,
         on_swap=on_swap,
         on_refusal=on_refusal,
         on_forgiven=on_forgiven,
     )
+
+
+def store_watch_of(source: ModelSource, models: ServedModels, *, metrics: ServingMetrics) -> StoreWatch | None:
+    """What follows the stores of a source; None where it has none. See ``StoreWatch``."""
+    if source.settings.items is None and source.settings.users is None:
+        return None
+    return StoreWatch(
+        source.stores,
+        models,
+        metrics=metrics.stores,
+        watch_s=source.settings.store_watch_s,
+        prove=lambda ranker: check_live(ranker, models.get(), models.live.kept()),
+        turn=_turn(),
+    )
+
+
+def _turn() -> FileLock | None:
+    """Is held by one worker of several at a time. What a process holds ends with it, however it ends."""
+    folder = os.environ.get(SHARED_METRICS)
+    return None if folder is None else FileLock(Path(folder) / "loading.lock")

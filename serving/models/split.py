@@ -5,7 +5,7 @@ import math
 from typing import Literal
 
 from recmoe.errors import ServingError
-from recmoe.features.columns import is_list_type
+from recmoe.ranking.items.table import user_columns
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.request import RankOptions
 
@@ -33,11 +33,7 @@ class UserSplit:
         """Find the user's column; ServingError where the model has none, or several to choose from."""
         if self.share == 0 or self._column is not None:
             return
-        columns = [
-            name
-            for name, column in champion.request_columns["user"].items()
-            if column.is_id and column.separator is None and not is_list_type(column.type)
-        ]
+        columns = user_columns(champion.request_columns["user"])
         if len(columns) != 1:
             found = f"has several ids of a user: {', '.join(columns)}" if columns else "has no id of a user"
             raise ServingError(f"challenger_share: the model {found}; set split_by to the column that names the user")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import torch
 
-from recmoe.errors import RecmoeError, RegistryError
+from recmoe.errors import RecmoeError, RegistryError, StoreError
 from recmoe.ranking.ranker import Ranker
 from serving.models.holder import ServedModels
 from serving.models.metrics import ModelMetrics
@@ -27,7 +27,7 @@ class ModelWatch:
 
     A champion whose alias names none any more goes on, and so does all while the registry does not answer. A version
     that cannot be used is refused: it is not tried again before its alias has named another one, or someone asks for
-    it. Where the registry is at fault, it is tried again at the next look.
+    it. Where the registry is at fault, or a store does not answer, it is tried again at the next look.
 
     Args:
         models: where rankers are put; the champion is there.
@@ -66,7 +66,7 @@ class ModelWatch:
         self._is_closed = False
         self._trouble: str | None = None
         self._passing: set[Role] = set()
-        """Roles whose refusal is the registry's fault."""
+        """Roles whose refusal is the fault of the registry or a store."""
         self._thread = threading.Thread(target=self._run, name="models", daemon=True)
 
     def start(self) -> None:
@@ -198,7 +198,7 @@ class ModelWatch:
         reason = str(error) if isinstance(error, RecmoeError) else f"{type(error).__name__}: {error}"
         before = self._models.refused.get(role)
         self._metrics.swap(role, "refused")
-        if isinstance(error, RegistryError):
+        if isinstance(error, RegistryError | StoreError):
             self._passing.add(role)
         else:
             self._passing.discard(role)

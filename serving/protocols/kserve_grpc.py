@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from recmoe import __version__
-from recmoe.errors import RequestError, ServingError
+from recmoe.errors import RequestError, ServingError, StoreError
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.request import ColumnRequest, ModelInfo
 from serving.models.holder import NotReadyError
@@ -37,6 +37,7 @@ _STATUS = {
     OverloadError: (grpc.StatusCode.RESOURCE_EXHAUSTED, HTTPStatus.TOO_MANY_REQUESTS),
     LateError: (grpc.StatusCode.DEADLINE_EXCEEDED, HTTPStatus.GATEWAY_TIMEOUT),
     NotReadyError: (grpc.StatusCode.UNAVAILABLE, HTTPStatus.SERVICE_UNAVAILABLE),
+    StoreError: (grpc.StatusCode.UNAVAILABLE, HTTPStatus.SERVICE_UNAVAILABLE),
     UnknownModelError: (grpc.StatusCode.NOT_FOUND, HTTPStatus.NOT_FOUND),
 }
 """Codes of an error, in gRPC and as it is counted beside those of HTTP."""

@@ -15,6 +15,7 @@ from recmoe.features.schema import FeatureSchema
 from recmoe.ranking.columns import RequestDecoder
 from recmoe.ranking.request import RankRequest
 from recmoe.ranking.score import RankingConfig
+from recmoe.ranking.stages import decode
 from recmoe.ranking.values import RequestColumn, check_sizes, to_arrow
 
 NAN = float("nan")
@@ -103,7 +104,7 @@ def test_request_becomes_one_shared_row_and_one_row_per_candidate(decoder: Reque
         }
     )
 
-    decoded = decoder.decode(request)
+    decoded = decode(request, decoder)
 
     shared, own = raw_columns(decoder.shared, decoded.shared), raw_columns(decoder.own, decoded.own)
     assert {name: shared[name] for name in ("user_id", "age", "hour")} == {
@@ -119,7 +120,7 @@ def test_rows_and_columns_decode_the_same(decoder: RequestDecoder) -> None:
     rows = RankRequest.parse({"candidates": [{"item_id": 101, "words": ["red"]}, {"item_id": 102, "price": 3}]})
     columns = RankRequest.parse({"candidates": {"item_id": [101, 102], "words": [["red"], None], "price": [None, 3]}})
 
-    assert raw_columns(decoder.own, decoder.decode(rows).own) == raw_columns(decoder.own, decoder.decode(columns).own)
+    assert raw_columns(decoder.own, decode(rows, decoder).own) == raw_columns(decoder.own, decode(columns, decoder).own)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_rows_and_columns_decode_the_same(decoder: RequestDecoder) -> None:
 )
 def test_field_that_does_not_fit_is_named(decoder: RequestDecoder, request_: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        decoder.decode(RankRequest.parse(request_))
+        decode(RankRequest.parse(request_), decoder)
 
 
 def test_unknown_fields_are_counted_by_name(decoder: RequestDecoder) -> None:
@@ -150,8 +151,8 @@ def test_unknown_fields_are_counted_by_name(decoder: RequestDecoder) -> None:
     )
     by_column = RankRequest.parse({"candidates": {"item_id": [1, 2], "colour": ["red", None]}})
 
-    assert decoder.decode(request).ignored == {"device": 1, "pricee": 2}
-    assert decoder.decode(by_column).ignored == {"colour": 2}
+    assert decode(request, decoder).ignored == {"device": 1, "pricee": 2}
+    assert decode(by_column, decoder).ignored == {"colour": 2}
     assert decoder.hint("pricee") == "did you mean price?"
     assert decoder.hint("screen") is None
 
@@ -172,7 +173,7 @@ def test_unknown_field_is_an_error_where_the_config_says_so(
     decoder = RequestDecoder(shop_encoder, RankingConfig(unknown_fields="error"))
 
     with pytest.raises(RequestError, match=message):
-        decoder.decode(RankRequest.parse(request_))
+        decode(RankRequest.parse(request_), decoder)
 
 
 def test_unknown_field_of_a_side_without_fields_says_that_there_are_none() -> None:
@@ -181,14 +182,14 @@ def test_unknown_field_of_a_side_without_fields_says_that_there_are_none() -> No
     decoder = RequestDecoder(encoder, RankingConfig(unknown_fields="error"))
 
     with pytest.raises(RequestError, match=r"context\.device: unknown field device, there are none"):
-        decoder.decode(RankRequest.parse({"user": {"user_id": 1}, "context": {"device": "x"}, "candidates": [{}]}))
+        decode(RankRequest.parse({"user": {"user_id": 1}, "context": {"device": "x"}, "candidates": [{}]}), decoder)
 
 
 def test_many_unknown_fields_are_refused(decoder: RequestDecoder) -> None:
     user = {f"field {number}": 1 for number in range(101)}
 
     with pytest.raises(RequestError, match=r"user\.field 100: more than 100 fields are unknown to the model; leave"):
-        decoder.decode(RankRequest.parse({"user": user, "candidates": [{"item_id": 1}]}))
+        decode(RankRequest.parse({"user": user, "candidates": [{"item_id": 1}]}), decoder)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +208,7 @@ def test_id_or_list_beyond_its_limit_is_refused(
     decoder = RequestDecoder(shop_encoder, RankingConfig(max_id_length=8, max_list_length=3))
 
     with pytest.raises(RequestError, match=message):
-        decoder.decode(RankRequest.parse({"candidates": [{"item_id": 1}], **changes}))
+        decode(RankRequest.parse({"candidates": [{"item_id": 1}], **changes}), decoder)
 
 
 def test_ids_in_one_string_are_measured_one_by_one() -> None:
@@ -250,13 +251,13 @@ def test_text_and_number_that_are_no_whole_number_ids_stay_apart(values: list[An
 def test_number_that_was_whole_in_training_may_have_a_fraction(decoder: RequestDecoder) -> None:
     request = RankRequest.parse({"context": {"hour": 7.5}, "candidates": [{"item_id": 1}]})
 
-    assert raw_columns(decoder.shared, decoder.decode(request).shared)["hour"] == [7.5]
+    assert raw_columns(decoder.shared, decode(request, decoder).shared)["hour"] == [7.5]
 
 
 def test_group_of_a_logged_row_is_allowed_and_ignored(decoder: RequestDecoder) -> None:
     request = RankRequest.parse({"context": {"visit": 3}, "candidates": [{"item_id": 1}]})
 
-    assert "visit" not in raw_columns(decoder.shared, decoder.decode(request).shared)
+    assert "visit" not in raw_columns(decoder.shared, decode(request, decoder).shared)
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +284,7 @@ def test_candidates_without_item_column_go_by_given_id_or_position(
 ) -> None:
     request = RankRequest.parse({"candidates": candidates})
 
-    assert list(anonymous.decode(request).item_ids) == ids
+    assert list(decode(request, anonymous).item_ids) == ids
 
 
 def test_some_candidates_without_an_id_are_refused(anonymous: RequestDecoder) -> None:
@@ -292,7 +293,7 @@ def test_some_candidates_without_an_id_are_refused(anonymous: RequestDecoder) ->
     with pytest.raises(
         RequestError, match=r"candidates\[1\]\.item_id: is missing; give one to every candidate or to none"
     ):
-        anonymous.decode(request)
+        decode(request, anonymous)
 
 
 def test_ids_that_json_cannot_hold_come_back_as_text(shop_encoder: FeatureEncoder, shop_log: pa.Table) -> None:
@@ -303,7 +304,7 @@ def test_ids_that_json_cannot_hold_come_back_as_text(shop_encoder: FeatureEncode
     )
     decoder = RequestDecoder(FeatureEncoder.fit(schema.model_copy(update={"features": features}), [dated]))
 
-    decoded = decoder.decode(RankRequest.parse({"candidates": [{"item_id": "2026-01-31"}]}))
+    decoded = decode(RankRequest.parse({"candidates": [{"item_id": "2026-01-31"}]}), decoder)
 
     assert list(decoded.item_ids) == ["2026-01-31"]
 
@@ -341,7 +342,7 @@ def test_history_of_a_request_is_encoded_as_that_of_a_row(histories: FeatureEnco
 
     decoder = RequestDecoder(histories)
 
-    of_request = decoder.shared.encode(decoder.decode(request).shared).batch
+    of_request = decoder.shared.encode(decode(request, decoder).shared).batch
 
     of_row = histories.encode(row, sides=SHARED_SIDES, with_labels=False)
     assert of_request.values.tolist() == of_row.values.tolist()
@@ -354,7 +355,7 @@ def test_request_without_a_history_has_an_empty_one(histories: FeatureEncoder) -
 
     decoder = RequestDecoder(histories)
 
-    assert decoder.shared.encode(decoder.decode(request).shared).batch.lengths_KB.tolist() == [[0], [0]]
+    assert decoder.shared.encode(decode(request, decoder).shared).batch.lengths_KB.tolist() == [[0], [0]]
 
 
 @pytest.mark.parametrize(
@@ -372,4 +373,4 @@ def test_value_of_a_history_that_does_not_fit_is_named(
     decoder = RequestDecoder(histories, RankingConfig(max_list_length=8))
 
     with pytest.raises(RequestError, match=message):
-        decoder.decode(RankRequest.parse({"user": user, "candidates": [{"item_id": 1}]}))
+        decode(RankRequest.parse({"user": user, "candidates": [{"item_id": 1}]}), decoder)

@@ -20,6 +20,7 @@ from recmoe.ranking.columns import RequestDecoder
 from recmoe.ranking.feature_warnings import FeatureWarnings
 from recmoe.ranking.precision import TOLERANCES
 from recmoe.ranking.request import RankResponse
+from recmoe.ranking.stages import decode
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +122,9 @@ def test_warning_names_the_field_of_a_feature_that_is_called_otherwise() -> None
     )
     encoder = FeatureEncoder.fit(schema, [pa.table({"Größe\n(cm)": [1.5, 2.5], "Nr": ["a", "b"], "age": [1.0, 2.0]})])
     decoder = RequestDecoder(encoder)
-    decoded = decoder.decode(RankRequest.parse({"candidates": [{"Nr": "z"}]}))
+    decoded = decode(RankRequest.parse({"candidates": [{"Nr": "z"}]}), decoder)
 
-    found = FeatureWarnings(encoder).of(decoder.shared.encode(decoded.shared), decoder.own.encode(decoded.own))
+    found = FeatureWarnings(encoder).of_values(decoder.shared.encode(decoded.shared), decoder.own.encode(decoded.own))
 
     assert [warning.model_dump() for warning in found] == [
         {"feature": "size", "column": "Größe\n(cm)", "code": "missing", "count": 1},

@@ -16,20 +16,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-import torch
 import uvicorn
 from fastapi import FastAPI
-from pydantic import TypeAdapter
 
-from recmoe.embeddings.tables import PlainTables
-from recmoe.export.bundle import ModelBundle, write_bundle
-from recmoe.export.replay import Replay
-from recmoe.features.encoder import FeatureEncoder
-from recmoe.features.schema import FeatureSchema
-from recmoe.model import ModelConfig, build_model
+from recmoe.export.bundle import ModelBundle
 from recmoe.ranking import Ranker
-from recmoe.tasks import TaskConfig
-from recmoe.tasks.funnel import TaskSet
 from serving.app import create_app
 from serving.connection import ConnectionLimits
 from serving.draining import DrainingServer
@@ -71,29 +62,6 @@ class Answer:
 
 Ask = Callable[..., Answer]
 WriteModel = Callable[[Path, dict[str, Any], pa.Table], Path]
-
-
-@pytest.fixture(scope="session")
-def write_model() -> WriteModel:
-    """Writes the bundle of a model that has learned nothing but its log's ids, and is named after its folder."""
-
-    def write(path: Path, config: dict[str, Any], log: pa.Table) -> Path:
-        tasks = TaskSet(TypeAdapter(dict[str, TaskConfig]).validate_python(config["tasks"]))
-        encoder = FeatureEncoder.fit(FeatureSchema.model_validate(config["inputs"]), [log], tasks.label_columns)
-        torch.manual_seed(3)
-        model = build_model(
-            layout=encoder.layout,
-            tasks=tasks,
-            config=ModelConfig.model_validate(config["model"]),
-            tables=lambda layout: PlainTables(layout, seed=3, init_std=1.0),
-        ).eval()
-        with torch.inference_mode():
-            predictions_NT = model.predict(encoder.encode(log, with_labels=False)).numpy()
-        replay = Replay.capture(log, encoder=encoder, task_names=tasks.names, predictions_NT=predictions_NT)
-        write_bundle(path, name=path.name, config=config, encoder=encoder, model=model, replay=replay, report=None)
-        return path
-
-    return write
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import pytest
 from recmoe.errors import BundleError
 from recmoe.export.bundle import ModelBundle
 from recmoe.ranking import Ranker, RankRequest
-from recmoe.ranking.items import ItemStore
+from recmoe.ranking.items import ArrowStore
 from serving.app import create_app
 from serving.models.holder import ServedModels
 from serving.settings import ServeSettings
@@ -198,8 +198,8 @@ def test_importing_the_app_loads_no_ray_no_mlflow_and_no_training() -> None:
 
 def test_items_are_looked_up_and_counted(bundle: ModelBundle, tmp_path: Path) -> None:
     items = pa.table({"item_id": [101, 102], "price": [3.5, 4.0], "words": [["red"], ["silk"]]})
-    store = ItemStore.build(tmp_path / "items", items, bundle.encoder)
-    ranker = Ranker.load(bundle, items=store.folder, items_known_bytes=2**20)
+    store = ArrowStore.build(tmp_path / "items", items, bundle.encoder)
+    ranker = Ranker.load(bundle, items=store, items_known_bytes=2**20)
 
     with TestClient(create_app(ranker)) as client:
         answer = client.post("/v1/rank", json={**REQUEST, "candidates": {"item_id": [101, 102, 7]}}).json()

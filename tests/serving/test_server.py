@@ -1,6 +1,5 @@
 """The server as a process: it comes up, ranks, and goes when told to."""
 
-import datetime
 import http.client
 import json
 import signal
@@ -16,9 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from recmoe.errors import BundleError, ServingError
 from recmoe.export.bundle import ModelBundle
@@ -28,6 +24,7 @@ from recmoe.ranking.precision import TOLERANCES
 from recmoe.runs.source import load_ranker
 from serving.server import serve
 from serving.settings import ServeSettings
+from tests.certificate import write_certificate
 
 StartServer = Callable[..., Any]
 
@@ -99,30 +96,6 @@ def test_served_scores_equal_the_bundle_and_a_server_that_is_told_to_stop_drops_
     assert all(client.scores for client in clients)
     for scores in (scores for client in clients for scores in client.scores):
         assert scores == pytest.approx([item.score for item in expected.items], abs=1e-5)
-
-
-def write_certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate of this machine for itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    paths = folder / "server.pem", folder / "server.key"
-    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    paths[1].write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return paths
 
 
 @pytest.mark.slow

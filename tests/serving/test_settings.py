@@ -95,6 +95,17 @@ def test_there_are_as_many_replicas_at_most_as_at_least_unless_more_are_allowed(
     assert ServeSettings(replicas=3, max_replicas=8).most_replicas == 8
 
 
+def test_stores_in_redis_are_named_without_a_password_and_answer_in_time() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_settings(None, {"items": "redis://me:secret@cache/0", "users": "redis://cache/x", "deadline_ms": 100})
+
+    text = str(caught.value)
+    assert "items: a Redis address with a password in it; give it by the environment variable RECMOE_REDIS_PASS" in text
+    assert "users: a Redis address that cannot be read: " in text
+    assert "store_timeout_ms: is not less than deadline_ms, 100: no answer would be in time" in text
+    assert "secret" not in text
+
+
 def test_threads_are_the_usable_cores_divided_among_the_workers(tmp_path: Path) -> None:
     cores = Machine.read(tmp_path).usable_cores
 

@@ -20,7 +20,7 @@ import pytest
 from recmoe.errors import ServingError
 from recmoe.export.bundle import ModelBundle
 from recmoe.ranking import Ranker, RankRequest
-from recmoe.ranking.items import ItemStore
+from recmoe.ranking.items import ArrowStore
 from serving.orders import ReadyModel, WorkerOrder, WorkerReport
 from serving.server import serve
 from serving.settings import ServeSettings
@@ -143,7 +143,7 @@ def test_worker_serves_no_other_model_than_the_first_one_did(bundle_path: Path, 
 def test_workers_look_items_up_in_one_store(start_server: StartServer, bundle_path: Path, tmp_path: Path) -> None:
     bundle = ModelBundle.load(bundle_path)
     items = pa.table({"item_id": [101, 102], "price": [3.5, 4.0], "words": [["red"], ["silk"]]})
-    ItemStore.build(tmp_path / "items", items, bundle.encoder)
+    ArrowStore.build(tmp_path / "items", items, bundle.encoder)
     given = ["--workers", "2", "--threads", "1", "--deadline-ms", "60000", "--items", str(tmp_path / "items")]
     server = start_server(bundle_path, *given, "--items-known-bytes", "1000000")
     wait_for(lambda: number(fetch(f"{server.url}/metrics"), "recmoe_workers") == 2)

@@ -1,5 +1,7 @@
-"""Items whose columns the server keeps, so that a request may hold ids alone."""
+"""Items and users whose columns the server keeps, so that a request may hold ids alone."""
 
-from recmoe.ranking.items.store import ItemStore
+from recmoe.ranking.items.arrow_store import ArrowStore
+from recmoe.ranking.items.opening import open_store
+from recmoe.ranking.items.store import RowStore
 
-__all__ = ["ItemStore"]
+__all__ = ["ArrowStore", "RowStore", "open_store"]

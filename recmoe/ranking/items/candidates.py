@@ -21,12 +21,12 @@ from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import OWN_SIDES, InputLayout
 from recmoe.features.recombined import recombined
 from recmoe.model.known_items import KnownItems
-from recmoe.ranking.columns import AnyRequest, DecodedRequest, RequestDecoder, block_encoder, options_of
-from recmoe.ranking.items.encoded import EncodedItems
-from recmoe.ranking.items.store import ItemStore
+from recmoe.ranking.columns import AnyRequest, RequestDecoder, block_encoder
+from recmoe.ranking.items.encoded import blocks_of
+from recmoe.ranking.items.store import FoundRows, Places, RowStore, check_types
 from recmoe.ranking.items.table import item_column, lacking, nulls_where_absent, taken
+from recmoe.ranking.look_ups import LookUps
 
-Places = NDArray[np.int64]
 _PROVED_ROWS = 256
 
 
@@ -36,6 +36,8 @@ class CandidateRows:
 
     order_C: Places
     """Where each of them stands in the request."""
+    found: FoundRows
+    """What the store has of them."""
     known_H: Places
     """Rows of the store."""
     stored_S: Places
@@ -44,8 +46,6 @@ class CandidateRows:
     """Of the stored candidates, the columns of features that the store does not hold."""
     given: BlockRows | None
     """All columns of the others; None where there are none."""
-    num_absent: int
-    """Candidates that are not in the store."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,6 @@ class EncodedCandidates:
     """Those whose products are not known; what the model does not know of all."""
     known_H: Places = field(default_factory=lambda: np.zeros(0, np.int64))
     """Rows of the store of the others, which come first."""
-    num_absent: int = 0
-    """Candidates that are not in the store."""
     order_C: Places | None = None
     """Where each of them stands in the request; None where they stand as they came."""
 
@@ -103,30 +101,34 @@ class StoredItems:
         decoder: reads requests for it.
 
     Raises:
-        SchemaError, DataError: the store does not fit the model, or is damaged; see ``ItemStore``.
+        SchemaError, DataError: the store does not fit the model, or is damaged; see ``RowStore``.
+        StoreError: it does not answer.
     """
 
-    def __init__(self, store: ItemStore, encoder: FeatureEncoder, decoder: RequestDecoder) -> None:
+    def __init__(self, store: RowStore, encoder: FeatureEncoder, decoder: RequestDecoder) -> None:
         self.store = store
         self._columns = decoder.columns["item"]
         self.item = item_column(encoder)
-        if self.item != store.item:
+        if self.item != store.column:
             raise DataError(
-                f"{store.folder}: its items are named by column {store.item!r}, the model's by {self.item!r}; "
+                f"{store.where}: its items are named by column {store.column!r}, the model's by {self.item!r}; "
                 "build it again for this model"
             )
         self._decoder = decoder
-        self.encoded: EncodedItems = store.encoded(encoder)
-        """The rows of the store."""
-        self.lacking = lacking(store.rows.column_names, self._columns)
+        self.encoded = store.encoded(encoder)
+        """All rows of the store; None where they are encoded when they have been found."""
+        if self.encoded is None:
+            check_types(store, self._columns)
+        self.lacking = lacking(store.columns.names, self._columns)
         """Columns that requests have to give."""
+        self._blocks, stored = blocks_of(store.columns.names, encoder)
         features = {name for name, feature in encoder.schema.features.items() if feature.side in OWN_SIDES}
-        self._rest = block_encoder(encoder, OWN_SIDES, self._columns, features=features - {*self.encoded.features})
-        self.is_whole = not features - {*self.encoded.features}
+        self._rest = block_encoder(encoder, OWN_SIDES, self._columns, features=features - {*stored})
+        self.is_whole = features == {*stored}
         """Whether the store holds all that the model reads of an item."""
         self.known: KnownItems | None = None
         """The first items of the store, whose products are known."""
-        self._stored_columns = [name for name in self._columns if name in store.rows.column_names and name != self.item]
+        self._stored_columns = [name for name in self._columns if name in store.columns.names and name != self.item]
         self._prove(encoder)
 
     @property
@@ -134,15 +136,20 @@ class StoredItems:
         """Items whose products are known."""
         return 0 if self.known is None else self.known.products.num_items
 
-    def decode(self, request: AnyRequest) -> DecodedRequest[CandidateRows]:
-        """The columns of a request that it gives itself, and where the others are."""
-        options, ignored = options_of(request), self._decoder.ignored(request)
-        shared = self._decoder.shared_rows(options)
-        item_ids, item_keys = self._decoder.item_ids(request)
-        places_C = self.store.find(item_keys)
+    def rows(self, request: AnyRequest, item_keys: pa.Array) -> tuple[CandidateRows, LookUps]:
+        """The columns of candidates that a request gives itself, and where the others are.
+
+        Args:
+            item_keys: their ids.
+
+        Raises:
+            RequestError: a field does not fit; it is named.
+            StoreError: the store does not answer.
+        """
+        found = self.store.look_up(item_keys)
+        places_C = found.places_C
         given = {name: self._decoder.own_column(request, name) for name in self._given(request)}
         is_plain_C = places_C >= 0
-        num_absent = len(places_C) - int(np.count_nonzero(is_plain_C))
         for column in given.values():
             is_plain_C &= column.is_null().to_numpy(zero_copy_only=False)
         is_known_C = is_plain_C & (places_C < self.num_known)
@@ -154,22 +161,22 @@ class StoredItems:
         stored, others = order_C[num_known:num_plain], order_C[num_plain:]
         rows = CandidateRows(
             order_C=order_C,
+            found=found,
             known_H=places_C[order_C[:num_known]],
             stored_S=places_C[stored],
             rest=self._rest_rows(request, stored.tolist()),
-            given=self._given_rows(request, given, others, places_C[others]) if len(others) else None,
-            num_absent=num_absent,
+            given=self._given_rows(request, given, others, found) if len(others) else None,
         )
-        return DecodedRequest(options, shared, rows, item_ids, item_keys, ignored)
+        return rows, found.look_ups
 
     def encode(self, rows: CandidateRows) -> EncodedCandidates:
         """The rows as the model reads them; DataError or SchemaError as an encoder."""
         parts = []
         if len(rows.stored_S) or rows.given is None:
-            parts.append(self._stored(rows.stored_S, rows.rest))
+            parts.append(self._stored(rows.found, rows.stored_S, rows.rest))
         if rows.given is not None:
             parts.append(self._decoder.own.encode(rows.given))
-        known_missing, known_unknown = self.encoded.unknown_to_the_model(rows.known_H)
+        known_missing, known_unknown = self.encoded.unknown_to_the_model(rows.known_H) if self.encoded else ({}, {})
         return EncodedCandidates(
             EncodedRows(
                 concatenated([part.batch for part in parts], self._decoder.own.layout),
@@ -177,13 +184,13 @@ class StoredItems:
                 _added([known_unknown, *(part.unknown for part in parts)]),
             ),
             rows.known_H,
-            rows.num_absent,
             rows.order_C,
         )
 
     def batch(self, places_N: Places) -> Batch:
-        """Rows of a store that holds all that the model reads."""
+        """Rows of a store on this machine that holds all that the model reads."""
         assert self.is_whole
+        assert self.encoded is not None
         return self.encoded.rows(places_N).batch
 
     def _given(self, request: AnyRequest) -> Sequence[str]:
@@ -198,47 +205,50 @@ class StoredItems:
         return self._decoder.own_rows(request, self._rest, places)
 
     def _given_rows(
-        self, request: AnyRequest, given: Mapping[str, pa.Array], places: Places, rows: Places
+        self, request: AnyRequest, given: Mapping[str, pa.Array], places: Places, found: FoundRows
     ) -> BlockRows:
         """Candidates that give columns of the store themselves, or are not in it.
 
         Args:
             given: columns of all candidates.
             places: which candidates.
-            rows: of the store, -1 where they are not in it.
+            found: what the store has of all candidates.
         """
+        rows = found.places_C[places]
         at, of_store = pa.array(places), pa.array(rows, mask=rows < 0)
         columns = {}
         for name, column in self._columns.items():
             if name in self._stored_columns:
-                values = taken(self.store.rows.column(name), of_store, column.type)
+                values = taken(found.rows.column(name), of_store, column.type)
                 columns[name] = pc.coalesce(given[name].take(at), values) if name in given else values
             else:
                 columns[name] = self._decoder.own_column(request, name).take(at)
         return self._decoder.own.of_table(pa.table(columns))
 
-    def _stored(self, places_S: Places, rest: BlockRows) -> EncodedRows:
+    def _stored(self, found: FoundRows, places_S: Places, rest: BlockRows) -> EncodedRows:
         """Rows of the store with the features that it does not hold beside them."""
-        found = self.encoded.rows(places_S)
+        if self.encoded is not None:
+            stored = self.encoded.rows(places_S)
+        else:
+            stored = self._blocks.encode(self._blocks.of_table(found.rows.take(pa.array(places_S))))
         if self.is_whole:
-            return found
+            return stored
         others = self._rest.encode(rest)
-        parts = [(self.encoded.blocks.layout, found.batch), (self._rest.layout, others.batch)]
+        parts = [(self._blocks.layout, stored.batch), (self._rest.layout, others.batch)]
         return EncodedRows(
             side_by_side(parts, self._decoder.own.layout),
-            {**found.missing, **others.missing},
-            {**found.unknown, **others.unknown},
+            {**stored.missing, **others.missing},
+            {**stored.unknown, **others.unknown},
         )
 
     def _prove(self, encoder: FeatureEncoder) -> None:
         """DataError where a sample of the store is encoded otherwise than the same rows in training."""
-        num_rows = self.store.num_rows
-        places = np.unique(np.linspace(0, num_rows - 1, min(num_rows, _PROVED_ROWS)).astype(np.int64))
-        rows = nulls_where_absent(self.store.rows.take(pa.array(places)), self._columns)
-        found = self._stored(places, self._rest.of_table(rows))
+        sample = self.store.sample(_PROVED_ROWS)
+        rows = nulls_where_absent(sample.rows.take(pa.array(sample.places_C)), self._columns)
+        found = self._stored(sample, sample.places_C, self._rest.of_table(rows))
         if not same(found.batch, encoder.encode(rows, sides=OWN_SIDES, with_labels=False)):
             raise DataError(
-                f"{self.store.folder}: its rows are encoded otherwise than in training; "
+                f"{self.store.where}: its rows are encoded otherwise than in training; "
                 "build it again with recmoe items build"
             )
 

@@ -2,7 +2,7 @@
 
 # N items, C candidates, M marks: for each feature whether it is missing, then how many of its ids are unknown
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from recmoe.data.row_format import RowFormat
 from recmoe.errors import DataError
-from recmoe.features.blocks import BlockEncoder, EncodedRows
+from recmoe.features.blocks import BlockEncoder, EncodedRows, MarkedRows
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import OWN_SIDES
-from recmoe.ranking.columns import block_encoder, item_columns
+from recmoe.ranking.columns import block_encoder, columns_of_side
 
 RECORDS = "rows.bin"
 MARKS = "marks.bin"
@@ -40,14 +40,13 @@ class EncodedItems:
     @classmethod
     def of_rows(cls, rows: pa.Table, encoder: FeatureEncoder) -> "EncodedItems":
         """Encode rows; DataError or SchemaError as for a request."""
-        blocks, features = _blocks(rows, encoder)
+        blocks, features = blocks_of(rows.column_names, encoder)
         format_ = RowFormat(blocks.layout)
         records_N = np.zeros(rows.num_rows, format_.dtype)
         marks_NM = np.zeros((rows.num_rows, 2 * len(features)), np.uint16)
         pieces: list[list[NDArray[Any]]] = [[np.zeros(0, kind)] for kind in format_.list_types]
         starts = [0] * len(pieces)
-        for first in range(0, rows.num_rows, _CHUNK_ROWS):
-            found = blocks.encode_marked(blocks.of_table(rows.slice(first, _CHUNK_ROWS)))
+        for first, found in encoded_chunks(rows, blocks):
             chunk = slice(first, first + found.batch.num_rows)
             records_N[chunk], lists = format_.pack(found.batch, starts)
             for place, values in enumerate(lists):
@@ -61,7 +60,7 @@ class EncodedItems:
     @classmethod
     def mapped(cls, folder: Path, rows: pa.Table, encoder: FeatureEncoder) -> "EncodedItems":
         """What ``write`` wrote of these rows, as memory that all processes share; DataError if it is damaged."""
-        blocks, features = _blocks(rows, encoder)
+        blocks, features = blocks_of(rows.column_names, encoder)
         format_ = RowFormat(blocks.layout)
         try:
             records_N = mapped(folder / RECORDS, format_.dtype)
@@ -102,12 +101,23 @@ def _present(features: Sequence[str], nums: NDArray[np.int64]) -> dict[str, int]
     return {name: num for name, num in zip(features, nums.tolist(), strict=True) if num}
 
 
-def _blocks(rows: pa.Table, encoder: FeatureEncoder) -> tuple[BlockEncoder, tuple[str, ...]]:
+def blocks_of(columns: Collection[str], encoder: FeatureEncoder) -> tuple[BlockEncoder, tuple[str, ...]]:
     """What encodes the features of items all of whose columns are there, and their names."""
     features = {name for name, feature in encoder.schema.features.items() if feature.side in OWN_SIDES}
-    features -= {name for name, column in encoder.schema.raw_columns() if column.name not in rows.column_names}
-    blocks = block_encoder(encoder, OWN_SIDES, item_columns(encoder), features=features)
+    features -= {name for name, column in encoder.schema.raw_columns() if column.name not in columns}
+    blocks = block_encoder(encoder, OWN_SIDES, columns_of_side(encoder, "item"), features=features)
     return blocks, tuple(name for name in encoder.schema.features if name in features)
+
+
+def encoded_chunks(rows: pa.Table, blocks: BlockEncoder) -> Iterator[tuple[int, MarkedRows]]:
+    """Some thousand rows at a time, each with the number of its first row; DataError with the rows at fault."""
+    for first in range(0, rows.num_rows, _CHUNK_ROWS):
+        chunk = rows.slice(first, _CHUNK_ROWS)
+        try:
+            found = blocks.encode_marked(blocks.of_table(chunk))
+        except DataError as error:
+            raise DataError(f"of the rows from {first} on, counted from there: {error}") from error
+        yield first, found
 
 
 def _list(place: int) -> str:

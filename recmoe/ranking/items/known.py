@@ -13,10 +13,12 @@ from torch import Tensor
 from recmoe.errors import ServingError
 from recmoe.export.replay import relative_difference
 from recmoe.features.batch import Batch
+from recmoe.features.blocks import EncodedRows
 from recmoe.model import MultiTaskRanker
 from recmoe.model.known_items import KnownCandidates, KnownItems
 from recmoe.moe.known import KnownRows
 from recmoe.ranking.items.candidates import EncodedCandidates, StoredItems
+from recmoe.ranking.items.store import Places
 
 _logger = logging.getLogger(__name__)
 
@@ -38,7 +40,9 @@ def know_items(model: MultiTaskRanker, items: StoredItems, shared: Batch, *, max
     if not max_bytes:
         return None
     reason = None
-    if items.lacking:
+    if items.encoded is None:
+        reason = "its items do not lie on this machine"
+    elif items.lacking:
         reason = f"requests give {', '.join(items.lacking)}, which the store does not hold"
     elif not model.knows_items:
         reason = "its candidates read a history of the user"
@@ -58,7 +62,7 @@ def know_items(model: MultiTaskRanker, items: StoredItems, shared: Batch, *, max
 def _is_enough(model: MultiTaskRanker, tried: KnownItems, items: StoredItems, shared: Batch) -> bool:
     """Whether a model predicts known items without looking up what they are made of."""
     none, num_items = np.zeros(0, np.int64), tried.products.num_items
-    own = EncodedCandidates(items.encoded.rows(none), np.arange(num_items))
+    own = EncodedCandidates(_rows(items, none), np.arange(num_items))
     request_C = torch.zeros(num_items, dtype=torch.int64)
     model.predict_sided(shared, own.rows.batch, request_C, known_candidates(tried, [own]))
     return not tried.products.num_own_parts
@@ -71,7 +75,7 @@ def check_known(items: StoredItems, known: KnownItems, predict: Predict, *, tole
     other_M = np.arange(num_items, min(num_rows, num_items + _PROVED))
     request_C = torch.zeros(len(known_H) + len(other_M), dtype=torch.int64)
     expected_CT = predict(items.batch(np.concatenate([known_H, other_M])), request_C, None)
-    own = EncodedCandidates(items.encoded.rows(other_M), known_H)
+    own = EncodedCandidates(_rows(items, other_M), known_H)
     found_CT = predict(own.rows.batch, request_C, known_candidates(known, [own]))
     largest = float(relative_difference(found_CT, expected_CT).max())
     # Not "beyond": a comparison with NaN is false, and NaN must not pass.
@@ -92,6 +96,11 @@ def known_candidates(known: KnownItems, requests: Sequence[EncodedCandidates]) -
         rows_M=torch.from_numpy(np.flatnonzero(~is_known_C)),
     )
     return KnownCandidates(known, rows)
+
+
+def _rows(items: StoredItems, places: Places) -> EncodedRows:
+    assert items.encoded is not None
+    return items.encoded.rows(places)
 
 
 def _batches(items: StoredItems) -> Callable[[Tensor], Batch]:

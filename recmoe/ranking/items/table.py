@@ -1,6 +1,6 @@
-"""checked_items(): a table of items as a store keeps it, or what is wrong with it by column and row."""
+"""checked_rows(): a table of items or users as a store keeps it, or what is wrong with it by column and row."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -8,11 +8,13 @@ import pyarrow.compute as pc
 
 from recmoe.errors import DataError, SchemaError
 from recmoe.features.arrow_ids import IdBlock
-from recmoe.features.columns import find_column, is_list_type, shown_names
+from recmoe.features.columns import find_column, is_list_type, plain_type, shown_names
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.features.id_keys import UInt64s, is_text_type
-from recmoe.features.layout import OWN_SIDES
+from recmoe.features.id_keys import UInt64s, is_id_type, is_text_type
+from recmoe.ranking.columns import block_encoder, columns_of_side
 from recmoe.ranking.fitting import first_unfit
+from recmoe.ranking.items.encoded import encoded_chunks
+from recmoe.ranking.items.store import StoredSide
 from recmoe.ranking.values import RequestColumn
 
 
@@ -26,48 +28,87 @@ def item_column(encoder: FeatureEncoder) -> str:
     return item
 
 
-def checked_items(
-    items: pa.Table, encoder: FeatureEncoder, columns: dict[str, RequestColumn]
+def user_columns(columns: Mapping[str, RequestColumn]) -> list[str]:
+    """The columns of a user that may name the user: single ids."""
+    return [
+        name
+        for name, column in columns.items()
+        if column.is_id and column.separator is None and not is_list_type(column.type)
+    ]
+
+
+def id_column(encoder: FeatureEncoder, side: StoredSide, named: str | None = None) -> str:
+    """The column that names a row of a side.
+
+    Args:
+        named: the one that someone has chosen, for users; by default the only id that the model has of a user.
+
+    Raises:
+        SchemaError: the model does not say which column names an item, or has no id of a user, or several.
+    """
+    if side == "item":
+        return item_column(encoder)
+    if named is not None:
+        return named
+    found = user_columns(columns_of_side(encoder, "user"))
+    if len(found) != 1:
+        has = f"has several ids of a user: {shown_names(found)}" if found else "has no id of a user"
+        raise SchemaError(f"the model {has}; name the column of ids with --by COLUMN")
+    return found[0]
+
+
+def checked_rows(
+    rows: pa.Table, encoder: FeatureEncoder, side: StoredSide = "item", *, column: str
 ) -> tuple[pa.Table, UInt64s]:
     """The table with the model's columns in the types of requests, and the key of each row's id.
 
     Columns that the model does not read stay as they are: a later model may.
 
     Args:
-        items: N rows, one per item.
-        columns: that a candidate of a request may give.
+        rows: N rows, one per item or user.
+        column: of their ids.
 
     Raises:
         SchemaError: there is no column of ids, no other column that the model reads, or one of a wrong type.
         DataError: an id is missing or there twice, or a value does not fit; column and row are named.
     """
-    item = item_column(encoder)
-    if not items.num_rows:
-        raise DataError("the table of items has no rows; give one row per item")
-    find_column(items, item, needed_by="the store of items, as the id of a row")
-    _check_types(items, encoder)
-    for name, column in columns.items():
-        if name in items.column_names:
-            place = items.column_names.index(name)
-            items = items.set_column(place, name, _converted(items.column(name), name, column.type))
-    if not any(name in items.column_names for name in columns if name != item):
+    if not rows.num_rows:
+        raise DataError(f"the table of {side}s has no rows; give one row per {side}")
+    found = find_column(rows, column, needed_by=f"the store of {side}s, as the id of a row")
+    if not is_id_type(found.type):
+        raise SchemaError(f"column {column!r}: expected one id per row, found {found.type}")
+    _check_types(rows, encoder, side)
+    columns = columns_of_side(encoder, side)
+    types = {column: plain_type(found.type), **{name: of_requests.type for name, of_requests in columns.items()}}
+    for name, type_ in types.items():
+        if name in rows.column_names:
+            place = rows.column_names.index(name)
+            rows = rows.set_column(place, name, _converted(rows.column(name), name, type_))
+    if not any(name in rows.column_names for name in columns if name != column):
         raise SchemaError(
-            f"none of the columns that the model reads of an item is there ({shown_names(sorted(columns))}); "
-            f"found: {shown_names(items.column_names)}"
+            f"none of the columns that the model reads of {_a(side)} is there ({shown_names(sorted(columns))}); "
+            f"found: {shown_names(rows.column_names)}"
         )
-    return items, _keys(items.column(item), item)
+    return rows.combine_chunks(), _keys(rows.column(column), column, side)
 
 
-def lacking(items: Sequence[str], columns: dict[str, RequestColumn]) -> list[str]:
-    """Columns of items that the model reads and a table does not hold: requests have to give them."""
-    return [name for name in columns if name not in items]
+def check_encoding(rows: pa.Table, encoder: FeatureEncoder, side: StoredSide) -> None:
+    """DataError at the first of ``checked_rows`` that the model cannot read, such as lists of unequal lengths."""
+    columns = columns_of_side(encoder, side)
+    for _ in encoded_chunks(nulls_where_absent(rows, columns), block_encoder(encoder, (side,), columns)):
+        pass
 
 
-def _check_types(items: pa.Table, encoder: FeatureEncoder) -> None:
+def lacking(names: Sequence[str], columns: Iterable[str]) -> list[str]:
+    """Columns that the model reads and a table does not hold: requests have to give them."""
+    return [name for name in columns if name not in names]
+
+
+def _check_types(rows: pa.Table, encoder: FeatureEncoder, side: StoredSide) -> None:
     """SchemaError at the first column whose type its feature cannot read."""
     for name, column in encoder.schema.raw_columns():
-        if encoder.schema.features[name].side in OWN_SIDES and column.name in items.column_names:
-            column.read(items, feature=name)
+        if encoder.schema.features[name].side == side and column.name in rows.column_names:
+            column.read(rows, feature=name)
 
 
 def _converted(column: pa.ChunkedArray, name: str, type_: pa.DataType) -> pa.ChunkedArray:
@@ -89,12 +130,13 @@ def _large(type_: pa.DataType) -> pa.DataType:
     return pa.large_string() if is_text_type(type_) else type_
 
 
-def _keys(ids: pa.ChunkedArray, item: str) -> UInt64s:
+def _keys(ids: pa.ChunkedArray, column: str, side: StoredSide) -> UInt64s:
     """A key per row; DataError where an id is missing, or of two rows."""
     block = IdBlock(pa.concat_arrays(ids.chunks), 1)
     is_missing_N = block.is_missing_KB[0]
     if is_missing_N.any():
-        raise DataError(f"column {item!r}, row {int(is_missing_N.argmax())}: an item without an id; leave the row out")
+        row = int(is_missing_N.argmax())
+        raise DataError(f"column {column!r}, row {row}: {_a(side)} without an id; leave the row out")
     keys_N: UInt64s = block.keys_KB[0]
     order_N = np.argsort(keys_N, kind="stable")
     is_again_N = keys_N[order_N][1:] == keys_N[order_N][:-1]
@@ -103,13 +145,17 @@ def _keys(ids: pa.ChunkedArray, item: str) -> UInt64s:
         before, again = order_N[place : place + 2].tolist()
         num = int(is_again_N.sum())
         raise DataError(
-            f"column {item!r}: rows {before} and {again} are of one item, {ids[again].as_py()!r}"
-            f"{f', and {num - 1} more rows are of items seen before' if num > 1 else ''}; keep one row per item"
+            f"column {column!r}: rows {before} and {again} are of one {side}, {ids[again].as_py()!r}"
+            f"{f', and {num - 1} more rows are of {side}s seen before' if num > 1 else ''}; keep one row per {side}"
         )
     return keys_N
 
 
-def nulls_where_absent(rows: pa.Table, columns: dict[str, RequestColumn]) -> pa.Table:
+def _a(side: StoredSide) -> str:
+    return f"an {side}" if side == "item" else f"a {side}"
+
+
+def nulls_where_absent(rows: pa.Table, columns: Mapping[str, RequestColumn]) -> pa.Table:
     """The rows with a column of nulls for each that they lack."""
     for name in lacking(rows.column_names, columns):
         rows = rows.append_column(name, pa.nulls(rows.num_rows, columns[name].type))

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.ranking.items import ItemStore
+from recmoe.ranking.items import ArrowStore
 
 
 @pytest.fixture(scope="session")
@@ -30,5 +30,5 @@ def shop_items() -> pa.Table:
 def store_path(tmp_path_factory: pytest.TempPathFactory, shop_items: pa.Table, shop_encoder: FeatureEncoder) -> Path:
     """A store that no test changes."""
     path = tmp_path_factory.mktemp("stores") / "items"
-    ItemStore.build(path, shop_items, shop_encoder)
+    ArrowStore.build(path, shop_items, shop_encoder)
     return path

@@ -11,10 +11,12 @@ from recmoe.errors import RequestError
 from recmoe.export.bundle import ModelBundle
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.ranking import Ranker, RankRequest
-from recmoe.ranking.items import ItemStore
+from recmoe.ranking.items import ArrowStore
+from recmoe.ranking.look_ups import LookUps
 from recmoe.ranking.precision import TOLERANCES
 from recmoe.ranking.ranked import Ranked
 from recmoe.ranking.request import ColumnRequest, RankOptions, RankResponse
+from recmoe.runs.stores import write_store
 
 USER = {"user": {"user_id": "u3", "tags": ["wool"], "age": 40}, "context": {"hour": 12}}
 ALL_BYTES = 2**20
@@ -26,14 +28,17 @@ def plain(bundle: ModelBundle) -> Ranker:
     return Ranker.load(bundle)
 
 
-@pytest.fixture(scope="module", params=[0, 5, 31], ids=["none known", "five known", "all known"])
-def ranker(request: pytest.FixtureRequest, bundle: ModelBundle, store_path: Path) -> Ranker:
-    """Has a store, and knows the products of some of its items."""
-    of_all = Ranker.load(bundle, items=store_path, items_known_bytes=ALL_BYTES)
+@pytest.fixture(scope="module", params=[0, 5, 31, "redis"], ids=["none known", "five known", "all known", "in Redis"])
+def ranker(request: pytest.FixtureRequest, bundle: ModelBundle, store_path: Path, shop_items: pa.Table) -> Ranker:
+    """Has a store in files, and knows the products of some of its items, or one in Redis."""
+    if request.param == "redis":
+        url = request.getfixturevalue("redis_of_all").url(prefix="candidates")
+        return Ranker.load(bundle, items=write_store(url, shop_items, bundle.encoder, "item"))
+    of_all = Ranker.load(bundle, items=ArrowStore.open(store_path), items_known_bytes=ALL_BYTES)
     assert of_all.items is not None
     assert of_all.items.known is not None
     of_one = of_all.items.known.num_bytes // 31
-    ranker = Ranker.load(bundle, items=store_path, items_known_bytes=request.param * of_one)
+    ranker = Ranker.load(bundle, items=ArrowStore.open(store_path), items_known_bytes=request.param * of_one)
     assert ranker.items is not None
     assert ranker.items.num_known == request.param
     return ranker
@@ -93,7 +98,7 @@ def test_candidates_of_columns_stay_where_the_request_has_them(
     expected = ask(plain, given)
     by_id = {item.item_id: item.tasks for item in expected.items}
     assert isinstance(found, Ranked)
-    assert found.num_absent == 1
+    assert found.look_ups["items"] == LookUps(num_hits=4, num_misses=1)
     for number, row_T in zip(ids, found.predictions_CT.tolist(), strict=True):
         assert dict(zip(found.task_names, row_T, strict=True)) == pytest.approx(by_id[number], abs=1e-5)
     assert [item.item_id for item in found.items()] == [item.item_id for item in expected.items]
@@ -182,8 +187,8 @@ def test_value_that_does_not_fit_is_named(ranker: Ranker, candidates: Any, messa
 def test_columns_that_the_store_lacks_come_from_requests(
     tmp_path: Path, bundle: ModelBundle, plain: Ranker, shop_items: pa.Table, shop_encoder: FeatureEncoder
 ) -> None:
-    ItemStore.build(tmp_path / "items", shop_items.drop_columns(["price"]), shop_encoder)
-    ranker = Ranker.load(bundle, items=tmp_path / "items")
+    ArrowStore.build(tmp_path / "items", shop_items.drop_columns(["price"]), shop_encoder)
+    ranker = Ranker.load(bundle, items=ArrowStore.open(tmp_path / "items"))
     prices = {101: 5.0, 102: 7.5, 7: 1.0, 105: 2.0}
     expected = [{**row, "price": prices[row["item_id"]]} for row in rows_of(shop_items, [101, 102, 105])]
 
@@ -201,7 +206,7 @@ def test_columns_that_the_store_lacks_come_from_requests(
 
 
 def test_known_products_need_no_look_up(bundle: ModelBundle, store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ranker = Ranker.load(bundle, items=store_path, items_known_bytes=ALL_BYTES)
+    ranker = Ranker.load(bundle, items=ArrowStore.open(store_path), items_known_bytes=ALL_BYTES)
     looked_up: list[int] = []
     tables = bundle.model.input_layer.tables
     look_up = tables.look_up
@@ -218,10 +223,10 @@ def test_store_of_another_encoder_is_encoded_when_it_is_loaded(
     tmp_path: Path, shop_items: pa.Table, shop_log: pa.Table, shop_encoder: FeatureEncoder, store_path: Path
 ) -> None:
     fewer = FeatureEncoder.fit(shop_encoder.schema, [shop_log.slice(0, 50)])
-    store = ItemStore.build(tmp_path / "items", shop_items, fewer)
+    store = ArrowStore.build(tmp_path / "items", shop_items, fewer)
     places = np.arange(31)
 
-    found, expected = (one.encoded(shop_encoder) for one in (store, ItemStore.open(store_path)))
+    found, expected = (one.encoded(shop_encoder) for one in (store, ArrowStore.open(store_path)))
 
     assert store.fingerprint != shop_encoder.fingerprint
     assert (found.records_N == expected.records_N).all()
@@ -236,8 +241,9 @@ def test_known_products_in_bf16_stay_within_its_tolerance(
     monkeypatch.setattr("recmoe.ranking.precision.has_fast_bf16", lambda _: True)
     ids = {"item_id": [*range(100, 130), 999, 7]}
 
+    store = ArrowStore.open(store_path)
     known, computed = (
-        Ranker.load(bundle, precision="bf16", items=store_path, items_known_bytes=num) for num in (ALL_BYTES, 0)
+        Ranker.load(bundle, precision="bf16", items=store, items_known_bytes=num) for num in (ALL_BYTES, 0)
     )
 
     assert known.items is not None

@@ -19,6 +19,7 @@ from recmoe.model import ModelConfig, MultiTaskRanker, build_model
 from recmoe.model.known_items import KnownCandidates
 from recmoe.moe.known import KnownRows
 from recmoe.ranking import Ranker, RankRequest
+from recmoe.ranking.items import ArrowStore
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet
 
@@ -108,7 +109,7 @@ def test_model_that_reads_items_otherwise_is_told(
     model = model_of(MODELS["sparse gate"], shop_encoder, shop_config["tasks"])
     path = make_bundle(tmp_path / "shop", model=model, config={**shop_config, "model": MODELS["sparse gate"]})
 
-    ranker = Ranker.load(path, items=store_path, items_known_bytes=2**20)
+    ranker = Ranker.load(path, items=ArrowStore.open(store_path), items_known_bytes=2**20)
 
     assert ranker.items is not None
     assert ranker.items.num_known == 0
@@ -148,7 +149,7 @@ def test_model_whose_candidates_read_a_history_is_told(
         tmp_path / "shop", name="shop", config=config, encoder=encoder, model=model, replay=replay, report=None
     )
 
-    ranker = Ranker.load(tmp_path / "shop", items=store_path, items_known_bytes=2**20)
+    ranker = Ranker.load(tmp_path / "shop", items=ArrowStore.open(store_path), items_known_bytes=2**20)
 
     ranked, expected = (
         one.rank(RankRequest.parse({"user": {"tags": ["wool"]}, "candidates": candidates}))

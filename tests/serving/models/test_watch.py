@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from recmoe.errors import ServingError
+from recmoe.errors import ServingError, StoreError
 from recmoe.ranking import Ranker
 from recmoe.runs.source import NamedVersions
 from serving.app import create_app
@@ -217,6 +217,23 @@ def test_registry_that_does_not_answer_is_told_once_and_serving_goes_on(
     assert told[0].startswith("the alias cannot be followed, version 2 of shop is served: ")
     assert told[-1] == "the alias can be followed again; version 1 of shop is served"
     assert len(told) == 2
+
+
+def test_version_whose_store_does_not_answer_is_tried_again(watched: Watched, wait_for: WaitFor) -> None:
+    def away_at_first() -> None:
+        if len(watched.loaded) == 1:
+            raise StoreError("redis://cache does not answer")
+
+    watched.before_load = away_at_first
+    watched.registry.promote("shop", "2")
+    watched.watch.tell(LOOK)
+    wait_for(lambda: "champion" in watched.models.refused)
+    watched.watch.tell(LOOK)
+    wait_for(lambda: watched.version == "2")
+
+    assert watched.loaded == ["2", "2"]
+    # Other workers are not told: theirs may answer.
+    assert watched.refused == []
 
 
 def test_champion_whose_alias_is_taken_away_goes_on(

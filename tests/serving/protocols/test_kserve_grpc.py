@@ -18,7 +18,7 @@ import tritonclient.grpc as triton
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
-from recmoe.errors import ConfigError, ServingError
+from recmoe.errors import ConfigError, ServingError, StoreError
 from recmoe.export.bundle import ModelBundle
 from recmoe.ranking import Ranker
 from serving.app import create_app
@@ -320,6 +320,24 @@ def test_fault_of_the_server_is_told_without_its_inside(
 
     assert found == (grpc.StatusCode.INTERNAL, "the server failed; its log says why")
     assert "ModelInfer failed" in caplog.text
+
+
+def test_store_that_does_not_answer_is_unavailable(
+    serve_grpc: Served, bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch, ask: Any
+) -> None:
+    ranker = Ranker(bundle)
+
+    def away(_: Any) -> None:
+        raise StoreError("redis://cache does not answer", side="item", num_ids=3)
+
+    monkeypatch.setattr(ranker, "decode", away)
+    with serve_grpc(ranker) as (url, address):
+        found = refusal(address, request())
+        page = ask(f"{url}/metrics").text
+
+    assert found == (grpc.StatusCode.UNAVAILABLE, "redis://cache does not answer")
+    assert 'recmoe_items_lookups_total{outcome="error"} 3.0' in page
+    assert 'code="503"' in page
 
 
 def test_port_that_is_taken_is_named() -> None:

@@ -1,10 +1,11 @@
-"""``recmoe items build`` writes a store that ``recmoe rank`` looks items up in."""
+"""``recmoe items build`` and ``recmoe users build`` write stores that ``recmoe rank`` looks rows up in."""
 
 import json
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from typer.testing import CliRunner
 
 from recmoe.cli import app
@@ -41,3 +42,37 @@ def test_columns_that_requests_have_to_give_are_told(tmp_path: Path, bundle_path
     )
 
     assert built.output.splitlines()[1:] == ["not in the table, so requests have to give them: words"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "redis"])
+def test_users_and_items_are_built_and_ranked_from(
+    tmp_path: Path, bundle_path: Path, request: pytest.FixtureRequest, kind: str
+) -> None:
+    to = {name: str(tmp_path / name) for name in ("items", "users")}
+    if kind == "redis":
+        to = dict.fromkeys(to, request.getfixturevalue("redis_url"))
+    (tmp_path / "items.csv").write_text("item_id,price\n101,5.5\n102,6\n")
+    (tmp_path / "users.jsonl").write_text('{"user_id": "u3", "age": 40, "tags": ["red"]}\n{"user_id": "u4"}\n')
+    ids = {"user": {"user_id": "u3"}, "candidates": {"item_id": [101, 102]}}
+    whole = {
+        "user": {"user_id": "u3", "age": 40, "tags": ["red"]},
+        "candidates": {"item_id": [101, 102], "price": [5.5, 6]},
+    }
+    (tmp_path / "ids.json").write_text(json.dumps(ids))
+    (tmp_path / "all.json").write_text(json.dumps(whole))
+    runner, model = CliRunner(), ["--model", str(bundle_path)]
+
+    items, users = (
+        runner.invoke(app, [name, "build", str(tmp_path / file), *model, "--to", to[name]], catch_exceptions=False)
+        for name, file in (("items", "items.csv"), ("users", "users.jsonl"))
+    )
+    found, expected = (
+        json.loads(runner.invoke(app, ["rank", str(tmp_path / name), *model, *options, "--json"]).stdout)
+        for name, options in (("ids.json", ["--items", to["items"], "--users", to["users"]]), ("all.json", []))
+    )
+
+    assert items.output == (
+        f"2 items by item_id in {to['items']}\nnot in the table, so requests have to give them: words\n"
+    )
+    assert users.output == f"2 users by user_id in {to['users']}\n"
+    assert found["items"] == expected["items"]

@@ -9,14 +9,14 @@ import pyarrow as pa
 import pytest
 from torch import Tensor
 
-from recmoe.errors import DataError, SchemaError, ServingError
+from recmoe.errors import DataError, SchemaError, ServingError, StoreError
 from recmoe.export.bundle import ModelBundle
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.kinds import NumericFeature
 from recmoe.features.schema import FeatureSchema
 from recmoe.moe.known import KnownProducts
-from recmoe.ranking import Ranker
-from recmoe.ranking.items import ItemStore
+from recmoe.ranking import Ranker, RankRequest
+from recmoe.ranking.items import ArrowStore, arrow_store
 
 
 def with_column(items: pa.Table, name: str, values: Any, kind: pa.DataType | None = None) -> pa.Table:
@@ -24,11 +24,11 @@ def with_column(items: pa.Table, name: str, values: Any, kind: pa.DataType | Non
 
 
 def test_ids_are_found_whatever_their_type(store_path: Path) -> None:
-    store = ItemStore.open(store_path)
+    store = ArrowStore.open(store_path)
 
     assert store.num_rows == 31
-    assert store.find(pa.array([101, 7, 100, 999])).tolist() == [0, -1, 15, 30]
-    assert store.find(pa.array(["101", "007", "999"])).tolist() == [0, -1, 30]
+    assert store.look_up(pa.array([101, 7, 100, 999])).places_C.tolist() == [0, -1, 15, 30]
+    assert store.look_up(pa.array(["101", "007", "999"])).places_C.tolist() == [0, -1, 30]
     assert store.rows.column_names == ["item_id", "title", "words", "price"]
 
 
@@ -57,7 +57,7 @@ def test_table_that_is_none_of_items_is_refused_by_column_and_row(
 
     for items, kind, message in cases:
         with pytest.raises(kind, match=message):
-            ItemStore.build(tmp_path / "items", items, shop_encoder)
+            ArrowStore.build(tmp_path / "items", items, shop_encoder)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -66,22 +66,49 @@ def test_model_without_an_item_column_has_no_store(tmp_path: Path) -> None:
     encoder = FeatureEncoder.fit(FeatureSchema(features={"price": NumericFeature()}), [log])
 
     with pytest.raises(SchemaError, match=r"which column names an item, so none can be looked up; set inputs\.item"):
-        ItemStore.build(tmp_path / "items", log, encoder)
+        ArrowStore.build(tmp_path / "items", log, encoder)
 
 
 def test_build_replaces_a_store_and_nothing_else(
     tmp_path: Path, shop_items: pa.Table, shop_encoder: FeatureEncoder
 ) -> None:
-    first = ItemStore.build(tmp_path / "items", shop_items, shop_encoder)
+    first = ArrowStore.build(tmp_path / "items", shop_items, shop_encoder)
 
-    second = ItemStore.build(tmp_path / "items", shop_items.slice(0, 3), shop_encoder)
+    second = ArrowStore.build(tmp_path / "items", shop_items.slice(0, 3), shop_encoder)
 
     assert (first.num_rows, second.num_rows) == (31, 3)
     # What is mapped stays as it was.
-    assert first.find(pa.array([999])).tolist() == [30]
+    assert first.look_up(pa.array([999])).places_C.tolist() == [30]
     (tmp_path / "items" / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match="items: holds something else than a store of items; give a new folder"):
-        ItemStore.build(tmp_path / "items", shop_items, shop_encoder)
+        ArrowStore.build(tmp_path / "items", shop_items, shop_encoder)
+
+
+def test_store_that_was_replaced_is_read_as_it_was(
+    tmp_path: Path, shop_items: pa.Table, bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, request = tmp_path / "items", RankRequest.parse({"candidates": {"item_id": [101, 100]}})
+    first = ArrowStore.build(folder, shop_items, bundle.encoder)
+    before = Ranker.load(bundle, items=first).rank(request)
+    dearer = with_column(shop_items, "price", [500.0] * shop_items.num_rows)
+
+    second = ArrowStore.build(folder, dearer, bundle.encoder)
+
+    assert first.latest() == second.identity
+    assert Ranker.load(bundle, items=first).rank(request).items == before.items
+    assert Ranker.load(bundle, items=first.reopened()).rank(request).items != before.items
+    mapped, num_mapped = arrow_store.mapped, []
+
+    def replaced_meanwhile(path: Path, *arguments: Any) -> Any:
+        num_mapped.append(path)
+        if len(num_mapped) == 1:
+            ArrowStore.build(folder, shop_items, bundle.encoder)
+        return mapped(path, *arguments)
+
+    monkeypatch.setattr(arrow_store, "mapped", replaced_meanwhile)
+    with pytest.raises(StoreError, match="items: was replaced while it was opened; try again"):
+        second.reopened()
+    assert second.reopened().num_rows == 31
 
 
 def test_folder_that_is_no_store_or_damaged_is_refused(
@@ -89,8 +116,8 @@ def test_folder_that_is_no_store_or_damaged_is_refused(
 ) -> None:
     folder = tmp_path / "items"
     with pytest.raises(DataError, match="items: is no store of items; make one of a table by recmoe items build"):
-        ItemStore.open(folder)
-    ItemStore.build(folder, shop_items, bundle.encoder)
+        ArrowStore.open(folder)
+    ArrowStore.build(folder, shop_items, bundle.encoder)
 
     def damaged(name: str, content: bytes) -> str:
         before = (folder / name).read_bytes()
@@ -98,17 +125,17 @@ def test_folder_that_is_no_store_or_damaged_is_refused(
         (folder / name).unlink()
         (folder / name).write_bytes(content)
         with pytest.raises(DataError) as caught:
-            Ranker.load(bundle, items=folder)
+            Ranker.load(bundle, items=ArrowStore.open(folder))
         (folder / name).write_bytes(before)
         return str(caught.value)
 
-    about = json.loads((folder / "items.json").read_text())
-    assert "version 9, this recmoe reads 1; build it again" in damaged(
-        "items.json", json.dumps({**about, "version": 9}).encode()
+    about = json.loads((folder / "store.json").read_text())
+    assert "version 9, this recmoe reads 2; build it again" in damaged(
+        "store.json", json.dumps({**about, "version": 9}).encode()
     )
     assert "keys.bin has 8 bytes, not 248" in damaged("keys.bin", b"12345678")
-    assert "its rows are not those of items.json" in damaged(
-        "items.json", json.dumps({**about, "item": "sku"}).encode()
+    assert "its rows are not those of store.json" in damaged(
+        "store.json", json.dumps({**about, "column": "sku"}).encode()
     )
     records = (folder / "encoded" / "rows.bin").read_bytes()
     assert "30 encoded rows of 31; build it again" in damaged("encoded/rows.bin", records[: len(records) // 31 * 30])
@@ -118,17 +145,17 @@ def test_folder_that_is_no_store_or_damaged_is_refused(
     assert "its rows are encoded otherwise than in training; build it again" in damaged(
         "encoded/rows.bin", changed.tobytes()
     )
-    assert Ranker.load(bundle, items=folder).items is not None
+    assert Ranker.load(bundle, items=ArrowStore.open(folder)).items is not None
 
 
 def test_store_of_another_item_column_is_refused(tmp_path: Path, shop_items: pa.Table, bundle: ModelBundle) -> None:
     folder = tmp_path / "items"
-    ItemStore.build(folder, shop_items, bundle.encoder)
-    about = json.loads((folder / "items.json").read_text())
-    (folder / "items.json").write_text(json.dumps({**about, "item": "title"}))
+    ArrowStore.build(folder, shop_items, bundle.encoder)
+    about = json.loads((folder / "store.json").read_text())
+    (folder / "store.json").write_text(json.dumps({**about, "column": "title"}))
 
     with pytest.raises(DataError, match="its items are named by column 'title', the model's by 'item_id'; build it"):
-        Ranker.load(bundle, items=folder)
+        Ranker.load(bundle, items=ArrowStore.open(folder))
 
 
 def test_products_that_change_predictions_are_refused(
@@ -143,16 +170,16 @@ def test_products_that_change_predictions_are_refused(
     monkeypatch.setattr(KnownProducts, "of", doubled)
 
     with pytest.raises(ServingError, match=r"change predictions by \d.*, which may be 1e-05; serve without them"):
-        Ranker.load(bundle, items=store_path, items_known_bytes=2**20)
+        Ranker.load(bundle, items=ArrowStore.open(store_path), items_known_bytes=2**20)
 
 
 def test_what_cannot_be_known_is_told(
     tmp_path: Path, bundle: ModelBundle, shop_items: pa.Table, store_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ItemStore.build(tmp_path / "items", shop_items.drop_columns(["words"]), bundle.encoder)
+    ArrowStore.build(tmp_path / "items", shop_items.drop_columns(["words"]), bundle.encoder)
 
-    few = Ranker.load(bundle, items=store_path, items_known_bytes=7)
-    lacking = Ranker.load(bundle, items=tmp_path / "items", items_known_bytes=2**20)
+    few = Ranker.load(bundle, items=ArrowStore.open(store_path), items_known_bytes=7)
+    lacking = Ranker.load(bundle, items=ArrowStore.open(tmp_path / "items"), items_known_bytes=2**20)
 
     assert few.items is not None
     assert lacking.items is not None
