@@ -7,9 +7,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from recmoe.ranking.ranked import Ranked
-from recmoe.ranking.request import ModelInfo
+from serving.calibration.metrics import CalibrationMetrics
+from serving.calibration.watch import Calibration
 from serving.models.holder import ServedModels
 from serving.models.metrics import ModelMetrics
+from serving.observability.bulk_histogram import BulkHistogram
+from serving.observability.call import Call
 from serving.orders import SHARED_METRICS
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -35,7 +38,6 @@ _PREDICTIONS = (
     100.0,
     1000.0,
 )
-_OBSERVED_ITEMS = 20
 _NAMED_FIELDS = 100
 """Names of ignored fields that are counted one by one: clients make them up, and each takes memory for good."""
 _OTHER_FIELDS = "(others)"
@@ -82,12 +84,11 @@ class ServingMetrics:
         )
         self._named_fields: set[str] = set()
         self._lists = Counter("recmoe_ranked_lists", "Rankings by protocol", ["protocol"], registry=registry)
-        self._predictions = Histogram(
-            "recmoe_score", f"Predictions of the first {_OBSERVED_ITEMS} items", ["task"], buckets=_PREDICTIONS,
-            registry=registry,
-        )  # fmt: skip
+        self._predictions = BulkHistogram(
+            "recmoe_score", "Predictions of all candidates", ["task"], buckets=_PREDICTIONS, registry=registry
+        )
         self.models = ModelMetrics(registry)
-
+        self._calibration = CalibrationMetrics(registry)
         self._item_metrics()
 
     def _item_metrics(self) -> None:
@@ -108,19 +109,21 @@ class ServingMetrics:
         """This process has its model."""
         self._workers.set(1)
 
-    def use(self, models: ServedModels) -> None:
-        """These are the models now, and this is their store of items."""
+    def use(self, models: ServedModels, calibration: Calibration) -> None:
+        """These are the models now, this is their store of items, and so their predictions are."""
         self.models.update(models)
+        self._calibration.update(calibration)
         if models.ranker is not None and models.ranker.items is not None:
             items = models.ranker.items
             values = (items.store.num_rows, items.num_known, time.time() - items.store.written_at.timestamp())
             for gauge, value in zip(self._item_gauges, values, strict=True):
                 gauge.set(value)
 
-    def count(self, model: ModelInfo | None, code: int) -> None:
-        """A ranking request was answered with an HTTP status, by this model if by any."""
+    def count(self, models: ServedModels, call: Call) -> None:
+        """A request was answered; the champion counts where it came to no model."""
+        model = call.model or (models.ranker.info if models.ranker is not None else None)
         name, version = (model.name, model.version or "") if model else ("", "")
-        self._requests.labels(name, version, str(code)).inc()
+        self._requests.labels(name, version, str(call.status)).inc()
 
     def waiting(self, num_requests: int) -> None:
         """So many requests wait for a ranking thread."""
@@ -141,10 +144,8 @@ class ServingMetrics:
         if ranked.num_absent is not None:
             self._items_found.labels("miss").inc(ranked.num_absent)
             self._items_found.labels("hit").inc(ranked.num_candidates - ranked.num_absent)
-        for name, time_ms in ranked.clock.timing_ms().items():
-            # The ranker's own total has not seen the queue.
-            if name != "total":
-                self.stage(name, time_ms / 1000)
+        for name, time_s in ranked.clock.stages_s.items():
+            self.stage(name, time_s)
         for warning in ranked.warnings:
             if warning.code == "missing":
                 self._missing.labels(warning.feature).inc(warning.count)
@@ -152,10 +153,8 @@ class ServingMetrics:
                 self._unknown.labels(warning.feature).inc(warning.count)
             elif warning.code == "unknown_field":
                 self._ignored.labels(self._field(warning.feature)).inc(warning.count)
-        shown_KT = ranked.predictions_CT[ranked.order_K[:_OBSERVED_ITEMS]]
-        for task, shown_K in zip(ranked.task_names, shown_KT.T.tolist(), strict=True):
-            for prediction in shown_K:
-                self._predictions.labels(task).observe(prediction)
+        for task, predictions_C in zip(ranked.task_names, ranked.predictions_CT.T, strict=True):
+            self._predictions.labels(task).observe_all(predictions_C)
 
     def _field(self, name: str) -> str:
         """The name that an ignored field is counted under."""

@@ -15,9 +15,12 @@ import torch
 import uvicorn
 from fastapi import FastAPI
 
+from recmoe.errors import ServingError
 from recmoe.products import fast_products
 from recmoe.ranking.ranker import Ranker
+from recmoe.ranking.score import unknown_name
 from serving.app import create_app
+from serving.calibration.watch import Calibration
 from serving.connection import ConnectionLimits
 from serving.draining import DrainingServer
 from serving.metrics import ServingMetrics
@@ -44,6 +47,7 @@ def answer(
     refused: Sequence[Refusal] = (),
     events: ModelEvents | None = None,
     commands: "queue.SimpleQueue[WorkerCommand] | None" = None,
+    calibration: Calibration | None = None,
 ) -> None:
     """Serve a model on a socket that listens, until SIGINT or SIGTERM; follow its alias, if it has one.
 
@@ -52,11 +56,12 @@ def answer(
             others probes are answered while the model is loaded.
         refused: what other workers have refused.
         commands: what the watch of the aliases is told.
+        calibration: what a parent of several processes knows of the champion's predictions.
 
     Raises:
         RecmoeError: the model cannot be loaded.
     """
-    process = _Process(listener, source, others, events or ModelEvents(), commands or queue.SimpleQueue())
+    process = _Process(listener, source, others, events or ModelEvents(), commands or queue.SimpleQueue(), calibration)
     process.models.refused = {one.role: one for one in refused}
     process.run()
 
@@ -71,6 +76,7 @@ class _Process:
         others: ReadyModel | None,
         events: ModelEvents,
         commands: "queue.SimpleQueue[WorkerCommand]",
+        calibration: Calibration | None,
     ) -> None:
         self._listener, self._port = listener, listener.getsockname()[1]
         self._source, self._others, self._events, self._commands = source, others, events, commands
@@ -83,7 +89,9 @@ class _Process:
             on_ready=self._ready,
             on_failure=lambda: setattr(self._server, "should_exit", True),
         )
-        app = create_app(self.models, settings, on_webhook=self._asked)
+        app = create_app(
+            self.models, settings, on_webhook=self._asked, calibration=calibration, on_served=events.served
+        )
         self._metrics: ServingMetrics = app.state.metrics
         self._watch = watch_of(
             source,
@@ -115,6 +123,7 @@ class _Process:
     def _load(self) -> Ranker:
         ranker = self._source.load_as(self._others)
         self._split.settle(ranker)
+        _check_rates(self._settings, ranker)
         return ranker
 
     def _ready(self, ranker: Ranker) -> None:
@@ -136,6 +145,14 @@ class _Process:
         """MLflow says that an alias has moved."""
         self._commands.put(WorkerCommand(looks=True))
         self._events.asked()
+
+
+def _check_rates(settings: ServeSettings, ranker: Ranker) -> None:
+    """ServingError where a rate is expected of a task that the model does not have."""
+    given = settings.expected_rates
+    unknown = [task for task in (given if isinstance(given, dict) else ()) if task not in ranker.task_names]
+    if unknown:
+        raise ServingError(f"expected_rates: {unknown_name('task', unknown[0], ranker.task_names)}")
 
 
 def _settle() -> None:
@@ -167,6 +184,7 @@ def _uvicorn_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
         loop="uvloop",
         ws="none",
         lifespan="on",
+        log_config=None,
         log_level="error",
         access_log=False,
         proxy_headers=False,

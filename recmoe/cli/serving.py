@@ -1,6 +1,8 @@
 """``recmoe serve`` and ``recmoe rank``: the ranking API, and the same without a server."""
 
+import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,10 +11,12 @@ import typer
 import recmoe.cli.serve_options as flags
 from recmoe.cli.options import Json, Model, ModelOption, RegistryUri, Score, StrictFields
 from recmoe.cli.output import print_columns
+from recmoe.errors import RecmoeError
 from recmoe.runs.source import load_ranker
 
 if TYPE_CHECKING:
     from recmoe.ranking.request import FeatureWarning
+    from serving.settings import ServeSettings
 
 
 def serve(
@@ -50,6 +54,13 @@ def serve(
     items: flags.Items = None,
     items_known_bytes: flags.ItemsKnownBytes = None,
     strict_fields: flags.StrictFields = None,
+    log_format: flags.LogFormat = None,
+    log_slower_than_ms: flags.LogSlowerThanMs = None,
+    otlp_endpoint: flags.OtlpEndpoint = None,
+    calibration_band: flags.CalibrationBand = None,
+    calibration_window_s: flags.CalibrationWindowS = None,
+    calibration_candidates: flags.CalibrationCandidates = None,
+    expected_rates: flags.ExpectedRates = None,
 ) -> None:
     """Answer ranking requests over HTTP until Ctrl-C: POST /v1/rank, /v2 (KServe), /readyz, /metrics, /docs.
 
@@ -57,24 +68,40 @@ def serve(
     the first of them that is given holds.
     """
     given = {name: value for name, value in locals().items() if name not in ("model", "config") and value is not None}
-    from serving.orders import ReadyModel
-    from serving.server import serve as run_server
     from serving.settings import read_settings
 
-    settings = read_settings(config, given)
+    _run_server(model, read_settings(config, given))
+
+
+def _run_server(model: str, settings: "ServeSettings") -> None:
+    """Serve, and tell what becomes of it: as text on stdout, or as JSON in the log."""
+    from serving.observability.logs import logging_as
+    from serving.orders import ReadyModel
+    from serving.server import serve as run_server
+
+    logger = logging.getLogger("serving")
+    is_json = settings.log_format == "json"
+    tell = logger.info if is_json else partial(print, flush=True)
 
     def on_ready(ready: ReadyModel) -> None:
         version = f" version {ready.version}" if ready.version else ""
         where = f"{'https' if settings.certificate else 'http'}://{settings.host}:{ready.port}"
-        print(f"serving {ready.name}{version} on {where}, API page at /docs", flush=True)
+        tell(f"serving {ready.name}{version} on {where}, API page at /docs")
         if settings.grpc_port is not None:
-            print(f"and over gRPC on {settings.host}:{settings.grpc_port}", flush=True)
-        print(f"ready after {ready.start_s:.1f} s, {ready.loading_s:.1f} s of them for the model", flush=True)
+            tell(f"and over gRPC on {settings.host}:{settings.grpc_port}")
+        tell(f"ready after {ready.start_s:.1f} s, {ready.loading_s:.1f} s of them for the model")
 
     def on_swap(ready: ReadyModel) -> None:
-        print(f"serving {ready.name} version {ready.version} from now on", flush=True)
+        tell(f"serving {ready.name} version {ready.version} from now on")
 
-    run_server(model, settings, on_ready=on_ready, on_swap=on_swap)
+    with logging_as(settings.log_format):
+        try:
+            run_server(model, settings, on_ready=on_ready, on_swap=on_swap)
+        except RecmoeError as error:
+            if not is_json:
+                raise
+            logger.error("%s", error)
+            raise typer.Exit(1) from error
 
 
 def rank(

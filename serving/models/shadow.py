@@ -99,4 +99,4 @@ class ShadowComparison:
         differences_C = np.abs(champion.scores_C - shadow.scores_C)
         top = min(_TOP, len(champion.order_K))
         shared = {*champion.order_K[:top].tolist()} & {*shadow.order_K[:top].tolist()}
-        self._metrics.compared(differences_C[np.isfinite(differences_C)].tolist(), agreement=len(shared) / top)
+        self._metrics.compared(differences_C, agreement=len(shared) / top)
