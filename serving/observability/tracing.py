@@ -17,23 +17,30 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 _PATH = "/v1/traces"
+_PROTOCOL = "http/protobuf"
+_NO_SPANS = "the environment names a collector, but no spans are sent: %s"
 _CLOSE_S = 3.0
 """Seconds at the end for spans that have not been sent; a collector that does not answer keeps no server alive."""
 
 
 def tracing_of(endpoint: str | None, environment: Mapping[str, str] = os.environ) -> "Tracing | None":
-    """What sends spans to a collector; None, and nothing is imported, where no collector is named.
+    """What sends spans to a collector; None, and no package is loaded, where no collector is named.
 
     Args:
         endpoint: of the collector, without the path; by default that of OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, which is
             the whole address, or OTEL_EXPORTER_OTLP_ENDPOINT.
 
     Raises:
-        ServingError: an endpoint is given and the packages are not there. One that the environment names, which may
-            be meant for others, is warned of.
+        ServingError: an endpoint is given and the packages are not there. Where the environment names one, which may
+            be meant for others, that is only warned of.
     """
     url = _traces_url(endpoint, environment)
     if url is None:
+        return None
+    protocols = [environment.get(f"OTEL_EXPORTER_OTLP_{name}PROTOCOL") for name in ("TRACES_", "")]
+    protocol = next(filter(None, protocols), _PROTOCOL)
+    if endpoint is None and protocol != _PROTOCOL:
+        _logger.warning(_NO_SPANS, f"it takes {protocol}, and spans are sent as {_PROTOCOL}")
         return None
     try:
         return Tracing(url)
@@ -41,7 +48,7 @@ def tracing_of(endpoint: str | None, environment: Mapping[str, str] = os.environ
         reason = f"spans need the packages of OpenTelemetry ({error}): pip install 'recmoe[tracing]'"
         if endpoint is not None:
             raise ServingError(f"otlp_endpoint: {reason}") from error
-        _logger.warning("the environment names a collector, but no spans are sent: %s", reason)
+        _logger.warning(_NO_SPANS, reason)
         return None
 
 
@@ -64,7 +71,7 @@ class Tracing:
     resources and batches are set by OpenTelemetry's variables too.
 
     Args:
-        url: takes OTLP over HTTP, as protobuf.
+        url: of the collector, with its path.
     """
 
     def __init__(self, url: str) -> None:
