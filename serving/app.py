@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
@@ -76,17 +76,7 @@ def create_app(
             await loading
         await asyncio.to_thread(service.close)
 
-    # FastAPI's own pages load their scripts from elsewhere, and stay white where there is no way out.
-    app = FastAPI(
-        title="recmoe",
-        version=__version__,
-        summary="Orders candidates for one user in one context",
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        # Its own spans and logs hold what requests are made of; ours do not.
-        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
-    )
+    app = _bare_app(lifespan)
     app.state.metrics = metrics
     add_handlers(app, metrics)
     if tokens:
@@ -99,6 +89,21 @@ def create_app(
         add_webhook(app, read_secret(limits.webhook_secret_file), body_s=limits.body_s, on_call=on_webhook)
     _add_pages(app, models, metrics, known)
     return app
+
+
+def _bare_app(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
+    """An app without pages."""
+    return FastAPI(
+        title="recmoe",
+        version=__version__,
+        summary="Orders candidates for one user in one context",
+        lifespan=lifespan,
+        # FastAPI's own pages load their scripts from elsewhere, and stay white where there is no way out.
+        docs_url=None,
+        redoc_url=None,
+        # Its own spans and logs may hold what requests are made of; ours do not.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
 
 
 @asynccontextmanager

@@ -59,6 +59,7 @@ DOORS = {
     "fastapi": ("serving/",),
     "grpc": ("serving/",),
     "google": ("serving/",),
+    "opentelemetry": ("serving/observability/tracing.py",),
     "lightgbm": ("recmoe/baselines/",),
     "sklearn": ("recmoe/baselines/",),
     "torchjd": ("recmoe/balancing/",),

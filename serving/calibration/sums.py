@@ -25,12 +25,13 @@ class PredictionSums:
     def observe(self, ranked: Ranked) -> None:
         """A request was ranked."""
         predictions_CT = ranked.predictions_CT
-        is_fit_CT = np.abs(predictions_CT) < _MAX_PREDICTION
-        nums_T = is_fit_CT.sum(axis=0).tolist()
-        sums_T = predictions_CT.sum(axis=0, where=is_fit_CT).tolist()
+        nums_T, sums_T = [ranked.num_candidates] * len(ranked.task_names), predictions_CT.sum(axis=0)
+        if not (np.abs(sums_T) < _MAX_PREDICTION).all():
+            is_fit_CT = np.abs(predictions_CT) < _MAX_PREDICTION
+            nums_T, sums_T = is_fit_CT.sum(axis=0).tolist(), predictions_CT.sum(axis=0, where=is_fit_CT)
         with self._lock:
             of_model = self._sums[ranked.model.digest]
-            for task, n, s in zip(ranked.task_names, nums_T, sums_T, strict=True):
+            for task, n, s in zip(ranked.task_names, nums_T, sums_T.tolist(), strict=True):
                 so_far = of_model.setdefault(task, [0, 0, 0.0, 0.0, 0.0, 0.0])
                 for place, value in enumerate((1, n, s, n * n, n * s, s * s)):
                     so_far[place] += value
