@@ -175,7 +175,8 @@ class Workers:
         """Tell all workers what their predictions together say, every so often."""
         if time.monotonic() >= self._next_look_s:
             self._next_look_s = time.monotonic() + turn_s(self.settings)
-            self._tell(WorkerCommand(calibration=self._calibration.check()))
+            if known := self._calibration.check():
+                self._tell(WorkerCommand(calibration=known))
 
     def _tell(self, command: WorkerCommand, but: _Worker | None = None) -> None:
         """Tell all workers but one; those that have just ended are found out later."""

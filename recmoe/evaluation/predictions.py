@@ -79,8 +79,10 @@ class Predictions:
 
     def means(self) -> dict[str, float]:
         """The mean prediction of each task over all rows, in its space or not; without those that are not finite."""
-        means_T = self.predictions_NT.mean(axis=0, dtype=np.float64) if self.num_rows else ()
-        by_task = zip(self.task_names, map(float, means_T), strict=False)
+        if self.num_rows == 0:
+            return {}
+        means_T = self.predictions_NT.mean(axis=0, dtype=np.float64).tolist()
+        by_task = zip(self.task_names, means_T, strict=True)
         return {name: mean for name, mean in by_task if math.isfinite(mean)}
 
     def take(self, rows: NDArray[np.int64]) -> "Predictions":

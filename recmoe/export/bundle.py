@@ -119,9 +119,9 @@ class ModelBundle:
         """The mean prediction of each task in training: over the test split, or over the replay where a bundle has no
         report, or one of an earlier version, which did not record it.
         """
-        means_T = self.replay.predictions_NT.mean(axis=0)
+        means_T = self.replay.predictions_NT.mean(axis=0).tolist()
         recorded = {} if self.report is None else self.report.mean_predictions
-        of_replay = zip(self.replay.task_names, map(float, means_T), strict=True)
+        of_replay = zip(self.replay.task_names, means_T, strict=True)
         return {name: recorded.get(name, mean) for name, mean in of_replay}
 
     def check_replay(self) -> None:

@@ -57,7 +57,7 @@ class JsonLines(logging.Formatter):
             **getattr(record, "fields", {}),
             **({"exception": self.formatException(record.exc_info)} if record.exc_info else {}),
         }
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return json.dumps(line, default=str)
 
 
 @contextmanager
