@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
@@ -10,12 +10,16 @@ from fastapi.responses import HTMLResponse
 from recmoe import __version__
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.request import RankResponse
+from serving.calibration.moments import ServedPredictions
+from serving.calibration.monitor import CalibrationMonitor
+from serving.calibration.watch import Calibration
 from serving.description import Readiness, ServedModel, describe_all, readiness
 from serving.docs_page import docs_page
 from serving.measured import Measured
 from serving.metrics import ServingMetrics
 from serving.models.holder import ServedModels
 from serving.models.webhook import add_webhook, read_secret
+from serving.observability.tracing import tracing_of
 from serving.problem import add_handlers
 from serving.protocols.arrow import Arrow, names_arrow
 from serving.protocols.json_v1 import JsonV1
@@ -34,6 +38,8 @@ def create_app(
     *,
     on_webhook: Callable[[], None] = lambda: None,
     metrics_page: MetricsPage | None = None,
+    calibration: Calibration | None = None,
+    on_served: Callable[[ServedPredictions], None] | None = None,
 ) -> FastAPI:
     """The API over a ranker, or over one that is still to be loaded.
 
@@ -42,6 +48,11 @@ def create_app(
         settings: limits of a request and of the queue; how the server listens is not the app's.
         on_webhook: called when MLflow says that an alias has moved.
         metrics_page: of several apps that are one to their clients; by default the page is that of this app.
+        calibration, on_served: where several processes serve, what their parent knows, and how it is told of
+            predictions; by default the app judges its own.
+
+    Raises:
+        ServingError: a file of tokens or secrets cannot be read, or spans are wanted without their packages.
     """
     limits = settings or ServeSettings()
     metrics = ServingMetrics()
@@ -50,40 +61,54 @@ def create_app(
         models.load()
     else:
         models = source
-    service = RankingService(models, metrics, limits)
-
+    known = calibration or Calibration()
+    service = RankingService(
+        models,
+        metrics,
+        limits,
+        calibration=CalibrationMonitor(models, limits, known=known, report=on_served),
+        tracing=tracing_of(limits.otlp_endpoint),
+    )
     tokens = read_tokens(limits.token_file) if limits.token_file is not None else ()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loading = None if models.ranker else asyncio.create_task(asyncio.to_thread(models.load))
+        service.start()
         async with _grpc(service, tokens):
             yield
         if loading is not None:
             await loading
         await asyncio.to_thread(service.close)
 
-    # FastAPI's own pages load their scripts from elsewhere, and stay white where there is no way out.
-    app = FastAPI(
-        title="recmoe",
-        version=__version__,
-        summary="Orders candidates for one user in one context",
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-    )
+    app = _bare_app(lifespan)
     app.state.metrics = metrics
     add_handlers(app, metrics)
     if tokens:
         app.add_middleware(BearerToken, tokens=tokens)
-    app.add_middleware(Measured, metrics=metrics, models=models)
+    app.add_middleware(Measured, metrics=metrics, models=models, on_end=service.ended)
 
     _add_ranking(app, service)
     app.include_router(kserve_routes(service))
     if limits.webhook_secret_file is not None:
         add_webhook(app, read_secret(limits.webhook_secret_file), body_s=limits.body_s, on_call=on_webhook)
-    _add_pages(app, models, metrics, metrics_page or _own_page)
+    _add_pages(app, models, metrics, known, metrics_page or _own_page)
     return app
+
+
+def _bare_app(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
+    """An app without pages."""
+    return FastAPI(
+        title="recmoe",
+        version=__version__,
+        summary="Orders candidates for one user in one context",
+        lifespan=lifespan,
+        # FastAPI's own pages load their scripts from elsewhere, and stay white where there is no way out.
+        docs_url=None,
+        redoc_url=None,
+        # Its own spans and logs may hold what requests are made of; ours do not.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
 
 
 @asynccontextmanager
@@ -121,13 +146,15 @@ async def _own_page(metrics: ServingMetrics) -> bytes:
     return metrics.page()
 
 
-def _add_pages(app: FastAPI, models: ServedModels, metrics: ServingMetrics, metrics_page: MetricsPage) -> None:
+def _add_pages(
+    app: FastAPI, models: ServedModels, metrics: ServingMetrics, calibration: Calibration, metrics_page: MetricsPage
+) -> None:
     """What tells about the service and its model. Coroutines: they answer at once, whatever the threads do."""
 
     @app.get("/v1/models")
     async def served() -> list[ServedModel]:
         """What is served, and what a request may hold."""
-        return describe_all(models)
+        return describe_all(models, calibration.warnings)
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -137,7 +164,7 @@ def _add_pages(app: FastAPI, models: ServedModels, metrics: ServingMetrics, metr
     @app.get("/readyz")
     async def readyz() -> Readiness:
         """The model has passed its replay, and the server has not been told to stop."""
-        return readiness(models)
+        return readiness(models, calibration.warnings)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
@@ -145,5 +172,5 @@ def _add_pages(app: FastAPI, models: ServedModels, metrics: ServingMetrics, metr
 
     @app.get("/metrics", include_in_schema=False)
     async def prometheus() -> Response:
-        metrics.use(models)
+        metrics.use(models, calibration)
         return Response(await metrics_page(metrics), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -38,6 +38,8 @@ class ServedModel(BaseModel):
     refused: list[Refusal] = []
     """Versions that an alias names and that are not used: that of the role, and with the champion those of roles that
     no model has."""
+    warnings: list[str] = []
+    """Tasks whose mean prediction is out of its band, of the champion."""
 
 
 class RefusedVersion(BaseModel):
@@ -53,24 +55,28 @@ class Readiness(BaseModel):
     status: Literal["ready"] = "ready"
     digest: str
     refused: list[RefusedVersion]
+    warnings: list[str]
+    """As /v1/models has them; with warnings it is ready all the same."""
 
 
-def readiness(models: ServedModels) -> Readiness:
+def readiness(models: ServedModels, warnings: list[str]) -> Readiness:
     """Whether new requests are welcome; NotReadyError where they are not."""
     champion = models.get_for_new()
     refused = [RefusedVersion(role=one.role, version=one.version) for one in list(models.refused.values())]
-    return Readiness(digest=champion.info.digest, refused=refused)
+    return Readiness(digest=champion.info.digest, refused=refused, warnings=warnings)
 
 
-def describe_all(models: ServedModels) -> list[ServedModel]:
-    """The models in use, the champion first; NotReadyError while there is none."""
+def describe_all(models: ServedModels, warnings: list[str]) -> list[ServedModel]:
+    """The models in use, the champion first, which is warned of; NotReadyError while there is none."""
     models.get()
     in_use = dict(models.by_role())
     refused = [(one.role if one.role in in_use else "champion", one) for one in list(models.refused.values())]
-    return [
+    described = [
         describe(ranker, role=role, refused=[one for owner, one in refused if owner == role])
         for role, ranker in in_use.items()
     ]
+    described[0].warnings = warnings
+    return described
 
 
 def describe(ranker: Ranker, *, role: Role = "champion", refused: Sequence[Refusal] = ()) -> ServedModel:

@@ -10,9 +10,12 @@ from prometheus_client.registry import Collector
 from recmoe.errors import StoreError
 from recmoe.ranking.look_ups import LookUps
 from recmoe.ranking.ranked import Ranked
-from recmoe.ranking.request import ModelInfo
+from serving.calibration.metrics import CalibrationMetrics
+from serving.calibration.watch import Calibration
 from serving.models.holder import ServedModels
 from serving.models.metrics import ModelMetrics
+from serving.observability.bulk_histogram import BulkHistogram
+from serving.observability.call import Call
 from serving.orders import SHARED_METRICS
 from serving.store_metrics import NAMES, StoreMetrics
 
@@ -39,7 +42,6 @@ _PREDICTIONS = (
     100.0,
     1000.0,
 )
-_OBSERVED_ITEMS = 20
 _NAMED_FIELDS = 100
 """Names of ignored fields that are counted one by one: clients make them up, and each takes memory for good."""
 _OTHER_FIELDS = "(others)"
@@ -86,11 +88,11 @@ class ServingMetrics:
         )
         self._named_fields: set[str] = set()
         self._lists = Counter("recmoe_ranked_lists", "Rankings by protocol", ["protocol"], registry=registry)
-        self._predictions = Histogram(
-            "recmoe_score", f"Predictions of the first {_OBSERVED_ITEMS} items", ["task"], buckets=_PREDICTIONS,
-            registry=registry,
-        )  # fmt: skip
+        self._predictions = BulkHistogram(
+            "recmoe_score", "Predictions of all candidates", ["task"], buckets=_PREDICTIONS, registry=registry
+        )
         self.models = ModelMetrics(registry)
+        self._calibration = CalibrationMetrics(registry)
         self.stores = {name: StoreMetrics(name, registry) for name in NAMES}
         self._known = Gauge(
             "recmoe_items_known", "Items whose first products are kept", registry=registry, multiprocess_mode="livemax"
@@ -100,9 +102,10 @@ class ServingMetrics:
         """This process has its model."""
         self._workers.set(1)
 
-    def use(self, models: ServedModels) -> None:
-        """These are the models now, and these are the champion's stores."""
+    def use(self, models: ServedModels, calibration: Calibration) -> None:
+        """These are the models now, these are the champion's stores, and so its predictions are."""
         self.models.update(models)
+        self._calibration.update(calibration)
         ranker = models.ranker
         if ranker is not None and ranker.items is not None:
             self.stores["items"].use(ranker.items.store)
@@ -110,10 +113,11 @@ class ServingMetrics:
         if ranker is not None and ranker.users is not None:
             self.stores["users"].use(ranker.users.store)
 
-    def count(self, model: ModelInfo | None, code: int) -> None:
-        """A ranking request was answered with an HTTP status, by this model if by any."""
+    def count(self, models: ServedModels, call: Call) -> None:
+        """A request was answered; the champion counts where it came to no model."""
+        model = call.model or (models.ranker.info if models.ranker is not None else None)
         name, version = (model.name, model.version or "") if model else ("", "")
-        self._requests.labels(name, version, str(code)).inc()
+        self._requests.labels(name, version, str(call.status)).inc()
 
     def waiting(self, num_requests: int) -> None:
         """So many requests wait for a ranking thread."""
@@ -133,10 +137,8 @@ class ServingMetrics:
         self._candidates.observe(ranked.num_candidates)
         for store, look_ups in ranked.look_ups.items():
             self.stores[store].observe(look_ups)
-        for name, time_ms in ranked.clock.timing_ms().items():
-            # The ranker's own total has not seen the queue.
-            if name != "total":
-                self.stage(name, time_ms / 1000)
+        for name, time_s in ranked.clock.stages_s.items():
+            self.stage(name, time_s)
         for warning in ranked.warnings:
             if warning.code == "missing":
                 self._missing.labels(warning.feature).inc(warning.count)
@@ -144,10 +146,8 @@ class ServingMetrics:
                 self._unknown.labels(warning.feature).inc(warning.count)
             elif warning.code == "unknown_field":
                 self._ignored.labels(self._field(warning.feature)).inc(warning.count)
-        shown_KT = ranked.predictions_CT[ranked.order_K[:_OBSERVED_ITEMS]]
-        for task, shown_K in zip(ranked.task_names, shown_KT.T.tolist(), strict=True):
-            for prediction in shown_K:
-                self._predictions.labels(task).observe(prediction)
+        for task, predictions_C in zip(ranked.task_names, ranked.predictions_CT.T, strict=True):
+            self._predictions.labels(task).observe_all(predictions_C)
 
     def store_failed(self, error: StoreError) -> None:
         """Ids of a request could not be looked up, and so it is not answered."""

@@ -4,8 +4,13 @@ import gc
 import queue
 from collections.abc import Callable, Sequence
 
+from prometheus_client import Metric
+
+from recmoe.errors import ServingError
 from recmoe.ranking.ranker import Ranker
+from recmoe.ranking.score import unknown_name
 from serving.app import MetricsPage, create_app
+from serving.calibration.watch import Calibration
 from serving.metrics import ServingMetrics
 from serving.models.holder import ServedModels
 from serving.models.live import LiveRequests
@@ -13,6 +18,7 @@ from serving.models.refusal import Refusal
 from serving.models.source import ModelSource, store_watch_of, watch_of
 from serving.models.split import UserSplit
 from serving.orders import ModelEvents, ReadyModel, WorkerCommand
+from serving.settings import ServeSettings
 
 SWITCH_S = 0.001
 """Seconds that Python code of a serving process runs before other threads may; at the usual 5 ms, probes would wait for
@@ -30,7 +36,7 @@ class ModelApp:
         commands: what the watch of the aliases is told.
         port: that the process listens on; 0 where others do for it.
         on_failure: called where the model cannot be loaded; ``models.error`` says why.
-        metrics_page: see ``create_app``.
+        calibration, metrics_page: see ``create_app``.
 
     Raises:
         ServingError: settings need an alias, and the source names none.
@@ -46,6 +52,7 @@ class ModelApp:
         commands: "queue.SimpleQueue[WorkerCommand]",
         port: int,
         on_failure: Callable[[], None],
+        calibration: Calibration | None = None,
         metrics_page: MetricsPage | None = None,
     ) -> None:
         self._source, self._others, self._events, self._commands = source, others, events, commands
@@ -60,7 +67,15 @@ class ModelApp:
             on_failure=on_failure,
         )
         self.models.refused = {one.role: one for one in refused}
-        self.app = create_app(self.models, settings, on_webhook=self._asked, metrics_page=metrics_page)
+        self._calibration = calibration or Calibration()
+        self.app = create_app(
+            self.models,
+            settings,
+            on_webhook=self._asked,
+            metrics_page=metrics_page,
+            calibration=self._calibration,
+            on_served=events.served,
+        )
         self.metrics: ServingMetrics = self.app.state.metrics
         self.watch = watch_of(
             source,
@@ -79,6 +94,11 @@ class ModelApp:
             if watch is not None:
                 watch.close()
 
+    def collected(self) -> list[Metric]:
+        """What this process has counted, up to date."""
+        self.metrics.use(self.models, self._calibration)
+        return self.metrics.collected()
+
     def told(self, ranker: Ranker, *, loading_s: float = 0.0) -> ReadyModel:
         """Which model a ranker has, as others are told."""
         source = self._others.source if self._others is not None else self._source.source
@@ -87,11 +107,14 @@ class ModelApp:
     def _load(self) -> Ranker:
         ranker = self._source.load_as(self._others)
         self._split.settle(ranker)
+        _check_rates(self._source.settings, ranker)
         return ranker
 
     def _ready(self, ranker: Ranker) -> None:
         _settle()
         self.metrics.ready()
+        # Not only when this process is asked: of several, any one answers for all.
+        self.metrics.models.update(self.models)
         self._events.ready(self.told(ranker, loading_s=self.models.loading_s))
         for watch in (self.watch, self._store_watch):
             if watch is not None:
@@ -105,6 +128,14 @@ class ModelApp:
         """MLflow says that an alias has moved."""
         self._commands.put(WorkerCommand(looks=True))
         self._events.asked()
+
+
+def _check_rates(settings: ServeSettings, ranker: Ranker) -> None:
+    """ServingError where a rate is expected of a task that the model does not have."""
+    given = settings.expected_rates
+    unknown = [task for task in (given if isinstance(given, dict) else ()) if task not in ranker.task_names]
+    if unknown:
+        raise ServingError(f"expected_rates: {unknown_name('task', unknown[0], ranker.task_names)}")
 
 
 def _settle() -> None:

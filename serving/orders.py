@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import psutil
 from pydantic import BaseModel
 
+from serving.calibration.moments import ServedPredictions
+from serving.calibration.watch import TaskCalibration
 from serving.models.refusal import Refusal, Role
 from serving.settings import ServeSettings
 
@@ -61,6 +63,8 @@ class ModelEvents:
     """Of this role nothing is refused any more."""
     asked: Callable[[], None] = lambda: None
     """The registry's webhook was called."""
+    served: Callable[[ServedPredictions], None] | None = None
+    """The champion has predicted something; None where the process watches its predictions itself."""
 
 
 class WorkerOrder(BaseModel):
@@ -90,6 +94,7 @@ class WorkerReport(BaseModel):
     """Of this role it refuses nothing any more."""
     asked: bool = False
     """It was asked to look at what the aliases name."""
+    served: ServedPredictions | None = None
     error: str | None = None
 
 
@@ -102,3 +107,5 @@ class WorkerCommand(BaseModel):
     """Whether it then tries again what was refused."""
     refuses: Refusal | None = None
     """What another worker has refused."""
+    calibration: list[TaskCalibration] | None = None
+    """What is known of the champion's tasks, from the predictions of all."""

@@ -11,6 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -61,6 +62,8 @@ class _Job:
     deadline: Deadline
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[Any]"
+    context: Context = field(default_factory=copy_context)
+    """Of the request: what is logged in the thread belongs to it too."""
     queued_s: float = field(default_factory=time.perf_counter)
     needed_s: float = 0.0
     """What must be left of the deadline for the work to be begun."""
@@ -106,7 +109,7 @@ class RankingPool:
         self._service_s: dict[str, float] = {}
 
     async def run(self, work: Callable[[float], T], deadline: Deadline, *, kind: str = "rank") -> T:
-        """What ``work`` makes; it is called with the seconds that it has waited.
+        """What ``work`` makes; it is called with the time since when it has waited, by ``time.perf_counter``.
 
         Work whose caller goes away before its turn is dropped.
 
@@ -207,7 +210,7 @@ class RankingPool:
         result, error = None, None
         try:
             job.deadline.check("waited for its turn, which came", needed_s=job.needed_s)
-            result = job.work(start_s - job.queued_s)
+            result = job.context.run(job.work, job.queued_s)
         except BaseException as raised:  # Whatever it is, the one who waits must hear of it.
             error = raised
         with self._changed:

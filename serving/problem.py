@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from recmoe.errors import RequestError, StoreError
 from serving.metrics import ServingMetrics
 from serving.models.holder import NotReadyError
+from serving.observability.call import CALL, REQUEST_ID
 from serving.pool import LateError, OverloadError
 
 _logger = logging.getLogger(__name__)
@@ -94,7 +95,10 @@ def add_handlers(app: FastAPI, metrics: ServingMetrics) -> None:
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
         _logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return failure(request.url.path, HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; its log says why")
+        response = failure(request.url.path, HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; its log says why")
+        # It is made beyond the middleware that adds the id to all others.
+        response.headers[REQUEST_ID] = CALL.get().request_id
+        return response
 
 
 def _add_refusals(app: FastAPI, metrics: ServingMetrics) -> None:

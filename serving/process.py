@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from recmoe.products import fast_products
+from serving.calibration.watch import Calibration
 from serving.connection import ConnectionLimits
 from serving.draining import DrainingServer
 from serving.model_app import SWITCH_S, ModelApp
@@ -36,6 +37,7 @@ def answer(
     refused: Sequence[Refusal] = (),
     events: ModelEvents | None = None,
     commands: "queue.SimpleQueue[WorkerCommand] | None" = None,
+    calibration: Calibration | None = None,
 ) -> None:
     """Serve a model on a socket that listens, until SIGINT or SIGTERM; follow its alias, if it has one.
 
@@ -44,11 +46,14 @@ def answer(
             others probes are answered while the model is loaded.
         refused: what other workers have refused.
         commands: what the watch of the aliases is told.
+        calibration: what a parent of several processes knows of the champion's predictions.
 
     Raises:
         RecmoeError: the model cannot be loaded.
     """
-    process = _Process(listener, source, others, refused, events or ModelEvents(), commands or queue.SimpleQueue())
+    process = _Process(
+        listener, source, others, refused, events or ModelEvents(), commands or queue.SimpleQueue(), calibration
+    )
     process.run()
 
 
@@ -63,6 +68,7 @@ class _Process:
         refused: Sequence[Refusal],
         events: ModelEvents,
         commands: "queue.SimpleQueue[WorkerCommand]",
+        calibration: Calibration | None,
     ) -> None:
         self._listener, self._settings = listener, source.settings
         self._begins_loaded = others is not None
@@ -74,6 +80,7 @@ class _Process:
             commands=commands,
             port=listener.getsockname()[1],
             on_failure=lambda: setattr(self._server, "should_exit", True),
+            calibration=calibration,
         )
         self._server = _server(self._served.app, source.settings, on_draining=self._served.models.drain)
 
@@ -117,6 +124,7 @@ def _uvicorn_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
         loop="uvloop",
         ws="none",
         lifespan="on",
+        log_config=None,
         log_level="error",
         access_log=False,
         proxy_headers=False,

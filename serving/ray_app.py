@@ -51,6 +51,7 @@ _BY_RAY = {
     "response_s": "Ray's proxies have no such limit; a load balancer before them has",
     "max_connections": "Ray's proxies have no such limit; a load balancer before them has",
     "drain_delay_s": "Ray's proxies hand no request to a replica that is to stop",
+    "log_format": "Ray keeps the logs of replicas; logging_config in a config file of Ray Serve says how",
 }
 """Settings that do nothing here, and why."""
 _BY_FILE = ("host", "port", "keep_alive_s", "certificate", "key")
@@ -138,8 +139,7 @@ class RankingReplica:
 
     async def collected(self) -> tuple[str, list[Metric]]:
         """The name of this replica, and what it has counted."""
-        self._served.metrics.use(self._served.models)
-        return self._id, self._served.metrics.collected()
+        return self._id, self._served.collected()
 
     async def take(self, sender: str, command: WorkerCommand) -> None:
         """Another replica has something for the watch of the aliases."""

@@ -55,8 +55,9 @@ def serve_on_ray(
 
 def _for_everywhere(settings: ServeSettings) -> ServeSettings:
     """Settings that mean the same in another folder and another environment."""
-    paths = {name: getattr(settings, name) for name in ("token_file", "webhook_secret_file", "items")}
-    whole = {name: path.resolve() for name, path in paths.items() if path is not None}
+    named = {name: getattr(settings, name) for name in ("token_file", "webhook_secret_file", "items", "users")}
+    paths = {name: str(place) for name, place in named.items() if place is not None and "://" not in str(place)}
+    whole = {name: type(named[name])(Path(path).resolve()) for name, path in paths.items()}
     registry = settings.registry or os.environ.get("MLFLOW_TRACKING_URI")
     return settings.model_copy(update={**whole, "registry": registry})
 

@@ -15,13 +15,16 @@ from recmoe.ranking.clock import Clock
 from recmoe.ranking.columns import AnyRequest, options_of
 from recmoe.ranking.ranked import Ranked
 from recmoe.ranking.ranker import Ranker
-from recmoe.ranking.request import ModelInfo, shown
+from recmoe.ranking.request import shown
 from serving.body import BodyReader
-from serving.measured import ARRIVED_S, RANKED_BY
+from serving.calibration.monitor import CalibrationMonitor
 from serving.metrics import ServingMetrics
 from serving.models.holder import ServedModels
 from serving.models.shadow import ShadowComparison
 from serving.models.split import Arm
+from serving.observability.call import CALL, Call
+from serving.observability.slow import SlowRequests
+from serving.observability.tracing import Tracing
 from serving.pool import Deadline, RankingPool
 from serving.problem import EncodedBodyError
 from serving.reply import Encode, Read, Reply
@@ -46,10 +49,22 @@ class RankingService:
         models: has them.
         metrics: where it is counted.
         settings: limits.
+        calibration: sees what the champion predicts.
+        tracing: makes spans, where they are wanted.
     """
 
-    def __init__(self, models: ServedModels, metrics: ServingMetrics, settings: ServeSettings) -> None:
+    def __init__(
+        self,
+        models: ServedModels,
+        metrics: ServingMetrics,
+        settings: ServeSettings,
+        *,
+        calibration: CalibrationMonitor,
+        tracing: Tracing | None,
+    ) -> None:
         self.models, self.metrics, self.settings = models, metrics, settings
+        self._calibration, self._tracing = calibration, tracing
+        self._slow = SlowRequests(settings.log_slower_than_ms)
         self.reader = BodyReader(
             max_bytes=settings.max_body_bytes, max_held_bytes=settings.max_held_bytes, timeout_s=settings.body_s
         )
@@ -78,12 +93,9 @@ class RankingService:
         if request.headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
             raise EncodedBodyError("Content-Encoding: bodies are read as they are; send it without compression")
 
-        def on_chosen(model: ModelInfo) -> None:
-            request.scope[RANKED_BY] = model
-
         async with self.reader.body(request) as body:
-            self.metrics.stage("read", time.perf_counter() - deadline.arrived_s)
-            ranking = self.rank(body, deadline, protocol, read, encode, named=lambda: ranker, on_chosen=on_chosen)
+            self._stage("read", deadline.arrived_s)
+            ranking = self.rank(body, deadline, protocol, read, encode, named=lambda: ranker)
             reply = await _unless_gone(request, ranking)
         self.finished(deadline)
         return Response(
@@ -99,28 +111,30 @@ class RankingService:
         encode: Encode,
         *,
         named: Callable[[], Ranker | None] = lambda: None,
-        on_chosen: Callable[[ModelInfo], None] = lambda _: None,
     ) -> Reply:
         """Rank once it is the request's turn.
 
         Args:
             named: the ranker of the version that the request names, if it names one; asked once it has been read.
-            on_chosen: told which model ranks, as soon as that is known.
         """
+        call = CALL.get()
+        call.protocol = protocol
 
         def reply_to(ranked: Ranked) -> Reply:
             reply = encode(ranked)
+            ranked.clock.stage("write")
+            call.ranked(ranked)
             self.metrics.observe(ranked, protocol)
             return reply
 
-        def work(waited_s: float) -> Reply | Ranked:
-            self.metrics.stage("queue", waited_s)
+        def work(queued_s: float) -> Reply | Ranked:
+            self._stage("queue", queued_s)
             clock = Clock()
             asked = read(named() or self.models.get(), body)
             _check_num_explained(asked, self.settings.max_explained)
             version = named()
             chosen, arm = self.models.choose(options_of(asked)) if version is None else (version, None)
-            on_chosen(chosen.info)
+            call.model = chosen.info
             try:
                 columns = chosen.decode(asked)
             except StoreError as error:
@@ -149,27 +163,45 @@ class RankingService:
         return await self._pool.run(explain, deadline, kind="explain")
 
     def _note(self, asked: AnyRequest, body: bytes, read: Read, arm: Arm | None, ranked: Ranked) -> None:
-        """What the models to come, and the one beside, learn from a request."""
+        """What the models to come, the one beside and the watch of the champion learn from a request."""
         self.models.live.record(body, read)
         if arm is not None:
             self.metrics.models.routed(arm)
         if arm != "challenger":
+            self._calibration.observe(ranked)
             self._comparison.offer(self.models.shadow, asked, ranked)
+
+    def _stage(self, name: str, start_s: float) -> None:
+        """A stage of the request under way ends now."""
+        self.metrics.stage(name, CALL.get().stage(name, start_s))
 
     def finished(self, deadline: Deadline) -> None:
         """An answer is there; LateError where that is too late."""
         deadline.check("ranked")
         self.metrics.stage("total", time.perf_counter() - deadline.arrived_s)
 
+    def ended(self, call: Call) -> None:
+        """A request for a ranking has been answered, in whatever way."""
+        self._slow.note(call)
+        if self._tracing is not None:
+            self._tracing.record(call)
+
+    def start(self) -> None:
+        """Look at what is predicted from now on."""
+        self._calibration.start()
+
     def close(self) -> None:
         """Let the threads end once nothing waits."""
         self._pool.close()
         self._comparison.close()
+        self._calibration.close()
+        if self._tracing is not None:
+            self._tracing.close()
 
 
 def _deadline(request: Request, default_ms: float) -> Deadline:
     """When a request must be answered; RequestError where its header is no time."""
-    arrived_s: float = request.scope[ARRIVED_S]
+    arrived_s = CALL.get().arrived_s
     given = request.headers.get("x-deadline-ms")
     if given is None:
         return Deadline(arrived_s, default_ms)

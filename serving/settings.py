@@ -4,12 +4,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from recmoe.config import Config, config_from_dict, load_config
 from recmoe.config_source import COMMAND_LINE
 from recmoe.errors import DataError
 from recmoe.machine import Machine
+
+
+def _rates(given: object) -> object:
+    """``ctr=0.03,cvr=0.2`` as rates by task; what is no such text stays as it is."""
+    if not isinstance(given, str) or "=" not in given:
+        return given
+    return {task.strip(): rate.strip() for task, _, rate in (part.partition("=") for part in given.split(","))}
+
+
+ExpectedRates = Annotated[dict[str, PositiveFloat] | Literal["training", "baseline"], BeforeValidator(_rates)]
 
 
 class ServeSettings(Config):
@@ -100,11 +110,32 @@ class ServeSettings(Config):
     """While Redis does not answer: requests are refused with 503, or their items and users count as unknown."""
     strict_fields: bool = False
     """Whether fields that the model does not know are refused, instead of a warning."""
+    log_format: Literal["text", "json"] = "text"
+    """How the log looks: text, or a JSON object per line."""
+    log_slower_than_ms: NonNegativeFloat | None = None
+    """Milliseconds beyond which a request is logged with its stages, one a second at most; none by default."""
+    otlp_endpoint: str | None = None
+    """Address of an OpenTelemetry collector that takes spans over HTTP; by default OTEL_EXPORTER_OTLP_ENDPOINT."""
+    calibration_band: NonNegativeFloat = 2.0
+    """Factor by which a task's mean prediction may differ from the expected one before it is warned of; 0 for never."""
+    calibration_window_s: PositiveFloat = 600.0
+    """Seconds over which it is taken."""
+    calibration_candidates: PositiveInt = 10_000
+    """Candidates that it is taken of at least."""
+    expected_rates: ExpectedRates = "baseline"
+    """Mean predictions by task (``ctr=0.03,cvr=0.2``, and the baseline for others), or ``training`` for those of the
+    test split, or ``baseline`` for those of the server's first six windows."""
 
     def problems(self) -> Iterator[tuple[str, str]]:
         if (self.certificate is None) != (self.key is None):
             given, other = ("certificate", "key") if self.key is None else ("key", "certificate")
             yield given, f"needs {other} too: TLS takes the certificate and its private key"
+
+        if self.otlp_endpoint is not None and not self.otlp_endpoint.startswith(("http://", "https://")):
+            yield "otlp_endpoint", f"is {self.otlp_endpoint}; give an address such as http://localhost:4318"
+
+        if 0 < self.calibration_band <= 1:
+            yield "calibration_band", f"is {self.calibration_band:g}; give a factor above 1, or 0 for no warnings"
 
         if self.grpc_port is not None and self.grpc_port == self.port:
             yield "grpc_port", f"is the port of HTTP, {self.port}; give another"

@@ -1,6 +1,5 @@
 """One of several processes behind a port, as ``serving.workers`` starts it: ``python -m serving.worker ORDER``."""
 
-import logging
 import os
 import queue
 import signal
@@ -9,20 +8,30 @@ import sys
 import threading
 
 from recmoe.errors import RecmoeError
+from serving.calibration.watch import Calibration
 from serving.models.source import ModelSource
+from serving.observability.logs import logging_as
 from serving.orders import ModelEvents, WorkerCommand, WorkerOrder, WorkerReport
 from serving.process import answer
 
 
 def main(text: str) -> int:
     """Serve as ordered; the exit code."""
-    logging.basicConfig(format=f"worker {os.getpid()} %(levelname)s: %(message)s", level=logging.WARNING)
     order = WorkerOrder.model_validate_json(text)
+    with logging_as(order.settings.log_format, is_worker=True):
+        return _serve(order)
+
+
+def _serve(order: WorkerOrder) -> int:
     commands: queue.SimpleQueue[WorkerCommand] = queue.SimpleQueue()
-    threading.Thread(target=_listen_to_the_parent, args=(commands,), daemon=True).start()
+    calibration = Calibration()
+    threading.Thread(target=_listen_to_the_parent, args=(commands, calibration), daemon=True).start()
+    is_reporting = threading.Lock()
 
     def report(message: WorkerReport) -> None:
-        os.write(order.reports, f"{message.model_dump_json()}\n".encode())
+        # Long lines are not written in one go: those of two threads would mix.
+        with is_reporting:
+            os.write(order.reports, f"{message.model_dump_json()}\n".encode())
 
     try:
         answer(
@@ -36,8 +45,10 @@ def main(text: str) -> int:
                 refused=lambda refusal: report(WorkerReport(refused=refusal)),
                 forgiven=lambda role: report(WorkerReport(forgiven=role)),
                 asked=lambda: report(WorkerReport(asked=True)),
+                served=lambda served: report(WorkerReport(served=served)),
             ),
             commands=commands,
+            calibration=calibration,
         )
     except RecmoeError as error:
         report(WorkerReport(error=str(error)))
@@ -45,12 +56,16 @@ def main(text: str) -> int:
     return 0
 
 
-def _listen_to_the_parent(commands: "queue.SimpleQueue[WorkerCommand]") -> None:
+def _listen_to_the_parent(commands: "queue.SimpleQueue[WorkerCommand]", calibration: Calibration) -> None:
     """Commands, a line each; the pipe ends when the parent does, and this process with it."""
     # Not sys.stdin's own reader: its lock would still be held when Python ends.
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as pipe:
         for line in pipe:
-            commands.put(WorkerCommand.model_validate_json(line))
+            command = WorkerCommand.model_validate_json(line)
+            if command.calibration is not None:
+                calibration.tasks = tuple(command.calibration)
+            else:
+                commands.put(command)
     os.kill(os.getpid(), signal.SIGTERM)
 
 

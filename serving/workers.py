@@ -29,6 +29,7 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from recmoe.errors import ServingError
 from serving.agreement import Agreement
+from serving.calibration.watch import CalibrationWatch, turn_s
 from serving.orders import SHARED_METRICS, ModelEvents, WorkerCommand, WorkerOrder, WorkerReport
 from serving.settings import ServeSettings
 
@@ -77,9 +78,12 @@ class Workers:
     _pause_s: float = 0.0
     """Before the next start, where the last one came to nothing."""
     _next_start_s: float = 0.0
+    _next_look_s: float = 0.0
+    """At what workers have predicted."""
 
     def __post_init__(self, events: ModelEvents) -> None:
         self._agreement = Agreement(events)
+        self._calibration = CalibrationWatch(self.settings)
 
     def run(self) -> None:
         """Until SIGINT or SIGTERM; ServingError if the first worker cannot serve."""
@@ -90,6 +94,7 @@ class Workers:
                     self._start_missing(Path(metrics))
                     self._hear(_TURN_S)
                     self._bury(Path(metrics))
+                    self._judge()
                     if self._is_asked:
                         self._is_asked = False
                         self._agreement.retry(self._tell)
@@ -160,7 +165,18 @@ class Workers:
         worker.error = report.error
         if report.ready is not None:
             worker.is_ready, self._pause_s = True, 0.0
+        model = self._agreement.model
+        # While workers change their model one after the other, some still report on the one before.
+        if report.served is not None and model is not None and report.served.digest == model.digest:
+            self._calibration.take(report.served)
         self._agreement.take(report, lambda command: self._tell(command, but=worker))
+
+    def _judge(self) -> None:
+        """Tell all workers what their predictions together say, every so often."""
+        if time.monotonic() >= self._next_look_s:
+            self._next_look_s = time.monotonic() + turn_s(self.settings)
+            if known := self._calibration.check():
+                self._tell(WorkerCommand(calibration=known))
 
     def _tell(self, command: WorkerCommand, but: _Worker | None = None) -> None:
         """Tell all workers but one; those that have just ended are found out later."""

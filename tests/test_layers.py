@@ -60,6 +60,7 @@ DOORS = {
     "grpc": ("serving/",),
     "google": ("serving/",),
     "redis": ("recmoe/ranking/items/redis_client.py",),
+    "opentelemetry": ("serving/observability/tracing.py",),
     "lightgbm": ("recmoe/baselines/",),
     "sklearn": ("recmoe/baselines/",),
     "torchjd": ("recmoe/balancing/",),

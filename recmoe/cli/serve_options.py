@@ -122,3 +122,33 @@ StrictFields = Annotated[
         help="Whether fields that the model does not know are refused; they are ignored with a warning by default.",
     ),
 ]
+LogFormat = Annotated[
+    Literal["text", "json"] | None, typer.Option(help="Text, or a JSON object per line.", show_default="text")
+]
+LogSlowerThanMs = Annotated[
+    float | None, typer.Option(help="Log requests that take longer, with their stages, one a second; none by default.")
+]
+OtlpEndpoint = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="OpenTelemetry collector that takes spans over HTTP; OTEL_EXPORTER_OTLP_ENDPOINT by default.",
+    ),
+]
+CalibrationBand = Annotated[
+    float | None,
+    typer.Option(help="Factor by which mean predictions may differ from expected ones; 0 for any.", show_default="2"),
+]
+CalibrationWindowS = Annotated[float | None, typer.Option(help="Time that a mean is taken over.", show_default="600")]
+CalibrationCandidates = Annotated[
+    int | None, typer.Option(help="Candidates that a mean is taken of at least.", show_default="10000")
+]
+ExpectedRates = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RATES",
+        help="Mean predictions to expect: ctr=0.03,cvr=0.2, or training for those of the test split, or baseline for "
+        "those of the first six windows.",
+        show_default="baseline",
+    ),
+]

@@ -1,6 +1,8 @@
 """``recmoe serve`` and ``recmoe rank``: the ranking API, and the same without a server."""
 
+import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +11,7 @@ import typer
 import recmoe.cli.serve_options as flags
 from recmoe.cli.options import Json, Model, ModelOption, RegistryUri, Score, StrictFields
 from recmoe.cli.output import print_columns
+from recmoe.errors import RecmoeError
 from recmoe.runs.source import load_ranker
 
 if TYPE_CHECKING:
@@ -63,6 +66,13 @@ def serve(
     store_cache_s: flags.StoreCacheS = None,
     store_away: flags.StoreAway = None,
     strict_fields: flags.StrictFields = None,
+    log_format: flags.LogFormat = None,
+    log_slower_than_ms: flags.LogSlowerThanMs = None,
+    otlp_endpoint: flags.OtlpEndpoint = None,
+    calibration_band: flags.CalibrationBand = None,
+    calibration_window_s: flags.CalibrationWindowS = None,
+    calibration_candidates: flags.CalibrationCandidates = None,
+    expected_rates: flags.ExpectedRates = None,
 ) -> None:
     """Answer ranking requests over HTTP until Ctrl-C: POST /v1/rank, /v2 (KServe), /readyz, /metrics, /docs.
 
@@ -76,18 +86,31 @@ def serve(
 
 
 def _serve_here(model: str, settings: "ServeSettings") -> None:
+    """Serve, and tell what becomes of it: as text on stdout, or as JSON in the log."""
+    from serving.observability.logs import logging_as
     from serving.server import serve as run_server
 
-    def on_swap(ready: "ReadyModel") -> None:
-        print(f"serving {ready.name} version {ready.version} from now on", flush=True)
+    logger = logging.getLogger("serving")
+    is_json = settings.log_format == "json"
+    tell = logger.info if is_json else partial(print, flush=True)
 
     def on_ready(ready: "ReadyModel") -> None:
-        _print_address(ready, settings)
+        tell(_address(ready, settings))
         if settings.grpc_port is not None:
-            print(f"and over gRPC on {settings.host}:{settings.grpc_port}", flush=True)
-        print(f"ready after {ready.start_s:.1f} s, {ready.loading_s:.1f} s of them for the model", flush=True)
+            tell(f"and over gRPC on {settings.host}:{settings.grpc_port}")
+        tell(f"ready after {ready.start_s:.1f} s, {ready.loading_s:.1f} s of them for the model")
 
-    run_server(model, settings, on_ready=on_ready, on_swap=on_swap)
+    def on_swap(ready: "ReadyModel") -> None:
+        tell(f"serving {ready.name} version {ready.version} from now on")
+
+    with logging_as(settings.log_format):
+        try:
+            run_server(model, settings, on_ready=on_ready, on_swap=on_swap)
+        except RecmoeError as error:
+            if not is_json:
+                raise
+            logger.error("%s", error)
+            raise typer.Exit(1) from error
 
 
 def _serve_on_ray(model: str, settings: "ServeSettings") -> None:
@@ -95,7 +118,7 @@ def _serve_on_ray(model: str, settings: "ServeSettings") -> None:
     from serving.ray_server import serve_on_ray
 
     def on_ready(ready: "ReadyModel") -> None:
-        _print_address(ready, settings)
+        print(_address(ready, settings), flush=True)
         most = f" to {settings.most_replicas}" if settings.most_replicas != settings.replicas else ""
         print(f"by {settings.replicas}{most} replicas on Ray", flush=True)
 
@@ -103,10 +126,10 @@ def _serve_on_ray(model: str, settings: "ServeSettings") -> None:
     serve_on_ray(model, settings, session=session, on_ready=on_ready)
 
 
-def _print_address(ready: "ReadyModel", settings: "ServeSettings") -> None:
+def _address(ready: "ReadyModel", settings: "ServeSettings") -> str:
     version = f" version {ready.version}" if ready.version else ""
     where = f"{'https' if settings.certificate else 'http'}://{settings.host}:{ready.port}"
-    print(f"serving {ready.name}{version} on {where}, API page at /docs", flush=True)
+    return f"serving {ready.name}{version} on {where}, API page at /docs"
 
 
 def rank(

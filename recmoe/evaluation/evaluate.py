@@ -103,7 +103,12 @@ def evaluate(predictions: Predictions, *, config: EvaluationConfig) -> Report:
             raise EvaluationError(f"slice column {column} was not kept beside the predictions; there are: {known}")
         for value, mask_N in slice_masks(predictions.slices[column], max_values=config.max_slice_values):
             rows += _task_rows(predictions, mask_N, slice_name=f"{column}={value}", config=config)
-    return Report(rows=tuple(rows), num_rows=predictions.num_rows, num_resamples=config.num_resamples)
+    return Report(
+        rows=tuple(rows),
+        num_rows=predictions.num_rows,
+        num_resamples=config.num_resamples,
+        mean_predictions=predictions.means(),
+    )
 
 
 def slice_masks(column_N: NDArray[Any], *, max_values: int) -> Iterator[tuple[str, NDArray[np.bool_]]]:

@@ -2,6 +2,7 @@
 
 # N rows, T tasks
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -75,6 +76,14 @@ class Predictions:
                 "the model has diverged: lower the learning rate, or look for extreme values among the features"
             )
         return scores, labels
+
+    def means(self) -> dict[str, float]:
+        """The mean prediction of each task over all rows, in its space or not; without those that are not finite."""
+        if self.num_rows == 0:
+            return {}
+        means_T = self.predictions_NT.mean(axis=0, dtype=np.float64).tolist()
+        by_task = zip(self.task_names, means_T, strict=True)
+        return {name: mean for name, mean in by_task if math.isfinite(mean)}
 
     def take(self, rows: NDArray[np.int64]) -> "Predictions":
         """Some of the rows, by number."""

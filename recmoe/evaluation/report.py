@@ -92,6 +92,8 @@ class Report:
     """How gates used experts, and how alike these are, by the names of ``expert_curves``; none without gates."""
     routing: tuple[GroupRouting, ...] = ()
     """What gates make of the groups of each slice column."""
+    mean_predictions: Mapping[str, float] = field(default_factory=dict)
+    """By task, over all rows of the split, in its space or not: a server that ranks does not know spaces either."""
 
     def row(self, name: str) -> MetricRow:
         """A row by name: ``cvr.auc[click]``, or ``cvr.auc[click, device=phone]``.
@@ -143,6 +145,7 @@ class Report:
             **({} if self.baselines is None else {"baselines": self.baselines.to_json()}),
             **({"experts": dict(self.experts)} if self.experts else {}),
             **({"routing": [asdict(one) for one in self.routing]} if self.routing else {}),
+            **({"mean_predictions": dict(self.mean_predictions)} if self.mean_predictions else {}),
         }
         return json.dumps(document, indent=1, allow_nan=False)
 

@@ -114,6 +114,16 @@ class ModelBundle:
         result: NDArray[np.float32] = predictions_NT.numpy()
         return result
 
+    @property
+    def mean_predictions(self) -> dict[str, float]:
+        """The mean prediction of each task in training: over the test split, or over the replay where a bundle has no
+        report, or one of an earlier version, which did not record it.
+        """
+        means_T = self.replay.predictions_NT.mean(axis=0).tolist()
+        recorded = {} if self.report is None else self.report.mean_predictions
+        of_replay = zip(self.replay.task_names, means_T, strict=True)
+        return {name: recorded.get(name, mean) for name, mean in of_replay}
+
     def check_replay(self) -> None:
         """Score the replay rows again.
 

@@ -2,13 +2,15 @@
 
 import threading
 import time
-from collections.abc import Iterable
 from datetime import datetime
 
+import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from serving.models.holder import ServedModels
 from serving.models.refusal import Role
+from serving.observability.bulk_histogram import BulkHistogram
 
 _DIFFERENCES = (1e-6, 1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0, 100.0)
 _SHARES = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -63,7 +65,7 @@ class ModelMetrics:
             ["outcome"],
             registry=registry,
         )
-        self._difference = Histogram(
+        self._difference = BulkHistogram(
             "recmoe_shadow_score_difference",
             "Between the scores of champion and shadow, absolute, by item",
             buckets=_DIFFERENCES,
@@ -113,9 +115,13 @@ class ModelMetrics:
         """That became of a request for the shadow."""
         self._shadowed.labels(outcome).inc()
 
-    def compared(self, differences: Iterable[float], *, agreement: float) -> None:
-        """Champion and shadow ranked a request; ``agreement`` is the share of the first items that both have."""
+    def compared(self, differences_C: NDArray[np.float64], *, agreement: float) -> None:
+        """Champion and shadow ranked a request.
+
+        Args:
+            differences_C: between their scores; NaN where one of them gave none.
+            agreement: the share of the first items that both have.
+        """
         self.shadowed("ranked")
-        for difference in differences:
-            self._difference.observe(difference)
+        self._difference.observe_all(differences_C)
         self._agreement.observe(agreement)

@@ -4,7 +4,8 @@ import itertools
 import logging
 import queue
 import threading
-from dataclasses import dataclass, replace
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -33,6 +34,8 @@ class _Copy:
     request: AnyRequest
     ranked: Ranked
     """By the champion."""
+    context: Context = field(default_factory=copy_context)
+    """Of the request: what is logged of the shadow belongs to it too."""
 
 
 class ShadowComparison:
@@ -77,12 +80,17 @@ class ShadowComparison:
     def _work(self) -> None:
         torch.set_num_threads(1)
         while (copy := self._waiting.get()) is not None:
-            try:
-                self._compare(copy)
-            except Exception as error:
-                # No one waits for its answer; that it has none is what is to be known.
-                self._metrics.shadowed("error")
-                _logger.info("the shadow, version %s, failed: %s", copy.shadow.info.version, error)
+            copy.context.run(self._attempt, copy)
+
+    def _attempt(self, copy: _Copy) -> None:
+        try:
+            self._compare(copy)
+        except Exception as error:
+            # No one waits for its answer; that it has none is what is to be known.
+            self._metrics.shadowed("error")
+            # The error of a request names what was found there, which is the user's.
+            reason = f"it refuses {error.field}" if isinstance(error, RequestError) else error
+            _logger.info("the shadow, version %s, failed: %s", copy.shadow.info.version, reason)
 
     def _compare(self, copy: _Copy) -> None:
         # All candidates: the best of the champion may be far down with the shadow.
@@ -99,4 +107,4 @@ class ShadowComparison:
         differences_C = np.abs(champion.scores_C - shadow.scores_C)
         top = min(_TOP, len(champion.order_K))
         shared = {*champion.order_K[:top].tolist()} & {*shadow.order_K[:top].tolist()}
-        self._metrics.compared(differences_C[np.isfinite(differences_C)].tolist(), agreement=len(shared) / top)
+        self._metrics.compared(differences_C, agreement=len(shared) / top)

@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
 from http import HTTPStatus
 from typing import Any
 
@@ -13,8 +11,9 @@ import grpc
 from recmoe import __version__
 from recmoe.errors import RequestError, ServingError, StoreError
 from recmoe.ranking.ranker import Ranker
-from recmoe.ranking.request import ColumnRequest, ModelInfo
+from recmoe.ranking.request import ColumnRequest
 from serving.models.holder import NotReadyError
+from serving.observability.call import CALL, REQUEST_ID, Call
 from serving.pool import Deadline, LateError, OverloadError
 from serving.problem import CLIENT_GONE, BodyTooLargeError, UnknownModelError
 from serving.protocols.kserve import inputs_described, outputs_described
@@ -41,8 +40,6 @@ _STATUS = {
     UnknownModelError: (grpc.StatusCode.NOT_FOUND, HTTPStatus.NOT_FOUND),
 }
 """Codes of an error, in gRPC and as it is counted beside those of HTTP."""
-_CHOSEN: ContextVar[list[ModelInfo]] = ContextVar("chosen")
-"""Which model the call under way was given to, once that is known."""
 _ERRORS: tuple[type[Exception], ...] = tuple(_STATUS)
 
 
@@ -106,8 +103,9 @@ class KServeGrpc:
         async def guarded(body: bytes, context: Any) -> bytes:
             if name not in _PROBES and not self._is_let_in(context):
                 await context.abort(grpc.StatusCode.UNAUTHENTICATED, "send the metadata authorization: Bearer TOKEN")
-            chosen: list[ModelInfo] = []
-            _CHOSEN.set(chosen)
+            call = _call(name, context)
+            CALL.set(call)
+            context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
             code, reason, status = grpc.StatusCode.OK, "", int(HTTPStatus.OK)
             try:
                 return await method(body, context)
@@ -124,10 +122,10 @@ class KServeGrpc:
                 reason = "the server failed; its log says why"
                 _logger.error("%s failed", name, exc_info=error)
             finally:
-                if name == "ModelInfer":
-                    champion = self._service.models.ranker
-                    model = chosen[0] if chosen else None if champion is None else champion.info
-                    self._service.metrics.count(model, int(status))
+                call.end(int(status))
+                if call.is_ranking:
+                    self._service.metrics.count(self._service.models, call)
+                    self._service.ended(call)
             await context.abort(code, reason)
             raise AssertionError("abort raises")
 
@@ -140,8 +138,8 @@ class KServeGrpc:
     async def _infer(self, body: bytes, context: Any) -> bytes:
         service, remaining_s = self._service, context.time_remaining()
         allowed_ms = service.settings.deadline_ms if remaining_s is None else remaining_s * 1000
-        deadline = Deadline(time.perf_counter(), allowed_ms)
-        call = GrpcInferCall(max_values=service.settings.max_values)
+        deadline = Deadline(CALL.get().arrived_s, allowed_ms)
+        infer = GrpcInferCall(max_values=service.settings.max_values)
 
         named: Ranker | None = None
 
@@ -151,12 +149,10 @@ class KServeGrpc:
             ranker = served(service.models, message.model_name, message.model_version)
             # A version that is named answers; otherwise the user decides.
             named = ranker if message.model_version else None
-            return call.read(ranker, message)
+            return infer.read(ranker, message)
 
         with service.reader.held(len(body)):
-            reply = await service.rank(
-                body, deadline, NAME, read, call.encode, named=lambda: named, on_chosen=_CHOSEN.get().append
-            )
+            reply = await service.rank(body, deadline, NAME, read, infer.encode, named=lambda: named)
         service.finished(deadline)
         assert isinstance(reply.content, bytes)
         return reply.content
@@ -201,6 +197,12 @@ class KServeGrpc:
         """The ranker of the model that a message names."""
         message = read_message(body, kind)
         return served(self._service.models, message.name, message.version)
+
+
+def _call(name: str, context: Any) -> Call:
+    """The call of a method that has just begun."""
+    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    return Call.of(metadata, method="gRPC", path=f"/{SERVICE}/{name}", is_ranking=name == "ModelInfer")
 
 
 def _written(kind: str, **fields: Any) -> bytes:

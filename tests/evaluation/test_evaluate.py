@@ -31,6 +31,17 @@ def test_every_number_is_of_its_task_and_space(predictions: Predictions) -> None
     assert report.row("seconds.mae[all]").num_positive is None
 
 
+def test_mean_prediction_of_a_task_is_over_all_rows_whatever_its_space(predictions: Predictions) -> None:
+    report = evaluate(predictions, config=EvaluationConfig(num_resamples=0, metrics=()))
+    predictions.predictions_NT[1, 1] = np.nan
+    diverged = evaluate(predictions, config=EvaluationConfig(num_resamples=0, metrics=()))
+
+    # Six of the twelve rows were clicked, the mean over them is 0.55.
+    assert report.mean_predictions == pytest.approx({"ctr": 6.2 / 12, "cvr": 6.3 / 12, "seconds": 6.5})
+    assert diverged.mean_predictions.keys() == {"ctr", "seconds"}
+    assert predictions.take(np.array([], int)).means() == {}
+
+
 def test_metrics_follow_from_the_kind_of_task_and_the_groups(predictions: Predictions) -> None:
     with_groups = evaluate(predictions, config=FAST)
     without = evaluate(replace(predictions, groups_N=None), config=FAST)

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from recmoe.embeddings.tables import PlainTables
 from recmoe.errors import BundleError
+from recmoe.evaluation.report import Report
 from recmoe.export.bundle import ModelBundle
 from recmoe.export.replay import Replay
 from recmoe.features.encoder import FeatureEncoder
@@ -65,6 +66,19 @@ def test_bundle_of_a_version_without_means_predicts_medians_as_it_did(
     assert tasks.logit_names == ("ctr", "cvr", "long")
     assert loaded.config["tasks"]["long"]["predicts"] == "median"
     np.testing.assert_array_equal(loaded.predict(shop_log), expected)
+
+
+def test_mean_predictions_are_those_of_the_test_split_or_of_the_replay(
+    make_bundle: Callable[..., Path], bundle: ModelBundle, tmp_path: Path
+) -> None:
+    report = Report((), 200, 0, mean_predictions={"cvr": 0.07})
+
+    recorded = ModelBundle.load(make_bundle(tmp_path / "recorded", report=report)).mean_predictions
+
+    # The report of the other bundle is one of an earlier version.
+    of_replay = dict(zip(bundle.replay.task_names, bundle.replay.predictions_NT.mean(axis=0), strict=True))
+    assert bundle.mean_predictions == pytest.approx(of_replay)
+    assert recorded == pytest.approx({**of_replay, "cvr": 0.07})
 
 
 def test_bundle_holds_no_pickle(bundle_path: Path) -> None:

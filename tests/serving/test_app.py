@@ -120,7 +120,7 @@ def test_metrics_count_requests_candidates_and_warnings(client: TestClient) -> N
     assert 'recmoe_feature_oov_total{feature="item_id"} 1.0' in page
     assert 'recmoe_feature_missing_total{feature="price"} 1.0' in page
     assert 'recmoe_rank_latency_seconds_count{stage="model"} 1.0' in page
-    assert 'recmoe_score_count{task="ctr"} 2.0' in page
+    assert 'recmoe_score_count{task="ctr"} 3.0' in page
     assert 'recmoe_model_info{digest="' in page
     assert "recmoe_model_age_seconds" in page
 

@@ -1,7 +1,9 @@
 """Settings of the server: a flag, an environment variable and a key of a file for each."""
 
 import inspect
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -104,6 +106,32 @@ def test_stores_in_redis_are_named_without_a_password_and_answer_in_time() -> No
     assert "users: a Redis address that cannot be read: " in text
     assert "store_timeout_ms: is not less than deadline_ms, 100: no answer would be in time" in text
     assert "secret" not in text
+
+
+def test_expected_rates_are_text_or_a_mapping_and_mean_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "serve.yaml"
+    file.write_text("expected_rates: {ctr: 0.03, cvr: 0.2}\n")
+
+    flags = read_settings(None, {"expected_rates": "ctr=0.03, cvr=0.2"})
+
+    assert flags.expected_rates == read_settings(file, {}).expected_rates == {"ctr": 0.03, "cvr": 0.2}
+    assert read_settings(file, {"expected_rates": "training"}).expected_rates == "training"
+    assert ServeSettings.model_validate_json(flags.model_dump_json()) == flags
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"expected_rates": "trainig"}, "expected_rates: input should be 'training' or 'baseline'"),
+        ({"expected_rates": "ctr=much"}, "expected_rates: input should be a valid number"),
+        ({"expected_rates": "ctr=-1"}, "expected_rates: input should be greater than 0"),
+        ({"calibration_band": 0.5}, "calibration_band: is 0.5; give a factor above 1, or 0 for no warnings"),
+        ({"otlp_endpoint": "collector:4317"}, "otlp_endpoint: is collector:4317; give an address such as http://local"),
+    ],
+)
+def test_what_cannot_be_watched_or_sent_is_named(given: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=f"command line  {re.escape(problem)}"):
+        read_settings(None, given)
 
 
 def test_threads_are_the_usable_cores_divided_among_the_workers(tmp_path: Path) -> None:

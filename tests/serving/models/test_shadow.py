@@ -1,5 +1,6 @@
 """The shadow ranks copies of requests beside, and its scores are compared."""
 
+import logging
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -112,16 +113,21 @@ def test_what_finds_no_room_is_dropped_and_counted(bundle: ModelBundle, ranker: 
     assert number(page, 'recmoe_shadow_requests_total{outcome="dropped"') == 40 - slow.num_ranked
 
 
-def test_request_that_the_shadow_cannot_answer_is_counted(bundle: ModelBundle, ranker: Ranker, number: Any) -> None:
+def test_request_that_the_shadow_cannot_answer_is_counted_and_logged_without_its_values(
+    bundle: ModelBundle, ranker: Ranker, number: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     strict = Ranker(bundle, strict_fields=True)
     other = REQUEST.model_copy(update={"context": {"device": "phone"}})
     found = Compared(1.0)
     with pytest.raises(RequestError, match="device"):
         strict.rank(other)
 
-    found.comparison.offer(strict, other, ranked(ranker, other))
+    with caplog.at_level(logging.INFO):
+        found.comparison.offer(strict, other, ranked(ranker, other))
+        page = found.page()
 
-    assert number(found.page(), 'recmoe_shadow_requests_total{outcome="error"') == 1
+    assert number(page, 'recmoe_shadow_requests_total{outcome="error"') == 1
+    assert caplog.messages == ["the shadow, version None, failed: it refuses context.device"]
 
 
 def test_answers_do_not_wait_for_the_shadow(bundle: ModelBundle, ranker: Ranker, serve_app: Any, ask: Any) -> None:

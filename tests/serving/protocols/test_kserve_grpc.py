@@ -362,3 +362,19 @@ def test_missing_package_is_named() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
     assert "grpc_port needs the packages grpcio and protobuf: pip install 'recmoe[grpc]'" in run.stderr
+
+
+def test_id_of_a_call_comes_back_and_is_in_its_log(serve_grpc: Served, caplog: pytest.LogCaptureFixture) -> None:
+    answers = []
+    with serve_grpc(log_slower_than_ms=0) as (_, address), grpc.insecure_channel(address) as channel:
+        for given in ("call-7", "two words"):
+            _, rpc = channel.unary_unary(INFER).with_call(
+                request().SerializeToString(), timeout=30, metadata=(("x-request-id", given),)
+            )
+            answers.append(dict(rpc.trailing_metadata())["x-request-id"])
+
+    (slow,) = [record for record in caplog.records if record.name == "serving.observability.slow"]
+    assert answers[0] == "call-7"
+    assert len(answers[1]) == 32
+    assert vars(slow)["fields"]["protocol"] == "kserve_grpc"
+    assert list(vars(slow)["fields"]["stages_ms"])[:2] == ["queue", "decode"]

@@ -1,0 +1,1 @@
+"""Whether a model predicts, on average, what is expected of it."""
