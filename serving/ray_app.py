@@ -263,6 +263,4 @@ def _check(source: str, runs: Path, settings: ServeSettings) -> None:
     }
     for name, path in paths.items():
         if path is not None and not path.is_absolute():
-            raise ServingError(
-                f"{name}: {path} is not an absolute path; replicas run in another folder"
-            )
+            raise ServingError(f"{name}: {path} is not an absolute path; replicas run in another folder")
