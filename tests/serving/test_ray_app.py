@@ -327,7 +327,7 @@ def test_settings_decide_on_replicas(tmp_path: Path) -> None:
         (
             {"model": "models:/shop@champion", "runs": "/runs", "settings": {"items": "items"}},
             ServingError,
-            "^items: items is not an absolute path; replicas run in other folders, on other machines",
+            "^items: items is not an absolute path; replicas run in another folder",
         ),
         *(
             ({"model": "/bundles/shop", "runs": "/runs", "settings": {name: 1}}, ServingError, f"^{name} is not for")
