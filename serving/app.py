@@ -56,11 +56,7 @@ def create_app(
     """
     limits = settings or ServeSettings()
     metrics = ServingMetrics()
-    if isinstance(source, Ranker):
-        models = ServedModels(lambda: source)
-        models.load()
-    else:
-        models = source
+    models = _loaded(source) if isinstance(source, Ranker) else source
     known = calibration or Calibration()
     service = RankingService(
         models,
@@ -94,6 +90,13 @@ def create_app(
         add_webhook(app, read_secret(limits.webhook_secret_file), body_s=limits.body_s, on_call=on_webhook)
     _add_pages(app, models, metrics, known, metrics_page or _own_page)
     return app
+
+
+def _loaded(ranker: Ranker) -> ServedModels:
+    """One model that is there."""
+    models = ServedModels(lambda: ranker)
+    models.load()
+    return models
 
 
 def _bare_app(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:

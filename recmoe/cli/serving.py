@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -79,6 +80,10 @@ def serve(
     A setting is a flag, an environment variable (RECMOE_SERVE_DEADLINE_MS) or a key of the file; the first given holds.
     """
     given = {name: value for name, value in locals().items() if name not in ("model", "config") and value is not None}
+    _serve(model, config, given)
+
+
+def _serve(model: str, config: Path | None, given: Mapping[str, object]) -> None:
     from serving.settings import read_settings
 
     settings = read_settings(config, given)
