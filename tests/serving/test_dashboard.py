@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from recmoe.export.bundle import ModelBundle
 from recmoe.ranking import Ranker
-from recmoe.ranking.items import ItemStore
+from recmoe.ranking.items import ArrowStore
 from serving.app import create_app
 from serving.calibration.watch import Calibration, TaskCalibration
 from serving.models.holder import ServedModels
@@ -37,8 +38,15 @@ Series = dict[str, list[dict[str, str]]]
 def exposed(bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory, serve_app: Any, ask: Any) -> Series:
     """Labels of all series of a server to which everything has happened that it counts, by name."""
     items = pa.table({"item_id": [101], "price": [3.5], "words": [["red"]]})
-    store = ItemStore.build(tmp_path_factory.mktemp("items") / "items", items, bundle.encoder)
-    champion = Ranker.load(bundle, items=store.folder, items_known_bytes=2**20, version="4")
+    users = pa.table({"user_id": ["u1"], "age": [30.0]})
+    folder = tmp_path_factory.mktemp("stores")
+    champion = Ranker.load(
+        bundle,
+        items=ArrowStore.build(folder / "items", items, bundle.encoder),
+        items_known_bytes=2**20,
+        users=ArrowStore.build(folder / "users", users, bundle.encoder, side="user"),
+        version="4",
+    )
     models = ServedModels(lambda: champion, split=UserSplit(share=0.5, column="user_id"))
     models.load()
     models.use("challenger", Ranker(bundle, version="5"))
@@ -54,11 +62,17 @@ def exposed(bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory, serve
     with serve_app(app) as url:
         for headers in ({}, {"X-Deadline-Ms": "0.001"}):
             ask(f"{url}/v1/rank", request, headers)
+        # Half of the users are the challenger's, which has no store.
+        for user in range(12):
+            ask(f"{url}/v1/rank", {**request, "user": {"user_id": f"u{user}"}}, {})
         app.state.metrics.ready()
         app.state.metrics.models.swap("champion", "loaded")
         app.state.metrics.models.registry_failed()
-        while "recmoe_shadow_top_agreement_count 1.0" not in (page := ask(f"{url}/metrics").text):
-            pass
+        for store in app.state.metrics.stores.values():
+            store.swap("loaded")
+        deadline_s = time.monotonic() + 60
+        while not re.search("recmoe_shadow_top_agreement_count [1-9]", page := ask(f"{url}/metrics").text):
+            assert time.monotonic() < deadline_s
     series: Series = defaultdict(list)
     for line in page.splitlines():
         name, labels = re.match(r"(\w+)(?:\{(.*)\})? ", line).groups() if not line.startswith("#") else ("", "")  # type: ignore[union-attr]

@@ -74,12 +74,13 @@ def test_json_takes_all_packages_warnings_of_python_and_tracebacks(capsys: pytes
 
 
 @pytest.mark.usefixtures("in_request")
-@pytest.mark.parametrize(("is_worker", "prefix"), [(False, ""), (True, f"worker {os.getpid()} ")])
-def test_text_line_names_its_request(is_worker: bool, prefix: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("is_worker", [False, True])
+def test_text_line_names_its_request(is_worker: bool, capsys: pytest.CaptureFixture[str]) -> None:
     with logging_as("text", is_worker=is_worker):
         LOGGER.info("not shown")
         LOGGER.warning("took %d ms", 7)
 
+    prefix = f"worker {os.getpid()} " if is_worker else ""
     assert capsys.readouterr().err == f"{prefix}warning: took 7 ms [request r1]\n"
 
 
