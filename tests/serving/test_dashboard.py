@@ -38,7 +38,7 @@ Series = dict[str, list[dict[str, str]]]
 def exposed(bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory, serve_app: Any, ask: Any) -> Series:
     """Labels of all series of a server to which everything has happened that it counts, by name."""
     items = pa.table({"item_id": [101], "price": [3.5], "words": [["red"]]})
-    users = pa.table({"user_id": ["u1"], "age": [30.0]})
+    users = pa.table({"user_id": [f"u{user}" for user in range(0, 12, 2)], "age": [30.0] * 6})
     folder = tmp_path_factory.mktemp("stores")
     champion = Ranker.load(
         bundle,
