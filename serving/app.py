@@ -24,6 +24,7 @@ from serving.problem import add_handlers
 from serving.protocols.arrow import Arrow, names_arrow
 from serving.protocols.json_v1 import JsonV1
 from serving.protocols.kserve_v2 import kserve_routes
+from serving.responses import RANKING, refusals
 from serving.service import DEADLINE_HEADER, RankingService
 from serving.settings import ServeSettings
 from serving.token import BearerToken, read_tokens
@@ -137,7 +138,7 @@ def _add_ranking(app: FastAPI, service: RankingService) -> None:
         "parameters": [DEADLINE_HEADER],
     }
 
-    @app.post("/v1/rank", response_model=RankResponse, openapi_extra=description)
+    @app.post("/v1/rank", response_model=RankResponse, responses=refusals(*RANKING), openapi_extra=description)
     async def rank(request: Request) -> Response:
         """Candidates in the order to show them; written as Content-Type says, answered as Accept does."""
         asked = arrow if names_arrow(request.headers.get("content-type", "")) else json_v1
@@ -154,7 +155,7 @@ def _add_pages(
 ) -> None:
     """What tells about the service and its model. Coroutines: they answer at once, whatever the threads do."""
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", responses=refusals(401, 503))
     async def served() -> list[ServedModel]:
         """What is served, and what a request may hold."""
         return describe_all(models, calibration.warnings)
@@ -164,7 +165,7 @@ def _add_pages(
         """The process answers."""
         return {"status": "ok"}
 
-    @app.get("/readyz")
+    @app.get("/readyz", responses=refusals(503))
     async def readyz() -> Readiness:
         """The model has passed its replay, and the server has not been told to stop."""
         return readiness(models, calibration.warnings)

@@ -11,6 +11,8 @@ from recmoe.errors import RequestError
 from serving.pool import OverloadError
 from serving.problem import BodyTooLargeError, SlowBodyError
 
+_PIECE_BYTES = 2**17
+
 
 class BodyReader:
     """Reads bodies, so many bytes of each and of all that are in hand.
@@ -81,7 +83,9 @@ def check_values(body: bytes, max_values: int) -> None:
     if len(body) <= max_values:
         return
     bytes_N = np.frombuffer(body, np.uint8)
-    num_values = sum(int(np.count_nonzero(bytes_N == ord(sign))) for sign in ",[{")
+    # Piece by piece, as what is counted then stays in the processor's cache.
+    pieces = (bytes_N[start : start + _PIECE_BYTES] for start in range(0, len(body), _PIECE_BYTES))
+    num_values = sum(int(np.count_nonzero(piece == ord(sign))) for piece in pieces for sign in ",[{")
     if num_values > max_values:
         raise too_many_values(num_values, "commas and opening brackets", max_values)
 

@@ -16,6 +16,8 @@ from serving.pool import LateError, OverloadError
 
 _logger = logging.getLogger(__name__)
 
+PROBLEM = "application/problem+json"
+
 CLIENT_GONE = 499
 """A client that hung up before it had sent its request; the code that nginx counts it under."""
 
@@ -50,7 +52,7 @@ def problem(status: HTTPStatus, detail: str, *, field: str | None = None) -> JSO
     content = {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": detail}
     if field is not None:
         content["field"] = field
-    return JSONResponse(content, status_code=status, media_type="application/problem+json")
+    return JSONResponse(content, status_code=status, media_type=PROBLEM)
 
 
 def add_handlers(app: FastAPI, metrics: ServingMetrics) -> None:

@@ -41,6 +41,7 @@ LAYERS = (
         "config_source",
         "config_yaml",
         "errors",
+        "flat_table",
         "json_document",
         "machine",
         "plugins",

@@ -15,12 +15,12 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +40,8 @@ from recmoe.features.encoder import FeatureEncoder
 from recmoe.model import MultiTaskRanker
 from recmoe.plugins import installed_version, packages_of
 from recmoe.tasks.funnel import TaskSet
+
+T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
 
@@ -76,13 +78,9 @@ class ModelBundle:
         manifest.verify(path)
         _check_packages(path, manifest.packages)
         config, sections = read_config(path)
-        try:
-            with refusing(path / ENCODER, "does not fit this version of recmoe"):
-                encoder = FeatureEncoder.load(path / ENCODER)
-            report_path = path / REPORT
-            report = Report.from_json(report_path.read_bytes()) if report_path.exists() else None
-        except (DataError, SchemaError, EvaluationError) as error:
-            raise BundleError(f"{path} does not fit this version of recmoe: {error}") from error
+        encoder = _read(path / ENCODER, FeatureEncoder.load)
+        report_path = path / REPORT
+        report = _read(report_path, lambda file: Report.from_json(file.read_bytes())) if report_path.exists() else None
         if encoder.fingerprint != manifest.schema_fingerprint or encoder.schema != sections.inputs:
             raise BundleError(
                 f"{path} holds an encoder of another schema than the model was trained with; export it again"
@@ -203,6 +201,15 @@ def write_bundle(
         bundle = ModelBundle.load(folder)
         bundle.check_replay()
     return bundle
+
+
+def _read(path: Path, read: Callable[[Path], T]) -> T:
+    """A part of a bundle; BundleError with its path where it is none that this version reads."""
+    with refusing(path, "does not fit this version of recmoe"):
+        try:
+            return read(path)
+        except (DataError, SchemaError, EvaluationError) as error:
+            raise BundleError(f"{path} does not fit this version of recmoe: {error}") from error
 
 
 def _check_packages(path: Path, packages: Mapping[str, str]) -> None:

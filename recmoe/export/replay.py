@@ -2,7 +2,8 @@
 
 # N rows, T tasks, F dense columns, K sparse keys
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from recmoe.errors import BundleError
 from recmoe.export.contents import REPLAY_ENCODED, REPLAY_ROWS, REPLAY_SCORES
+from recmoe.export.parquet_rows import read_rows
 from recmoe.features.batch import Batch
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import InputLayout
@@ -27,7 +29,7 @@ TOLERANCE = 1e-5
 MAX_ROWS = 100_000
 """Rows of a replay: it is scored at every start of a server."""
 MAX_BYTES = 2**31
-"""Of the rows in memory, by what the file says of itself."""
+"""Of the rows in memory."""
 
 _ENCODED = {"dense": (torch.float32, 2), "lengths": (torch.int32, 2), "values": (torch.int64, 1)}
 """By name: type and number of dimensions; ages come on top."""
@@ -81,9 +83,10 @@ class Replay:
         """
         try:
             rows, scores = (_read_table(directory / name) for name in (REPLAY_ROWS, REPLAY_SCORES))
-            encoded = safetensors.torch.load_file(directory / REPLAY_ENCODED)
+            with _naming(directory / REPLAY_ENCODED):
+                encoded = safetensors.torch.load_file(directory / REPLAY_ENCODED)
             _check_parts(rows, scores, encoded)
-        except (OSError, ValueError, pa.ArrowException, SafetensorError) as error:
+        except ValueError as error:
             raise BundleError(f"{directory}: its replay cannot be read: {error}; export the bundle again") from error
         columns = [column.to_numpy() for column in scores.columns]
         return cls(
@@ -154,19 +157,21 @@ def _check_count(num_rows: int, what: str, remedy: str) -> None:
 
 
 def _read_table(path: Path) -> pa.Table:
-    """A Parquet file of a bundle, if what it says of its size is within bounds."""
-    # The file alone: a data set would take names and values of columns from the folders around it.
-    with pq.ParquetFile(path) as file:
-        groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
-        _check_count(
-            max(file.metadata.num_rows, *(group.num_rows for group in groups), 0), str(path), "export it again"
-        )
-        num_bytes = sum(group.total_byte_size for group in groups)
-        if num_bytes > MAX_BYTES:
-            raise ValueError(f"{path} takes {num_bytes:,} bytes in memory, and may take {MAX_BYTES:,}")
-        table = file.read()
-    table.validate(full=True)
+    """A Parquet file of a bundle, if its size is within bounds."""
+    with _naming(path):
+        table = read_rows(path, max_bytes=MAX_BYTES)
+    _check_count(table.num_rows, str(path), "export it again")
     return table
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Inside, a file is read; ValueError with its name where it cannot be."""
+    try:
+        yield
+    except (OSError, ValueError, pa.ArrowException, SafetensorError) as error:
+        # What Thrift says goes over several lines.
+        raise ValueError(f"{path.name}: {' '.join(str(error).split())}") from error
 
 
 def _check_parts(rows: pa.Table, scores: pa.Table, encoded: Mapping[str, Tensor]) -> None:

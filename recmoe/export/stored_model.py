@@ -51,7 +51,7 @@ def read_config(directory: Path) -> tuple[dict[str, Any], ModelSections]:
         for place, message in task_problems(sections.tasks):
             raise ValueError(f"tasks.{place}: {message}")
     except (OSError, ValueError) as error:
-        raise BundleError(f"{path} does not fit this version of recmoe: {error}") from error
+        raise BundleError(f"{path} does not fit this version of recmoe: {error}; export the bundle again") from error
     return config, sections
 
 

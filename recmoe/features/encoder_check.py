@@ -49,8 +49,9 @@ def check_dynamic(table: pa.Table, values: Mapping[str, Any]) -> None:
     capacity = checked(_CAPACITY, values["capacity"])
     checked(_LAST, values["last"])
     columns = DynamicIds.empty(capacity).to_table().schema
+    found = ", ".join(f"{column.name} ({column.type})" for column in table.schema)
     if table.schema != columns or any(column.null_count for column in table.columns):
-        raise ValueError(f"expected the columns {', '.join(columns.names)} without nulls, found {table.schema}")
+        raise ValueError(f"expected the columns {', '.join(columns.names)} without nulls, found {found}")
     keys_n, rows_n = table["key"].to_numpy(), table["row"].to_numpy()
     if (keys_n[1:] <= keys_n[:-1]).any() or (rows_n < 0).any() or (rows_n > capacity).any():
         raise ValueError(f"ids that are not in ascending order, or of rows beyond 0 … {capacity:,}")

@@ -19,10 +19,10 @@ from recmoe.features.encoder_check import check_dynamic, check_fits
 from recmoe.features.encodings.dynamic import DynamicIds
 from recmoe.features.encodings.lookup import RowLookup
 from recmoe.features.encodings.vocabulary import Vocabulary
-from recmoe.features.id_keys import is_text_type
 from recmoe.features.labels import LabelColumn
 from recmoe.features.schema import FeatureSchema
 from recmoe.features.statistics import NumericStatistics
+from recmoe.flat_table import FlatTable
 from recmoe.json_document import checked, read_object
 
 FORMAT = 1
@@ -31,6 +31,10 @@ _COLUMNS = "columns.arrow"
 _IDS_FILE = re.compile(r"(vocabulary|dynamic)_\d+\.arrow")
 ENCODER_FILE = re.compile(rf"{re.escape(_DOCUMENT)}|{re.escape(_COLUMNS)}|{_IDS_FILE.pattern}")
 """Names of the files of an encoder."""
+_MARK = b"ARROW1"
+"""At both ends of an Arrow file."""
+_NUM_MARK_BYTES = 8
+"""With what fills it up, before the messages."""
 _SCHEMA = TypeAdapter(FeatureSchema)
 
 
@@ -122,7 +126,7 @@ def _write_columns(path: Path, columns: pa.Table) -> None:
 def load_encoder(directory: Path) -> tuple[FeatureSchema, tuple[LabelColumn, ...], EncoderState]:
     """Read what ``save_encoder`` wrote; DataError if a file is missing, damaged or of another version."""
     try:
-        document = read_object((directory / _DOCUMENT).read_bytes())
+        document = _read_document(directory)
         version = document["format"]
         if version != FORMAT:
             raise DataError(
@@ -140,6 +144,13 @@ def load_encoder(directory: Path) -> tuple[FeatureSchema, tuple[LabelColumn, ...
     return schema, labels, state
 
 
+def _read_document(directory: Path) -> dict[str, Any]:
+    try:
+        return read_object((directory / _DOCUMENT).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{_DOCUMENT}: {error}") from error
+
+
 def _parse(directory: Path, document: dict[str, Any]) -> tuple[FeatureSchema, tuple[LabelColumn, ...], EncoderState]:
     numbers = {
         name: NumericStatistics(mean=fields["mean"], std=fields["std"], edges=tuple(fields["edges"]))
@@ -147,7 +158,7 @@ def _parse(directory: Path, document: dict[str, Any]) -> tuple[FeatureSchema, tu
     }
     vocabularies = {table: _read_vocabulary(directory, file) for table, file in document["vocabularies"].items()}
     dynamic = {table: _read_dynamic(directory, values) for table, values in document.get("dynamic", {}).items()}
-    columns = pa.ipc.read_schema(pa.py_buffer((directory / _COLUMNS).read_bytes()))
+    columns = _read_types(directory)
     schema = checked(_SCHEMA, document["schema"])
     labels = tuple(LabelColumn.from_json(label) for label in document["labels"])
     check_fits(schema, columns=columns, learned=vocabularies.keys() | dynamic.keys(), numbers=numbers)
@@ -157,20 +168,47 @@ def _parse(directory: Path, document: dict[str, Any]) -> tuple[FeatureSchema, tu
     return schema, labels, state
 
 
+def _read_types(directory: Path) -> pa.Schema:
+    """The raw columns' types."""
+    try:
+        return pa.ipc.read_schema(pa.py_buffer((directory / _COLUMNS).read_bytes()))
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{_COLUMNS}: {error}") from error
+
+
 def _read_columns(directory: Path, file: str) -> pa.Table:
     """A table of the encoder; ValueError for a file that is none of its own, or whose values do not fit their type."""
     if not _IDS_FILE.fullmatch(file):
         raise ValueError(f"{_DOCUMENT} names the file {file!r}, which no encoder has")
-    with pa.OSFile(str(directory / file)) as source, pa.ipc.open_file(source) as reader:
-        table = reader.read_all()
-    # Offsets that lead out of their buffer are found by this alone.
-    table.validate(full=True)
+    try:
+        with pa.OSFile(str(directory / file)) as source:
+            content = source.read_buffer()
+        if not bytes(content[:6]) == _MARK == bytes(content[-6:]):
+            raise ValueError("it is cut, or no Arrow file")
+        # It is read as the stream inside of it: what its end says of other places in it does not count.
+        messages = pa.ipc.MessageReader.open_stream(pa.BufferReader(content.slice(_NUM_MARK_BYTES)))
+        schema = pa.ipc.read_schema(messages.read_next_message())
+        batches = [pa.ipc.read_record_batch(_plain(message), schema) for message in messages]
+        table = pa.Table.from_batches(batches, schema)
+        # Offsets that lead out of their buffer are found by this alone.
+        table.validate(full=True)
+    except (OSError, ValueError, StopIteration, pa.ArrowException) as error:
+        raise ValueError(f"{file}: {error or 'it is cut'}") from error
     return table
+
+
+def _plain(message: pa.Message) -> pa.Message:
+    """A batch as it is written here; ValueError for others: a few compressed bytes stand for gigabytes."""
+    head = FlatTable.root(memoryview(message.metadata)).table(2)
+    if message.type != "record batch" or head is None or head.has(3):
+        raise ValueError("it holds compressed values or dictionaries, which no encoder has")
+    return message
 
 
 def _read_vocabulary(directory: Path, file: str) -> Vocabulary:
     ids = _read_columns(directory, file)["id"]
-    if ids.null_count or not is_text_type(ids.type):
+    # Views may stand for one text many times.
+    if ids.null_count or not (pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type)):
         raise ValueError(f"{file} holds {ids.type} and {ids.null_count} nulls; a vocabulary is texts")
     return Vocabulary(ids.chunk(0) if ids.num_chunks == 1 else ids.combine_chunks())
 

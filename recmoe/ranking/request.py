@@ -25,6 +25,12 @@ Columns = dict[str, list[Any]]
 _ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 """How JSON writes half of an emoji; most are followed by the other half."""
 
+_LARGE = 2**20
+"""Bytes from which a document is large."""
+
+MAX_FIELDS = 10_000
+"""Fields of a user, of a context and columns of candidates; to make an object of more takes a while."""
+
 _CANDIDATES_SCHEMA: JsonDict = {
     "anyOf": [
         {"type": "array", "items": {"type": "object"}, "title": "one object per candidate"},
@@ -63,6 +69,11 @@ class RankOptions(BaseModel):
         for name in document:
             if name not in cls.model_fields:
                 raise RequestError(short(str(name)), unknown_name("field", str(name), list(cls.model_fields)))
+        for name, value in document.items():
+            if isinstance(value, dict) and len(value) > MAX_FIELDS:
+                raise RequestError(
+                    name, f"has {len(value)} fields, at most {MAX_FIELDS} are read; leave out the others"
+                )
         try:
             return cls.model_validate(document)
         except ValidationError as error:
@@ -208,12 +219,13 @@ def _parsed(text: bytes | str) -> tuple[Any, bool]:
     """A JSON document, and whether a string of it may hold half a character.
 
     The fast parser takes UTF-8 without such halves, NaN and Infinity, as nearly every request is. The slow one takes
-    the rest, and says what is wrong with what is no JSON.
+    the rest, and says what is wrong with what is no JSON; of what is large only what it may take, for it takes time.
     """
     try:
         return orjson.loads(text), False
-    except orjson.JSONDecodeError:
-        pass
+    except orjson.JSONDecodeError as error:
+        if len(text) > _LARGE and not _is_for_the_slow_one(error):
+            raise RequestError("body", f"is not JSON: {error}") from error
     may_hold_halves = True
     try:
         if isinstance(text, bytes):
@@ -222,6 +234,12 @@ def _parsed(text: bytes | str) -> tuple[Any, bool]:
         return json.loads(text), may_hold_halves
     except (ValueError, RecursionError) as error:
         raise RequestError("body", f"is not JSON: {error}") from error
+
+
+def _is_for_the_slow_one(error: orjson.JSONDecodeError) -> bool:
+    """Whether the slow parser may take a document, by why and where the fast one gave up."""
+    is_of_characters = "surrogate" in error.msg or "BOM" in error.msg
+    return is_of_characters or error.doc[error.pos : error.pos + 1] in ("N", "I")
 
 
 def shown(value: object) -> str:

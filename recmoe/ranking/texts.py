@@ -1,12 +1,10 @@
 """texts: strings of a request that cannot be written again, and names as a message shows them."""
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from recmoe.errors import RequestError
 
-_HALF = re.compile("[\ud800-\udfff]")
 _MAX_SHOWN = 100
 """Characters of a name that a message shows."""
 
@@ -42,11 +40,14 @@ def _parts(path: str, value: Mapping[Any, Any] | list[Any]) -> Iterator[tuple[st
 
 
 def _check_text(text: str, path: str, what: str) -> None:
-    half = _HALF.search(text)
-    if half is not None:
+    try:
+        # Faster than a search, and texts may be of megabytes.
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = printable(text[error.start])
         raise RequestError(
-            path, f"{what} half a character, {printable(half.group())} without its other half; send whole characters"
-        )
+            path, f"{what} half a character, {half} without its other half; send whole characters"
+        ) from error
 
 
 def printable(text: str) -> str:

@@ -19,6 +19,8 @@ Path = Callable[[int], str]
 """Where a value stands in the request, by its place in the column."""
 
 _NONE = type(None)
+_UNFIT = (pa.ArrowException, ValueError, OverflowError, ArithmeticError)
+"""What a conversion raises where a value does not fit."""
 
 WHOLE = re.compile(r"0|-?[1-9][0-9]{0,19}")
 """A whole number as an id is written: "007" and "7.0" are texts."""
@@ -55,14 +57,23 @@ def to_arrow(values: Sequence[Any], type_: pa.DataType, path: Path, *, is_id: bo
         raise RequestError(path(index), f"expected {expected}, found {shown(values[index])}")
     try:
         return _convert(values, type_, found)
-    except (pa.ArrowException, ValueError, OverflowError, ArithmeticError):
-        # Arrow says that a value does not fit but not which: the same conversion, value by value, does.
-        for index, value in enumerate(values):
-            try:
-                _convert([value], type_, {type(value)})
-            except (pa.ArrowException, ValueError, OverflowError, ArithmeticError) as error:
-                raise RequestError(path(index), f"expected {expected}, found {shown(value)}") from error
-        raise
+    except _UNFIT as error:
+        index = _first_unfit(values, type_)
+        raise RequestError(path(index), f"expected {expected}, found {shown(values[index])}") from error
+
+
+def _first_unfit(values: Sequence[Any], type_: pa.DataType) -> int:
+    """Where the first value is that does not fit: Arrow says that there is one, but not which. Found by halving."""
+    first, end = 0, len(values)
+    while end - first > 1:
+        middle = (first + end) // 2
+        part = values[first:middle]
+        try:
+            _convert(part, type_, set(map(type, part)))
+            first = middle
+        except _UNFIT:
+            end = middle
+    return first
 
 
 def plain_type(type_: pa.DataType) -> pa.DataType:

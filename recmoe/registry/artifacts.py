@@ -22,6 +22,8 @@ DIGEST = "recmoe.bundle_digest"
 """The tag of a version that keeps the digest of its bundle, as it was registered."""
 
 _DESCRIPTION = "MLmodel"
+_MAX_DESCRIPTION_BYTES = 2**22
+"""Of a thousand columns it has 100 kB; YAML is read at a few hundred kB a second."""
 
 
 class Artifacts:
@@ -113,6 +115,8 @@ def bundle_folder(model_folder: Path) -> Path:
     try:
         if path.is_symlink():
             raise ValueError("it is a symbolic link")
+        if (size := path.stat().st_size) > _MAX_DESCRIPTION_BYTES:
+            raise ValueError(f"it has {size:,} bytes, {_MAX_DESCRIPTION_BYTES:,} are read")
         flavour = yaml.safe_load(path.read_bytes())["flavors"]["python_function"]
         loader, data = flavour["loader_module"], flavour["data"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError, yaml.YAMLError) as error:
@@ -122,7 +126,7 @@ def bundle_folder(model_folder: Path) -> Path:
         ) from error
     if loader != LOADER_MODULE:
         raise RegistryError(
-            f"{path} describes a model that {shown(str(loader))} loads, not one of recmoe; name another version"
+            f"{path} describes a model that {_named(loader)} loads, not one of recmoe; name another version"
         )
     return _inside(model_folder, data, path)
 
@@ -135,7 +139,12 @@ def _inside(model_folder: Path, data: Any, named_by: Path) -> Path:
         folder = folder / step
         if step in ("/", "//", "..") or set(step) & {"\\", "\0"} or folder.is_symlink():
             raise RegistryError(
-                f"{named_by} names {shown(str(data))} as its data, which leaves the folder of the model; register its "
+                f"{named_by} names {_named(data)} as its data, which leaves the folder of the model; register its "
                 "bundle again"
             )
     return folder
+
+
+def _named(value: Any) -> str:
+    """A value of a description; a list is not written out, for in YAML a few lines make one that is endless."""
+    return shown(str(value)) if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"

@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from recmoe.errors import RequestError
 from recmoe.features.columns import is_list_type
+from recmoe.flat_table import FlatTable
 from recmoe.ranking.request import check_num_candidates
 from recmoe.ranking.texts import short
 from serving.body import too_many_values
-from serving.protocols.flatbuffer import FlatTable
 
 MAX_BATCHES = 100
 MAX_COLUMNS = 1000
@@ -61,17 +61,10 @@ def read_stream(body: bytes, *, max_candidates: int, max_values: int) -> pa.Tabl
     Raises:
         RequestError: it is no stream, or one that is not read, and why.
     """
-    messages = _messages(memoryview(body))
-    schema = next(messages)
-    num_columns = _check_schema(schema)
-    num_rows = 0
-    for number, message in enumerate(messages):
-        if number == MAX_BATCHES:
-            raise _refused(f"has more than {MAX_BATCHES} batches; join them (Table.combine_chunks)")
-        num_rows += _num_rows(message)
-        check_num_candidates(num_rows or 1, max_candidates)
-    if num_rows * num_columns > max_values:
-        raise too_many_values(num_rows * num_columns, "values", max_values)
+    try:
+        _check_heads(body, max_candidates=max_candidates, max_values=max_values)
+    except ValueError as error:
+        raise _refused(f"is no Arrow stream: {error}") from error
     try:
         with pa.ipc.open_stream(pa.py_buffer(body), options=pa.ipc.IpcReadOptions(use_threads=False)) as reader:
             table = reader.read_all()
@@ -82,6 +75,20 @@ def read_stream(body: bytes, *, max_candidates: int, max_values: int) -> pa.Tabl
     if num_values > max_values:
         raise too_many_values(num_values, "values", max_values)
     return table
+
+
+def _check_heads(body: bytes, *, max_candidates: int, max_values: int) -> None:
+    """RequestError where a stream says of itself that it holds what is not read, or too much."""
+    messages = _messages(memoryview(body))
+    num_columns = _check_schema(next(messages))
+    num_rows = 0
+    for number, message in enumerate(messages):
+        if number == MAX_BATCHES:
+            raise _refused(f"has more than {MAX_BATCHES} batches; join them (Table.combine_chunks)")
+        num_rows += _num_rows(message)
+        check_num_candidates(num_rows or 1, max_candidates)
+    if num_rows * num_columns > max_values:
+        raise too_many_values(num_rows * num_columns, "values", max_values)
 
 
 def _messages(data: memoryview) -> Iterator[_Message]:

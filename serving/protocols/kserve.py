@@ -21,11 +21,11 @@ from recmoe.features.layout import SHARED_SIDES
 from recmoe.ranking.prediction_columns import order_column, score_column
 from recmoe.ranking.ranked import Ranked
 from recmoe.ranking.ranker import Ranker
-from recmoe.ranking.request import ColumnRequest, RankOptions
+from recmoe.ranking.request import ColumnRequest, RankOptions, check_num_candidates
 from recmoe.ranking.score import unknown_name
 from recmoe.ranking.texts import short
-from recmoe.ranking.values import RequestColumn
-from serving.protocols.tensors import BYTES, Tensor
+from recmoe.ranking.values import RequestColumn, check_list_length
+from serving.protocols.tensors import BYTES, Tensor, TensorHead
 
 MAX_TENSORS = 1000
 """Inputs of a request, and outputs that it names."""
@@ -52,6 +52,23 @@ class Output:
     name: str
     datatype: str
     values: NDArray[Any]
+
+
+def is_read(ranker: Ranker, head: TensorHead) -> bool:
+    """Whether the elements of an input count, and not its name alone; RequestError where it cannot be one of a request.
+
+    That is asked before elements are made of the input: there may be half a million of them.
+    """
+    columns = {name: (side, one) for side, of_side in ranker.request_columns.items() for name, one in of_side.items()}
+    if head.name not in columns and head.name.removesuffix(LENGTHS) not in columns:
+        return False
+    side, column = columns.get(head.name, ("item", None))
+    is_list = column is not None and is_list_type(column.type)
+    if len(head.shape) == 2 or not is_list:
+        check_num_candidates(head.shape[0] or 1, ranker.config.max_candidates)
+    if is_list and side in SHARED_SIDES:
+        check_list_length(head.num_elements, head.label, ranker.config)
+    return True
 
 
 def to_request(ranker: Ranker, inference: Inference) -> ColumnRequest:

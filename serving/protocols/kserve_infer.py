@@ -9,9 +9,9 @@ from recmoe.errors import RequestError
 from recmoe.ranking.ranked import Ranked
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.request import ColumnRequest
-from serving.protocols.kserve import MAX_TENSORS, Inference, Output, answer_parameters, outputs_of, to_request
+from serving.protocols.kserve import MAX_TENSORS, Inference, Output, answer_parameters, is_read, outputs_of, to_request
 from serving.protocols.kserve_messages import MESSAGES
-from serving.protocols.tensors import BYTES, Tensor, TensorHead, check_total, of_bytes, of_values, texts_of
+from serving.protocols.tensors import BYTES, Tensor, TensorHead, check_total, of_bytes, of_values, texts_of, unread
 from serving.protocols.wire import Nested, check_fields
 from serving.reply import Reply
 
@@ -67,7 +67,7 @@ class GrpcInferCall:
         self._wanted = [output.name for output in message.outputs]
         self._is_raw = bool(message.raw_input_contents) or not message.inputs
         parameters = {name: _value(parameter) for name, parameter in message.parameters.items()}
-        return to_request(ranker, Inference(message.id, parameters, self._inputs(message), self._wanted))
+        return to_request(ranker, Inference(message.id, parameters, self._inputs(ranker, message), self._wanted))
 
     def encode(self, ranked: Ranked) -> Reply:
         """Predictions, score and order."""
@@ -87,7 +87,7 @@ class GrpcInferCall:
         else:
             getattr(tensor.contents, _CONTENTS[output.datatype]).extend(output.values.tolist())
 
-    def _inputs(self, message: Any) -> list[Tensor]:
+    def _inputs(self, ranker: Ranker, message: Any) -> list[Tensor]:
         raw = message.raw_input_contents
         if raw and len(raw) != len(message.inputs):
             raise RequestError(
@@ -97,7 +97,9 @@ class GrpcInferCall:
         for index, given in enumerate(message.inputs):
             head = TensorHead.checked(given.name, given.datatype, given.shape, max_values=self._max_values)
             num_values = check_total(num_values + head.num_elements, self._max_values)
-            if not raw:
+            if not is_read(ranker, head):
+                tensors.append(unread(head))
+            elif not raw:
                 tensors.append(_of_contents(head, given.contents))
             elif given.HasField("contents"):
                 raise head.error("has contents beside raw_input_contents; give one of them")

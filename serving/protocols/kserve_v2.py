@@ -20,12 +20,14 @@ from serving.protocols.kserve import (
     Inference,
     answer_parameters,
     inputs_described,
+    is_read,
     outputs_described,
     outputs_of,
     to_request,
 )
-from serving.protocols.tensors import Tensor, TensorHead, check_total, flattened, of_bytes, of_values
+from serving.protocols.tensors import Tensor, TensorHead, check_total, flattened, of_bytes, of_values, unread
 from serving.reply import Reply
+from serving.responses import RANKING, refusals
 from serving.service import DEADLINE_HEADER, RankingService
 
 HEAD_LENGTH = "Inference-Header-Content-Length"
@@ -77,7 +79,7 @@ class InferCall:
         self._all_binary = parameters.pop(_ALL_BINARY, False) is True
         self._binary = dict(self._outputs(document.get("outputs", [])))
         self._wanted = list(self._binary)
-        inputs = self._inputs(document.get("inputs", []), rest)
+        inputs = self._inputs(ranker, document.get("inputs", []), rest)
         return to_request(ranker, Inference(document.get("id"), parameters, inputs, self._wanted))
 
     def encode(self, ranked: Ranked) -> Reply:
@@ -127,7 +129,7 @@ class InferCall:
             found.append((_text(output, "name", path), parameters.get(_BINARY, self._all_binary) is True))
         return found
 
-    def _inputs(self, inputs: Any, rest: memoryview) -> list[Tensor]:
+    def _inputs(self, ranker: Ranker, inputs: Any, rest: memoryview) -> list[Tensor]:
         """The tensors; those that are binary take their bytes one after the other."""
         tensors, num_values = [], 0
         for index, given in enumerate(_list(inputs, "inputs")):
@@ -140,15 +142,16 @@ class InferCall:
                 _text(given, "name", path), _text(given, "datatype", path), shape, max_values=self._max_values
             )
             num_values = check_total(num_values + head.num_elements, self._max_values)
+            reads = is_read(ranker, head)
             parameters = _object(given.get("parameters", {}), f"{path}.parameters")
             _check_fields(parameters, f"{path}.parameters", (_BINARY_SIZE,))
             if _BINARY_SIZE not in parameters:
-                tensors.append(of_values(head, flattened(head, given.get("data"))))
+                tensors.append(of_values(head, flattened(head, given.get("data"))) if reads else unread(head))
                 continue
             size = parameters[_BINARY_SIZE]
             if type(size) is not int or not 0 <= size <= len(rest):
                 raise head.error(f"{_BINARY_SIZE} is {shown(size)}, {len(rest)} bytes are left of the body")
-            tensors.append(of_bytes(head, rest[:size]))
+            tensors.append(of_bytes(head, rest[:size]) if reads else unread(head))
             rest = rest[size:]
         if len(rest):
             raise RequestError("body", f"goes on for {len(rest)} bytes after the last input")
@@ -158,6 +161,7 @@ class InferCall:
 def kserve_routes(service: RankingService) -> APIRouter:
     """The pages of the protocol."""
     router, models = APIRouter(prefix="/v2"), service.models
+    unknown, ranking = refusals(401, 404, 503, is_kserve=True), refusals(*RANKING, 404, is_kserve=True)
 
     @router.get("")
     async def server() -> dict[str, Any]:
@@ -169,28 +173,28 @@ def kserve_routes(service: RankingService) -> APIRouter:
         """The process answers."""
         return {"live": True}
 
-    @router.get("/health/ready")
+    @router.get("/health/ready", responses=refusals(503, is_kserve=True))
     async def ready() -> dict[str, bool]:
         """The model has passed its replay, and the server has not been told to stop."""
         models.get_for_new()
         return {"ready": True}
 
-    @router.get("/models/{name}")
-    @router.get("/models/{name}/versions/{version}")
+    @router.get("/models/{name}", responses=unknown)
+    @router.get("/models/{name}/versions/{version}", responses=unknown)
     async def model(name: str, version: str = "") -> dict[str, Any]:
         """Inputs and outputs of the model."""
         return model_described(served(models, name, version))
 
-    @router.get("/models/{name}/ready")
-    @router.get("/models/{name}/versions/{version}/ready")
+    @router.get("/models/{name}/ready", responses=unknown)
+    @router.get("/models/{name}/versions/{version}/ready", responses=unknown)
     async def model_ready(name: str, version: str = "") -> dict[str, Any]:
         """Whether the model ranks."""
         served(models, name, version)
         models.get_for_new()
         return {"name": name, "ready": True}
 
-    @router.post("/models/{name}/infer", openapi_extra=_described())
-    @router.post("/models/{name}/versions/{version}/infer", openapi_extra=_described())
+    @router.post("/models/{name}/infer", responses=ranking, openapi_extra=_described())
+    @router.post("/models/{name}/versions/{version}/infer", responses=ranking, openapi_extra=_described())
     async def infer(request: Request, name: str, version: str = "") -> Response:
         """Predictions of the candidates in the order of the inputs, their score, and their places by falling score."""
         call = InferCall(request.headers.get(HEAD_LENGTH), max_values=service.settings.max_values)

@@ -2,6 +2,7 @@
 
 # N elements
 
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class TensorHead:
 
     @property
     def num_elements(self) -> int:
-        return int(np.prod(self.shape, dtype=object))
+        return math.prod(self.shape)
 
     @property
     def label(self) -> str:
@@ -74,6 +75,11 @@ class Tensor:
     head: TensorHead
     values: pa.Array
     """All elements, row after row; NaN is null, as a tensor has no other way to leave a value out."""
+
+
+def unread(head: TensorHead) -> Tensor:
+    """An input of which no more is read than that it is there."""
+    return Tensor(head, pa.nulls(0))
 
 
 def check_total(num_elements: int, max_values: int) -> int:

@@ -129,7 +129,7 @@ def test_replay_of_no_rows_is_neither_written_nor_read(bundle: ModelBundle, tmp_
     ("name", "limit", "message"),
     [
         ("MAX_ROWS", 39, r"replay\.parquet has 40 rows, and may have 39; export it again"),
-        ("MAX_BYTES", 99, r"replay\.parquet takes [\d,]+ bytes in memory, and may take 99"),
+        ("MAX_BYTES", 99, r"replay\.parquet: it takes [\d,]+ bytes in memory, and may take 99"),
     ],
 )
 def test_replay_that_is_too_long_or_takes_too_much_memory_is_refused(

@@ -1,8 +1,7 @@
-"""Every way to tamper with every file of a bundle ends in words: before something foreign is read, run or allocated."""
+"""What is made to deceive on purpose ends in words: before something foreign is read, run or allocated."""
 
 import hashlib
 import json
-import os
 import pickle
 import random
 import resource
@@ -22,78 +21,20 @@ from recmoe.export.bundle import ModelBundle
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.schema import FeatureSchema
 from recmoe.ranking.ranker import Ranker
+from tests.export.tampering import HUGE, Code
 
 Sign = Callable[[Path], None]
-Damage = Callable[[Path], object]
-
-HUGE = 10**14
-
-
-def flip(path: Path, place: float) -> None:
-    content = bytearray(path.read_bytes())
-    content[min(int(len(content) * place), len(content) - 1)] ^= 4
-    path.write_bytes(content)
-
-
-def link(path: Path) -> None:
-    """To a file with the very same content."""
-    elsewhere = path.parents[len(path.parts) - 1 - path.parts.index("work")] / "elsewhere"
-    shutil.move(path, elsewhere)
-    path.symlink_to(elsewhere)
-
-
-def folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def pipe(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-DAMAGES: dict[str, Damage] = {
-    "first byte": lambda path: flip(path, 0),
-    "a byte in the middle": lambda path: flip(path, 0.5),
-    "last byte": lambda path: flip(path, 1),
-    "cut": lambda path: path.write_bytes(path.read_bytes()[:-1]),
-    "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
-    "emptied": lambda path: path.write_bytes(b""),
-    "longer": lambda path: path.write_bytes(path.read_bytes() + b"0"),
-    "removed": lambda path: path.unlink(),
-    "link": link,
-    "folder": folder,
-    "pipe": pipe,
-}
-
-
-class Code:
-    """A pickle that writes a file when it is read."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (os.mkdir, (str(self.mark),))
 
 
 CONTENTS: dict[str, bytes] = {
-    "nothing": b"",
-    "junk": b"junk",
-    "deep lists": b"[" * 100_000 + b"]" * 100_000,
-    "deep objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
     "deep in its place": b'{"format": ' + b"[" * 190 + b"]" * 190 + b"}",
     "list": b"[]",
     "number": b"3",
     "text": b'"text"',
     "null": b"null",
-    "empty object": b"{}",
     "no UTF-8": b'{"\xff": 1}',
     "zeros": bytes(1000),
     "huge header": b"\xff" * 8 + b"{}",
-    "huge tensor": (lambda head: len(head).to_bytes(8, "little") + head)(
-        json.dumps({"rows": {"dtype": "F32", "shape": [HUGE, 8], "data_offsets": [0, 32 * HUGE]}}).encode()
-    ),
 }
 """What somebody may write into a file and sign."""
 
@@ -141,19 +82,6 @@ def test_full_bundle_has_every_kind_of_file(work: Path) -> None:
     assert refusal(work) is None
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_to_any_file_is_refused_by_its_name(
-    work: Path, restored: Callable[[], Iterator[str]], damage: str
-) -> None:
-    for name in restored():
-        DAMAGES[damage](work / name)
-
-        words = refusal(work)
-
-        assert words is not None, f"{name}: {damage} was loaded"
-        assert name in words, words
-
-
 @pytest.mark.parametrize("content", CONTENTS)
 def test_signed_content_that_does_not_fit_is_refused(
     work: Path, restored: Callable[[], Iterator[str]], sign: Sign, content: str
@@ -164,33 +92,6 @@ def test_signed_content_that_does_not_fit_is_refused(
             sign(work)
 
         assert refusal(work) is not None, f"{name}: {content} was loaded"
-
-
-def test_pickle_in_the_place_of_any_file_is_refused_and_not_read(
-    work: Path, restored: Callable[[], Iterator[str]], sign: Sign, tmp_path: Path
-) -> None:
-    for name in restored():
-        (work / name).write_bytes(pickle.dumps(Code(tmp_path / "mark")))
-        if name != "manifest.json":
-            sign(work)
-
-        assert refusal(work) is not None, name
-    assert not (tmp_path / "mark").exists()
-
-
-def test_removal_of_any_file_from_folder_and_manifest_is_refused(
-    work: Path, restored: Callable[[], Iterator[str]], sign: Sign
-) -> None:
-    loaded = set()
-    for name in restored():
-        (work / name).unlink()
-        if name != "manifest.json":
-            sign(work)
-
-        if refusal(work) is None:
-            loaded.add(name)
-    # A bundle without these is whole: not every model was measured, or made from another.
-    assert loaded == {"report.json", "lineage.json"}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""One model, four ways to its scores: the model in training, POST /v1/rank, `recmoe rank` and mlflow.pyfunc.
+"""One model, five ways to its scores: the model in training, the API, `recmoe rank`, mlflow.pyfunc and the notebook.
 
 The real data sets are used where RECMOE_DATA names the folder that holds census_income_kdd, hillstrom and
 trivago_recsys19.
@@ -29,6 +29,7 @@ from recmoe.export.bundle import ModelBundle
 from recmoe.ranking.example import requests_of_rows
 from recmoe.registry.registry import Registry
 from recmoe.runs.train import train_run
+from tests.notebooks.scoring import scored_by_the_notebook
 
 pytestmark = [
     pytest.mark.slow,
@@ -127,6 +128,8 @@ def champion(
     registry.register(result.folder.bundle, name=request.param)
     registry.promote(request.param, "1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.uri)
+    monkeypatch.setenv("RECMOE_MODEL", f"models:/{request.param}@champion")
+    monkeypatch.setenv("RECMOE_RUNS", str(mlflow_folder))
     return config, ModelBundle.load(result.folder.bundle), f"models:/{request.param}@champion"
 
 
@@ -151,6 +154,9 @@ def test_scores_are_the_same_everywhere(
     found["recmoe rank"] = differences(few, expected_NT, item, lambda request: rank_by_command(request, model))
     predicted = mlflow.pyfunc.load_model(model).predict(rows.to_pandas())
     found["mlflow.pyfunc"] = largest(predicted[tasks].to_numpy(np.float64), expected_NT)
+    scored = scored_by_the_notebook()
+    assert list(scored.task_names) == tasks
+    found["notebook"] = largest(scored.predictions_NT[: len(expected_NT)].astype(np.float64), expected_NT)
 
     assert expected_NT[:, 0].std() > 1e-3
     for path, difference_T in found.items():

@@ -1,5 +1,6 @@
 """JSON values become columns of the types training saw, or an error that names the value."""
 
+import re
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -121,6 +122,14 @@ def test_rows_and_columns_decode_the_same(decoder: RequestDecoder) -> None:
     columns = RankRequest.parse({"candidates": {"item_id": [101, 102], "words": [["red"], None], "price": [None, 3]}})
 
     assert raw_columns(decoder.own, decode(rows, decoder).own) == raw_columns(decoder.own, decode(columns, decoder).own)
+
+
+@pytest.mark.parametrize("places", [[0], [1], [4999], [2500, 4000], [7, 8, 9], list(range(5000))])
+def test_first_of_many_values_that_does_not_fit_is_named(places: list[int]) -> None:
+    values = [256 if place in set(places) else 1 for place in range(5000)]
+
+    with pytest.raises(RequestError, match=rf"^{re.escape(at(places[0]))}: expected an integer \(uint8\), found 256$"):
+        to_arrow(values, pa.uint8(), at)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """Requests that do not fit are refused with the path of the field."""
 
 import json
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from recmoe.errors import RequestError
-from recmoe.ranking.request import RankRequest, check_num_candidates, shown
+from recmoe.ranking.request import MAX_FIELDS, RankRequest, check_num_candidates, shown
 
 
 @pytest.mark.parametrize(
@@ -104,6 +106,43 @@ def test_huge_text_is_refused_in_a_short_message(changes: dict[str, Any], messag
         RankRequest.parse(json.dumps({"candidates": [{}], **changes}))
 
     assert len(str(caught.value)) < 400
+
+
+LONG = "x" * 2**20
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "user"),
+    [
+        ('{"user": {"a": "%s", "b": NaN}, "candidates": [{}]}', "utf-8", math.nan),
+        ('{"user": {"a": "%s", "b": -Infinity}, "candidates": [{}]}', "utf-8", -math.inf),
+        ('{"user": {"a": "%s", "b": 1}, "candidates": [{}]}', "utf-16", 1),
+        ('{"user": {"a": "%s", "b": 1}, "candidates": [{}]}', "utf-8-sig", 1),
+    ],
+)
+def test_large_document_of_what_the_fast_parser_does_not_take_is_read(text: str, encoding: str, user: float) -> None:
+    request = RankRequest.parse((text % LONG).encode(encoding))
+
+    np.testing.assert_equal(request.user["b"], user)
+
+
+def test_half_a_character_of_a_large_document_is_named() -> None:
+    with pytest.raises(RequestError, match=r"^user\.b: holds half a character, \\ud83d without its other half"):
+        RankRequest.parse(json.dumps({"user": {"a": LONG, "b": "\ud83d"}, "candidates": [{}]}))
+
+
+@pytest.mark.parametrize("text", ['{"user": "%s"', '{"user": "%s",}', '{"user": "%s", "a": Nan'])
+def test_large_document_that_is_no_json_is_refused(text: str) -> None:
+    with pytest.raises(RequestError, match=r"^body: is not JSON: "):
+        RankRequest.parse(text % LONG)
+
+
+@pytest.mark.parametrize("field", ["user", "context", "candidates"])
+def test_object_of_too_many_fields_is_refused(field: str) -> None:
+    fields = {str(number): [] for number in range(MAX_FIELDS + 1)}
+
+    with pytest.raises(RequestError, match=f"^{field}: has 10001 fields, at most 10000 are read; leave out"):
+        RankRequest.parse({"candidates": [{}], field: fields})
 
 
 @pytest.mark.parametrize("candidates", [[{"a": 1}, {}, {"b": 2}], {"a": [1, 2, 3], "b": [None, None, 2]}])

@@ -125,6 +125,25 @@ def test_data_that_leaves_the_model_is_refused(tmp_path: Path, data: str) -> Non
         bundle_folder(model)
 
 
+LISTS = "\n".join(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]" for level in range(1, 12))
+"""Eleven lines that are a list of 9^11 elements, if one writes it out."""
+
+
+@pytest.mark.parametrize("place", ["loader_module: *a11, data: b", "loader_module: recmoe.registry.pyfunc, data: *a11"])
+def test_description_that_is_endless_once_written_out_is_refused(tmp_path: Path, place: str) -> None:
+    (tmp_path / "MLmodel").write_text(f"a0: &a0 x\n{LISTS}\nflavors:\n  python_function: {{{place}}}\n")
+
+    with pytest.raises(RegistryError, match=r"describes a model that a list loads|names a list as its data"):
+        bundle_folder(tmp_path)
+
+
+def test_description_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "MLmodel").write_bytes(b"#" * (2**22 + 1))
+
+    with pytest.raises(RegistryError, match=r"ValueError: it has 4,194,305 bytes, 4,194,304 are read; register its"):
+        bundle_folder(tmp_path)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -249,6 +249,34 @@ def test_number_of_any_datatype_is_the_same_id(ask: Ask, url: str, datatype: str
     assert found == outputs_of(ask(f"{url}/{INFER}", {"inputs": [ITEM]}))
 
 
+@pytest.mark.parametrize(
+    ("tensor", "error"),
+    [
+        ({"name": "item_id", "shape": [10_001]}, "candidates: 10001 given, at most 10000 are ranked in one request"),
+        ({"name": "words", "shape": [10_001, 1]}, "candidates: 10001 given, at most 10000 are ranked in one request"),
+        ({"name": "words:lengths", "shape": [10_001]}, "candidates: 10001 given, at most 10000 are ranked in one"),
+        ({"name": "tags", "shape": [1, 10_001]}, "inputs.tags: is a list of 10001, at most 10000 are read"),
+    ],
+)
+def test_too_many_rows_are_refused_before_their_elements_are_looked_at(
+    ask: Ask, url: str, tensor: dict[str, Any], error: str
+) -> None:
+    answer = ask(f"{url}/{INFER}", {"inputs": [{**tensor, "datatype": "INT64", "data": "no elements"}]})
+
+    assert answer.status == 400
+    assert error in answer.document["error"]
+
+
+def test_elements_of_an_input_that_the_model_does_not_know_are_not_looked_at(ask: Ask, url: str) -> None:
+    unknown = {"name": "colour", "datatype": "INT64", "shape": [9], "data": ["red"]}
+
+    answer = ask(f"{url}/{INFER}", {"inputs": [ITEM, unknown]})
+
+    assert answer.status == 200
+    warnings = json.loads(answer.document["parameters"]["warnings"])
+    assert [one["count"] for one in warnings if one["feature"] == "colour"] == [2]
+
+
 def test_limits_of_the_server_hold_for_tensors_too(ask: Ask, serve_app: Any, ranker: Ranker) -> None:
     with serve_app(create_app(ranker, ServeSettings(max_body_bytes=10_000, max_values=100))) as url:
         answers = [

@@ -3,8 +3,6 @@
 import struct
 from collections.abc import Iterator
 
-from recmoe.errors import RequestError
-
 
 class FlatTable:
     """One table: a field is looked up by its slot, the number of its place in the definition.
@@ -14,7 +12,7 @@ class FlatTable:
         position: where the table begins.
 
     Raises:
-        RequestError: here and in every method, where a place lies outside the buffer.
+        ValueError: here and in every method, where a place lies outside the buffer.
     """
 
     def __init__(self, data: memoryview, position: int) -> None:
@@ -69,6 +67,6 @@ class FlatTable:
 def _read(data: memoryview, kind: str, place: int) -> int:
     # A negative place would be counted from the end.
     if not 0 <= place <= len(data) - struct.calcsize(f"<{kind}"):
-        raise RequestError("body", "is no Arrow stream: the head of a message refers to what is not there")
+        raise ValueError("the head of a message refers to what is not there")
     (number,) = struct.unpack_from(f"<{kind}", data, place)
     return int(number)
