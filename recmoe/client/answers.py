@@ -129,6 +129,8 @@ class ServedModel:
     """``champion``: it answers; ``challenger``: it answers a share of the users; ``shadow``: it is only compared."""
     refused: list[Refusal] = field(default_factory=list)
     """Versions that an alias names and that are not used."""
+    warnings: list[str] = field(default_factory=list)
+    """Tasks whose mean prediction is out of its band, of the champion."""
 
     @classmethod
     def read(cls, document: Any) -> "ServedModel":

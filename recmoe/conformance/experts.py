@@ -17,7 +17,7 @@ from recmoe.conformance.subject import Subject
 
 READS = {"shared.0": 0, "shared.1": 0, "shared.2": 1, "shared.3": 0, "shared.4": 1, "shared.5": 1}
 WIDTHS = (6, 4)
-TOLERANCE = 1e-6
+TOLERANCE = 1e-5
 
 
 def _experts(subject: Subject) -> Any:

@@ -169,7 +169,7 @@ def test_folder_that_a_node_does_not_see_is_refused(
 ) -> None:
     """An unshared disk: what is written here is not what the nodes read there."""
     cluster.add_node(num_cpus=1)
-    cluster.wait_for_nodes()
+    cluster.wait_for_nodes(timeout=TIMEOUT_S)
     (tmp_path / "run").mkdir()
     monkeypatch.setattr(Path, "write_text", lambda path, _, **_as: path.touch())
     message = r"/run: .+ of the cluster does not see this folder; put --run-dir where all nodes see it"

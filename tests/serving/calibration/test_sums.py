@@ -25,7 +25,7 @@ def ranked(*rows: list[float], tasks: tuple[str, ...] = ("ctr",), digest: str = 
         item_ids=numbers,
         item_keys=numbers,
         warnings=[],
-        num_absent=None,
+        look_ups={},
         clock=Clock(),
     )
 
