@@ -60,6 +60,8 @@ lock:
 	  --python-platform x86_64-unknown-linux-gnu --no-emit-package torch --no-header --no-annotate -o requirements/cpu.lock
 	uv pip compile requirements/cuda.in --python-version 3.11 \
 	  --python-platform x86_64-unknown-linux-gnu --no-emit-package torch --no-header --no-annotate -o requirements/cuda.lock
+	uv pip compile requirements/serve.in --constraint requirements/cpu.lock --python-version 3.11 \
+	  --python-platform x86_64-unknown-linux-gnu --no-header --no-annotate -o requirements/serve.lock
 
 clean:
 	rm -rf $(VENV) demo runs
