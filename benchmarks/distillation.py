@@ -1,9 +1,10 @@
 """What distillation keeps, saves and gains: a teacher, a student of it, and the same student without a teacher.
 
 python -m benchmarks.distillation --rows 250000 --seeds 0,1,2 --weight 4
-RECMOE_DATA=… python -m benchmarks.distillation --data census --seeds 0,1,2,3,4 --teachers 4 --weight 4 \
-    --teacher "model.architecture={kind: local_experts, num_experts: 8, expert_hidden: [128, 64], dropout: 0.25}" \
-    --student "model.architecture={kind: local_experts, num_experts: 8, expert_hidden: [128, 64], dropout: 0.25}"
+RECMOE_DATA=… python -m benchmarks.distillation --data census --seeds 0,1,2,3,4 --teachers 4 --weight 16 \\
+    --teacher "model.architecture={kind: local_experts, num_experts: 8, expert_hidden: [128, 64], dropout: 0.25}" \\
+    --student "model.architecture={kind: local_experts, num_experts: 8, expert_hidden: [256, 128], dropout: 0.25}" \\
+    --student training.epochs=12 --student training.early_stopping.patience=6
 
 Without --teacher and --student an MMoE of 16 experts of 512 × 256 teaches one network of 64 × 32. With
 --teachers N, a student learns from the mean of N teachers: those of its own seed and of the seeds after it. Metrics are
