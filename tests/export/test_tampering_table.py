@@ -37,7 +37,7 @@ UNREADABLE = ("cut in half", "emptied", "pickle", "pickle of torch", "deep JSON"
 """Ways after which a file cannot be read at all; after others it may contradict another one."""
 MAY_LOAD = {
     "a bit early on": {"tables", "replay"},
-    "a bit in the middle": {"dense.safetensors", "tables", "encoder", "replay", "manifest.json"},
+    "a bit in the middle": {"dense.safetensors", "tables", "encoder", "replay", "lineage.json", "manifest.json"},
     "last bits": {"tables"},
     "longer": {"encoder"},
     "removed": {"report.json", "lineage.json"},
