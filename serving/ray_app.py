@@ -254,14 +254,7 @@ def _check(source: str, runs: Path, settings: ServeSettings) -> None:
     for name, reason in _BY_RAY.items():
         if name in settings.model_fields_set:
             raise ServingError(f"{name} is not for replicas: {reason}")
-    stores = {"items": settings.items, "users": settings.users}
-    paths = {
-        "runs": runs,
-        "token_file": settings.token_file,
-        "webhook_secret_file": settings.webhook_secret_file,
-        **{name: Path(place) for name, place in stores.items() if place is not None and "://" not in place},
-        "model": None if source.startswith("models:") else Path(source),
-    }
-    for name, path in paths.items():
-        if path is not None and not path.is_absolute():
+    of_model = {} if source.startswith("models:") else {"model": Path(source)}
+    for name, path in {"runs": runs, **settings.paths, **of_model}.items():
+        if not path.is_absolute():
             raise ServingError(f"{name}: {path} is not an absolute path; replicas run in another folder")

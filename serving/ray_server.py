@@ -55,9 +55,8 @@ def serve_on_ray(
 
 def _for_everywhere(settings: ServeSettings) -> ServeSettings:
     """Settings that mean the same in another folder and another environment."""
-    named = {name: getattr(settings, name) for name in ("token_file", "webhook_secret_file", "items", "users")}
-    paths = {name: str(place) for name, place in named.items() if place is not None and "://" not in str(place)}
-    whole = {name: type(named[name])(Path(path).resolve()) for name, path in paths.items()}
+    # Stores are text, files are paths.
+    whole = {name: type(getattr(settings, name))(path.resolve()) for name, path in settings.paths.items()}
     registry = settings.registry or os.environ.get("MLFLOW_TRACKING_URI")
     return settings.model_copy(update={**whole, "registry": registry})
 

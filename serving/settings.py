@@ -146,12 +146,18 @@ class ServeSettings(Config):
         for name in ("max_replicas", "target_requests"):
             if self.replicas is None and getattr(self, name) is not None:
                 yield name, "needs replicas too, the least that there are"
-        for name, address in (("items", self.items), ("users", self.users)):
-            if address is not None and "://" in address:
+
+        for name, address in self._stores().items():
+            if "://" in address:
                 yield from self._redis_problems(name, address)
 
         if self.max_held_bytes < self.max_body_bytes:
             yield "max_held_bytes", f"is less than max_body_bytes, {self.max_body_bytes}: no such request could be read"
+
+    def _stores(self) -> dict[str, str]:
+        """Where the stores are that there are, by setting."""
+        stores = {"items": self.items, "users": self.users}
+        return {name: address for name, address in stores.items() if address is not None}
 
     def _redis_problems(self, name: str, address: str) -> Iterator[tuple[str, str]]:
         # torch comes with it, and settings are read before the port is taken.
@@ -163,6 +169,13 @@ class ServeSettings(Config):
             yield name, str(error)
         if self.store_timeout_ms >= self.deadline_ms:
             yield "store_timeout_ms", f"is not less than deadline_ms, {self.deadline_ms:g}: no answer would be in time"
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """Files and folders that replicas read, by setting."""
+        files = {"token_file": self.token_file, "webhook_secret_file": self.webhook_secret_file}
+        folders = {name: Path(address) for name, address in self._stores().items() if "://" not in address}
+        return {**{name: path for name, path in files.items() if path is not None}, **folders}
 
     @property
     def shares_cores(self) -> bool:
