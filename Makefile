@@ -1,7 +1,8 @@
-# make demo   environment, then the main job: log → models → registry → ranking
-# make test   environment, lint, types, tests: what CI runs
-# make bench  training speed of recmoe, of its peers and of the machine; see benchmarks/README.md
-# make lock   the requirement locks anew (needs uv)
+# make demo     environment, then the main job: log → models → registry → ranking
+# make test     environment, lint, types, tests; CI runs it and make cluster
+# make cluster  tests in which several processes or Ray nodes train or serve together
+# make bench    training speed of recmoe, of its peers and of the machine; see benchmarks/README.md
+# make lock     the requirement locks anew (needs uv)
 
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -19,7 +20,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --progress-bar off --disable-pip-version-check
 STAMP := $(VENV)/.installed-$(STACK)
 
-.PHONY: demo test fast bench lint types install lock clean
+.PHONY: demo test cluster fast bench lint types install lock clean
 
 install: $(STAMP)
 
@@ -40,10 +41,13 @@ demo: install
 	$(BIN)/python -m pipelines.demo --data $(DATA) $(if $(FROM),--from $(FROM)) --to $(TO)
 
 test: install lint types
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not cluster"
+
+cluster: install
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m cluster
 
 fast: install
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not cluster"
 
 bench: install
 	$(BIN)/python -m benchmarks.training

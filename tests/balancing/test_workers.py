@@ -83,7 +83,7 @@ def work(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_two_processes_with_half_a_batch_each_are_one_with_the_whole(tmp_path: Path) -> None:
     models = {weighting: Model(weighting) for weighting in WEIGHTINGS}
     expected = {weighting: trained(model, rank=0, world_size=1) for weighting, model in models.items()}
@@ -171,7 +171,7 @@ def work_on_shards(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_pipelined_steps_on_sharded_tables_are_plain_steps_of_one_process(tmp_path: Path) -> None:
     pytest.importorskip("torchrec")
 

@@ -20,7 +20,7 @@ def run_command(module: str, *arguments: str) -> Any:
     return json.loads(run.stdout)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_checkpoint_goes_on_in_other_processes_and_shardings() -> None:
     cases = ("1:table_wise", "2:column_wise", "2:data_parallel", "4:table_wise")
 
@@ -32,7 +32,7 @@ def test_a_checkpoint_goes_on_in_other_processes_and_shardings() -> None:
     assert max(one["max_difference"] for one in outcomes) <= 1e-6
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_save_that_is_killed_leaves_nothing_that_loads_wrongly() -> None:
     kills = run_command("benchmarks.killed_saves", "--kills", "20")
 

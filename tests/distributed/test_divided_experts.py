@@ -13,7 +13,7 @@ import torch
 from recmoe.training.runtime import start_runtime
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.cluster,
     pytest.mark.skipif(importlib.util.find_spec("torchrec") is None, reason="torchrec is not installed"),
 ]
 

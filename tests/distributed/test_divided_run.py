@@ -19,7 +19,7 @@ from recmoe.runs.warm_start import find_warm_start
 from recmoe.training.checkpoint_contents import compare, read_contents
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.cluster,
     pytest.mark.skipif(importlib.util.find_spec("torchrec") is None, reason="torchrec is not installed"),
 ]
 

@@ -25,7 +25,7 @@ from recmoe.training.checkpoint_folder import committed, step_of
 from recmoe.training.position import Position
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.cluster,
     # Ray's own code, and sockets that it leaves to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

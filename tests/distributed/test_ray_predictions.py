@@ -15,7 +15,7 @@ from recmoe.errors import DataError
 from recmoe.runs.prediction_parts import write_prediction_parts
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.cluster,
     # Ray's own code, and sockets that it leaves to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -24,7 +24,7 @@ from recmoe.runs.prepare import prepare_run
 from recmoe.runs.splits import open_split
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.cluster,
     # Ray's own code, and sockets that it leaves to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -26,7 +26,7 @@ from recmoe.runs.folder import RunFolder
 from recmoe.runs.train import Launch, RunResult, train_run
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.cluster,
     # Ray's own code, and sockets that it leaves to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

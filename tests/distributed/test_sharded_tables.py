@@ -54,7 +54,7 @@ ROUNDED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.parametrize("values", CASES, ids=str)
 def test_two_processes_equal_one_and_their_checkpoint_goes_on_in_one(
     values: dict[str, Any], tmp_path: Path, worker: ModuleType, run_processes: RunProcesses
@@ -81,7 +81,7 @@ def test_two_processes_equal_one_and_their_checkpoint_goes_on_in_one(
             torch.testing.assert_close(weight, expected[key], rtol=1e-5, atol=1e-6, msg=f"{name}: {key}")
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_every_kind_of_sharding_and_exchange_trains_the_plain_tables(
     tmp_path: Path, worker: ModuleType, run_processes: RunProcesses
 ) -> None:
@@ -106,7 +106,7 @@ def test_every_kind_of_sharding_and_exchange_trains_the_plain_tables(
             torch.testing.assert_close(weight, expected[key], **tolerance, msg=f"{name}: {key}")
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_two_processes_resume_bit_for_bit_with_dropout(tmp_path: Path, run_processes: RunProcesses) -> None:
     values = {"backend": "torchrec", "optimizer": {"kind": "adagrad"}, "sharding": {"tags": "column_wise"}}
 
@@ -116,7 +116,7 @@ def test_two_processes_resume_bit_for_bit_with_dropout(tmp_path: Path, run_proce
     assert names == ["manifest.json", "rng-0.json", "rng-1.json", "state.json", "tensors"]
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_an_error_in_one_process_is_raised_in_all(tmp_path: Path, run_processes: RunProcesses) -> None:
     run_processes("fail", tmp_path, {"backend": "torchrec"})
 

@@ -23,7 +23,7 @@ PLAIN = ("tables.backend=plain", ADAGRAD, "inputs.width=8")
 NO_STEPS = ("training.max_steps=1", "training.dense_optimizer.lr=1e-30", "tables.optimizer.lr=1e-30")
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_warm_start_crosses_placements(
     train: Callable[..., RunResult],
     in_two_processes: Launch,

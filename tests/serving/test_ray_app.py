@@ -144,7 +144,7 @@ def ranked(document: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in document.items() if name != "timing_ms"}
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_answers_of_all_replicas_are_those_of_one_process(cluster: Cluster, single: str, ask: Ask) -> None:
     items = pa.table({"item_id": range(90, 140), "price": [number / 7 for number in range(50)]})
     inputs = [triton.InferInput("user_id", [1], "BYTES"), triton.InferInput("item_id", [50], "INT64")]
@@ -176,7 +176,7 @@ def test_answers_of_all_replicas_are_those_of_one_process(cluster: Cluster, sing
     assert sum(answered.values()) == 25
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     ("path", "body", "headers", "status"),
     [
@@ -202,7 +202,7 @@ def test_wrong_request_gets_the_answer_of_one_process(
     assert "detail" in answer.document or "error" in answer.document
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_what_the_queues_do_not_hold_is_refused_as_by_one_process(cluster: Cluster, ask: Ask) -> None:
     before = sum(cluster.metric("recmoe_refused_total", reason="queue_full").values())
 
@@ -218,7 +218,7 @@ def test_what_the_queues_do_not_hold_is_refused_as_by_one_process(cluster: Clust
     assert sum(cluster.metric("recmoe_refused_total", reason="queue_full").values()) == before + len(refused)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_replicas_follow_the_alias_agree_on_what_they_refuse_and_are_replaced(cluster: Cluster, ask: Ask) -> None:
     versions = cluster.versions
     (versions.bundle(versions.add()) / "dense.safetensors").write_bytes(b"")
@@ -263,7 +263,7 @@ def connected(cluster: Cluster) -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.usefixtures("connected")
 def test_what_cannot_run_next_to_it_says_why(tmp_path: Path) -> None:
     with pytest.raises(ServingError, match="Ray Serve runs on this cluster already; add the application to its config"):
@@ -275,7 +275,7 @@ def test_what_cannot_run_next_to_it_says_why(tmp_path: Path) -> None:
     ray_app.ray_serve().delete("other")
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_stop_leaves_nothing_running(cluster: Cluster) -> None:
     processes = cluster.processes()
 
