@@ -12,17 +12,12 @@ import argparse
 import asyncio
 import itertools
 import json
-import os
-import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.ranking import HERE, bundle_in, items_in, request_in
+from benchmarks.served import served
 from recmoe.export.bundle import ModelBundle, write_bundle
 from recmoe.export.replay import Replay
 from recmoe.ranking import Ranker, RankRequest
@@ -72,7 +68,10 @@ def main() -> None:
         registry.promote(NAME, "1")
         expected = offline_scores(rankers, requests)
         del rankers
-        with served(Path(folder), workers=arguments.workers) as port:
+        source = f"models:/{NAME}@champion"
+        options = ["--watch-s", str(WATCH_S), "--workers", str(arguments.workers)]
+        tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+        with served(source, options, folder=Path(folder), environment=tracking) as (port, _):
             duration_s = arguments.minutes * 60
             moves = Moves(registry, duration_s, num_swaps=arguments.swaps, num_rollbacks=arguments.rollbacks)
             moves.start()
@@ -116,32 +115,6 @@ def offline_scores(rankers: Mapping[str, Ranker], requests: Sequence[Path]) -> d
         for version, ranker in rankers.items()
         for place, path in enumerate(requests)
     }
-
-
-@contextmanager
-def served(folder: Path, *, workers: int) -> Iterator[int]:
-    """``recmoe serve`` over the champion; its port."""
-    command = ["serve", f"models:/{NAME}@champion", "--port", "0", "--watch-s", str(WATCH_S), "--workers", str(workers)]
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from recmoe.cli import main; main()", *command],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={
-            **os.environ,
-            "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
-            "PYTHONPATH": str(HERE.parent.resolve()),
-        },
-        cwd=folder,
-    )
-    try:
-        assert process.stdout is not None
-        found = re.search(r":(\d+), API page", process.stdout.readline())
-        if found is None:
-            raise SystemExit("the server did not start; its messages are above")
-        yield int(found[1])
-    finally:
-        process.terminate()
-        process.wait()
 
 
 class Moves(threading.Thread):
