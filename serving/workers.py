@@ -2,7 +2,7 @@
 
 The first one loads the model and answers probes meanwhile. The others start once it is ready, and take connections once
 they are: a client never meets one that is not. All have the parent's socket, so that who waits there is not lost with
-a worker.
+a worker. Once all are ready there is a spare one, which has imported what it needs and waits to take a place.
 
 Where the source is an alias, every worker follows it by itself, and they load one after the other. What one of them
 refuses, the parent tells the others, and those that took it go back; a look that one is asked for is asked of all. A
@@ -39,12 +39,16 @@ _TURN_S = 0.1
 _STOP_S = 5.0
 """Seconds beyond its grace after which a worker is ended."""
 _LONGEST_PAUSE_S = 30.0
+_SPARE_PAUSE_S = 1.0
+"""Before the next start where a spare worker has ended by itself."""
 
 
 @dataclass(eq=False)
 class _Worker:
     process: "subprocess.Popen[bytes]"
     reports: int
+    ends: tuple[int, int]
+    """Numbers of the files, of the socket and of its end of the pipe, in the process."""
     text: bytes = b""
     is_ready: bool = False
     error: str | None = None
@@ -72,6 +76,8 @@ class Workers:
     runs: Path
     events: InitVar[ModelEvents]
     _running: list[_Worker] = field(default_factory=list)
+    _spare: _Worker | None = None
+    """Waits for its order."""
     _is_stopping: bool = False
     _is_asked: bool = False
     """Whether the operator wants what was refused to be tried again."""
@@ -100,7 +106,7 @@ class Workers:
                         self._agreement.retry(self._tell)
                 self._stop()
             finally:
-                for worker in self._running:
+                for worker in [*self._running, *self._spares()]:
                     worker.process.kill()
                     worker.process.wait()
                 for number, handler in before.items():
@@ -122,22 +128,20 @@ class Workers:
     def _start_missing(self, metrics: Path) -> None:
         wanted = self.settings.workers if self._agreement.model is not None else 1
         while len(self._running) < wanted and time.monotonic() >= self._next_start_s:
-            self._running.append(self._start(metrics))
+            worker = self._spare or self._start(metrics)
+            self._spare = None
+            self._running.append(worker)
+            self._order(worker)
+        is_complete = len(self._running) == self.settings.workers and all(one.is_ready for one in self._running)
+        if self._spare is None and is_complete and time.monotonic() >= self._next_start_s:
+            self._spare = self._start(metrics)
 
     def _start(self, metrics: Path) -> _Worker:
+        """A process that waits for its order."""
         ours, theirs = os.pipe()
-        order = WorkerOrder(
-            source=self.source,
-            runs=self.runs.resolve(),
-            settings=self.settings,
-            listener=self.listener.fileno(),
-            reports=theirs,
-            model=self._agreement.model,
-            refused=list(self._agreement.refused.values()),
-        )
         path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
         process = subprocess.Popen(
-            [sys.executable, "-m", "serving.worker", order.model_dump_json()],
+            [sys.executable, "-m", "serving.worker", self.source],
             stdin=subprocess.PIPE,
             pass_fds=(self.listener.fileno(), theirs),
             env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), SHARED_METRICS: str(metrics)},
@@ -145,7 +149,24 @@ class Workers:
             start_new_session=True,
         )
         os.close(theirs)
-        return _Worker(process, ours)
+        return _Worker(process, ours, (self.listener.fileno(), theirs))
+
+    def _order(self, worker: _Worker) -> None:
+        """Let it serve; one that has just ended is found out later."""
+        listener, reports = worker.ends
+        order = WorkerOrder(
+            source=self.source,
+            runs=self.runs.resolve(),
+            settings=self.settings,
+            listener=listener,
+            reports=reports,
+            model=self._agreement.model,
+            refused=list(self._agreement.refused.values()),
+        )
+        _write(worker, order.model_dump_json())
+
+    def _spares(self) -> list[_Worker]:
+        return [] if self._spare is None else [self._spare]
 
     def _hear(self, time_s: float) -> None:
         """Read what workers report, or wait so long."""
@@ -180,15 +201,17 @@ class Workers:
 
     def _tell(self, command: WorkerCommand, but: _Worker | None = None) -> None:
         """Tell all workers but one; those that have just ended are found out later."""
-        line = f"{command.model_dump_json()}\n".encode()
         for worker in self._running:
-            if worker is not but and worker.process.stdin is not None:
-                with suppress(BrokenPipeError):
-                    worker.process.stdin.write(line)
-                    worker.process.stdin.flush()
+            if worker is not but:
+                _write(worker, command.model_dump_json())
 
     def _bury(self, metrics: Path) -> None:
         """Note who has ended; they are started anew, at once if they had served."""
+        for spare in self._spares():
+            if spare.process.poll() is not None:
+                self._spare = None
+                _close(spare)
+                self._next_start_s = time.monotonic() + _SPARE_PAUSE_S
         for worker in [worker for worker in self._running if worker.process.poll() is not None]:
             self._forget(worker)
             mark_process_dead(worker.process.pid, str(metrics))  # type: ignore[no-untyped-call]
@@ -201,10 +224,7 @@ class Workers:
 
     def _forget(self, worker: _Worker) -> None:
         self._running.remove(worker)
-        os.close(worker.reports)
-        if worker.process.stdin is not None:
-            with suppress(BrokenPipeError):
-                worker.process.stdin.close()
+        _close(worker)
 
     def _stop(self) -> None:
         """Let every worker answer what it has; what does not end is ended."""
@@ -218,3 +238,19 @@ class Workers:
                 self._forget(worker)
         for worker in self._running:
             _logger.warning("worker %d did not end in time and is killed", worker.process.pid)
+
+
+def _write(worker: _Worker, line: str) -> None:
+    """Tell a worker something; one that has just ended is found out later."""
+    if worker.process.stdin is not None:
+        with suppress(BrokenPipeError):
+            worker.process.stdin.write(f"{line}\n".encode())
+            worker.process.stdin.flush()
+
+
+def _close(worker: _Worker) -> None:
+    """The ends of its pipes."""
+    os.close(worker.reports)
+    if worker.process.stdin is not None:
+        with suppress(BrokenPipeError):
+            worker.process.stdin.close()

@@ -13,7 +13,12 @@ ROWS_PER_BLOCK = 65_536
 
 
 def fill_initial(target_RC: Tensor, *, spec: TableSpec, seed: int, std: float, row: int = 0, column: int = 0) -> None:
-    """Fill a table, or the part of it that begins at (row, column): vectors from N(0, std²), the linear part with 0."""
+    """Fill a table, or the part of it that begins at (row, column): vectors from N(0, std²), the linear part with 0.
+
+    A table without memory, on the meta device, stays as it is: there torch would load its compiler to draw nothing.
+    """
+    if target_RC.is_meta:
+        return
     last_row, last_column = row + target_RC.shape[0], column + target_RC.shape[1]
     target_RC[:, max(0, spec.vector_width - column) :] = 0.0
     if column >= spec.vector_width:

@@ -46,6 +46,18 @@ def bundle_path(source: str, *, runs: Path = RUNS, registry_uri: str | None = No
     return Registry.connect(registry_uri, folder=runs).resolve(bundle, cache=runs / "cache").path.resolve()
 
 
+def import_for(source: str) -> None:
+    """Import what ``load_ranker`` would for a source, so that it need not later."""
+    # pyarrow imports pandas where it first makes an array.
+    import pandas  # noqa: F401
+
+    import recmoe.ranking.ranker
+    import recmoe.runs.export
+
+    if source.startswith("models:"):
+        import recmoe.registry.registry  # noqa: F401
+
+
 def load_ranker(
     source: str,
     *,

@@ -52,13 +52,14 @@ def wait_for(is_so: Callable[[], bool]) -> float:
 
 
 @pytest.mark.slow
-def test_a_killed_worker_comes_back_and_the_counts_are_those_of_all(
+def test_a_spare_worker_takes_the_place_of_one_that_is_killed_and_the_counts_are_those_of_all(
     start_server: StartServer, bundle_path: Path, bundle: ModelBundle
 ) -> None:
     server = start_server(bundle_path, "--workers", "2", "--threads", "1", "--deadline-ms", "60000")
     parent = psutil.Process(server.process.pid)
     wait_for(lambda: number(fetch(f"{server.url}/metrics"), "recmoe_workers") == 2)
-    before = parent.children()
+    wait_for(lambda: len(parent.children()) == 3)
+    *before, spare = sorted(parent.children(), key=lambda child: child.create_time())
     answers, num_lost = [], 0
 
     def ask() -> None:
@@ -73,8 +74,12 @@ def test_a_killed_worker_comes_back_and_the_counts_are_those_of_all(
     before[0].send_signal(signal.SIGKILL)
     while len(answers) < 40:
         ask()
+    wait_for(lambda: number(fetch(f"{server.url}/metrics"), "recmoe_workers") == 1)
     wait_for(lambda: number(fetch(f"{server.url}/metrics"), "recmoe_workers") == 2)
-    after = parent.children()
+    wait_for(lambda: len(parent.children()) == 3)
+    *after, another = sorted(parent.children(), key=lambda child: child.create_time())
+    another.kill()
+    wait_for(lambda: another not in parent.children() and len(parent.children()) == 3)
     for _ in range(20):
         ask()
     page = fetch(f"{server.url}/metrics")
@@ -85,7 +90,7 @@ def test_a_killed_worker_comes_back_and_the_counts_are_those_of_all(
     assert all([item["score"] for item in answer["items"]] == pytest.approx(expected, abs=1e-5) for answer in answers)
     # Only what the killed worker had in hand may be lost.
     assert num_lost <= 1
-    assert {child.pid for child in after} & {child.pid for child in before} == {before[1].pid}
+    assert [child.pid for child in after] == [before[1].pid, spare.pid]
     assert len(answers) <= number(page, "recmoe_rank_requests_total") <= len(answers) + num_lost
     assert number(page, "recmoe_rank_candidates_count") >= len(answers)
     assert code == 0
@@ -123,18 +128,22 @@ def test_worker_serves_no_other_model_than_the_first_one_did(bundle_path: Path, 
                 source=str(bundle_path), name="shop", version=None, digest="another", loading_s=1, start_s=1, port=1
             ),
         )
-        worker = subprocess.run(
-            [sys.executable, "-m", "serving.worker", order.model_dump_json()],
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "serving.worker", str(bundle_path)],
             pass_fds=(listener.fileno(), writing),
-            stdin=writing,
+            stdin=subprocess.PIPE,
             cwd=ROOT,
-            check=False,
         )
+        assert worker.stdin is not None
+        worker.stdin.write(f"{order.model_dump_json()}\n".encode())
+        worker.stdin.flush()
+        code = worker.wait(timeout=120)
+        worker.stdin.close()
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         report = WorkerReport.model_validate_json(pipe.readline())
 
-    assert worker.returncode == 1
+    assert code == 1
     assert report.error is not None
     assert "has changed since the server was started; start the server anew" in report.error
 

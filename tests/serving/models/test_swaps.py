@@ -93,7 +93,8 @@ def test_killed_worker_begins_with_what_the_others_serve_and_all_follow_the_alia
         return number(ask(f"{server.url}/metrics").text, begin)
 
     wait_for(lambda: metric("recmoe_workers") == 2)
-    before = parent.children()
+    wait_for(lambda: len(parent.children()) == 3)
+    *before, spare = sorted(parent.children(), key=lambda child: child.create_time())
     with Clients(server.url, REQUESTS) as clients:
         wait_for(lambda: clients.versions["1"] > 5)
         versions.registry.promote("shop", "2")
@@ -107,7 +108,8 @@ def test_killed_worker_begins_with_what_the_others_serve_and_all_follow_the_alia
         num_answers = len(clients.answers)
         wait_for(lambda: len(clients.answers) > num_answers + 50)
         versions_after = {answer["model"]["version"] for _, answer in clients.answers[num_answers:]}
-    after = parent.children()
+    wait_for(lambda: len(parent.children()) == 3)
+    *after, _ = sorted(parent.children(), key=lambda child: child.create_time())
     server.process.send_signal(signal.SIGTERM)
 
     assert clients.faults == []
@@ -116,6 +118,5 @@ def test_killed_worker_begins_with_what_the_others_serve_and_all_follow_the_alia
     assert_all_answers_are_those_of_their_version(clients, versions)
     assert clients.versions["1"] <= old + clients.count
     assert versions_after == {"2"}
-    assert len(after) == 2
-    assert before[0].pid not in {child.pid for child in after}
+    assert [child.pid for child in after] == [before[1].pid, spare.pid]
     assert server.process.wait(timeout=120) == 0
