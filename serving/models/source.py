@@ -62,7 +62,9 @@ class ModelSource:
             raise BundleError(f"{others.source} has changed since the server was started; start the server anew")
         return ranker
 
-    def load_version(self, name: str, version: str, *, on_found: "Callable[[RegisteredBundle], None]") -> Ranker:
+    def load_version(
+        self, name: str, version: str, *, on_found: "Callable[[RegisteredBundle], None]" = lambda _: None
+    ) -> Ranker:
         """The ranker of a version of the registry, after its replay; raises what ``load_ranker`` does."""
         return self._load(f"models:/{name}/{version}", on_found)
 
@@ -91,10 +93,10 @@ def watch_of(
     *,
     metrics: ModelMetrics,
     commands: "queue.SimpleQueue[WorkerCommand]",
-    on_found: "Callable[[RegisteredBundle], None]",
     on_swap: Callable[[Ranker], None],
     on_refusal: Callable[[Refusal], None],
     on_forgiven: Callable[[Role], None],
+    on_found: "Callable[[RegisteredBundle], None]" = lambda _: None,
 ) -> ModelWatch | None:
     """What follows the aliases of a source; None where it names none. See ``ModelWatch`` and ``load_ranker``.
 

@@ -182,12 +182,17 @@ def test_what_a_killed_process_left_is_removed(
             os._exit(9)
 
         artifacts.apply_delta = die
-        deltas.resolve("models:/shop/2", cache=tmp_path)
+        try:
+            deltas.resolve("models:/shop/2", cache=tmp_path)
+        finally:
+            os._exit(1)
     os.waitpid(child, 0)
     left = [path for path in (tmp_path / "shop").iterdir() if path.is_dir()]
     found = deltas.resolve("models:/shop/2", cache=tmp_path)
 
+    os.close(write)
     assert os.read(read, 1) == b"x"
+    os.close(read)
     assert len(left) == 1
     assert files(found.path) == files(chain[1])
     assert [path for path in (tmp_path / "shop").iterdir() if path.is_dir()] == [found.path]
