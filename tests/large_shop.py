@@ -51,12 +51,13 @@ def large_bundle(path: Path, config: dict[str, Any], log: pa.Table, *, num_bucke
 
 
 def with_changed_rows(source: Path, path: Path, *, seed: int, share: float = 0.01) -> Path:
-    """Write a bundle that differs from another one in a share of the rows of each table, and in its scores."""
+    """Write a bundle that differs from another one in a share of the rows of its large tables, and in all of others."""
     drawn = torch.Generator().manual_seed(seed)
 
     def change(rows_ND: Tensor) -> Tensor:
         num_rows = len(rows_ND)
-        numbers = torch.randperm(num_rows, generator=drawn)[: max(1, int(num_rows * share))]
+        num_changed = num_rows if num_rows < 1000 else int(num_rows * share)
+        numbers = torch.randperm(num_rows, generator=drawn)[:num_changed]
         changed_ND = rows_ND.detach().clone()
         changed_ND[numbers] += 0.5
         return changed_ND

@@ -83,7 +83,7 @@ def test_swap_to_a_delta_fetches_only_that_and_answers_as_the_registered_bundle(
             wait_for(lambda version=version: clients.versions[version] > 10)
             deltas.append(fetched("delta"))
     registry.rollback("shop")
-    wait_for(lambda: ask(f"{server.url}/v1/models").document["models"][0]["version"] == "2")
+    wait_for(lambda: ask(f"{server.url}/v1/rank", REQUESTS[0]).document["model"]["version"] == "2")
     after = fetched("delta")
     server.process.send_signal(signal.SIGTERM)
     lines = [line.rstrip() for line in server.process.stdout]
