@@ -103,8 +103,9 @@ class Delta:
             BundleError: its documents are missing, damaged, of another format, or contradict each other.
         """
         file = path / DELTA
-        if file.is_symlink() or not file.is_file():
-            raise BundleError(f"{path} is no delta: it has no file {DELTA}; {_AGAIN}")
+        for name in (DELTA, f"{BUNDLE}/{MANIFEST}"):
+            if (path / name).is_symlink() or not (path / name).is_file():
+                raise BundleError(f"{path} is no delta: it has no file {name}; {_AGAIN}")
         try:
             document = read_object(file.read_bytes())
             is_whole = document.pop(_OWN_HASH) == _hash_of(document)
