@@ -95,15 +95,17 @@ def _register(folder: "RunFolder", *, name: str, registry: str | None, base: str
 
     run_id = folder.state.get("tracking_run_id")
     connected = Registry.connect(registry, folder=RUNS)
+    known = base if base is not None and connected.has(name, base) else None
     registered = connected.register(
         folder.bundle,
         name=name,
         run_id=run_id,
-        base=base if base is not None and connected.has(name, base) else None,
+        base=known,
         cache=RUNS / "cache",
     )
     if base is not None:
-        print(f"{folder.root}: sent {registered.transfer}", file=sys.stderr)
+        reason = f": {name} has no version {base} yet" if known is None else ""
+        print(f"{folder.root}: sent {registered.transfer}{reason}", file=sys.stderr)
     assert registered.version is not None
     return registered.version
 
