@@ -3,6 +3,7 @@
 import gc
 import queue
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from prometheus_client import Metric
 
@@ -19,6 +20,9 @@ from serving.models.source import ModelSource, store_watch_of, watch_of
 from serving.models.split import UserSplit
 from serving.orders import ModelEvents, ReadyModel, WorkerCommand
 from serving.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from recmoe.registry.registry import RegisteredBundle
 
 SWITCH_S = 0.001
 """Seconds that Python code of a serving process runs before other threads may; at the usual 5 ms, probes would wait for
@@ -57,6 +61,8 @@ class ModelApp:
     ) -> None:
         self._source, self._others, self._events, self._commands = source, others, events, commands
         self._port = port
+        self._fetched: dict[str | None, str] = {}
+        """What came from the artifact store for a version, until it has been told."""
         settings = source.settings
         self._split = UserSplit(share=settings.challenger_share, column=settings.split_by)
         self.models = ServedModels(
@@ -82,6 +88,7 @@ class ModelApp:
             self.models,
             metrics=self.metrics.models,
             commands=commands,
+            on_found=self._found,
             on_swap=self._swapped,
             on_refusal=events.refused,
             on_forgiven=events.forgiven,
@@ -102,13 +109,21 @@ class ModelApp:
     def told(self, ranker: Ranker, *, loading_s: float = 0.0) -> ReadyModel:
         """Which model a ranker has, as others are told."""
         source = self._others.source if self._others is not None else self._source.source
-        return ReadyModel.of(ranker, source=source, loading_s=loading_s, port=self._port)
+        fetched = self._fetched.pop(ranker.info.version, "")
+        return ReadyModel.of(ranker, source=source, loading_s=loading_s, port=self._port, fetched=fetched)
 
     def _load(self) -> Ranker:
-        ranker = self._source.load_as(self._others)
+        ranker = self._source.load_as(self._others, on_found=self._found)
         self._split.settle(ranker)
         _check_rates(self._source.settings, ranker)
         return ranker
+
+    def _found(self, found: "RegisteredBundle") -> None:
+        """The bundle of a version is on this machine now."""
+        transfer = found.transfer
+        if transfer is not None and transfer.num_bytes > 0:
+            self.metrics.models.fetched(transfer.num_bytes, is_delta=transfer.delta_of is not None)
+            self._fetched[found.version] = str(transfer)
 
     def _ready(self, ranker: Ranker) -> None:
         _settle()

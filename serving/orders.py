@@ -34,9 +34,11 @@ class ReadyModel(BaseModel):
     start_s: float
     """Seconds since the process began, imports and all."""
     port: int
+    fetched: str = ""
+    """What came from an artifact store for it, in words; empty where nothing did."""
 
     @classmethod
-    def of(cls, ranker: "Ranker", *, source: str, loading_s: float = 0.0, port: int) -> "ReadyModel":
+    def of(cls, ranker: "Ranker", *, source: str, loading_s: float = 0.0, port: int, fetched: str = "") -> "ReadyModel":
         """The model of a ranker that was loaded from a source by this process."""
         info = ranker.info
         pinned = f"models:/{info.name}/{info.version}" if info.version is not None else source
@@ -48,6 +50,7 @@ class ReadyModel(BaseModel):
             loading_s=loading_s,
             start_s=time.time() - psutil.Process().create_time(),
             port=port,
+            fetched=fetched,
         )
 
 

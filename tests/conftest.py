@@ -35,6 +35,7 @@ from recmoe.runs.worker import run_worker
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet
 from recmoe.training.runtime import start_runtime
+from tests.large_shop import large_bundle
 
 BundleMaker = Callable[..., Path]
 ExperimentMaker = Callable[..., ExperimentConfig]
@@ -383,3 +384,9 @@ def redis_of_all(make_redis: Callable[..., RedisServer]) -> RedisServer:
 def redis_url(redis_of_all: RedisServer) -> str:
     """Of a part of a database that no other test uses."""
     return redis_of_all.url(prefix=uuid.uuid4().hex)
+
+
+@pytest.fixture(scope="session")
+def large_bundle_path(tmp_path_factory: pytest.TempPathFactory, shop_log: pa.Table) -> Path:
+    """A bundle that is nearly all tables."""
+    return large_bundle(tmp_path_factory.mktemp("large") / "shop", SHOP_CONFIG, shop_log)

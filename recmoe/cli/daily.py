@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recmoe.cli.options import Config, Json, Overrides, RegistryUri, WarmStartFrom, Workers, with_expanded
+from recmoe.cli.options import Config, DeltaOf, Json, Overrides, RegistryUri, WarmStartFrom, Workers, with_expanded
 from recmoe.cli.output import print_columns, print_json
 from recmoe.cli.runs import INTERRUPTED, launch_of
 from recmoe.runs.source import RUNS
@@ -32,6 +32,7 @@ def daily(
     register: Annotated[
         str | None, typer.Option(metavar="NAME", help="Make each day's model a new version of this one.")
     ] = None,
+    delta_of: DeltaOf = None,
     frozen: Annotated[
         bool, typer.Option("--frozen", help="Also measure the first day's model on every later day.")
     ] = False,
@@ -50,15 +51,13 @@ def daily(
     from recmoe.errors import DataError
     from recmoe.experiment import load_experiment
     from recmoe.runs.warm_start import find_warm_start
-    from recmoe.tracking.names import check_model_name
 
     if not days:
         raise DataError("no days are given; name them by --days 'log/day=*'")
     patterns, changes = with_expanded(days, overrides)
     experiment = load_experiment(config, changes).learning_tasks()
     root = run_dir or RUNS / f"{experiment.name}-daily"
-    if register is not None:
-        check_model_name(register)
+    _check_names(register, delta_of)
     launch, most = launch_of(workers)
     result = train_daily(
         experiment,
@@ -67,7 +66,7 @@ def daily(
         launch=launch,
         num_workers=most,
         warm_start=None if warm_start is None else find_warm_start(warm_start, registry_uri=registry),
-        register=None if register is None else partial(_register, name=register, registry=registry),
+        register=None if register is None else partial(_register, name=register, registry=registry, base=delta_of),
         with_frozen=frozen,
         keep_days=keep_days,
     )
@@ -80,11 +79,33 @@ def daily(
         raise typer.Exit(INTERRUPTED)
 
 
-def _register(folder: "RunFolder", *, name: str, registry: str | None) -> str:
+def _check_names(register: str | None, delta_of: str | None) -> None:
+    from recmoe.errors import RegistryError
+    from recmoe.tracking.names import check_model_name
+
+    if register is not None:
+        check_model_name(register)
+    elif delta_of is not None:
+        raise RegistryError("--delta-of says how versions are registered; name their model by --register NAME")
+
+
+def _register(folder: "RunFolder", *, name: str, registry: str | None, base: str | None) -> str:
+    """The version that a day's model is registered as; it is sent whole while there is no base yet."""
     from recmoe.registry.registry import Registry
 
     run_id = folder.state.get("tracking_run_id")
-    registered = Registry.connect(registry, folder=RUNS).register(folder.bundle, name=name, run_id=run_id)
+    connected = Registry.connect(registry, folder=RUNS)
+    known = base if base is not None and connected.has(name, base) else None
+    registered = connected.register(
+        folder.bundle,
+        name=name,
+        run_id=run_id,
+        base=known,
+        cache=RUNS / "cache",
+    )
+    if base is not None:
+        reason = f": {name} has no version {base} yet" if known is None else ""
+        print(f"{folder.root}: sent {registered.transfer}{reason}", file=sys.stderr)
     assert registered.version is not None
     return registered.version
 

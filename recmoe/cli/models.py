@@ -1,11 +1,12 @@
 """``recmoe register | promote | rollback``: versions of models and the alias that names the one in use."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recmoe.cli.options import Json, RegistryUri
+from recmoe.cli.options import DeltaOf, Json, RegistryUri
 from recmoe.cli.output import print_json
 from recmoe.runs.source import RUNS, bundle_of
 
@@ -20,6 +21,7 @@ Note = Annotated[str, typer.Option(help="Why; kept in the promotion log.")]
 def register(
     source: Annotated[str, typer.Argument(metavar="RUN_OR_BUNDLE", help="Folder of a finished run, or of a bundle.")],
     name: Annotated[str | None, typer.Option(help="Of the model; the bundle's name by default.")] = None,
+    delta_of: DeltaOf = None,
     registry: RegistryUri = None,
     as_json: Json = False,
 ) -> None:
@@ -29,11 +31,16 @@ def register(
 
     bundle = bundle_of(source)
     run_id = RunFolder(Path(source)).state.get("tracking_run_id")
-    registered = Registry.connect(registry, folder=RUNS).register(Path(bundle), name=name, run_id=run_id)
+    registered = Registry.connect(registry, folder=RUNS).register(
+        Path(bundle), name=name, run_id=run_id, base=delta_of, cache=RUNS / "cache"
+    )
+    assert registered.transfer is not None
     if as_json:
-        print_json({"name": registered.name, "version": registered.version})
+        print_json({"name": registered.name, "version": registered.version, "sent": asdict(registered.transfer)})
         return
     print(f"registered {registered.name} version {registered.version}")
+    if delta_of is not None:
+        print(f"sent {registered.transfer}")
     print(f"next: recmoe promote {registered.name} {registered.version}")
 
 

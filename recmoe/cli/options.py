@@ -25,6 +25,15 @@ RegistryUri = Annotated[
     str | None,
     typer.Option("--registry", help="MLflow URI; by default MLFLOW_TRACKING_URI, else runs/mlflow.db."),
 ]
+DeltaOf = Annotated[
+    str | None,
+    typer.Option(
+        "--delta-of",
+        metavar="VERSION",
+        help="Send only what differs from this version: an alias or a number of the same model, or models:/…. A "
+        "machine that has it fetches only that. Where it is more than half, the bundle is sent whole.",
+    ),
+]
 StrictFields = Annotated[
     bool,
     typer.Option("--strict-fields", help="Refuse fields that the model does not know, instead of a warning."),

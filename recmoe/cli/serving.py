@@ -104,9 +104,12 @@ def _serve_here(model: str, settings: "ServeSettings") -> None:
         if settings.grpc_port is not None:
             tell(f"and over gRPC on {settings.host}:{settings.grpc_port}")
         tell(f"ready after {ready.start_s:.1f} s, {ready.loading_s:.1f} s of them for the model")
+        if ready.fetched:
+            tell(f"fetched {ready.fetched}")
 
     def on_swap(ready: "ReadyModel") -> None:
-        tell(f"serving {ready.name} version {ready.version} from now on")
+        fetched = f", fetched {ready.fetched}" if ready.fetched else ""
+        tell(f"serving {ready.name} version {ready.version} from now on{fetched}")
 
     with logging_as(settings.log_format):
         try:

@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 from recmoe.errors import BundleError
@@ -28,6 +29,9 @@ REQUIRED = (CONFIG, DENSE, INDEX, REPLAY_ROWS, REPLAY_SCORES, REPLAY_ENCODED)
 
 _AT_TOP = frozenset({*REQUIRED, REPORT, LINEAGE})
 _IN_FOLDERS = {ENCODER: ENCODER_FILE, TABLES: TABLE_FILE}
+FOLDERS = frozenset(_IN_FOLDERS)
+"""Folders inside a bundle's folder."""
+
 _SHOWN = 120
 """Characters of a strange name that a message shows."""
 
@@ -56,22 +60,25 @@ def shown(name: str) -> str:
     return repr(name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…")
 
 
-def file_sizes(directory: Path) -> dict[str, int]:
+def file_sizes(directory: Path, *, folders: Collection[str] = FOLDERS) -> dict[str, int]:
     """Bytes of every file in a bundle's folder, by its path relative to the bundle; no link is followed.
 
+    Args:
+        folders: that may be in it, by their paths.
+
     Raises:
-        BundleError: something in the folder is no plain file, or a folder that no bundle has.
+        BundleError: something in the folder is no plain file, or another folder.
     """
-    return dict(sorted(_sizes_in(directory, "")))
+    return dict(sorted(_sizes_in(directory, "", folders)))
 
 
-def _sizes_in(folder: Path, prefix: str) -> list[tuple[str, int]]:
+def _sizes_in(folder: Path, prefix: str, folders: Collection[str]) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
     with os.scandir(folder) as entries:
         for entry in entries:
             path, mode = Path(entry.path), entry.stat(follow_symlinks=False).st_mode
-            if stat.S_ISDIR(mode) and not prefix and entry.name in _IN_FOLDERS:
-                found += _sizes_in(path, f"{entry.name}/")
+            if stat.S_ISDIR(mode) and prefix + entry.name in folders:
+                found += _sizes_in(path, f"{prefix}{entry.name}/", folders)
             elif stat.S_ISREG(mode):
                 found.append((prefix + entry.name, entry.stat(follow_symlinks=False).st_size))
             else:

@@ -100,21 +100,26 @@ class FittedModel:
         export_run(RunFolder(self.run_dir), Path(path))
         return Path(path)
 
-    def register(self, name: str | None = None, *, registry: str | None = None) -> "RegisteredBundle":
+    def register(
+        self, name: str | None = None, *, registry: str | None = None, delta_of: str | None = None
+    ) -> "RegisteredBundle":
         """Make a new version in the registry; see ``recmoe register``.
 
         Args:
             name: of the model; that of the config by default.
             registry: its URI; by default MLFLOW_TRACKING_URI, else the one in ``runs/``.
+            delta_of: an alias or a number of the same model; only what differs from it is sent.
 
         Raises:
-            RegistryError: the registry fails.
+            RegistryError: the registry fails, or has no such version.
         """
         from recmoe.registry.registry import Registry
 
         folder = RunFolder(self.run_dir)
         run_id = folder.state.get("tracking_run_id")
-        return Registry.connect(registry, folder=RUNS).register(run_bundle(folder), name=name, run_id=run_id)
+        return Registry.connect(registry, folder=RUNS).register(
+            run_bundle(folder), name=name, run_id=run_id, base=delta_of, cache=RUNS / "cache"
+        )
 
     def metrics(self) -> pd.DataFrame:
         """The short table: AUC or RMSE of every task beside its baselines, with a verdict in words."""

@@ -3,27 +3,41 @@
 import hashlib
 import shutil
 import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import mlflow
 import yaml
+from filelock import FileLock
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 
-from recmoe.errors import RegistryError
+from recmoe.errors import BundleError, RegistryError
 from recmoe.export.contents import shown
+from recmoe.export.delta import Delta, apply_delta
 from recmoe.export.manifest import Manifest
+from recmoe.registry.chain import called, chain_of, registered_digest
+from recmoe.registry.transfer import Transfer
 from recmoe.tracking.mlflow_store import ARTIFACTS, MlflowStore
 
 LOADER_MODULE = "recmoe.registry.pyfunc"
 """By this name MLflow finds what loads a bundle."""
-DIGEST = "recmoe.bundle_digest"
-"""The tag of a version that keeps the digest of its bundle, as it was registered."""
 
 _DESCRIPTION = "MLmodel"
 _MAX_DESCRIPTION_BYTES = 2**22
 """Of a thousand columns it has 100 kB; YAML is read at a few hundred kB a second."""
+
+
+@dataclass(frozen=True)
+class LocalBundle:
+    """A bundle on this machine, and what it took to bring it here."""
+
+    path: Path
+    transfer: Transfer
 
 
 class Artifacts:
@@ -31,60 +45,116 @@ class Artifacts:
 
     Args:
         store: an MLflow that has answered.
+        cache: where versions from a remote store are kept, and bundles that deltas make.
     """
 
-    def __init__(self, store: MlflowStore) -> None:
-        self._store = store
+    def __init__(self, store: MlflowStore, *, cache: Path) -> None:
+        self._store, self._cache = store, cache
+        self._num_bytes = 0
+        """That came from artifact stores."""
 
-    def bundle(self, version: ModelVersion, *, cache: Path) -> Path:
-        """The folder of a version's bundle, whose digest is the one that the registry has kept.
+    def bundle(self, version: ModelVersion) -> LocalBundle:
+        """The bundle of a version, whose digest is the one that the registry has kept.
 
-        Args:
-            cache: where versions from a remote store are kept.
+        A delta is applied to its base, which may be made of a delta itself; what the cache has is not fetched.
 
         Raises:
-            RegistryError: recmoe has not registered the version, or another bundle lies in its place.
-            BundleError: the bundle's manifest is damaged.
+            RegistryError: recmoe has not registered the version, or another bundle lies in its place; or that holds
+                for the base of a delta, or it is gone.
+            BundleError: the bundle's manifest is damaged, or a delta is.
         """
-        named = f"version {version.version} of model {version.name}"
-        registered = version.tags.get(DIGEST)
-        if registered is None:
-            raise RegistryError(
-                f"{named} was not registered by recmoe: it has no tag {DIGEST}; name another version, or register its "
-                "bundle with recmoe register"
-            )
-        folder = bundle_folder(self._fetch(version, cache))
-        found = Manifest.read(folder).digest
-        if found != registered:
-            raise RegistryError(
-                f"{named} is not what was registered: the bundle in {folder} has the digest {found[:12]}, the registry "
-                f"says {shown(registered[:12])}; do not use it, put the registered one back or register this one anew"
-            )
-        return folder
+        before = self._num_bytes
+        chain = chain_of(self._store.client, version)
+        path = self._made(chain) if len(chain) > 1 else self._whole(version)
+        entries = Manifest.read(path).files.values()
+        return LocalBundle(
+            path,
+            Transfer(
+                num_bytes=self._num_bytes - before,
+                whole_bytes=sum(entry.size for entry in entries),
+                delta_of=called(chain[1]) if len(chain) > 1 else None,
+            ),
+        )
 
-    def _fetch(self, version: ModelVersion, cache: Path) -> Path:
-        """The files of a version: where they lie, if that is this machine, else a copy in the cache."""
-        location = self._location(version)
-        parts = urlsplit(location)
-        if parts.scheme in ("", "file"):
-            return self._local_folder(Path(unquote(parts.path)))
-        # Another registry may have another model of this name and version.
-        place = hashlib.sha256(f"{self._store.shown} {location}".encode()).hexdigest()[:12]
-        target = cache / str(version.name) / f"{version.version}-{place}"
-        if not target.exists():
-            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-            temporary.mkdir(parents=True)
-            try:
-                downloaded = mlflow.artifacts.download_artifacts(
-                    artifact_uri=location,
-                    dst_path=str(temporary),
-                    tracking_uri=self._store.uri,
-                    registry_uri=self._store.uri,
-                )
-                Path(downloaded).rename(target)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+    def applied(self, delta: Delta, target: Path) -> Path:
+        """The bundle that a delta makes, wherever it lies; nothing says that it is one of a registered version.
+
+        Raises:
+            RegistryError, BundleError: its base is not there, or another one; or a bundle or the delta is damaged.
+        """
+        name, number = delta.base.name, delta.base.version
+        try:
+            version = self._store.client.get_model_version(name, number)
+        except MlflowException as error:
+            raise RegistryError(
+                f"{delta.path} is a delta of version {number} of model {name}, which {self._store.shown} does not "
+                "have; set MLFLOW_TRACKING_URI to the registry that it comes from"
+            ) from error
+        apply_delta(delta, self.bundle(version).path, target)
         return target
+
+    def _whole(self, version: ModelVersion) -> Path:
+        """The bundle of a version that travels whole."""
+        location = self._location(version)
+        model = self._local(location) or _kept(self._place(version), partial(self._download, location))
+        return _checked(version, bundle_folder(model))
+
+    def _made(self, chain: Sequence[ModelVersion]) -> Path:
+        """The bundle of a version that travels as a delta, the first of a chain."""
+        places = [self._place(version, "-whole") for version in chain[:-1]]
+        # The newest that has been made already, or the last, which travels whole.
+        newest = next((number for number, place in enumerate(places) if place.exists()), len(places))
+        if newest == 0:
+            return _checked(chain[0], places[0])
+        try:
+            base = _checked(chain[newest], places[newest]) if newest < len(places) else self._whole(chain[-1])
+        except (BundleError, RegistryError) as error:
+            raise type(error)(f"{called(chain[0])} is made of {called(chain[newest])}: {error}") from error
+        return _checked(chain[0], _kept(places[0], partial(self._build, chain[: newest + 1], base)))
+
+    def _build(self, chain: Sequence[ModelVersion], base: Path, temporary: Path) -> Path:
+        """Apply the deltas of a chain, the last first, to the bundle of its last version."""
+        made = base
+        for number in reversed(range(len(chain) - 1)):
+            version, location = chain[number], self._location(chain[number])
+            delta = self._delta(version, self._local(location) or self._download(location, temporary / str(number)))
+            before, made = made, temporary / f"bundle-{number}"
+            # A link to a file of an artifact store would change with it.
+            apply_delta(delta, before, made, links=before.is_relative_to(self._cache))
+            if before != base:
+                shutil.rmtree(before)
+        return made
+
+    @staticmethod
+    def _delta(version: ModelVersion, model: Path) -> Delta:
+        """What a version holds that travels as a delta."""
+        delta = Delta.read(bundle_folder(model))
+        _check(version, delta.digest, delta.path)
+        return delta
+
+    def _place(self, version: ModelVersion, suffix: str = "") -> Path:
+        """Where the cache has a version; another registry may have another model of this name and version."""
+        key = hashlib.sha256(f"{self._store.shown} {self._location(version)}".encode()).hexdigest()[:12]
+        return self._cache / str(version.name) / f"{version.version}-{key}{suffix}"
+
+    def _download(self, location: str, folder: Path) -> Path:
+        """The files of a version from a remote store."""
+        folder.mkdir(exist_ok=True)
+        downloaded = Path(
+            mlflow.artifacts.download_artifacts(
+                artifact_uri=location,
+                dst_path=str(folder),
+                tracking_uri=self._store.uri,
+                registry_uri=self._store.uri,
+            )
+        )
+        self._num_bytes += sum(file.lstat().st_size for file in downloaded.rglob("*") if not file.is_dir())
+        return downloaded
+
+    def _local(self, location: str) -> Path | None:
+        """Where the files of a version lie, if that is this machine."""
+        parts = urlsplit(location)
+        return self._local_folder(Path(unquote(parts.path))) if parts.scheme in ("", "file") else None
 
     def _local_folder(self, written: Path) -> Path:
         """A folder of artifacts: where it was written, or beside the SQLite file, if that has moved with it."""
@@ -103,6 +173,46 @@ class Artifacts:
             model = self._store.client.get_logged_model(uri.removeprefix("models:/"))
             return str(model.artifact_location)
         return uri
+
+
+def _checked(version: ModelVersion, folder: Path) -> Path:
+    """The folder of a version's bundle, if that is what was registered."""
+    _check(version, Manifest.read(folder).digest, folder)
+    return folder
+
+
+def _check(version: ModelVersion, found: str, folder: Path) -> None:
+    registered = registered_digest(version)
+    if found != registered:
+        raise RegistryError(
+            f"{called(version)} is not what was registered: the bundle in {folder} has the digest {found[:12]}, the "
+            f"registry says {shown(registered[:12])}; do not use it, put the registered one back or register this one "
+            "anew"
+        )
+
+
+def _kept(target: Path, make: Callable[[Path], Path]) -> Path:
+    """A folder of the cache, made under a temporary name where it is not there yet: whole or not at all.
+
+    One process makes it, others wait; what one has left that was killed is removed.
+
+    Args:
+        make: writes into a folder that it is given, and returns the one to keep, that or one inside.
+    """
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_name(f".{target.name}.lock")):
+        for left in target.parent.glob(f".{target.name}.*.part"):
+            shutil.rmtree(left, ignore_errors=True)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+        try:
+            if not target.exists():
+                temporary.mkdir()
+                make(temporary).rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return target
 
 
 def bundle_folder(model_folder: Path) -> Path:

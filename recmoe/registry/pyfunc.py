@@ -2,14 +2,17 @@
 
 ``mlflow.pyfunc.load_model("models:/NAME@champion").predict(df)`` takes rows with the raw columns of all
 sides and gives one column of predictions per task, and ``score`` (``ranking_score`` if a task is called that).
+A version that travels as a delta is made whole from the registry that MLflow uses.
 """
 
 # N rows
 
 import importlib.metadata
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pandas as pd
 import pyarrow as pa
 from mlflow.models import ModelSignature
@@ -17,9 +20,12 @@ from mlflow.types import DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType, Array, ColSpec
 
 from recmoe.errors import SchemaError
+from recmoe.export.delta import DELTA, Delta
 from recmoe.plugins import packages_of
 from recmoe.ranking.prediction_columns import score_column
 from recmoe.ranking.ranker import Ranker
+from recmoe.registry.artifacts import Artifacts
+from recmoe.tracking.mlflow_store import MlflowStore, answering
 
 _REQUIRED = ("numpy", "pandas", "pyarrow", "pydantic", "safetensors", "torch")
 
@@ -67,8 +73,15 @@ def _check_columns(model_input: Any, ranker: Ranker) -> None:
 
 
 def _load_pyfunc(path: str) -> BundleModel:
-    """MLflow's entry: the folder holds a bundle, which is replayed before anything is scored."""
-    return BundleModel(Ranker.load(Path(path)))
+    """MLflow's entry: the folder holds a bundle or a delta of one, which is replayed before anything is scored."""
+    folder = Path(path)
+    if not (folder / DELTA).exists():
+        return BundleModel(Ranker.load(folder))
+    store = MlflowStore.connect(mlflow.get_registry_uri(), folder=Path())
+    # Tables are mapped: they outlive the folder.
+    with tempfile.TemporaryDirectory() as cache, answering(store.uri):
+        artifacts = Artifacts(store, cache=Path(cache))
+        return BundleModel(Ranker.load(artifacts.applied(Delta.read(folder), Path(cache) / "bundle")))
 
 
 def signature(ranker: Ranker) -> ModelSignature:

@@ -1,6 +1,7 @@
 """Registry: versions of models in MLflow, aliases that name the one in use, and the log of their moves."""
 
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,8 +13,10 @@ from mlflow.exceptions import MlflowException
 from recmoe.errors import RegistryError
 from recmoe.ranking.ranker import Ranker
 from recmoe.registry.artifacts import Artifacts
+from recmoe.registry.chain import chain_of
 from recmoe.registry.moves import AliasMoves
 from recmoe.registry.promotions import Promotion, PromotionLog
+from recmoe.registry.transfer import Transfer, delta_of, whole
 from recmoe.registry.upload import facts, upload
 from recmoe.tracking.mlflow_store import MlflowStore, answering
 from recmoe.tracking.names import check_alias, check_model_name
@@ -35,6 +38,8 @@ class RegisteredBundle:
     version: str | None
     """None for a bundle that comes from a folder, not from a registry."""
     path: Path
+    transfer: Transfer | None = None
+    """What was sent when it was registered, or fetched to bring it here; None for a folder."""
 
 
 class Registry:
@@ -63,27 +68,43 @@ class Registry:
         return self._store.shown
 
     def register(
-        self, bundle: Path, *, name: str | None = None, run_id: str | None = None, experiment: str = "recmoe"
+        self,
+        bundle: Path,
+        *,
+        name: str | None = None,
+        run_id: str | None = None,
+        experiment: str = "recmoe",
+        base: str | None = None,
+        cache: Path | None = None,
     ) -> RegisteredBundle:
         """Make a version of a bundle, once its replay has passed.
 
         Args:
             name: of the model; the bundle's name by default.
             run_id: the training run it came from; a run is made for it where there is none, or another store has it.
+            base: a version to send only the difference from: an alias or a number of the same model, or a source as
+                for ``resolve``. Where that is more than half, the bundle is sent whole; ``transfer`` says so.
+            cache: where the base is kept if its store is remote; nowhere by default.
 
         Raises:
             BundleError: it is damaged, or its scores differ.
-            RegistryError: the name cannot be one of a model, or the registry fails.
+            RegistryError: the name cannot be one of a model, there is no such base, or the registry fails.
         """
         if name is not None:
             check_model_name(name)
         ranker = Ranker.load(bundle)
         name = check_model_name(name or ranker.info.name)
-        with answering(self._store.uri):
+        earlier = None if base is None else self._find(_source(name, base))
+        with answering(self._store.uri), tempfile.TemporaryDirectory() as folder:
+            delta, transfer = None, whole(bundle)
+            if earlier is not None:
+                chain = chain_of(self._client, earlier)
+                before = Artifacts(self._store, cache=cache or Path(folder, "cache")).bundle(earlier)
+                delta, transfer = delta_of(chain, before.path, bundle, Path(folder, "delta"))
             run = self._known_run(run_id) or self._registration_run(experiment, name)
             run_id = run.info.run_id
             logged = self._client.create_logged_model(run.info.experiment_id, name="bundle", source_run_id=run_id)
-            upload(self._client, logged.model_id, bundle, ranker)
+            upload(self._client, logged.model_id, bundle, ranker, delta=delta)
             self._client.finalize_logged_model(logged.model_id, "READY")
             if not self._client.search_registered_models(f"name='{name}'"):
                 self._client.create_registered_model(name)
@@ -93,11 +114,10 @@ class Registry:
                 name,
                 source=f"models:/{logged.model_id}" if is_served else logged.artifact_location,
                 run_id=run_id,
-                tags=facts(ranker),
+                tags=facts(ranker, delta=delta),
                 model_id=logged.model_id,
             )
-        version = str(made.version)
-        return RegisteredBundle(name=name, version=version, path=bundle)
+        return RegisteredBundle(name=name, version=str(made.version), path=bundle, transfer=transfer)
 
     def _known_run(self, run_id: str | None) -> Run | None:
         """A run of this store; None where it was recorded in another one, or nowhere."""
@@ -180,14 +200,26 @@ class Registry:
         """
         if not source.startswith("models:"):
             return RegisteredBundle(name=Path(source).name, version=None, path=Path(source))
+        found = self._find(source)
+        with answering(self._store.uri):
+            local = Artifacts(self._store, cache=cache).bundle(found)
+        return RegisteredBundle(str(found.name), str(found.version), path=local.path, transfer=local.transfer)
+
+    def has(self, name: str, base: str) -> bool:
+        """Whether there is a version that ``register`` could take as a base."""
+        try:
+            self._find(_source(name, base))
+        except RegistryError:
+            return False
+        return True
+
+    def _find(self, source: str) -> ModelVersion:
+        """The version that models:/… names."""
         match = _MODEL_URI.fullmatch(source)
         if match is None:
             raise RegistryError(f"{source}: expected models:/NAME@ALIAS, such as @{CHAMPION}, or models:/NAME/VERSION")
         name = match["name"]
-        found = self._aliased(name, match["alias"]) if match["alias"] else self._version(name, match["version"])
-        with answering(self._store.uri):
-            path = Artifacts(self._store).bundle(found, cache=cache)
-        return RegisteredBundle(name=name, version=str(found.version), path=path)
+        return self._aliased(name, match["alias"]) if match["alias"] else self._version(name, match["version"])
 
     def _moves(self, name: str, alias: str) -> AliasMoves:
         check_alias(alias)
@@ -233,6 +265,13 @@ class Registry:
     def _names(self) -> str:
         names = [model.name for model in self._client.search_registered_models()]
         return f"; its models: {', '.join(names)}" if names else "; it has no models yet, register one first"
+
+
+def _source(name: str, base: str) -> str:
+    """The source of an alias or a version of a model."""
+    if base.startswith("models:"):
+        return base
+    return f"models:/{name}/{base}" if base.isdecimal() else f"models:/{name}@{base}"
 
 
 def split_alias(source: str) -> tuple[str, str] | None:

@@ -9,8 +9,10 @@ from mlflow import MlflowClient
 
 from recmoe.evaluation.main_metrics import main_metrics
 from recmoe.export.contents import MANIFEST
+from recmoe.export.delta import DELTA, Delta
 from recmoe.ranking.ranker import Ranker
-from recmoe.registry.artifacts import DIGEST, LOADER_MODULE, bundle_folder
+from recmoe.registry.artifacts import LOADER_MODULE, bundle_folder
+from recmoe.registry.chain import DELTA_OF, DIGEST
 from recmoe.registry.pyfunc import input_example, requirements, signature
 from recmoe.tracking.tracker import metric_name
 
@@ -20,12 +22,17 @@ with warnings.catch_warnings():
     import mlflow.pyfunc
 
 
-def upload(client: MlflowClient, model_id: str, bundle: Path, ranker: Ranker) -> None:
-    """Store a bundle as an MLflow model. Tables go straight from the bundle, for they may be large."""
+def upload(client: MlflowClient, model_id: str, bundle: Path, ranker: Ranker, *, delta: Delta | None = None) -> None:
+    """Store a bundle as an MLflow model. Tables go straight from the bundle, for they may be large.
+
+    Args:
+        delta: what is sent in the place of the whole bundle.
+    """
+    source, first = (bundle, MANIFEST) if delta is None else (delta.path, DELTA)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
-        head = Path(folder) / "bundle"
+        head = Path(folder) / ("bundle" if delta is None else "delta")
         head.mkdir()
-        shutil.copy(bundle / MANIFEST, head)
+        shutil.copy(source / first, head)
         model = Path(folder) / "model"
         mlflow.pyfunc.save_model(
             str(model),
@@ -37,10 +44,10 @@ def upload(client: MlflowClient, model_id: str, bundle: Path, ranker: Ranker) ->
         )
         inside = bundle_folder(model).relative_to(model).as_posix()
         client.log_model_artifacts(model_id, str(model))
-    client.log_model_artifacts(model_id, str(bundle), inside)
+    client.log_model_artifacts(model_id, str(source), inside)
 
 
-def facts(ranker: Ranker) -> dict[str, str]:
+def facts(ranker: Ranker, *, delta: Delta | None = None) -> dict[str, str]:
     """What a version is found and judged by, as tags."""
     bundle = ranker.bundle
     tags = {
@@ -48,6 +55,8 @@ def facts(ranker: Ranker) -> dict[str, str]:
         "recmoe.feature_schema_hash": bundle.encoder.fingerprint,
         "recmoe.tasks": ",".join(bundle.tasks.names),
     }
+    if delta is not None:
+        tags[DELTA_OF] = f"{delta.base.name}/{delta.base.version}"
     if bundle.lineage is not None:
         tags |= bundle.lineage.tags()
     if bundle.report is not None:

@@ -1,6 +1,6 @@
 """Where a model comes from: a registry, a run folder or a bundle."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -10,7 +10,7 @@ from recmoe.errors import RegistryError
 if TYPE_CHECKING:
     from recmoe.ranking.items import RowStore
     from recmoe.ranking.ranker import Ranker
-    from recmoe.registry.registry import Registry
+    from recmoe.registry.registry import RegisteredBundle, Registry
 
 RUNS = Path("runs")
 """Runs, and MLflow's SQLite file and artifacts beside them, unless something else is asked for."""
@@ -68,6 +68,7 @@ def load_ranker(
     items: "RowStore | str | None" = None,
     items_known_bytes: int = 0,
     users: "RowStore | str | None" = None,
+    on_found: "Callable[[RegisteredBundle], None]" = lambda _: None,
 ) -> "Ranker":
     """The ranker of ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, a run or a bundle, after its replay.
 
@@ -78,6 +79,7 @@ def load_ranker(
         precision: of matrix products.
         items, users: stores, or the folders or Redis servers where they lie; see ``Ranker.with_stores``.
         items_known_bytes: see there.
+        on_found: called with a version of the registry once its bundle is on this machine.
 
     Raises:
         BundleError, RegistryError, TrainingError: there is no such model, or it does not pass.
@@ -102,6 +104,7 @@ def load_ranker(
     from recmoe.registry.registry import Registry
 
     found = Registry.connect(registry_uri, folder=runs).resolve(bundle, cache=runs / "cache")
+    on_found(found)
     return load(found.path, name=found.name, version=found.version)
 
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from datetime import datetime
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,12 +37,12 @@ class ModelMetrics:
             registry=registry,
             multiprocess_mode="livemax",
         )
-        self._swaps = Counter(
+        count = partial(Counter, registry=registry)
+        self._swaps = count(
             "recmoe_model_swaps",
             "Versions that an alias came to name: loaded, kept (in memory still), refused, superseded while it was "
             "loaded; removed where it names none any more",
             ["role", "outcome"],
-            registry=registry,
         )
         self._refused = Gauge(
             "recmoe_model_refused",
@@ -50,20 +51,23 @@ class ModelMetrics:
             registry=registry,
             multiprocess_mode="livemax",
         )
-        self._registry_failures = Counter(
-            "recmoe_registry_failures", "Times that the registry did not say what its aliases name", registry=registry
+        self._registry_failures = count(
+            "recmoe_registry_failures", "Times that the registry did not say what its aliases name"
         )
-        self._routed = Counter(
+        self._fetched = count(
+            "recmoe_model_fetched_bytes",
+            "Bytes that came from the artifact store, of versions that travel whole or as a delta of an earlier one",
+            ["form"],
+        )
+        self._routed = count(
             "recmoe_split_requests",
             "Requests by whom they were given to while there is a challenger; no_user: the champion, for want of an id",
             ["arm"],
-            registry=registry,
         )
-        self._shadowed = Counter(
+        self._shadowed = count(
             "recmoe_shadow_requests",
             "Requests for the shadow: ranked, dropped as too many waited, or error",
             ["outcome"],
-            registry=registry,
         )
         self._difference = BulkHistogram(
             "recmoe_shadow_score_difference",
@@ -102,6 +106,10 @@ class ModelMetrics:
     def swap(self, role: Role, outcome: str) -> None:
         """An alias names another version, and that came of it."""
         self._swaps.labels(role, outcome).inc()
+
+    def fetched(self, num_bytes: int, *, is_delta: bool) -> None:
+        """A version has come from the registry."""
+        self._fetched.labels("delta" if is_delta else "whole").inc(num_bytes)
 
     def registry_failed(self) -> None:
         """The registry did not answer."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
@@ -21,6 +22,9 @@ from serving.models.watch import ModelWatch
 from serving.orders import SHARED_METRICS, ReadyModel, WorkerCommand
 from serving.settings import ServeSettings
 from serving.stores import ServedStores, StoreWatch
+
+if TYPE_CHECKING:
+    from recmoe.registry.registry import RegisteredBundle
 
 _NEED_AN_ALIAS = ("webhook_secret_file", "challenger_share", "shadow_share")
 
@@ -40,28 +44,35 @@ class ModelSource:
         """Where its models look up items and users."""
         return ServedStores(self.settings)
 
-    def load_as(self, others: ReadyModel | None) -> Ranker:
+    def load_as(
+        self, others: ReadyModel | None, *, on_found: "Callable[[RegisteredBundle], None]" = lambda _: None
+    ) -> Ranker:
         """The first ranker: that of the source, or of what others serve. Raises what ``load_ranker`` does.
+
+        Args:
+            on_found: see ``load_ranker``.
 
         Raises:
             BundleError: it is not what others serve any more.
         """
         if others is None:
-            return self._load(self.source)
-        ranker = self._load(others.source)
+            return self._load(self.source, on_found)
+        ranker = self._load(others.source, on_found)
         if ranker.info.digest != others.digest:
             raise BundleError(f"{others.source} has changed since the server was started; start the server anew")
         return ranker
 
-    def load_version(self, name: str, version: str) -> Ranker:
+    def load_version(
+        self, name: str, version: str, *, on_found: "Callable[[RegisteredBundle], None]" = lambda _: None
+    ) -> Ranker:
         """The ranker of a version of the registry, after its replay; raises what ``load_ranker`` does."""
-        return self._load(f"models:/{name}/{version}")
+        return self._load(f"models:/{name}/{version}", on_found)
 
     def named_versions(self) -> NamedVersions | None:
         """What the aliases of the model name, if the source is an alias; RegistryError where it is no source."""
         return NamedVersions.of(self.source, runs=self.runs, registry_uri=self.settings.registry)
 
-    def _load(self, source: str) -> Ranker:
+    def _load(self, source: str, on_found: "Callable[[RegisteredBundle], None]") -> Ranker:
         stores = self.stores.get()
         return load_ranker(
             source,
@@ -72,6 +83,7 @@ class ModelSource:
             items=stores.get("items"),
             items_known_bytes=self.settings.items_known_bytes,
             users=stores.get("users"),
+            on_found=on_found,
         )
 
 
@@ -84,8 +96,9 @@ def watch_of(
     on_swap: Callable[[Ranker], None],
     on_refusal: Callable[[Refusal], None],
     on_forgiven: Callable[[Role], None],
+    on_found: "Callable[[RegisteredBundle], None]" = lambda _: None,
 ) -> ModelWatch | None:
-    """What follows the aliases of a source; None where it names none. See ``ModelWatch``.
+    """What follows the aliases of a source; None where it names none. See ``ModelWatch`` and ``load_ranker``.
 
     Raises:
         ServingError: it names none, and settings are given that need one.
@@ -106,7 +119,7 @@ def watch_of(
         models,
         versions.read,
         aliases=aliases,
-        load=lambda version: source.load_version(name, version),
+        load=lambda version: source.load_version(name, version, on_found=on_found),
         metrics=metrics,
         watch_s=settings.watch_s,
         prove=lambda ranker: check_live(ranker, models.get(), models.live.kept()),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,12 @@ from typer.testing import CliRunner
 from pipelines.daily import DailyResult, DayResult
 from recmoe.cli import app
 from recmoe.cli.daily import _print_days
-from recmoe.errors import DataError
+from recmoe.errors import DataError, RegistryError
+from recmoe.export.manifest import Manifest
+from recmoe.runs.source import load_ranker
 
 TIMEOUT_S = 300
+DYNAMIC = "{kind: dynamic, capacity: 6, admit_after: 2, half_life: 1}"
 CONFIG = """
 name: shelf
 data: {train: days/day=1.parquet}
@@ -25,7 +29,7 @@ inputs:
   width: 4
   features:
     user: {kind: id, side: user}
-    item: {kind: id, encoding: {kind: dynamic, capacity: 6, admit_after: 2, half_life: 1}}
+    item: {kind: id, encoding: DYNAMIC}
 tasks:
   ctr: {kind: binary, label: click}
 model: {architecture: {kind: shared_bottom, hidden: [4]}}
@@ -33,12 +37,18 @@ tables: {backend: plain}
 training: {batch_size: 32, device: cpu}
 evaluation: {num_resamples: 0}
 tracking: {system_metrics: false}
-"""
+""".replace("DYNAMIC", DYNAMIC)
 
 
 def recmoe(folder: Path, *arguments: str) -> str:
+    process = run(folder, *arguments)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-    process = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", "from recmoe.cli import main; main()", *arguments],
         cwd=folder,
         env=environment,
@@ -46,8 +56,6 @@ def recmoe(folder: Path, *arguments: str) -> str:
         text=True,
         timeout=TIMEOUT_S,
     )
-    assert process.returncode == 0, process.stderr
-    return process.stdout
 
 
 @pytest.mark.slow
@@ -80,6 +88,52 @@ def test_days_are_trained_registered_and_gone_on_from(tmp_path: Path) -> None:
     assert "went on from models:/shelf/3" in warm
     assert "dense weights: " in warm
     assert "optimizer state: no" in warm
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
+def test_days_are_sent_as_what_differs_from_the_champion(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    (tmp_path / "days").mkdir()
+    (tmp_path / "config.yaml").write_text(CONFIG.replace(DYNAMIC, "{kind: hash, num_buckets: 100_000}"))
+    daily = ("daily", "config.yaml", "--days", "days/day=*", "--run-dir", "runs/daily", "--register", "shelf")
+
+    told = []
+    for day in (1, 2):
+        table = pa.table(
+            {
+                "user": random.integers(0, 9, 200),
+                "item": random.integers(0, 500, 200) + 100 * day,
+                "click": random.integers(0, 2, 200),
+            }
+        )
+        pq.write_table(table, tmp_path / "days" / f"day={day}.parquet")
+        process = run(tmp_path, *daily, "--delta-of", "champion")
+        assert process.returncode == 0, process.stderr
+        told += re.findall(r"^(runs/daily/days/day=\d): sent ([\d,]+) bytes, (.+)$", process.stderr, re.MULTILINE)
+        if day == 1:
+            recmoe(tmp_path, "promote", "shelf", "1")
+    loaded = load_ranker("models:/shelf/2", runs=tmp_path / "runs").info.digest
+
+    whole, first = [int(num_bytes.replace(",", "")) for _, num_bytes, _ in told]
+    assert [run for run, _, _ in told] == [f"runs/daily/days/day={day}" for day in (1, 2)]
+    assert told[0][2] == "whole: shelf has no version champion yet"
+    assert told[1][2].startswith("what differs from version 1 of model shelf (whole: ")
+    assert first < 0.05 * whole
+    assert loaded == Manifest.read(tmp_path / "runs" / "daily" / "days" / "day=2" / "bundle").digest
+
+
+def test_delta_of_needs_a_model(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+
+    with pytest.raises(
+        RegistryError, match=r"^--delta-of says how versions are registered; name their model by --regist"
+    ):
+        CliRunner().invoke(
+            app,
+            ["daily", str(tmp_path / "config.yaml"), "--days", "days/*", "--delta-of", "champion"],
+            catch_exceptions=False,
+        )
 
 
 def test_days_that_the_shell_has_found_are_days(tmp_path: Path) -> None:

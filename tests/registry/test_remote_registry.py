@@ -1,12 +1,6 @@
 """A registry behind a server: versions travel there and back."""
 
-import os
-import socket
 import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +11,7 @@ from recmoe.export.bundle import ModelBundle
 from recmoe.ranking import Ranker
 from recmoe.registry.registry import Registry
 from recmoe.tracking import TrackingConfig
+from tests.mlflow_server import mlflow_server
 
 pytestmark = [
     pytest.mark.slow,
@@ -26,25 +21,8 @@ pytestmark = [
 
 @pytest.fixture
 def server(mlflow_folder: Path, tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    command = (
-        f"-m mlflow server --host 127.0.0.1 --port {port} --workers 1 "
-        f"--backend-store-uri sqlite:///{mlflow_folder}/mlflow.db --artifacts-destination {tmp_path}/artifacts"
-    )
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    process = subprocess.Popen([sys.executable, *command.split()], env={**os.environ, **quiet})
-    url = f"http://127.0.0.1:{port}"
-    deadline_s = time.monotonic() + 120
-    while time.monotonic() < deadline_s:
-        try:
-            urllib.request.urlopen(f"{url}/health", timeout=5).close()
-            break
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(0.5)
-    yield url, process
-    process.terminate()
-    process.wait(timeout=30)
+    with mlflow_server(mlflow_folder / "mlflow.db", tmp_path / "artifacts") as (url, process):
+        yield url, process
 
 
 def test_version_travels_through_a_server_and_its_end_is_named(
