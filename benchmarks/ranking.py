@@ -6,7 +6,9 @@
 One user and 1, 200 or 2,000 candidates, 26 ids (13 of the user, 13 of the candidate) and 13 numbers: all in the
 request, or of the candidates their ids alone and the rest in a store of items, without and with products that are kept;
 MMoE of the sizes of the training benchmark. Checkouts, precisions and stores take turns in processes of their own, so
-that ratios are of the same minutes. The limit is the matrix products alone, at the rate that the machine reaches.
+that ratios are of the same minutes. An older checkout trains and exports the model itself, and all rank that bundle:
+this version reads bundles of earlier ones, which do not read those of this one. The limit is the matrix products alone,
+at the rate that the machine reaches.
 """
 
 import argparse
@@ -26,11 +28,9 @@ import pyarrow as pa
 import torch
 
 from benchmarks.log import FLOAT_COLUMNS, ID_COLUMNS, NUM_IDS, write_log
-from recmoe.experiment import load_experiment
 from recmoe.export.bundle import ModelBundle
 from recmoe.products import has_fast_bf16
 from recmoe.ranking.items import ArrowStore
-from recmoe.runs.train import train_run
 
 HERE = Path(__file__).parent
 NUM_CANDIDATES = (1, 200, 2000)
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="of torch in every process; 0 for its own number")
     parser.add_argument("--rounds", type=int, default=10, help="(%(default)s)")
     arguments = parser.parse_args()
-    bundle = bundle_in(arguments.to)
+    bundle = bundle_in(arguments.to, arguments.older)
     items, store = items_in(arguments.to, bundle)
     requests = [request_in(arguments.to, items, num) for num in NUM_CANDIDATES]
     checkouts = [("older fp32", arguments.older, ["--precision", "fp32"])] if arguments.older else []
@@ -98,17 +98,38 @@ def main() -> None:
     print_limits(arguments.threads)
 
 
-def bundle_in(folder: Path) -> Path:
-    """A bundle of the benchmark's MMoE, trained for a few steps; made where it is not there."""
-    run = folder / "run"
+def bundle_in(folder: Path, older: Path | None = None) -> Path:
+    """A bundle of the benchmark's MMoE, trained for a few steps; made where it is not there.
+
+    Args:
+        older: the checkout whose code makes it; by default this one.
+    """
+    root = older or HERE.parent
+    run = folder / ("run" if older is None else f"run-{commit_of(older)}")
     if not (run / "bundle" / "manifest.json").exists():
         write_log(folder / "log", num_rows=NUM_ROWS)
         sides = [f"inputs.features.{name}.side={_side(place)}" for place, name in enumerate(ID_COLUMNS)]
         data = [f'data.train=["{folder / "log" / "train.parquet"}"]', "data.validation=[]", "data.test=[]"]
-        train_run(
-            load_experiment(HERE / "configs" / "mmoe.yaml", [*data, *sides, f"inputs.item={ITEM}"]), run, resume=False
-        )
+        options = [*data, *sides, f"inputs.item={ITEM}", "--run-dir", str(run), "--no-resume"]
+        config = root / HERE.name / "configs" / "mmoe.yaml"
+        # -P: else the folder that this was started in would come before the checkout.
+        command = [sys.executable, "-P", "-c", "from recmoe.cli import main; main()", "train", str(config), *options]
+        subprocess.run(command, env=environment(root), check=True)
     return run / "bundle"
+
+
+def commit_of(root: Path) -> str:
+    """What a checkout holds."""
+    command = ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    if found.returncode:
+        raise SystemExit(f"{root} is no checkout: {found.stderr.strip()}")
+    return found.stdout.strip()
+
+
+def environment(root: Path) -> dict[str, str]:
+    """Of a process with the code of a checkout."""
+    return {**os.environ, "PYTHONPATH": str(root.resolve())}
 
 
 def items_in(folder: Path, bundle: Path) -> tuple[pa.Table, Path]:
@@ -156,7 +177,7 @@ def started(name: str, root: Path, bundle: Path, options: Sequence[str], *, thre
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(root.resolve())},
+        env=environment(root),
     )
     try:
         assert process.stdout is not None
