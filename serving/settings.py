@@ -49,8 +49,8 @@ class ServeSettings(Config):
     """Bytes of a request. 10,000 candidates with forty columns each are about 8 MB of JSON."""
     max_held_bytes: PositiveInt = 256 * 2**20
     """Bytes of all requests that a worker has in hand."""
-    max_values: PositiveInt = 500_000
-    """Commas and opening brackets in a request, which bound its values: 10,000 candidates with 49 columns each."""
+    max_values: PositiveInt = 510_000
+    """Commas and opening brackets in a request, which bound its values: 10,000 candidates of 49 columns, and a user."""
     max_connections: PositiveInt = 1000
     """Open connections per worker."""
     head_s: PositiveFloat = 10.0

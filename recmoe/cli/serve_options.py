@@ -39,7 +39,7 @@ MaxBodyBytes = Annotated[int | None, typer.Option(help="Bytes of a request.", sh
 MaxHeldBytes = Annotated[
     int | None, typer.Option(help="Bytes of all requests in hand, per worker.", show_default="268435456")
 ]
-MaxValues = Annotated[int | None, typer.Option(help="Commas and brackets in a request.", show_default="500000")]
+MaxValues = Annotated[int | None, typer.Option(help="Commas and brackets in a request.", show_default="510000")]
 MaxConnections = Annotated[int | None, typer.Option(help="Open connections per worker.", show_default="1000")]
 HeadS = Annotated[float | None, typer.Option(help="Time for a request's head to arrive.", show_default="10")]
 BodyS = Annotated[float | None, typer.Option(help="Time for a request's body to arrive.", show_default="10")]

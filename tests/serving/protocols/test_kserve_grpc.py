@@ -171,7 +171,7 @@ def changed(change: Callable[[Any], Any]) -> Any:
         (changed(lambda m: setattr(m.inputs[1], "datatype", "FP16")), "inputs.price: of FP16 has no contents in the"),
         (changed(lambda m: setattr(m.inputs[1], "datatype", "FP32")), "inputs.price: has 0 bytes; 3 elements of FP32"),
         (changed(lambda m: m.inputs[2].contents.bytes_contents.append(b"")), "inputs.user_id: has 2 elements, its"),
-        (changed(lambda m: m.inputs[3].shape.append(2**62)), "body: has 4611686018427387904 elements, at most 500000"),
+        (changed(lambda m: m.inputs[3].shape.append(2**62)), "body: has 4611686018427387904 elements, at most 510000"),
         (changed(lambda m: m.inputs[0].shape.__setitem__(0, -1)), "inputs.item_id: has the shape [-1]"),
     ],
 )
