@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 from recmoe.errors import RequestError
@@ -30,7 +31,7 @@ from benchmarks.fuzz.wire import Sent
 from recmoe.client import ServedModel
 from recmoe.ranking.columns import AnyRequest
 from serving.description import describe
-from serving.problem import HTTPStatus, failure
+from serving.problem import failure
 from serving.protocols.arrow import Arrow
 from serving.protocols.json_v1 import JsonV1
 from serving.protocols.kserve_infer import GrpcInferCall, read_message
