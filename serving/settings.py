@@ -93,7 +93,8 @@ class ServeSettings(Config):
     """Store of items, as ``recmoe items build`` makes it: a folder, or redis://HOST:PORT/DB. Requests may leave out the
     columns that it holds."""
     items_known_bytes: NonNegativeInt = 256 * 2**20
-    """Bytes, in every worker, for what the first items of the store give in the model's first products; 0 for none."""
+    """Bytes, in every worker, for what the first items of the store give in the model's first products, and for what
+    they are made of where it is in Redis; 0 for none."""
     max_explained: NonNegativeInt = 20
     """Items of a request that are explained at most, where it asks for that; 0 for none."""
     users: str | None = None

@@ -87,10 +87,10 @@ class StoredItems:
             self._first = FirstItems.read(self.store, self._encoder, num_rows)
         return self.at_hand is not None
 
-    def most_known(self, *, bytes_each: float, max_bytes: int) -> int:
+    def most_known(self, *, bytes_each: int, max_bytes: int) -> int:
         """How many of the rows at hand may be known, where products take so many bytes each, and the rows theirs."""
         if self._first is None:
-            return min(self.store.num_rows, int(max_bytes // bytes_each))
+            return min(self.store.num_rows, max_bytes // bytes_each)
         return self._first.most(bytes_each=bytes_each, max_bytes=max_bytes)
 
     def know(self, known: KnownItems | None) -> None:

@@ -63,7 +63,7 @@ class FirstItems:
         places_C: Places = np.where(self.keys_N[found_C] == keys_C, self.places_N[found_C], -1)
         return places_C
 
-    def most(self, *, bytes_each: float, max_bytes: int) -> int:
+    def most(self, *, bytes_each: int, max_bytes: int) -> int:
         """How many of them there is room for, if something else of so many bytes is kept of each of them."""
         bytes_N = self.encoded.bytes_up_to() + np.arange(1, self.num_rows + 1) * (bytes_each + _KEY_BYTES)
         return int(np.searchsorted(bytes_N, max_bytes, side="right"))

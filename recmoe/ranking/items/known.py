@@ -50,9 +50,9 @@ def know_items(model: MultiTaskRanker, items: StoredItems, shared: Batch, *, max
     if reason is None:
         tried = model.know_items(shared, _batches(items), num_items=min(_TRIED, items.store.num_rows))
         if _is_enough(model, tried, items, shared):
-            bytes_each = tried.num_bytes / tried.products.num_items
+            bytes_each = tried.num_bytes // tried.products.num_items
             # At most so many: what the rows themselves take is not known before they are there.
-            items.read_first(int(max_bytes // bytes_each) + _PROVED)
+            items.read_first(max_bytes // bytes_each + _PROVED)
             num_items = items.most_known(bytes_each=bytes_each, max_bytes=max_bytes)
             if not num_items:
                 _logger.warning("%d bytes are too few for the products of one item; none is kept", max_bytes)
