@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import orjson
+from pydantic_core import from_json
 
 from recmoe.errors import RequestError
 from recmoe.ranking.texts import check_whole, shown
@@ -34,19 +35,27 @@ def document_of(document: bytes | str | Mapping[str, Any]) -> Mapping[str, Any]:
 def _parsed(text: bytes | str) -> tuple[Any, bool]:
     """A JSON document, and whether a string of it may hold half a character.
 
-    The fast parser takes UTF-8 without such halves, NaN and Infinity, as nearly every request is. The slow one takes
-    the rest, and says what is wrong with what is no JSON; of what is large only what it may take, for it takes time: of
-    half a character in there the place is told, and not the field.
+    The fast parser takes UTF-8 without such halves, NaN and Infinity, as nearly every request is; another one takes NaN
+    and Infinity too. The slow one takes the rest, and says what is wrong with what is no JSON; of what is large only
+    what it alone may take, for it takes time: of half a character in there the place is told, and not the field.
     """
     try:
         with _uncollected():
             return orjson.loads(text), False
     except orjson.JSONDecodeError as error:
-        if len(text) > _LARGE and "surrogate in string" in error.msg:
+        is_large = len(text) > _LARGE
+        if is_large and "surrogate in string" in error.msg:
             raise RequestError(
                 "body", f"holds half a character, at {error.pos}, without its other half; send whole characters"
             ) from error
-        if len(text) > _LARGE and not _is_for_the_slow_one(error):
+        if error.doc[error.pos : error.pos + 1] in ("N", "I"):
+            try:
+                with _uncollected():
+                    return from_json(text), False
+            except ValueError as other:
+                if is_large:
+                    raise RequestError("body", f"is not JSON: {other}") from other
+        elif is_large and not _is_of_characters(error):
             raise RequestError("body", f"is not JSON: {error}") from error
     may_hold_halves = True
     try:
@@ -71,7 +80,6 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _is_for_the_slow_one(error: orjson.JSONDecodeError) -> bool:
-    """Whether the slow parser may take a document, by why and where the fast one gave up."""
-    is_of_characters = "surrogate" in error.msg or "BOM" in error.msg
-    return is_of_characters or error.doc[error.pos : error.pos + 1] in ("N", "I")
+def _is_of_characters(error: orjson.JSONDecodeError) -> bool:
+    """Whether a document may be of another encoding than UTF-8, by why the fast parser gave up."""
+    return "surrogate" in error.msg or "BOM" in error.msg
