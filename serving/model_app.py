@@ -102,7 +102,8 @@ class ModelApp:
     def told(self, ranker: Ranker, *, loading_s: float = 0.0) -> ReadyModel:
         """Which model a ranker has, as others are told."""
         source = self._others.source if self._others is not None else self._source.source
-        return ReadyModel.of(ranker, source=source, loading_s=loading_s, port=self._port)
+        grpc_port = self._source.settings.grpc_port
+        return ReadyModel.of(ranker, source=source, loading_s=loading_s, port=self._port, grpc_port=grpc_port)
 
     def _load(self) -> Ranker:
         ranker = self._source.load_as(self._others)

@@ -34,9 +34,12 @@ class ReadyModel(BaseModel):
     start_s: float
     """Seconds since the process began, imports and all."""
     port: int
+    grpc_port: int | None = None
 
     @classmethod
-    def of(cls, ranker: "Ranker", *, source: str, loading_s: float = 0.0, port: int) -> "ReadyModel":
+    def of(
+        cls, ranker: "Ranker", *, source: str, loading_s: float = 0.0, port: int, grpc_port: int | None = None
+    ) -> "ReadyModel":
         """The model of a ranker that was loaded from a source by this process."""
         info = ranker.info
         pinned = f"models:/{info.name}/{info.version}" if info.version is not None else source
@@ -48,6 +51,7 @@ class ReadyModel(BaseModel):
             loading_s=loading_s,
             start_s=time.time() - psutil.Process().create_time(),
             port=port,
+            grpc_port=grpc_port,
         )
 
 

@@ -29,8 +29,8 @@ class ServeSettings(Config):
     """Address to listen on; 0.0.0.0 for all."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """Port to listen on; 0 takes a free one."""
-    grpc_port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """Port for KServe's protocol over gRPC; none by default."""
+    grpc_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    """Port for KServe's protocol over gRPC; 0 takes a free one, none by default."""
     workers: PositiveInt = 1
     """Processes that share the port."""
     replicas: PositiveInt | None = None
@@ -138,7 +138,7 @@ class ServeSettings(Config):
         if 0 < self.calibration_band <= 1:
             yield "calibration_band", f"is {self.calibration_band:g}; give a factor above 1, or 0 for no warnings"
 
-        if self.grpc_port is not None and self.grpc_port == self.port:
+        if self.grpc_port and self.grpc_port == self.port:
             yield "grpc_port", f"is the port of HTTP, {self.port}; give another"
 
         if self.replicas is not None and self.max_replicas is not None and self.max_replicas < self.replicas:

@@ -14,7 +14,9 @@ SettingsFile = Annotated[
 ]
 Host = Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 for all.", show_default="127.0.0.1")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.", show_default="8000")]
-GrpcPort = Annotated[int | None, typer.Option(help="Port for KServe's protocol over gRPC; none by default.")]
+GrpcPort = Annotated[
+    int | None, typer.Option(help="Port for KServe's protocol over gRPC, 0 for a free one; none by default.")
+]
 Workers = Annotated[int | None, typer.Option(help="Processes that share the port.", show_default="1")]
 Replicas = Annotated[
     int | None,
