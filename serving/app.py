@@ -69,10 +69,10 @@ def create_app(
     tokens = read_tokens(limits.token_file) if limits.token_file is not None else ()
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(served: FastAPI) -> AsyncIterator[None]:
         loading = None if models.ranker else asyncio.create_task(asyncio.to_thread(models.load))
         service.start()
-        async with _grpc(service, tokens):
+        async with _grpc(service, tokens) as served.state.grpc_port:
             yield
         if loading is not None:
             await loading
@@ -116,17 +116,16 @@ def _bare_app(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) 
 
 
 @asynccontextmanager
-async def _grpc(service: RankingService, tokens: tuple[bytes, ...]) -> AsyncIterator[None]:
-    """A server of gRPC beside, where one is wanted."""
+async def _grpc(service: RankingService, tokens: tuple[bytes, ...]) -> AsyncIterator[int | None]:
+    """A server of gRPC beside, where one is wanted, and its port."""
     if service.settings.grpc_port is None:
-        yield
+        yield None
         return
     # Its packages are there only where it is wanted.
     from serving.protocols.kserve_grpc import KServeGrpc
 
     server = KServeGrpc(service, tokens)
-    await server.start()
-    yield
+    yield await server.start()
     await server.stop()
 
 

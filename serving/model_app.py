@@ -109,8 +109,14 @@ class ModelApp:
     def told(self, ranker: Ranker, *, loading_s: float = 0.0) -> ReadyModel:
         """Which model a ranker has, as others are told."""
         source = self._others.source if self._others is not None else self._source.source
-        fetched = self._fetched.pop(ranker.info.version, "")
-        return ReadyModel.of(ranker, source=source, loading_s=loading_s, port=self._port, fetched=fetched)
+        return ReadyModel.of(
+            ranker,
+            source=source,
+            loading_s=loading_s,
+            port=self._port,
+            grpc_port=self._source.settings.grpc_port,
+            fetched=self._fetched.pop(ranker.info.version, ""),
+        )
 
     def _load(self) -> Ranker:
         ranker = self._source.load_as(self._others, on_found=self._found)

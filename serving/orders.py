@@ -34,11 +34,21 @@ class ReadyModel(BaseModel):
     start_s: float
     """Seconds since the process began, imports and all."""
     port: int
+    grpc_port: int | None = None
     fetched: str = ""
     """What came from an artifact store for it, in words; empty where nothing did."""
 
     @classmethod
-    def of(cls, ranker: "Ranker", *, source: str, loading_s: float = 0.0, port: int, fetched: str = "") -> "ReadyModel":
+    def of(
+        cls,
+        ranker: "Ranker",
+        *,
+        source: str,
+        loading_s: float = 0.0,
+        port: int,
+        grpc_port: int | None = None,
+        fetched: str = "",
+    ) -> "ReadyModel":
         """The model of a ranker that was loaded from a source by this process."""
         info = ranker.info
         pinned = f"models:/{info.name}/{info.version}" if info.version is not None else source
@@ -50,6 +60,7 @@ class ReadyModel(BaseModel):
             loading_s=loading_s,
             start_s=time.time() - psutil.Process().create_time(),
             port=port,
+            grpc_port=grpc_port,
             fetched=fetched,
         )
 

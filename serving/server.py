@@ -44,8 +44,7 @@ def serve(
     """
     wanted = settings or ServeSettings()
     check_certificate(wanted)
-    _check_grpc(wanted)
-    with listen(wanted.host, wanted.port) as listener:
+    with _with_grpc_port(wanted) as wanted, listen(wanted.host, wanted.port) as listener:
         events = _events(on_ready, on_swap)
         if wanted.workers > 1:
             from serving.workers import Workers
@@ -80,17 +79,31 @@ def check_certificate(settings: ServeSettings) -> None:
         ) from error
 
 
-def _check_grpc(settings: ServeSettings) -> None:
-    """ServingError where gRPC cannot be served: packages are missing, or the port is taken."""
+@contextmanager
+def _with_grpc_port(settings: ServeSettings) -> Iterator[ServeSettings]:
+    """The settings with the port for gRPC, one that is free where they leave it open, which stays the server's.
+
+    Raises:
+        ServingError: packages are missing, or the port is taken.
+    """
     if settings.grpc_port is None:
+        yield settings
         return
     try:
         for package in ("grpc", "google.protobuf"):
             importlib.import_module(package)
     except ImportError as error:
         raise ServingError("grpc_port needs the packages grpcio and protobuf: pip install 'recmoe[grpc]'") from error
-    with listen(settings.host, settings.grpc_port, flag="--grpc-port"):
-        pass
+    with listen(settings.host, settings.grpc_port, flag="--grpc-port") as listener:
+        family = listener.family
+    if settings.grpc_port:
+        yield settings
+        return
+    # Bound, and deaf: whoever listens on this port has to be a process of this user that shares it on purpose.
+    with socket.socket(family, socket.SOCK_STREAM) as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind((settings.host, 0))
+        yield settings.model_copy(update={"grpc_port": holder.getsockname()[1]})
 
 
 @contextmanager

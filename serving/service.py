@@ -15,7 +15,7 @@ from recmoe.ranking.clock import Clock
 from recmoe.ranking.columns import AnyRequest, options_of
 from recmoe.ranking.ranked import Ranked
 from recmoe.ranking.ranker import Ranker
-from recmoe.ranking.request import shown
+from recmoe.ranking.texts import shown
 from serving.body import BodyReader
 from serving.calibration.monitor import CalibrationMonitor
 from serving.metrics import ServingMetrics

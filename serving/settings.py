@@ -29,8 +29,8 @@ class ServeSettings(Config):
     """Address to listen on; 0.0.0.0 for all."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """Port to listen on; 0 takes a free one."""
-    grpc_port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """Port for KServe's protocol over gRPC; none by default."""
+    grpc_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    """Port for KServe's protocol over gRPC; 0 takes a free one, none by default."""
     workers: PositiveInt = 1
     """Processes that share the port."""
     replicas: PositiveInt | None = None
@@ -49,8 +49,8 @@ class ServeSettings(Config):
     """Bytes of a request. 10,000 candidates with forty columns each are about 8 MB of JSON."""
     max_held_bytes: PositiveInt = 256 * 2**20
     """Bytes of all requests that a worker has in hand."""
-    max_values: PositiveInt = 500_000
-    """Commas and opening brackets in a request, which bound its values: 10,000 candidates with 49 columns each."""
+    max_values: PositiveInt = 510_000
+    """Commas and opening brackets in a request, which bound its values: 10,000 candidates of 49 columns, and a user."""
     max_connections: PositiveInt = 1000
     """Open connections per worker."""
     head_s: PositiveFloat = 10.0
@@ -93,7 +93,8 @@ class ServeSettings(Config):
     """Store of items, as ``recmoe items build`` makes it: a folder, or redis://HOST:PORT/DB. Requests may leave out the
     columns that it holds."""
     items_known_bytes: NonNegativeInt = 256 * 2**20
-    """Bytes, in every worker, for what the first items of the store give in the model's first products; 0 for none."""
+    """Bytes, in every worker, for what the first items of the store give in the model's first products, and for what
+    they are made of where it is in Redis; 0 for none."""
     max_explained: NonNegativeInt = 20
     """Items of a request that are explained at most, where it asks for that; 0 for none."""
     users: str | None = None
@@ -137,7 +138,7 @@ class ServeSettings(Config):
         if 0 < self.calibration_band <= 1:
             yield "calibration_band", f"is {self.calibration_band:g}; give a factor above 1, or 0 for no warnings"
 
-        if self.grpc_port is not None and self.grpc_port == self.port:
+        if self.grpc_port and self.grpc_port == self.port:
             yield "grpc_port", f"is the port of HTTP, {self.port}; give another"
 
         if self.replicas is not None and self.max_replicas is not None and self.max_replicas < self.replicas:

@@ -7,7 +7,7 @@ from benchmarks.fuzz.valid import ARROW, HEAD_LENGTH, ValidRequests
 from benchmarks.fuzz.wire import Sent, http_request
 
 MAX_BYTES = 16 * 2**20 - 1000
-MAX_VALUES = 499_000
+MAX_VALUES = 509_000
 
 
 def costly(valid: ValidRequests) -> Iterator[Sent]:
@@ -50,6 +50,11 @@ def _json_bodies() -> Iterator[tuple[str, bytes]]:
     yield "many empty objects", b'{"candidates": [' + b"{}," * (many // 2) + b"{}]}"
     yield "many numbers", b'{"candidates": [' + b"1," * many + b"1]}"
     yield "many numbers with NaN", b'{"candidates": [' + b"1," * many + b"NaN]}"
+    yield "many texts, NaN and an emoji", b'{"candidates": [' + b'"x",' * (many - 100) + b'NaN,"\\ud83d\\ude00"]}'
+    yield "many lists, NaN and an emoji", b'{"candidates": [' + b"[]," * (many // 2 - 100) + b'NaN,"\\ud83d\\ude00"]}'
+    rows = b",".join(b"{" + b",".join(b'"%d":"x"' % name for name in range(48)) + b"}" for _ in range(9999))
+    yield "candidates with half a character", b'{"candidates": [' + rows + b'],"user": {"a": "' + half + b'"}}'
+    yield "names with half a character", b'{"user": {' + b'"a":{"b":1},' * (many // 3) + b'"a": "' + half + b'"}}'
     yield "many names", b'{"user": {' + b",".join(b'"%d":0' % number for number in range(many)) + b"}}"
     yield "many fields", b"{" + b",".join(b'"%d":0' % number for number in range(many)) + b"}"
     yield "many names of a candidate", b'{"candidates": [{' + b",".join(b'"%d":0' % one for one in range(many)) + b"}]}"

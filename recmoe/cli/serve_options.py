@@ -14,7 +14,9 @@ SettingsFile = Annotated[
 ]
 Host = Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 for all.", show_default="127.0.0.1")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.", show_default="8000")]
-GrpcPort = Annotated[int | None, typer.Option(help="Port for KServe's protocol over gRPC; none by default.")]
+GrpcPort = Annotated[
+    int | None, typer.Option(help="Port for KServe's protocol over gRPC, 0 for a free one; none by default.")
+]
 Workers = Annotated[int | None, typer.Option(help="Processes that share the port.", show_default="1")]
 Replicas = Annotated[
     int | None,
@@ -39,7 +41,7 @@ MaxBodyBytes = Annotated[int | None, typer.Option(help="Bytes of a request.", sh
 MaxHeldBytes = Annotated[
     int | None, typer.Option(help="Bytes of all requests in hand, per worker.", show_default="268435456")
 ]
-MaxValues = Annotated[int | None, typer.Option(help="Commas and brackets in a request.", show_default="500000")]
+MaxValues = Annotated[int | None, typer.Option(help="Commas and brackets in a request.", show_default="510000")]
 MaxConnections = Annotated[int | None, typer.Option(help="Open connections per worker.", show_default="1000")]
 HeadS = Annotated[float | None, typer.Option(help="Time for a request's head to arrive.", show_default="10")]
 BodyS = Annotated[float | None, typer.Option(help="Time for a request's body to arrive.", show_default="10")]

@@ -101,8 +101,8 @@ def _serve_here(model: str, settings: "ServeSettings") -> None:
 
     def on_ready(ready: "ReadyModel") -> None:
         tell(_address(ready, settings))
-        if settings.grpc_port is not None:
-            tell(f"and over gRPC on {settings.host}:{settings.grpc_port}")
+        if ready.grpc_port is not None:
+            tell(f"and over gRPC on {settings.host}:{ready.grpc_port}")
         tell(f"ready after {ready.start_s:.1f} s, {ready.loading_s:.1f} s of them for the model")
         if ready.fetched:
             tell(f"fetched {ready.fetched}")

@@ -60,7 +60,8 @@ class Explainer:
         Args:
             items: where columns of candidates lie that the request leaves out.
         """
-        own = encoded.own.batch(order_K, self._model.input_layer.parts["own"].layout, items)
+        known = None if items is None else items.batch
+        own = encoded.own.batch(order_K, self._model.input_layer.parts["own"].layout, known)
         rows = SidedRows(encoded.shared.batch, own, torch.zeros(len(order_K), dtype=torch.int64))
         top_features = encoded.columns.options.top_features
         return self.explain(rows, task_names=task_names, top_features=top_features, check=check)

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from recmoe.errors import RequestError
 from recmoe.features.columns import is_list_type
-from recmoe.ranking.request import shown
 from recmoe.ranking.score import RankingConfig
+from recmoe.ranking.texts import shown
 from recmoe.ranking.values import (
     WHOLE,
     Path,

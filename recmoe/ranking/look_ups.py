@@ -17,3 +17,7 @@ class LookUps(NamedTuple):
     """Ids that were not looked up, for the store did not answer."""
     num_cached: int = 0
     """Hits and misses of which this process knew without asking."""
+
+    def with_known(self, num_items: int) -> "LookUps":
+        """With items beside that are known, so that the store need not be asked."""
+        return self._replace(num_hits=self.num_hits + num_items, num_cached=self.num_cached + num_items)

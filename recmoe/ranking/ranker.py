@@ -28,7 +28,8 @@ from recmoe.ranking.clock import Clock
 from recmoe.ranking.columns import AnyRequest, RequestDecoder, options_of
 from recmoe.ranking.explain import Explainer
 from recmoe.ranking.feature_warnings import FeatureWarnings
-from recmoe.ranking.items.candidates import CandidateRows, EncodedCandidates, StoredItems
+from recmoe.ranking.items.candidate_rows import CandidateRows, EncodedCandidates
+from recmoe.ranking.items.candidates import StoredItems
 from recmoe.ranking.items.known import check_known, know_items, known_candidates
 from recmoe.ranking.items.store import RowStore
 from recmoe.ranking.items.users import StoredUsers
@@ -262,7 +263,7 @@ class Ranker:
             known = know_items(self._model, self.items, shared, max_bytes=known_bytes)
         if known is not None:
             check_known(self.items, known, partial(self._predict, shared), tolerance=TOLERANCES[self.precision])
-        self.items.known = known
+        self.items.know(known)
 
     def _ranked(self, encoded: EncodedRequest, predictions_CT: NDArray[np.float64], clock: Clock) -> Ranked:
         """Candidates in order; a score that is not finite is warned of."""

@@ -1,13 +1,9 @@
 """RankRequest and RankResponse: what a product sends and what it gets back."""
 
-import json
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
-import orjson
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, StrictBool, ValidationError, field_validator
 from pydantic.config import JsonDict
@@ -15,18 +11,13 @@ from pydantic_core import PydanticCustomError
 
 from recmoe.client.explanation import Explanation
 from recmoe.errors import RequestError
+from recmoe.ranking.document import document_of
 from recmoe.ranking.score import unknown_name
-from recmoe.ranking.texts import check_whole, printable, short
+from recmoe.ranking.texts import short, shown
 
 Name = Annotated[str, Field(max_length=1000)]
 Row = dict[str, Any]
 Columns = dict[str, list[Any]]
-
-_ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")
-"""How JSON writes half of an emoji; most are followed by the other half."""
-
-_LARGE = 2**20
-"""Bytes from which a document is large."""
 
 MAX_FIELDS = 10_000
 """Fields of a user, of a context and columns of candidates; to make an object of more takes a while."""
@@ -201,60 +192,6 @@ class RankResponse(BaseModel):
     """Milliseconds by stage: ``decode`` JSON to columns, ``features`` encoding, ``model`` look-up and forward,
     ``score`` formula, sorting and the items, ``explain``, ``total``. Requests ranked together share theirs. With an
     explanation, ``queue`` is how long it waited for its turn."""
-
-
-def document_of(document: bytes | str | Mapping[str, Any]) -> Mapping[str, Any]:
-    """The object that JSON writes, or that it became; RequestError where it is none, or holds half a character."""
-    may_hold_halves = True
-    if isinstance(document, bytes | str):
-        document, may_hold_halves = _parsed(document)
-    if not isinstance(document, Mapping):
-        raise RequestError("body", f"expected an object, found {shown(document)}")
-    if may_hold_halves:
-        check_whole(document)
-    return document
-
-
-def _parsed(text: bytes | str) -> tuple[Any, bool]:
-    """A JSON document, and whether a string of it may hold half a character.
-
-    The fast parser takes UTF-8 without such halves, NaN and Infinity, as nearly every request is. The slow one takes
-    the rest, and says what is wrong with what is no JSON; of what is large only what it may take, for it takes time.
-    """
-    try:
-        return orjson.loads(text), False
-    except orjson.JSONDecodeError as error:
-        if len(text) > _LARGE and not _is_for_the_slow_one(error):
-            raise RequestError("body", f"is not JSON: {error}") from error
-    may_hold_halves = True
-    try:
-        if isinstance(text, bytes):
-            text = text.decode(json.detect_encoding(text))
-            may_hold_halves = _ESCAPED_HALF.search(text) is not None
-        return json.loads(text), may_hold_halves
-    except (ValueError, RecursionError) as error:
-        raise RequestError("body", f"is not JSON: {error}") from error
-
-
-def _is_for_the_slow_one(error: orjson.JSONDecodeError) -> bool:
-    """Whether the slow parser may take a document, by why and where the fast one gave up."""
-    is_of_characters = "surrogate" in error.msg or "BOM" in error.msg
-    return is_of_characters or error.doc[error.pos : error.pos + 1] in ("N", "I")
-
-
-def shown(value: object) -> str:
-    """A value of a request as a message shows it: short, and as JSON would write it."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
-    if isinstance(value, list | tuple):
-        return "a list"
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, str):
-        # Of a text of megabytes no more is written than is shown.
-        value = value[:40]
-    text = json.dumps(value, ensure_ascii=False, default=repr)
-    return printable(text if len(text) <= 40 else f"{text[:37]}...")
 
 
 def _equal_columns(columns: dict[Any, Any]) -> Columns:

@@ -6,7 +6,8 @@ from typing import NamedTuple, TypeVar
 from recmoe.errors import DataError, RequestError, SchemaError
 from recmoe.features.blocks import BlockRows, EncodedRows
 from recmoe.ranking.columns import AnyRequest, DecodedRequest, RequestDecoder, options_of
-from recmoe.ranking.items.candidates import CandidateRows, EncodedCandidates, StoredItems
+from recmoe.ranking.items.candidate_rows import CandidateRows, EncodedCandidates
+from recmoe.ranking.items.candidates import StoredItems
 from recmoe.ranking.items.users import StoredUsers
 from recmoe.ranking.look_ups import LookUps, StoreName
 

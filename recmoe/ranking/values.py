@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from recmoe.errors import RequestError
 from recmoe.features.columns import is_list_type
-from recmoe.ranking.request import shown
 from recmoe.ranking.score import RankingConfig
+from recmoe.ranking.texts import shown
 
 Path = Callable[[int], str]
 """Where a value stands in the request, by its place in the column."""

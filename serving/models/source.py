@@ -122,7 +122,7 @@ def watch_of(
         load=lambda version: source.load_version(name, version, on_found=on_found),
         metrics=metrics,
         watch_s=settings.watch_s,
-        prove=lambda ranker: check_live(ranker, models.get(), models.live.kept()),
+        prove=_proof(models),
         turn=_turn(),
         commands=commands,
         on_swap=on_swap,
@@ -140,9 +140,14 @@ def store_watch_of(source: ModelSource, models: ServedModels, *, metrics: Servin
         models,
         metrics=metrics.stores,
         watch_s=source.settings.store_watch_s,
-        prove=lambda ranker: check_live(ranker, models.get(), models.live.kept()),
+        prove=_proof(models),
         turn=_turn(),
     )
+
+
+def _proof(models: ServedModels) -> Callable[[Ranker], None]:
+    """Raises where a ranker does not answer the last requests as the champion does; see ``check_live``."""
+    return lambda ranker: check_live(ranker, models.get(), models.live.kept())
 
 
 def _turn() -> FileLock | None:

@@ -58,7 +58,8 @@ class KServeGrpc:
             options=[
                 ("grpc.max_receive_message_length", settings.max_body_bytes),
                 ("grpc.max_metadata_size", 65536),
-                ("grpc.so_reuseport", int(settings.workers > 1)),
+                # Workers share it, and with what has found a free one.
+                ("grpc.so_reuseport", 1),
                 ("grpc.max_connection_idle_ms", settings.keep_alive_s * 1000),
                 # Identity alone: how large a compressed message becomes is checked by no one.
                 ("grpc.compression_enabled_algorithms_bitset", 1),
@@ -78,20 +79,21 @@ class KServeGrpc:
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
 
-    async def start(self) -> None:
-        """Listen; ServingError where that is not possible."""
+    async def start(self) -> int:
+        """Listen, and say on which port; ServingError where that is not possible."""
         settings = self._service.settings
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         address = f"{host}:{settings.grpc_port}"
         try:
             if settings.certificate is None or settings.key is None:
-                self._server.add_insecure_port(address)
+                port: int = self._server.add_insecure_port(address)
             else:
                 pair = settings.key.read_bytes(), settings.certificate.read_bytes()
-                self._server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+                port = self._server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
         except RuntimeError as error:
             raise ServingError(f"cannot listen on {address} for gRPC; choose another --grpc-port") from error
         await self._server.start()
+        return port
 
     async def stop(self) -> None:
         """Take no more requests, and answer those under way within ``drain_s``."""

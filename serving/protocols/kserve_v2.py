@@ -9,9 +9,11 @@ from fastapi import APIRouter, Request, Response
 
 from recmoe import __version__
 from recmoe.errors import RequestError
+from recmoe.ranking.document import document_of
 from recmoe.ranking.ranked import Ranked
 from recmoe.ranking.ranker import Ranker
-from recmoe.ranking.request import ColumnRequest, document_of, shown
+from recmoe.ranking.request import ColumnRequest
+from recmoe.ranking.texts import shown
 from serving.body import check_values
 from serving.models.holder import ServedModels
 from serving.problem import UnknownModelError

@@ -12,8 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from recmoe.errors import RequestError
-from recmoe.ranking.request import shown
-from recmoe.ranking.texts import short
+from recmoe.ranking.texts import short, shown
 from recmoe.ranking.values import to_arrow
 from serving.body import too_many_values
 

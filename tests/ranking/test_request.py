@@ -1,14 +1,17 @@
 """Requests that do not fit are refused with the path of the field."""
 
+import gc
 import json
 import math
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
 from recmoe.errors import RequestError
-from recmoe.ranking.request import MAX_FIELDS, RankRequest, check_num_candidates, shown
+from recmoe.ranking.request import MAX_FIELDS, RankRequest, check_num_candidates
+from recmoe.ranking.texts import shown
 
 
 @pytest.mark.parametrize(
@@ -126,9 +129,68 @@ def test_large_document_of_what_the_fast_parser_does_not_take_is_read(text: str,
     np.testing.assert_equal(request.user["b"], user)
 
 
-def test_half_a_character_of_a_large_document_is_named() -> None:
-    with pytest.raises(RequestError, match=r"^user\.b: holds half a character, \\ud83d without its other half"):
-        RankRequest.parse(json.dumps({"user": {"a": LONG, "b": "\ud83d"}, "candidates": [{}]}))
+def test_half_a_character_of_a_large_document_is_told_by_its_place_without_reading_it_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = json.dumps({"user": {"a": LONG, "b": "\ud83d"}, "candidates": [{}]})
+    monkeypatch.delattr("recmoe.ranking.document.json.loads")
+
+    with pytest.raises(
+        RequestError, match=rf"^body: holds half a character, at {text.index('ud83d') - 1}, without its"
+    ):
+        RankRequest.parse(text)
+
+
+@pytest.mark.parametrize("place", [0, 1, 500, 99_998, 99_999])
+def test_half_a_character_is_found_by_halving_and_not_value_by_value(
+    place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = ["x"] * 100_000
+    values[place] = "\udc00"
+    written: list[int] = []
+    dumps = orjson.dumps
+
+    def counted(value: Any) -> bytes:
+        written.append(len(value))
+        return dumps(value)
+
+    monkeypatch.setattr("recmoe.ranking.texts.orjson.dumps", counted)
+
+    with pytest.raises(RequestError, match=rf"^candidates\.item_id\[{place}\]: holds half a character"):
+        RankRequest.parse({"user": {"a": 10**30, "b": {1}}, "candidates": {"item_id": values}})
+
+    assert len(written) < 40
+    assert sum(written) < 2.5 * len(values)
+
+
+def test_half_a_character_far_inside_is_named_by_where_that_begins() -> None:
+    inside: Any = "\ud83d"
+    for _ in range(20):
+        inside = [inside]
+
+    with pytest.raises(RequestError, match=r"^user\.a\[0\]\[0\]\[0\]\[0\]: holds half a character; send whole"):
+        RankRequest.parse({"user": {"a": inside}, "candidates": [{}]})
+
+
+def test_document_that_the_slow_parser_reads_may_be_nested_so_deep_and_no_deeper() -> None:
+    def nested(depth: int) -> str:
+        inside = "[" * depth + r'"\ud83d\ude00", NaN' + "]" * depth
+        return '{"candidates": [{}], "user": {"a": ' + inside + "}}"
+
+    assert RankRequest.parse(nested(100).encode()).num_candidates == 1
+    with pytest.raises(RequestError, match=r"^body: is nested too deep; leave out what is no feature"):
+        RankRequest.parse(nested(500).encode())
+
+
+def test_no_garbage_is_collected_while_a_document_is_read() -> None:
+    gc.collect()
+    before = gc.get_stats()
+
+    RankRequest.parse(b'{"candidates": [{}], "user": {"a": [' + b"[]," * 50_000 + b"[]]}}")
+
+    after = gc.get_stats()
+    assert sum(one["collections"] for one in after) - sum(one["collections"] for one in before) < 10
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("text", ['{"user": "%s"', '{"user": "%s",}', '{"user": "%s", "a": Nan'])

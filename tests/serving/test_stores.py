@@ -16,6 +16,7 @@ from recmoe.errors import DataError, StoreError
 from recmoe.export.bundle import ModelBundle
 from recmoe.ranking import Ranker, RankRequest
 from recmoe.ranking.items import ArrowStore
+from recmoe.ranking.items.redis_client import RedisClient
 from recmoe.runs.stores import write_store
 from serving.app import create_app
 from serving.models.holder import ServedModels
@@ -261,7 +262,7 @@ def test_users_are_looked_up_and_counted_and_replaced(serve: Serve, bundle: Mode
 
 def test_new_items_in_redis_are_taken_up(serve: Serve, bundle: ModelBundle, redis_url: str) -> None:
     write_store(redis_url, items(2.0), bundle.encoder, "item")
-    served = serve(items=redis_url)
+    served = serve(items=redis_url, items_known_bytes=0)
 
     before = served.scores(), served.scores()
     write_store(redis_url, items(30.0), bundle.encoder, "item")
@@ -274,6 +275,51 @@ def test_new_items_in_redis_are_taken_up(serve: Serve, bundle: ModelBundle, redi
     assert served.number('recmoe_items_lookups_total{outcome="miss"}') == 4
     assert served.number("recmoe_items_cached_total") == 6
     assert served.number('recmoe_items_swaps_total{outcome="loaded"}') == 1
+
+
+def test_products_of_new_items_in_redis_take_the_place_of_the_old_ones(
+    serve: Serve, bundle: ModelBundle, redis_url: str
+) -> None:
+    write_store(redis_url, items(2.0), bundle.encoder, "item")
+    served = serve(items=redis_url)
+
+    before, num_before = served.scores(), served.number("recmoe_items_known")
+    write_store(redis_url, items(30.0, 20), bundle.encoder, "item")
+    served.watch.look()
+    after = served.scores()
+
+    assert before == pytest.approx(expected(bundle, items(2.0)), abs=1e-5)
+    assert after == pytest.approx(expected(bundle, items(30.0)), abs=1e-5)
+    assert (num_before, served.number("recmoe_items_known")) == (40, 20)
+    assert served.number('recmoe_items_lookups_total{outcome="hit"}') == 4
+    assert served.number('recmoe_items_lookups_total{outcome="miss"}') == 2
+    assert served.number("recmoe_items_cached_total") == 4
+
+
+def test_redis_that_is_lost_while_products_are_computed_is_looked_at_again(
+    serve: Serve, bundle: ModelBundle, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_store(redis_url, items(2.0), bundle.encoder, "item")
+    served = serve(items=redis_url)
+    before = served.scores()
+    write_store(redis_url, items(30.0), bundle.encoder, "item")
+    run = RedisClient.run
+
+    def lost(client: RedisClient, *commands: Any) -> list[Any]:
+        if commands[0][0] == "GET" and ":order:" in str(commands[0][1]):
+            raise StoreError("gone")
+        return run(client, *commands)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RedisClient, "run", lost)
+        served.watch.look()
+    during = served.scores()
+    served.watch.look()
+
+    assert before == during
+    assert served.number('recmoe_items_swaps_total{outcome="failed"}') == 1
+    assert served.number('recmoe_items_swaps_total{outcome="loaded"}') == 1
+    assert served.scores() == pytest.approx(expected(bundle, items(30.0)), abs=1e-5)
 
 
 def test_redis_that_is_away_is_a_503_and_comes_back(
@@ -313,7 +359,7 @@ def test_items_may_count_as_unknown_while_redis_is_away(
 ) -> None:
     server = make_redis()
     write_store(server.url(), items(2.0), bundle.encoder, "item")
-    served = serve(items=server.url(), store_cache_bytes=0, store_away="unknown")
+    served = serve(items=server.url(), store_cache_bytes=0, store_away="unknown", items_known_bytes=0)
     server.kill()
 
     answer = served.ask()

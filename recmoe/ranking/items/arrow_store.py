@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -178,6 +179,10 @@ class ArrowStore:
         """Rows from all over the store."""
         places = np.unique(np.linspace(0, self.num_rows - 1, min(self.num_rows, num_rows)).astype(np.int64))
         return FoundRows(places, self.rows)
+
+    def first_rows(self, num_rows: int) -> Iterator[pa.Table]:
+        """The first rows, mapped."""
+        yield self.rows.slice(0, num_rows)
 
     def latest(self) -> bytes:
         """What the file ``store.json`` in the folder holds now; DataError where there is none."""

@@ -3,93 +3,30 @@
 What a candidate gives itself wins. What it leaves out comes from the store; what neither holds is missing.
 """
 
-# N items, C candidates of a request, H of them whose products are known, S stored, G given
+# N items, C candidates of a request, S of them stored
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from numpy.typing import NDArray
 
 from recmoe.errors import DataError
 from recmoe.features.batch import Batch
 from recmoe.features.blocks import BlockRows, EncodedRows, concatenated, same, side_by_side
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.features.layout import OWN_SIDES, InputLayout
-from recmoe.features.recombined import recombined
+from recmoe.features.layout import OWN_SIDES
 from recmoe.model.known_items import KnownItems
 from recmoe.ranking.columns import AnyRequest, RequestDecoder, block_encoder
-from recmoe.ranking.items.encoded import blocks_of
+from recmoe.ranking.items.candidate_rows import CandidateRows, EncodedCandidates
+from recmoe.ranking.items.encoded import EncodedItems, blocks_of
+from recmoe.ranking.items.first_items import FirstItems
 from recmoe.ranking.items.store import FoundRows, Places, RowStore, check_types
 from recmoe.ranking.items.table import item_column, lacking, nulls_where_absent, taken
 from recmoe.ranking.look_ups import LookUps
 
 _PROVED_ROWS = 256
-
-
-@dataclass(frozen=True)
-class CandidateRows:
-    """C candidates, in this order: those whose products are known, those whose row is stored, and the others."""
-
-    order_C: Places
-    """Where each of them stands in the request."""
-    found: FoundRows
-    """What the store has of them."""
-    known_H: Places
-    """Rows of the store."""
-    stored_S: Places
-    """Rows of the store."""
-    rest: BlockRows
-    """Of the stored candidates, the columns of features that the store does not hold."""
-    given: BlockRows | None
-    """All columns of the others; None where there are none."""
-
-
-@dataclass(frozen=True)
-class EncodedCandidates:
-    """C candidates as the model reads them."""
-
-    rows: EncodedRows
-    """Those whose products are not known; what the model does not know of all."""
-    known_H: Places = field(default_factory=lambda: np.zeros(0, np.int64))
-    """Rows of the store of the others, which come first."""
-    order_C: Places | None = None
-    """Where each of them stands in the request; None where they stand as they came."""
-
-    @property
-    def num_rows(self) -> int:
-        return len(self.known_H) + self.rows.batch.num_rows
-
-    def in_request_order(self, found_CT: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What was found of each candidate, as the request has them."""
-        if self.order_C is None:
-            return found_CT
-        ordered_CT = np.empty_like(found_CT)
-        ordered_CT[self.order_C] = found_CT
-        return ordered_CT
-
-    def batch(self, places_K: Places, layout: InputLayout, items: "StoredItems | None") -> Batch:
-        """The rows of some candidates, by their places in the request.
-
-        Args:
-            layout: of ``rows``.
-            items: has the known ones.
-        """
-        at_K = places_K if self.order_C is None else np.argsort(self.order_C)[places_K]
-        num_known = len(self.known_H)
-        parts = [self.rows.batch]
-        if num_known:
-            assert items is not None
-            known = at_K < num_known
-            # Of the known ones only these few are unpacked.
-            parts.insert(0, items.batch(self.known_H[at_K[known]]))
-            at_K = np.where(known, np.cumsum(known) - 1, at_K - num_known + np.count_nonzero(known))
-        rows_K = torch.from_numpy(at_K)
-        features = {key.feature for key in layout.sparse} | {column.feature for column in layout.dense}
-        return recombined(concatenated(parts, layout), layout, dict.fromkeys(features, rows_K))
 
 
 class StoredItems:
@@ -128,6 +65,9 @@ class StoredItems:
         """Whether the store holds all that the model reads of an item."""
         self.known: KnownItems | None = None
         """The first items of the store, whose products are known."""
+        self._encoder = encoder
+        self._first: FirstItems | None = None
+        """The same of a store elsewhere: what they are made of."""
         self._stored_columns = [name for name in self._columns if name in store.columns.names and name != self.item]
         self._prove(encoder)
 
@@ -135,6 +75,28 @@ class StoredItems:
     def num_known(self) -> int:
         """Items whose products are known."""
         return 0 if self.known is None else self.known.products.num_items
+
+    @property
+    def at_hand(self) -> EncodedItems | None:
+        """Rows of the store by place, as the model reads them: all where it is on this machine, else the first ones."""
+        return self.encoded if self._first is None else self._first.encoded
+
+    def read_first(self, num_rows: int) -> bool:
+        """Have the first rows at hand, and more where the store is on this machine; whether the store knows which."""
+        if self.encoded is None:
+            self._first = FirstItems.read(self.store, self._encoder, num_rows)
+        return self.at_hand is not None
+
+    def most_known(self, *, bytes_each: int, max_bytes: int) -> int:
+        """How many of the rows at hand may be known, where products take so many bytes each, and the rows theirs."""
+        if self._first is None:
+            return min(self.store.num_rows, max_bytes // bytes_each)
+        return self._first.most(bytes_each=bytes_each, max_bytes=max_bytes)
+
+    def know(self, known: KnownItems | None) -> None:
+        """Keep products from now on, or none; rows of a store elsewhere as far as they go."""
+        self.known = known
+        self._first = None if known is None or self._first is None else self._first.head(self.num_known)
 
     def rows(self, request: AnyRequest, item_keys: pa.Array) -> tuple[CandidateRows, LookUps]:
         """The columns of candidates that a request gives itself, and where the others are.
@@ -146,13 +108,13 @@ class StoredItems:
             RequestError: a field does not fit; it is named.
             StoreError: the store does not answer.
         """
-        found = self.store.look_up(item_keys)
-        places_C = found.places_C
         given = {name: self._decoder.own_column(request, name) for name in self._given(request)}
-        is_plain_C = places_C >= 0
+        is_plain_C = np.ones(len(item_keys), np.bool_)
         for column in given.values():
             is_plain_C &= column.is_null().to_numpy(zero_copy_only=False)
-        is_known_C = is_plain_C & (places_C < self.num_known)
+        found, known_C = self._look_up(item_keys, is_plain_C)
+        places_C, is_known_C = found.places_C, known_C >= 0
+        is_plain_C &= is_known_C | (places_C >= 0)
         num_known, num_plain = int(np.count_nonzero(is_known_C)), int(np.count_nonzero(is_plain_C))
         if 0 < num_known < len(places_C) or 0 < num_plain < len(places_C):
             order_C = np.argsort(-(is_plain_C.astype(np.int8) + is_known_C), kind="stable")
@@ -162,7 +124,7 @@ class StoredItems:
         rows = CandidateRows(
             order_C=order_C,
             found=found,
-            known_H=places_C[order_C[:num_known]],
+            known_H=known_C[order_C[:num_known]],
             stored_S=places_C[stored],
             rest=self._rest_rows(request, stored.tolist()),
             given=self._given_rows(request, given, others, found) if len(others) else None,
@@ -176,7 +138,7 @@ class StoredItems:
             parts.append(self._stored(rows.found, rows.stored_S, rows.rest))
         if rows.given is not None:
             parts.append(self._decoder.own.encode(rows.given))
-        known_missing, known_unknown = self.encoded.unknown_to_the_model(rows.known_H) if self.encoded else ({}, {})
+        known_missing, known_unknown = self.at_hand.unknown_to_the_model(rows.known_H) if self.at_hand else ({}, {})
         return EncodedCandidates(
             EncodedRows(
                 concatenated([part.batch for part in parts], self._decoder.own.layout),
@@ -188,10 +150,29 @@ class StoredItems:
         )
 
     def batch(self, places_N: Places) -> Batch:
-        """Rows of a store on this machine that holds all that the model reads."""
+        """Rows at hand of a store that holds all that the model reads."""
         assert self.is_whole
-        assert self.encoded is not None
-        return self.encoded.rows(places_N).batch
+        assert self.at_hand is not None
+        return self.at_hand.rows(places_N).batch
+
+    def _look_up(self, item_keys: pa.Array, is_plain_C: NDArray[np.bool_]) -> tuple[FoundRows, Places]:
+        """What the store has of the candidates, and of those whose products are known, the place.
+
+        A store elsewhere is not asked for these.
+
+        Args:
+            is_plain_C: which give no column of the store themselves.
+        """
+        if self._first is None:
+            found = self.store.look_up(item_keys)
+            is_known_C = is_plain_C & (found.places_C < self.num_known)
+            return found, np.where(is_known_C, found.places_C, -1)
+        known_C = np.where(is_plain_C, self._first.places(item_keys), -1)
+        wanted_C = np.flatnonzero(known_C < 0)
+        found = self.store.look_up(item_keys.take(pa.array(wanted_C)))
+        places_C = np.full(len(item_keys), -1)
+        places_C[wanted_C] = found.places_C
+        return FoundRows(places_C, found.rows, found.look_ups.with_known(len(item_keys) - len(wanted_C))), known_C
 
     def _given(self, request: AnyRequest) -> Sequence[str]:
         """Columns of the store that candidates give themselves."""

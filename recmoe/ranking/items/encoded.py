@@ -2,8 +2,9 @@
 
 # N items, C candidates, M marks: for each feature whether it is missing, then how many of its ids are unknown
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,21 @@ class EncodedItems:
     @classmethod
     def of_rows(cls, rows: pa.Table, encoder: FeatureEncoder) -> "EncodedItems":
         """Encode rows; DataError or SchemaError as for a request."""
-        blocks, features = blocks_of(rows.column_names, encoder)
+        return cls.of_chunks([rows], rows.column_names, encoder, rows.num_rows)
+
+    @classmethod
+    def of_chunks(
+        cls, chunks: Iterable[pa.Table], columns: Collection[str], encoder: FeatureEncoder, num_rows: int
+    ) -> "EncodedItems":
+        """The same of N rows that come in pieces, of which no more than one need be there at a time."""
+        blocks, features = blocks_of(columns, encoder)
         format_ = RowFormat(blocks.layout)
-        records_N = np.zeros(rows.num_rows, format_.dtype)
-        marks_NM = np.zeros((rows.num_rows, 2 * len(features)), np.uint16)
+        records_N = np.zeros(num_rows, format_.dtype)
+        marks_NM = np.zeros((num_rows, 2 * len(features)), np.uint16)
         pieces: list[list[NDArray[Any]]] = [[np.zeros(0, kind)] for kind in format_.list_types]
-        starts = [0] * len(pieces)
-        for first, found in encoded_chunks(rows, blocks):
-            chunk = slice(first, first + found.batch.num_rows)
+        starts, end = [0] * len(pieces), 0
+        for _, found in chain.from_iterable(encoded_chunks(rows, blocks) for rows in chunks):
+            chunk = slice(end, end := end + found.batch.num_rows)
             records_N[chunk], lists = format_.pack(found.batch, starts)
             for place, values in enumerate(lists):
                 pieces[place].append(values)
@@ -83,10 +91,37 @@ class EncodedItems:
         for place, values in enumerate(self.lists):
             values.tofile(folder / _list(place))
 
+    @property
+    def num_rows(self) -> int:
+        """N."""
+        return len(self.records_N)
+
     def rows(self, places_C: NDArray[np.int64]) -> EncodedRows:
         """Some rows in the order of ``blocks.layout``, and what the model does not know of them."""
         batch = self.format.unpack(self.records_N.take(places_C), self.lists)
         return EncodedRows(batch, *self.unknown_to_the_model(places_C))
+
+    def bytes_up_to(self) -> NDArray[np.int64]:
+        """Bytes of the first row, the first two, … of all N."""
+        of_row = self.records_N.itemsize + self.marks_NM.itemsize * self.marks_NM.shape[1]
+        bytes_N: NDArray[np.int64] = np.arange(1, len(self.records_N) + 1) * of_row
+        for place, values in enumerate(self.lists):
+            bytes_N += self._list_ends(place) * values.itemsize
+        return bytes_N
+
+    def head(self, num_rows: int) -> "EncodedItems":
+        """A copy of the first rows."""
+        ends = [int(self._list_ends(place)[num_rows - 1]) if num_rows else 0 for place in range(len(self.lists))]
+        return replace(
+            self,
+            records_N=self.records_N[:num_rows].copy(),
+            lists=[values[:end].copy() for values, end in zip(self.lists, ends, strict=True)],
+            marks_NM=self.marks_NM[:num_rows].copy(),
+        )
+
+    def _list_ends(self, place: int) -> NDArray[np.int64]:
+        ends_N: NDArray[np.int64] = self.records_N["list_start"][:, place] + self.records_N["list_length"][:, place]
+        return ends_N
 
     def unknown_to_the_model(self, places_C: NDArray[np.int64]) -> tuple[dict[str, int], dict[str, int]]:
         """By feature, where there are any: missing values of some rows, and ids that training has not seen."""

@@ -17,7 +17,8 @@ from recmoe.features.blocks import EncodedRows
 from recmoe.model import MultiTaskRanker
 from recmoe.model.known_items import KnownCandidates, KnownItems
 from recmoe.moe.known import KnownRows
-from recmoe.ranking.items.candidates import EncodedCandidates, StoredItems
+from recmoe.ranking.items.candidate_rows import EncodedCandidates
+from recmoe.ranking.items.candidates import StoredItems
 from recmoe.ranking.items.store import Places
 
 _logger = logging.getLogger(__name__)
@@ -40,16 +41,19 @@ def know_items(model: MultiTaskRanker, items: StoredItems, shared: Batch, *, max
     if not max_bytes:
         return None
     reason = None
-    if items.encoded is None:
-        reason = "its items do not lie on this machine"
-    elif items.lacking:
+    if items.lacking:
         reason = f"requests give {', '.join(items.lacking)}, which the store does not hold"
     elif not model.knows_items:
         reason = "its candidates read a history of the user"
+    elif not items.read_first(_TRIED):
+        reason = "the store was written by an earlier version, which kept no order of items; build it again"
     if reason is None:
         tried = model.know_items(shared, _batches(items), num_items=min(_TRIED, items.store.num_rows))
         if _is_enough(model, tried, items, shared):
-            num_items = min(items.store.num_rows, max_bytes * tried.products.num_items // tried.num_bytes)
+            bytes_each = tried.num_bytes // tried.products.num_items
+            # At most so many: what the rows themselves take is not known before they are there.
+            items.read_first(max_bytes // bytes_each + _PROVED)
+            num_items = items.most_known(bytes_each=bytes_each, max_bytes=max_bytes)
             if not num_items:
                 _logger.warning("%d bytes are too few for the products of one item; none is kept", max_bytes)
                 return None
@@ -70,7 +74,8 @@ def _is_enough(model: MultiTaskRanker, tried: KnownItems, items: StoredItems, sh
 
 def check_known(items: StoredItems, known: KnownItems, predict: Predict, *, tolerance: float) -> None:
     """ServingError where a sample of candidates, known and not, is predicted otherwise than by computing it all."""
-    num_items, num_rows = known.products.num_items, items.store.num_rows
+    assert items.at_hand is not None
+    num_items, num_rows = known.products.num_items, items.at_hand.num_rows
     known_H = np.unique(np.linspace(0, num_items - 1, min(num_items, _PROVED)).astype(np.int64))
     other_M = np.arange(num_items, min(num_rows, num_items + _PROVED))
     request_C = torch.zeros(len(known_H) + len(other_M), dtype=torch.int64)
@@ -99,8 +104,8 @@ def known_candidates(known: KnownItems, requests: Sequence[EncodedCandidates]) -
 
 
 def _rows(items: StoredItems, places: Places) -> EncodedRows:
-    assert items.encoded is not None
-    return items.encoded.rows(places)
+    assert items.at_hand is not None
+    return items.at_hand.rows(places)
 
 
 def _batches(items: StoredItems) -> Callable[[Tensor], Batch]:

@@ -7,7 +7,7 @@ generation is current: a reader sees a build whole or not at all. See ``redis_wr
 # C ids of a request
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -65,6 +65,8 @@ class Generation(Named):
     """Arrow's schema of the rows, serialized, in base64."""
     sample: list[str]
     """Keys of some rows, by which a reader sees whether all is well."""
+    order_rows: int = 0
+    """Rows whose keys one key of the order holds; 0 in what an earlier version has written, which kept no order."""
 
     @property
     def schema(self) -> pa.Schema:
@@ -91,6 +93,11 @@ class RedisKeys:
     def rows(self, generation: str) -> str:
         """How the keys of a generation begin; what follows is of ``names``."""
         return f"{self._start}:{generation}:"
+
+    @staticmethod
+    def order(chunk: int) -> str:
+        """What follows for the keys of the first thousand rows or so, of the next ones …, as numbers of eight bytes."""
+        return f"order:{chunk}"
 
     @staticmethod
     def names(keys_C: UInt64s) -> list[str]:
@@ -177,15 +184,17 @@ class RedisStore:
 
     def sample(self, num_rows: int) -> FoundRows:
         """Some rows; DataError where one is missing, StoreError where Redis does not answer."""
-        names = self._about.sample[:num_rows]
-        found = self._fetch(names)
-        num_missing = sum(row is None for row in found.values())
-        if num_missing:
-            raise DataError(
-                f"{self.where}: {num_missing} of {len(names)} {self.side}s that were looked up are not there any more; "
-                f"give Redis memory for all (maxmemory), and build it again with recmoe {self.side}s build"
-            )
-        return self._found(names, found)
+        return self._all(self._about.sample[:num_rows])
+
+    def first_rows(self, num_rows: int) -> Iterator[pa.Table]:
+        """The first rows, in the order in which they were written; see ``RowStore``."""
+        size = self._about.order_rows
+        for first in range(0, min(num_rows, self.num_rows), size) if size else ():
+            (keys,) = self._client.run(["GET", self._start + RedisKeys.order(first // size)])
+            names = RedisKeys.names(np.frombuffer(keys or b"", "<u8"))
+            if len(names) != min(size, self.num_rows - first):
+                raise self._lost(1, "parts of the order of")
+            yield self._all(names[: num_rows - first]).rows
 
     def encoded(self, _: FeatureEncoder) -> EncodedItems | None:
         """None: rows are encoded when they have been found."""
@@ -198,6 +207,20 @@ class RedisStore:
     def reopened(self) -> "RedisStore":
         """The current generation; see ``of``."""
         return RedisStore.of(self._client, self.side, self._reading)
+
+    def _all(self, names: Sequence[str]) -> FoundRows:
+        """Rows that have to be there, in this order."""
+        found = self._fetch(names)
+        num_missing = sum(row is None for row in found.values())
+        if num_missing:
+            raise self._lost(num_missing, f"of {len(names)}")
+        return self._found(names, found)
+
+    def _lost(self, num: int, of_what: str) -> DataError:
+        return DataError(
+            f"{self.where}: {num} {of_what} {self.side}s that were looked up are not there any more; "
+            f"give Redis memory for all (maxmemory), and build it again with recmoe {self.side}s build"
+        )
 
     def _fetch(self, names: Sequence[str]) -> dict[str, Row]:
         rows, size = self._client.run(

@@ -33,6 +33,8 @@ class _Unfinished(Named):
     """Rows, from the first on."""
     replaces: str | None
     """The generation that was current."""
+    order_rows: int = 0
+    """See ``Generation``."""
 
 
 def write_rows(
@@ -87,6 +89,7 @@ class _Writer:
             written_at=datetime.now(UTC),
             columns=base64.b64encode(rows.schema.remove_metadata().serialize()).decode(),
             sample=RedisKeys.names(keys_N[sampled]),
+            order_rows=_CHUNK_ROWS,
         )
         unfinished = self._begun(about.generation)
         self._write_rows(rows, keys_N, unfinished)
@@ -110,24 +113,25 @@ class _Writer:
             if before.generation == replaces:
                 # It became current, and was broken off before the one that it replaces was told to go.
                 self._let_expire(before)
-            elif before.generation == generation:
+            elif (before.generation, before.order_rows) == (generation, _CHUNK_ROWS):
                 return before
             else:
                 for names in self._client.scan(self._keys.rows(before.generation)):
                     self._client.run(["UNLINK", *names])
-        return _Unfinished(generation=generation, num_written=0, replaces=replaces)
+        return _Unfinished(generation=generation, num_written=0, replaces=replaces, order_rows=_CHUNK_ROWS)
 
     def _write_rows(self, rows: pa.Table, keys_N: UInt64s, unfinished: _Unfinished) -> None:
         start, codec = self._keys.rows(unfinished.generation), RowBytes(rows.schema)
         for first in range(unfinished.num_written, rows.num_rows, _CHUNK_ROWS):
             chunk = rows.slice(first, _CHUNK_ROWS)
-            names = RedisKeys.names(keys_N[first : first + _CHUNK_ROWS])
+            keys_B = keys_N[first : first + _CHUNK_ROWS]
+            names = RedisKeys.names(keys_B)
             pairs = [part for name, row in zip(names, codec.write(chunk), strict=True) for part in (start + name, row)]
             done = unfinished.model_copy(update={"num_written": first + chunk.num_rows})
             holder, *_ = self._client.run(
                 ["GET", self._keys.lock],
                 ["EXPIRE", self._keys.lock, _LOCK_S],
-                ["MSET", *pairs],
+                ["MSET", *pairs, start + RedisKeys.order(first // _CHUNK_ROWS), keys_B.astype("<u8").tobytes()],
                 ["SET", self._keys.unfinished, done.model_dump_json()],
             )
             if holder != self._token.encode():

@@ -2,7 +2,7 @@
 
 # C ids of a request, N rows
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
@@ -75,6 +75,14 @@ class RowStore(Protocol):
 
     def sample(self, num_rows: int) -> FoundRows:
         """Rows from all over the store, at most so many; DataError where it is damaged, StoreError as above."""
+
+    def first_rows(self, num_rows: int) -> Iterator[pa.Table]:
+        """The first rows, in the order in which they were written, some thousand at a time; none where it is not known.
+
+        Raises:
+            DataError: a row is missing or damaged.
+            StoreError: the store does not answer.
+        """
 
     def encoded(self, encoder: FeatureEncoder) -> EncodedItems | None:
         """All rows as a model reads them, by place; None where they are encoded when they have been found."""

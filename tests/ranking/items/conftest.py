@@ -1,12 +1,16 @@
-"""The shop's items as a table, and a store of them."""
+"""The shop's items as a table, and stores of them."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.ranking.items import ArrowStore
+from recmoe.ranking.items import ArrowStore, RowStore
+from recmoe.ranking.items.redis_client import RedisAddress, RedisClient
+from recmoe.runs.stores import write_store
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +36,18 @@ def store_path(tmp_path_factory: pytest.TempPathFactory, shop_items: pa.Table, s
     path = tmp_path_factory.mktemp("stores") / "items"
     ArrowStore.build(path, shop_items, shop_encoder)
     return path
+
+
+@pytest.fixture
+def put(redis_url: str, shop_items: pa.Table, shop_encoder: FeatureEncoder) -> Callable[..., RowStore]:
+    """Writes items: ``put(items, keep_old_s=…)``; those of the shop by default."""
+
+    def write(items: pa.Table = shop_items, **options: Any) -> RowStore:
+        return write_store(redis_url, items, shop_encoder, "item", **options)
+
+    return write
+
+
+@pytest.fixture
+def client(redis_url: str) -> RedisClient:
+    return RedisClient(RedisAddress.parse(redis_url), timeout_s=5)

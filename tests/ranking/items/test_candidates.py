@@ -1,5 +1,6 @@
 """A request with ids alone ranks as one with all columns: bit by bit, or within 1e-5 with products that are kept."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from recmoe.errors import RequestError
 from recmoe.export.bundle import ModelBundle
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.ranking import Ranker, RankRequest
-from recmoe.ranking.items import ArrowStore
+from recmoe.ranking.items import ArrowStore, RowStore
 from recmoe.ranking.look_ups import LookUps
 from recmoe.ranking.precision import TOLERANCES
 from recmoe.ranking.ranked import Ranked
@@ -28,20 +29,34 @@ def plain(bundle: ModelBundle) -> Ranker:
     return Ranker.load(bundle)
 
 
-@pytest.fixture(scope="module", params=[0, 5, 31, "redis"], ids=["none known", "five known", "all known", "in Redis"])
+@pytest.fixture(
+    scope="module",
+    params=itertools.product(["files", "Redis"], [0, 5, 31]),
+    ids=lambda param: f"{param[1]} known, in {param[0]}",
+)
 def ranker(request: pytest.FixtureRequest, bundle: ModelBundle, store_path: Path, shop_items: pa.Table) -> Ranker:
-    """Has a store in files, and knows the products of some of its items, or one in Redis."""
-    if request.param == "redis":
+    """Has a store in files or in Redis, and knows the products of some of its items."""
+    place, num_known = request.param
+    store: RowStore = ArrowStore.open(store_path)
+    if place == "Redis":
         url = request.getfixturevalue("redis_of_all").url(prefix="candidates")
-        return Ranker.load(bundle, items=write_store(url, shop_items, bundle.encoder, "item"))
-    of_all = Ranker.load(bundle, items=ArrowStore.open(store_path), items_known_bytes=ALL_BYTES)
-    assert of_all.items is not None
-    assert of_all.items.known is not None
-    of_one = of_all.items.known.num_bytes // 31
-    ranker = Ranker.load(bundle, items=ArrowStore.open(store_path), items_known_bytes=request.param * of_one)
+        store = write_store(url, shop_items, bundle.encoder, "item")
+    ranker = Ranker.load(bundle, items=store, items_known_bytes=bytes_of(bundle, store, num_known))
     assert ranker.items is not None
-    assert ranker.items.num_known == request.param
+    assert ranker.items.num_known == num_known
     return ranker
+
+
+def bytes_of(bundle: ModelBundle, store: RowStore, num_items: int) -> int:
+    """What some items of the shop take: their products, and the rows and ids of those that lie elsewhere."""
+    if not num_items:
+        return 0
+    items = Ranker.load(bundle, items=store, items_known_bytes=ALL_BYTES).items
+    assert items is not None
+    assert items.known is not None
+    assert items.at_hand is not None
+    own = 0 if items.encoded is not None else int(items.at_hand.bytes_up_to()[num_items - 1]) + 16 * num_items
+    return num_items * items.known.num_bytes // 31 + own
 
 
 def ask(ranker: Ranker, candidates: Any) -> RankResponse:
@@ -98,7 +113,7 @@ def test_candidates_of_columns_stay_where_the_request_has_them(
     expected = ask(plain, given)
     by_id = {item.item_id: item.tasks for item in expected.items}
     assert isinstance(found, Ranked)
-    assert found.look_ups["items"] == LookUps(num_hits=4, num_misses=1)
+    assert found.look_ups["items"]._replace(num_cached=0) == LookUps(num_hits=4, num_misses=1)
     for number, row_T in zip(ids, found.predictions_CT.tolist(), strict=True):
         assert dict(zip(found.task_names, row_T, strict=True)) == pytest.approx(by_id[number], abs=1e-5)
     assert [item.item_id for item in found.items()] == [item.item_id for item in expected.items]
@@ -217,6 +232,18 @@ def test_known_products_need_no_look_up(bundle: ModelBundle, store_path: Path, m
     ask(ranker, {"item_id": [100, 101, 102]})
 
     assert looked_up == [1]
+
+
+def test_room_for_products_is_not_exceeded(bundle: ModelBundle, redis_url: str, shop_items: pa.Table) -> None:
+    store = write_store(redis_url, shop_items, bundle.encoder, "item")
+
+    found = [
+        Ranker.load(bundle, items=store, items_known_bytes=bytes_of(bundle, store, num) - less).items
+        for num, less in ((7, 0), (7, 1), (1, 1))
+    ]
+
+    assert [items.num_known for items in found if items is not None] == [7, 6, 0]
+    assert [items.at_hand and items.at_hand.num_rows for items in found if items is not None] == [7, 6, None]
 
 
 def test_store_of_another_encoder_is_encoded_when_it_is_loaded(

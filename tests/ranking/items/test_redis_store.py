@@ -22,23 +22,10 @@ from recmoe.ranking.look_ups import LookUps
 from recmoe.runs.stores import write_store
 from tests.certificate import write_certificate
 
+ORDER = 1
+"""Keys of a build that hold the order of its rows."""
 IDS = [101, 7, 100, 999, 101]
 REQUEST = RankRequest.parse({"user": {"user_id": "u3"}, "candidates": {"item_id": [101, 102, 7]}})
-
-
-@pytest.fixture
-def put(redis_url: str, shop_items: pa.Table, shop_encoder: FeatureEncoder) -> Callable[..., RowStore]:
-    """Writes items: ``put(items, keep_old_s=…)``; those of the shop by default."""
-
-    def write(items: pa.Table = shop_items, **options: Any) -> RowStore:
-        return write_store(redis_url, items, shop_encoder, "item", **options)
-
-    return write
-
-
-@pytest.fixture
-def client(redis_url: str) -> RedisClient:
-    return RedisClient(RedisAddress.parse(redis_url), timeout_s=5)
 
 
 def all_keys(client: RedisClient) -> set[bytes]:
@@ -85,8 +72,8 @@ def test_items_are_replaced_at_once_and_the_old_ones_go(
     assert first.latest() == second.identity
     assert prices(first.reopened(), [101]) == [2.0]
     times = {key: client.run(["TTL", key])[0] for key in all_keys(client)}
-    assert len(times) == 31 + 5 + 1
-    assert sum(0 < time_s <= 100 for time_s in times.values()) == 31
+    assert len(times) == 31 + 5 + 2 * ORDER + 1
+    assert sum(0 < time_s <= 100 for time_s in times.values()) == 31 + ORDER
 
 
 def test_who_reads_while_items_are_replaced_sees_no_mixture(
@@ -148,7 +135,7 @@ def test_build_that_was_broken_off_goes_on_where_it_was(
     # Those that were not written yet, and the sample that is read back.
     assert written[len(before) :] == [10, 1, 31]
     assert store.look_up(shop_items["item_id"].combine_chunks()).look_ups == LookUps(num_hits=31)
-    assert len(all_keys(client)) == 31 + 1
+    assert len(all_keys(client)) == 31 + 4 * ORDER + 1
 
 
 def test_what_is_left_of_another_build_is_removed(
@@ -166,13 +153,13 @@ def test_what_is_left_of_another_build_is_removed(
         patch.setattr(RedisClient, "run", without_a_switch)
         with pytest.raises(StoreError, match="gone"):
             put(with_prices(shop_items, 1.0))
-    assert len(all_keys(client)) == 31 + 31 + 2
+    assert len(all_keys(client)) == 31 + 31 + 2 * ORDER + 2
 
     put(with_prices(shop_items, 2.0), keep_old_s=100)
 
     keys = all_keys(client)
-    assert len(keys) == 31 + 31 + 1
-    assert sum(client.run(["TTL", key])[0] > 0 for key in keys) == 31
+    assert len(keys) == 31 + 31 + 2 * ORDER + 1
+    assert sum(client.run(["TTL", key])[0] > 0 for key in keys) == 31 + ORDER
 
 
 def test_build_that_was_broken_off_after_the_switch_lets_the_old_items_go(
@@ -187,8 +174,8 @@ def test_build_that_was_broken_off_after_the_switch_lets_the_old_items_go(
     put(with_prices(shop_items, 1.0), keep_old_s=100)
 
     keys = all_keys(client)
-    assert len(keys) == 31 + 31 + 1
-    assert sum(client.run(["TTL", key])[0] > 0 for key in keys) == 31
+    assert len(keys) == 31 + 31 + 2 * ORDER + 1
+    assert sum(client.run(["TTL", key])[0] > 0 for key in keys) == 31 + ORDER
 
 
 def test_another_build_that_took_over_ends_this_one(
@@ -242,7 +229,7 @@ def test_store_that_does_not_fit_the_model_is_refused(
     client.run(["SET", current, b"{}"])
     assert "cannot be read: generation: Field required" in refused()
     client.run(["SET", current, about])
-    rows = [key for key in all_keys(client) if not key.endswith(b"current")]
+    rows = [key for key in all_keys(client) if not key.endswith(b"current") and b":order:" not in key]
     client.run(["DEL", *rows[:4]])
     assert (
         "4 of 31 items that were looked up are not there any more; give Redis memory for all (maxmemory)" in refused()
@@ -412,16 +399,6 @@ def test_keys_of_another_prefix_are_left_alone(
     put(with_prices(shop_items, 3.0), keep_old_s=0)
 
     assert prices(other, [101]) == [1.0]
-
-
-def test_products_of_items_in_redis_are_computed(
-    put: Callable[..., RowStore], bundle: ModelBundle, caplog: pytest.LogCaptureFixture
-) -> None:
-    ranker = Ranker.load(bundle, items=put(), items_known_bytes=10_000)
-
-    assert ranker.items is not None
-    assert ranker.items.num_known == 0
-    assert "its items do not lie on this machine" in caplog.text
 
 
 def test_folder_of_files_is_no_address(tmp_path: Path) -> None:

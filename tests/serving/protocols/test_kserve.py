@@ -164,7 +164,7 @@ def changed(**changes: Any) -> list[dict[str, Any]]:
         ({"inputs": changed(shape=[])}, "inputs.item_id: has the shape []; give one axis, or two for lists"),
         ({"inputs": changed(shape=[-2])}, "inputs.item_id: has the shape [-2]; give one axis, or two"),
         ({"inputs": changed(shape=[3])}, "inputs.item_id: has 2 elements, its shape [3] says 3"),
-        ({"inputs": changed(shape=[2**40, 2**40])}, "body: has 1208925819614629174706176 elements, at most 500000"),
+        ({"inputs": changed(shape=[2**40, 2**40])}, "body: has 1208925819614629174706176 elements, at most 510000"),
         ({"inputs": changed(data=5)}, "inputs.item_id: data: expected a list, found 5"),
         ({"inputs": changed(data=[1, "x"])}, 'inputs.item_id[1]: expected an integer (int64), found "x"'),
         ({"inputs": changed(data=[[1, 2]], shape=[2, 1])}, "inputs.item_id: data: expected 2 lists of 1 elements"),

@@ -1,6 +1,7 @@
 """KServe's protocol over gRPC: Triton's client gets the scores of HTTP; what is wrong is a status and words."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -33,21 +34,15 @@ ROWS = {"user": {"user_id": "u3", "age": 40}, "candidates": {"item_id": ITEMS, "
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="module")
 def serve_grpc(serve_app: Any, ranker: Ranker) -> Served:
     """Serves the shop's model over both: ``with serve_grpc(queue=2) as (url, address)``."""
 
     @contextmanager
     def run(source: Any = ranker, **settings: Any) -> Iterator[tuple[str, str]]:
-        port = free_port()
-        with serve_app(create_app(source, ServeSettings(grpc_port=port, **settings))) as url:
-            yield url, f"127.0.0.1:{port}"
+        app = create_app(source, ServeSettings(grpc_port=0, **settings))
+        with serve_app(app) as url:
+            yield url, f"127.0.0.1:{app.state.grpc_port}"
 
     return run
 
@@ -171,7 +166,7 @@ def changed(change: Callable[[Any], Any]) -> Any:
         (changed(lambda m: setattr(m.inputs[1], "datatype", "FP16")), "inputs.price: of FP16 has no contents in the"),
         (changed(lambda m: setattr(m.inputs[1], "datatype", "FP32")), "inputs.price: has 0 bytes; 3 elements of FP32"),
         (changed(lambda m: m.inputs[2].contents.bytes_contents.append(b"")), "inputs.user_id: has 2 elements, its"),
-        (changed(lambda m: m.inputs[3].shape.append(2**62)), "body: has 4611686018427387904 elements, at most 500000"),
+        (changed(lambda m: m.inputs[3].shape.append(2**62)), "body: has 4611686018427387904 elements, at most 510000"),
         (changed(lambda m: m.inputs[0].shape.__setitem__(0, -1)), "inputs.item_id: has the shape [-1]"),
     ],
 )
@@ -345,6 +340,22 @@ def test_port_that_is_taken_is_named() -> None:
         port = listener.getsockname()[1]
         with pytest.raises(ServingError, match=f"port {port} on 127.0.0.1 cannot be used: .* another --grpc-port"):
             serve("nowhere", ServeSettings(port=0, grpc_port=port))
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_free_port_is_taken_and_told(workers: str, bundle_path: Path, start_server: Callable[..., Any]) -> None:
+    servers = [start_server(bundle_path, "--grpc-port", "0", "--workers", workers) for _ in range(2)]
+
+    ports = []
+    for server in servers:
+        found = re.search(r"and over gRPC on 127\.0\.0\.1:(\d+)$", server.process.stdout.readline())
+        assert found is not None
+        ports.append(int(found[1]))
+        with grpc.insecure_channel(f"127.0.0.1:{found[1]}") as channel:
+            call = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+            assert call(b"", timeout=20) == b"\x08\x01"
+
+    assert len(set(ports)) == 2
 
 
 def test_port_of_http_is_not_that_of_grpc() -> None:

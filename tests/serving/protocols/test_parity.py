@@ -2,7 +2,6 @@
 
 # C candidates, T tasks
 
-import socket
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -49,10 +48,9 @@ def rows(shop_log: pa.Table) -> pa.Table:
 
 @pytest.fixture(scope="module")
 def grpc_address(serve_app: Any, ranker: Ranker) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    with serve_app(create_app(ranker, ServeSettings(grpc_port=port))):
-        yield f"127.0.0.1:{port}"
+    app = create_app(ranker, ServeSettings(grpc_port=0))
+    with serve_app(app):
+        yield f"127.0.0.1:{app.state.grpc_port}"
 
 
 @pytest.fixture(scope="module")
