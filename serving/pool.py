@@ -1,7 +1,7 @@
 """RankingPool: a few threads that rank, and the bounded queue before them.
 
 A request waits in the queue, not in a thread: ranking is arithmetic, and more threads than cores only make each of
-them late. What cannot be answered within its deadline is refused before it costs anything.
+them late. What cannot be answered within its deadline is refused before it costs anything, or done with less work.
 """
 
 import asyncio
@@ -17,10 +17,12 @@ from typing import Any, TypeVar
 
 import torch
 
+from serving.service_times import ServiceTimes
+
 T = TypeVar("T")
 
-_NEWEST_SHARE = 0.1
-"""Weight of the newest request in the moving average of the time that one takes."""
+_AGAIN_S = 10.0
+"""Seconds without full work after which a thread that nothing waits for does some, to know how long it takes."""
 
 
 class OverloadError(Exception):
@@ -53,6 +55,17 @@ class Deadline:
             raise LateError(f"{what} after {took_ms:.0f} ms, the deadline was {self.allowed_ms:g} ms (X-Deadline-Ms)")
 
 
+@dataclass(frozen=True)
+class Lighter:
+    """What is done in place of work that would be late."""
+
+    work: Callable[[float], Any]
+    kind: str
+    again: Callable[[], object]
+    """Does the full work, of which nothing is used but the time that it takes. While only lighter work is done, no
+    other way would show that there is time for the full work again."""
+
+
 @dataclass(eq=False)
 class _Job:
     """One piece of work in the queue."""
@@ -62,11 +75,24 @@ class _Job:
     deadline: Deadline
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[Any]"
+    lighter: Lighter | None = None
+    is_light: bool = False
+    """Whether the lighter work is done. That is not taken back: what was let in behind it relies on it."""
     context: Context = field(default_factory=copy_context)
     """Of the request: what is logged in the thread belongs to it too."""
     queued_s: float = field(default_factory=time.perf_counter)
     needed_s: float = 0.0
     """What must be left of the deadline for the work to be begun."""
+
+    @property
+    def done_as(self) -> str:
+        """The kind of what is done."""
+        return self.lighter.kind if self.is_light and self.lighter is not None else self.kind
+
+    def do(self) -> Any:
+        """The work or the lighter work, in the context of the request."""
+        work = self.lighter.work if self.is_light and self.lighter is not None else self.work
+        return self.context.run(work, self.queued_s)
 
     def finish(self, result: Any, error: BaseException | None) -> None:
         """Hand over the outcome, unless its caller has gone."""
@@ -92,38 +118,48 @@ class RankingPool:
         shares_cores: whether torch computes with one thread in each of them: more would fight with those of the others.
         max_waiting: work that may wait.
         on_length: is called with how much waits, each time that changes.
+        again_s: seconds between two times that full work is done again where only lighter work is done.
     """
 
     def __init__(
-        self, *, num_threads: int, shares_cores: bool, max_waiting: int, on_length: Callable[[int], None]
+        self,
+        *,
+        num_threads: int,
+        shares_cores: bool,
+        max_waiting: int,
+        on_length: Callable[[int], None],
+        again_s: float = _AGAIN_S,
     ) -> None:
         self._num_threads = num_threads
         # A thread that computes for the first time would take what another one has set for itself.
         self._torch_threads = 1 if shares_cores else torch.get_num_threads()
-        self._max_waiting, self._on_length = max_waiting, on_length
+        self._max_waiting, self._on_length, self._again_s = max_waiting, on_length, again_s
         self._waiting: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._busy = Counter[str]()
         self._is_closed = False
-        self._service_s: dict[str, float] = {}
+        self._times = ServiceTimes()
 
-    async def run(self, work: Callable[[float], T], deadline: Deadline, *, kind: str = "rank") -> T:
+    async def run(
+        self, work: Callable[[float], T], deadline: Deadline, *, kind: str = "rank", lighter: Lighter | None = None
+    ) -> T:
         """What ``work`` makes; it is called with the time since when it has waited, by ``time.perf_counter``.
 
         Work whose caller goes away before its turn is dropped.
 
         Args:
             kind: of work that takes about as long: what of one kind has taken says nothing of another.
+            lighter: is done instead where the work would be late, as it comes or when its turn has come.
 
         Raises:
-            OverloadError: the queue is full, or the deadline will pass before the work is done.
+            OverloadError: the queue is full, or the deadline will pass before the work, or the lighter one, is done.
             LateError: the deadline passed in the queue.
         """
         loop = asyncio.get_running_loop()
-        job = _Job(work, kind, deadline, loop, loop.create_future())
+        job = _Job(work, kind, deadline, loop, loop.create_future(), lighter)
         with self._changed:
-            self._admit(deadline, kind)
+            self._admit(job)
             self._start()
             self._waiting.append(job)
             self._on_length(len(self._waiting))
@@ -135,6 +171,16 @@ class RankingPool:
             raise
         return result
 
+    def expected_s(self, kind: str) -> float:
+        """Seconds that work of a kind takes; 0 while nothing is known of it."""
+        with self._changed:
+            return self._times.expected_s(kind)
+
+    def guess(self, kind: str, time_s: float) -> None:
+        """Expect this of a kind of work until some has been done."""
+        with self._changed:
+            self._times.guess(kind, time_s)
+
     def close(self) -> None:
         """Let the threads end once nothing waits."""
         with self._changed:
@@ -143,21 +189,23 @@ class RankingPool:
         for thread in self._threads:
             thread.join()
 
-    def _admit(self, deadline: Deadline, kind: str) -> None:
+    def _admit(self, job: _Job) -> None:
         """OverloadError where the work has no chance; with a thread to spare it has, however slow others were."""
         # Of those in the queue, some are about to be taken out by threads that are free.
         num_ahead = self._busy.total() + len(self._waiting)
         num_waiting = num_ahead - self._num_threads
         if num_waiting < 0:
             return
-        kinds_ahead = self._busy + Counter(job.kind for job in self._waiting)
-        mean_s = sum(num * self._expected_s(one) for one, num in kinds_ahead.items()) / num_ahead
-        expected_s = mean_s * (num_waiting + 1) / self._num_threads + self._expected_s(kind)
+        kinds_ahead = self._busy + Counter(one.done_as for one in self._waiting)
+        mean_s = sum(num * self._times.expected_s(one) for one, num in kinds_ahead.items()) / num_ahead
+        turn_s = mean_s * (num_waiting + 1) / self._num_threads
         retry_after_s = max(1, math.ceil(mean_s * num_waiting / self._num_threads))
         if num_waiting >= self._max_waiting:
             raise OverloadError(
                 "queue_full", f"{num_waiting} requests wait already; try again later", retry_after_s=retry_after_s
             )
+        deadline = job.deadline
+        expected_s = self._settled_s(job, turn_s)
         if expected_s > deadline.left_s:
             raise OverloadError(
                 "no_time",
@@ -166,9 +214,12 @@ class RankingPool:
                 retry_after_s=retry_after_s,
             )
 
-    def _expected_s(self, kind: str) -> float:
-        """Seconds that work of a kind takes; 0 while nothing is known of it."""
-        return self._service_s.get(kind, 0.0)
+    def _settled_s(self, job: _Job, turn_s: float) -> float:
+        """Seconds until a job is done whose turn comes in so many; the lighter work is chosen where that is late."""
+        full_s = self._times.expected_s(job.kind)
+        if job.lighter is not None and turn_s + full_s >= job.deadline.left_s:
+            job.is_light = job.is_light or self._times.expected_s(job.lighter.kind) < full_s
+        return turn_s + self._times.expected_s(job.done_as)
 
     def _start(self) -> None:
         if not self._threads:
@@ -199,9 +250,10 @@ class RankingPool:
                     return None
                 self._changed.wait()
             job = self._waiting.popleft()
-            self._busy[job.kind] += 1
+            expected_s = self._settled_s(job, 0.0)
+            self._busy[job.done_as] += 1
             # With others behind it, work that would end too late is a waste of their time.
-            job.needed_s = self._expected_s(job.kind) if self._waiting else 0.0
+            job.needed_s = expected_s if self._waiting else 0.0
             self._on_length(len(self._waiting))
             return job
 
@@ -210,13 +262,31 @@ class RankingPool:
         result, error = None, None
         try:
             job.deadline.check("waited for its turn, which came", needed_s=job.needed_s)
-            result = job.context.run(job.work, job.queued_s)
+            result = job.do()
         except BaseException as raised:  # Whatever it is, the one who waits must hear of it.
             error = raised
         with self._changed:
-            self._busy[job.kind] -= 1
+            self._busy[job.done_as] -= 1
             if error is None:
-                took_s = time.perf_counter() - start_s
-                expected_s = self._service_s.setdefault(job.kind, took_s)
-                self._service_s[job.kind] += _NEWEST_SHARE * (took_s - expected_s)
+                self._times.measured(job.done_as, time.perf_counter() - start_s)
         job.finish(result, error)
+        if job.is_light and error is None:
+            self._do_again(job)
+
+    def _do_again(self, job: _Job) -> None:
+        """Do the full work of a job that is done, where that has not been done for long and nothing waits."""
+        assert job.lighter is not None
+        with self._changed:
+            if self._waiting or not self._times.begin_anew(job.kind, after_s=self._again_s):
+                return
+            self._busy[job.kind] += 1
+        start_s = time.perf_counter()
+        took_s = None
+        # Its request was answered; what the full work makes of it concerns no one.
+        with suppress(Exception):
+            job.context.run(job.lighter.again)
+            took_s = time.perf_counter() - start_s
+        with self._changed:
+            self._busy[job.kind] -= 1
+            if took_s is not None:
+                self._times.measured(job.kind, took_s, anew=True)

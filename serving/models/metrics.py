@@ -59,6 +59,11 @@ class ModelMetrics:
             ["arm"],
             registry=registry,
         )
+        self._lightened = Counter(
+            "recmoe_rank_lighter",
+            "Answers that the light version gave, as those of the champion or the challenger would have been late",
+            registry=registry,
+        )
         self._shadowed = Counter(
             "recmoe_shadow_requests",
             "Requests for the shadow: ranked, dropped as too many waited, or error",
@@ -110,6 +115,10 @@ class ModelMetrics:
     def routed(self, arm: str) -> None:
         """A request was given to this arm of the split."""
         self._routed.labels(arm).inc()
+
+    def lightened(self) -> None:
+        """The light version answered a request in the place of another one."""
+        self._lightened.inc()
 
     def shadowed(self, outcome: str) -> None:
         """That became of a request for the shadow."""

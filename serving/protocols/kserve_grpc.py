@@ -20,6 +20,7 @@ from serving.protocols.kserve import inputs_described, outputs_described
 from serving.protocols.kserve_infer import GrpcInferCall, read_message
 from serving.protocols.kserve_messages import MESSAGES
 from serving.protocols.kserve_v2 import served
+from serving.protocols.wire import has_text
 from serving.service import RankingService
 from serving.token import is_known
 
@@ -28,6 +29,8 @@ _logger = logging.getLogger(__name__)
 NAME = "kserve_grpc"
 SERVICE = "inference.GRPCInferenceService"
 _PROBES = ("ServerLive", "ServerReady")
+_MODEL_VERSION = 2
+"""Number of that field in a ModelInferRequest."""
 Method = Callable[[bytes, Any], Awaitable[bytes]]
 
 _STATUS = {
@@ -152,7 +155,9 @@ class KServeGrpc:
             return infer.read(ranker, message)
 
         with service.reader.held(len(body)):
-            reply = await service.rank(body, deadline, NAME, read, infer.encode, named=lambda: named)
+            reply = await service.rank(
+                body, deadline, NAME, read, infer.encode, named=lambda: named, is_named=has_text(body, _MODEL_VERSION)
+            )
         service.finished(deadline)
         assert isinstance(reply.content, bytes)
         return reply.content
