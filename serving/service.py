@@ -20,6 +20,7 @@ from recmoe.ranking.request import shown
 from serving.asked import Asked, ranked_by
 from serving.body import BodyReader
 from serving.calibration.monitor import CalibrationMonitor
+from serving.job import Deadline, Lighter
 from serving.metrics import ServingMetrics
 from serving.models.holder import ServedModels
 from serving.models.light import marked, replay_s
@@ -28,7 +29,7 @@ from serving.models.split import Arm
 from serving.observability.call import CALL, Call
 from serving.observability.slow import SlowRequests
 from serving.observability.tracing import Tracing
-from serving.pool import Deadline, Lighter, RankingPool
+from serving.pool import RankingPool
 from serving.problem import EncodedBodyError
 from serving.reply import Encode, Read, Reply
 from serving.settings import ServeSettings

@@ -12,9 +12,10 @@ from recmoe import __version__
 from recmoe.errors import RequestError, ServingError, StoreError
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.request import ColumnRequest
+from serving.job import Deadline, LateError
 from serving.models.holder import NotReadyError
 from serving.observability.call import CALL, REQUEST_ID, Call
-from serving.pool import Deadline, LateError, OverloadError
+from serving.pool import OverloadError
 from serving.problem import CLIENT_GONE, BodyTooLargeError, UnknownModelError
 from serving.protocols.kserve import inputs_described, outputs_described
 from serving.protocols.kserve_infer import GrpcInferCall, read_message
