@@ -22,6 +22,7 @@ from recmoe.ranking.ranked import Ranked
 from recmoe.ranking.stages import AnyDecoded
 from serving.app import create_app
 from serving.models.holder import ServedModels
+from serving.models.light import misfit
 from serving.models.live import LiveRequests
 from serving.models.split import UserSplit
 from serving.settings import ServeSettings
@@ -216,3 +217,34 @@ def test_lighter_answers_count_for_no_other_version(
     assert len(models.live.kept()) == kept + 1
     (served_predictions,) = told
     assert served_predictions.version == "4"
+
+
+def test_light_version_that_lacks_a_task_of_the_champion_is_not_used(
+    bundle: ModelBundle, light_of: Callable[..., Ranker]
+) -> None:
+    champion = Ranker(bundle, version="4")
+    fewer = light_of({"ctr": {"kind": "binary", "label": "click"}}, {})
+    other = light_of({}, {"gain": "ctr"})
+
+    assert misfit(fewer, champion) == "version 5 has no task cvr, ctcvr, which the champion has"
+    assert misfit(other, champion) == "version 5 has no score profit, which the champion has"
+    assert misfit(light_of({}, {"profit": "ctr"}), champion) is None
+    models = ServedModels(lambda: champion)
+    models.use("light", other)
+    assert models.lighter is None
+    models.load()
+    assert models.lighter is None
+
+
+@pytest.fixture
+def light_of(
+    tmp_path: Path, write_model: Callable[..., Path], shop_config: dict[str, Any], shop_log: pa.Table
+) -> Callable[[dict[str, Any], dict[str, str]], Ranker]:
+    """A model of these tasks and scores, or of the shop's."""
+
+    def make(tasks: dict[str, Any], scores: dict[str, str]) -> Ranker:
+        config = {**shop_config, "tasks": tasks or shop_config["tasks"], "ranking": {"scores": scores}}
+        folder = tmp_path / f"light-{len(list(tmp_path.iterdir()))}"
+        return Ranker.load(write_model(folder, config, shop_log), version="5")
+
+    return make
