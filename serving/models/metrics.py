@@ -60,9 +60,7 @@ class ModelMetrics:
             registry=registry,
         )
         self._lightened = Counter(
-            "recmoe_rank_lighter",
-            "Answers that the light version gave, as those of the champion or the challenger would have been late",
-            registry=registry,
+            "recmoe_rank_lighter", "Answers of the light version, as another one's would be late", registry=registry
         )
         self._shadowed = Counter(
             "recmoe_shadow_requests",
