@@ -34,7 +34,8 @@ class ServedModel(BaseModel):
     columns: dict[str, dict[str, str]]
     """Types of the columns by name, for user, context and item."""
     role: Role = "champion"
-    """``champion``: it answers; ``challenger``: it answers a share of the users; ``shadow``: it is only compared."""
+    """``champion``: it answers; ``challenger``: it answers a share of the users; ``shadow``: it is only compared;
+    ``light``: it answers what the others would answer too late."""
     refused: list[Refusal] = []
     """Versions that an alias names and that are not used: that of the role, and with the champion those of roles that
     no model has."""
@@ -57,13 +58,21 @@ class Readiness(BaseModel):
     refused: list[RefusedVersion]
     warnings: list[str]
     """As /v1/models has them; with warnings it is ready all the same."""
+    light: str | None
+    """Version that ranks what would be late; null where such requests are refused."""
 
 
 def readiness(models: ServedModels, warnings: list[str]) -> Readiness:
     """Whether new requests are welcome; NotReadyError where they are not."""
     champion = models.get_for_new()
     refused = [RefusedVersion(role=one.role, version=one.version) for one in list(models.refused.values())]
-    return Readiness(digest=champion.info.digest, refused=refused, warnings=warnings)
+    lighter = models.lighter
+    return Readiness(
+        digest=champion.info.digest,
+        refused=refused,
+        warnings=warnings,
+        light=None if lighter is None else lighter.info.version,
+    )
 
 
 def describe_all(models: ServedModels, warnings: list[str]) -> list[ServedModel]:

@@ -9,10 +9,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from recmoe.errors import RequestError, StoreError
+from serving.job import LateError
 from serving.metrics import ServingMetrics
 from serving.models.holder import NotReadyError
 from serving.observability.call import CALL, REQUEST_ID
-from serving.pool import LateError, OverloadError
+from serving.pool import OverloadError
 
 _logger = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -16,16 +17,19 @@ from recmoe.ranking.columns import AnyRequest, options_of
 from recmoe.ranking.ranked import Ranked
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.texts import shown
+from serving.asked import Asked, ranked_by
 from serving.body import BodyReader
 from serving.calibration.monitor import CalibrationMonitor
+from serving.job import Deadline, Lighter
 from serving.metrics import ServingMetrics
 from serving.models.holder import ServedModels
+from serving.models.light import marked, replay_s
 from serving.models.shadow import ShadowComparison
 from serving.models.split import Arm
 from serving.observability.call import CALL, Call
 from serving.observability.slow import SlowRequests
 from serving.observability.tracing import Tracing
-from serving.pool import Deadline, RankingPool
+from serving.pool import RankingPool
 from serving.problem import EncodedBodyError
 from serving.reply import Encode, Read, Reply
 from serving.settings import ServeSettings
@@ -40,6 +44,8 @@ DEADLINE_HEADER = {
     "schema": {"type": "number", "exclusiveMinimum": 0},
 }
 """For the OpenAPI page."""
+_RANK, _LIGHT = "rank", "rank light"
+"""Kinds of work: by the version that a request is for, and by the light one."""
 
 
 class RankingService:
@@ -75,6 +81,7 @@ class RankingService:
             on_length=metrics.waiting,
         )
         self._comparison = ShadowComparison(share=settings.shadow_share, metrics=metrics.models)
+        models.on_light = self._expect
 
     async def answer(
         self, request: Request, protocol: str, read: Read, encode: Encode, *, ranker: Ranker | None = None
@@ -95,7 +102,9 @@ class RankingService:
 
         async with self.reader.body(request) as body:
             self._stage("read", deadline.arrived_s)
-            ranking = self.rank(body, deadline, protocol, read, encode, named=lambda: ranker)
+            ranking = self.rank(
+                body, deadline, protocol, read, encode, named=lambda: ranker, is_named=ranker is not None
+            )
             reply = await _unless_gone(request, ranking)
         self.finished(deadline)
         return Response(
@@ -111,45 +120,18 @@ class RankingService:
         encode: Encode,
         *,
         named: Callable[[], Ranker | None] = lambda: None,
+        is_named: bool = False,
     ) -> Reply:
         """Rank once it is the request's turn.
 
         Args:
             named: the ranker of the version that the request names, if it names one; asked once it has been read.
+            is_named: whether it names one: then no lighter version answers.
         """
-        call = CALL.get()
-        call.protocol = protocol
-
-        def reply_to(ranked: Ranked) -> Reply:
-            reply = encode(ranked)
-            ranked.clock.stage("write")
-            call.ranked(ranked)
-            self.metrics.observe(ranked, protocol)
-            return reply
-
-        def work(queued_s: float) -> Reply | Ranked:
-            self._stage("queue", queued_s)
-            clock = Clock()
-            asked = read(named() or self.models.get(), body)
-            _check_num_explained(asked, self.settings.max_explained)
-            version = named()
-            chosen, arm = self.models.choose(options_of(asked)) if version is None else (version, None)
-            call.model = chosen.info
-            try:
-                columns = chosen.decode(asked)
-            except StoreError as error:
-                self.metrics.store_failed(error)
-                raise
-            clock.stage("decode")
-            (ranked,) = chosen.rank_columns([columns], clock=clock)
-            if isinstance(ranked, RequestError):
-                raise ranked
-            answer = reply_to(ranked) if ranked.explain is None else ranked
-            if version is None:
-                self._note(asked, body, read, arm, ranked)
-            return answer
-
-        answer = await self._pool.run(work, deadline)
+        CALL.get().protocol = protocol
+        asked = Asked(body, protocol, read, encode, named, self.settings.max_explained)
+        work = partial(self._rank, asked, None)
+        answer = await self._pool.run(work, deadline, kind=_RANK, lighter=None if is_named else self._lighter(asked))
         if isinstance(answer, Reply):
             return answer
         ranked = answer
@@ -157,19 +139,72 @@ class RankingService:
         def explain(_: float) -> Reply:
             # Its wait for this turn, which is counted with the other stages of the ranking.
             ranked.clock.stage("queue")
-            return reply_to(ranked.explained(lambda: deadline.check("ranked, but not explained")))
+            return self._reply(asked, ranked.explained(lambda: deadline.check("ranked, but not explained")))
 
         # Explanations queue again, behind the requests that have come since: those are quick.
         return await self._pool.run(explain, deadline, kind="explain")
 
-    def _note(self, asked: AnyRequest, body: bytes, read: Read, arm: Arm | None, ranked: Ranked) -> None:
+    def _rank(self, asked: Asked, light: Ranker | None, queued_s: float) -> Reply | Ranked:
+        """Rank on a thread of the pool.
+
+        Args:
+            light: who does it where another one would be late.
+        """
+        self._stage("queue", queued_s)
+        clock = Clock()
+        request = asked.request(self.models.get())
+        given, call = asked.named() or light, CALL.get()
+        chosen, arm = self.models.choose(options_of(request)) if given is None else (given, None)
+        call.model, call.is_light = chosen.info, light is not None
+        try:
+            ranked = ranked_by(chosen, request, clock)
+        except StoreError as error:
+            self.metrics.store_failed(error)
+            raise
+        if light is not None:
+            ranked = marked(ranked)
+        answer = self._reply(asked, ranked) if ranked.explain is None else ranked
+        if given is None:
+            self._note(asked, request, arm, ranked)
+        return answer
+
+    def _rank_again(self, asked: Asked) -> None:
+        """Do what was too much for the deadline of a request; the time that it takes is all that comes of it."""
+        request = asked.request(self.models.get())
+        chosen, _ = self.models.choose(options_of(request))
+        asked.encode(ranked_by(chosen, request, Clock()))
+
+    def _reply(self, asked: Asked, ranked: Ranked) -> Reply:
+        reply = asked.encode(ranked)
+        ranked.clock.stage("write")
+        CALL.get().ranked(ranked)
+        self.metrics.observe(ranked, asked.protocol)
+        return reply
+
+    def _lighter(self, asked: Asked) -> Lighter | None:
+        """What is done for a request where there is no time for more; None where it is refused then."""
+        light = self.models.lighter if self.settings.late == "light" else None
+        if light is None:
+            return None
+        return Lighter(partial(self._rank, asked, light), kind=_LIGHT, again=partial(self._rank_again, asked))
+
+    def _expect(self, light: Ranker) -> None:
+        """Know about how long a light version will take, before a request of it has come."""
+        full_s, light_s = replay_s(self.models.get()), replay_s(light)
+        known_s = self._pool.expected_s(_RANK)
+        if known_s == 0:
+            self._pool.guess(_RANK, full_s)
+        # Requests may be larger than the replay, or smaller: what the champion takes for them is known by now.
+        self._pool.guess(_LIGHT, light_s * (known_s or full_s) / full_s)
+
+    def _note(self, asked: Asked, request: AnyRequest, arm: Arm | None, ranked: Ranked) -> None:
         """What the models to come, the one beside and the watch of the champion learn from a request."""
-        self.models.live.record(body, read)
+        self.models.live.record(asked.body, asked.read)
         if arm is not None:
             self.metrics.models.routed(arm)
         if arm != "challenger":
             self._calibration.observe(ranked)
-            self._comparison.offer(self.models.shadow, asked, ranked)
+            self._comparison.offer(self.models.shadow, request, ranked)
 
     def _stage(self, name: str, start_s: float) -> None:
         """A stage of the request under way ends now."""
@@ -178,6 +213,8 @@ class RankingService:
     def finished(self, deadline: Deadline) -> None:
         """An answer is there; LateError where that is too late."""
         deadline.check("ranked")
+        if CALL.get().is_light:
+            self.metrics.models.lightened()
         self.metrics.stage("total", time.perf_counter() - deadline.arrived_s)
 
     def ended(self, call: Call) -> None:
@@ -212,22 +249,6 @@ def _deadline(request: Request, default_ms: float) -> Deadline:
     if not 0 < allowed_ms < math.inf:
         raise RequestError("X-Deadline-Ms", f"expected milliseconds above 0, found {shown(given)}")
     return Deadline(arrived_s, allowed_ms)
-
-
-def _check_num_explained(request: AnyRequest, max_explained: int) -> None:
-    """RequestError where a request asks for more explanations than are given."""
-    options = options_of(request)
-    if not options.explain:
-        return
-    if max_explained == 0:
-        raise RequestError("explain", "this server explains nothing: its max_explained is 0")
-    num_items = min(request.num_candidates, options.top_k or request.num_candidates)
-    if num_items > max_explained:
-        raise RequestError(
-            "explain",
-            f"{num_items} items would be explained, at most {max_explained} are in one request; "
-            f"send top_k: {max_explained} or less, or raise max_explained of the server",
-        )
 
 
 async def _unless_gone(request: Request, work: Awaitable[T]) -> T:

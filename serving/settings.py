@@ -45,6 +45,9 @@ class ServeSettings(Config):
     """Requests per worker that may wait for a thread; more are refused with 429."""
     deadline_ms: PositiveFloat = 5000.0
     """Milliseconds from a request's arrival to its answer, unless its header X-Deadline-Ms says otherwise."""
+    late: Literal["refuse", "light"] = "refuse"
+    """What would be answered after its deadline is refused, or ranked by the model's alias light, where that is in
+    time."""
     max_body_bytes: PositiveInt = 16 * 2**20
     """Bytes of a request. 10,000 candidates with forty columns each are about 8 MB of JSON."""
     max_held_bytes: PositiveInt = 256 * 2**20

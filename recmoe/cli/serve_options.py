@@ -37,6 +37,12 @@ Queue = Annotated[int | None, typer.Option(help="Requests that may wait per work
 DeadlineMs = Annotated[
     float | None, typer.Option(help="Time for an answer, unless X-Deadline-Ms says otherwise.", show_default="5000")
 ]
+Late = Annotated[
+    Literal["refuse", "light"] | None,
+    typer.Option(
+        help="What would be late is refused, or ranked by the alias light where that is in time.", show_default="refuse"
+    ),
+]
 MaxBodyBytes = Annotated[int | None, typer.Option(help="Bytes of a request.", show_default="16777216")]
 MaxHeldBytes = Annotated[
     int | None, typer.Option(help="Bytes of all requests in hand, per worker.", show_default="268435456")

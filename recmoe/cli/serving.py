@@ -35,6 +35,7 @@ def serve(
     threads: flags.Threads = None,
     queue: flags.Queue = None,
     deadline_ms: flags.DeadlineMs = None,
+    late: flags.Late = None,
     max_body_bytes: flags.MaxBodyBytes = None,
     max_held_bytes: flags.MaxHeldBytes = None,
     max_values: flags.MaxValues = None,

@@ -53,11 +53,12 @@ class ScoreInfo:
 
 @dataclass(frozen=True, slots=True)
 class FeatureWarning:
-    """Values of one feature that the model did not know, or a field that it does not know."""
+    """Values of one feature that the model did not know, a field that it does not know, or who ranked and why."""
 
     feature: str
     code: str
-    """``missing``, ``unknown``, ``unknown_field`` or ``not_finite``."""
+    """``missing``, ``unknown``, ``unknown_field``, ``not_in_store``, ``store_away`` or ``not_finite``; or
+    ``lighter_model``: a lighter version ranked, as the deadline left no time for the other one."""
     count: int
     column: str | None = None
     """The field of the request, where it is not called like the feature."""
@@ -126,7 +127,8 @@ class ServedModel:
     columns: dict[str, dict[str, str]]
     """Types of the columns by name, for ``user``, ``context`` and ``item``."""
     role: str = "champion"
-    """``champion``: it answers; ``challenger``: it answers a share of the users; ``shadow``: it is only compared."""
+    """``champion``: it answers; ``challenger``: it answers a share of the users; ``shadow``: it is only compared;
+    ``light``: it answers what the others would answer too late."""
     refused: list[Refusal] = field(default_factory=list)
     """Versions that an alias names and that are not used."""
     warnings: list[str] = field(default_factory=list)

@@ -164,16 +164,17 @@ class ScoreInfo(BaseModel):
 
 
 class FeatureWarning(BaseModel):
-    """Values of one feature that the model did not know, or a field that it does not know, in this request."""
+    """Values of one feature that the model did not know, a field that it does not know, or who ranked and why."""
 
     feature: str
-    """Name of the feature, of the ignored field, or the formula."""
+    """Name of the feature, of the ignored field, or the formula; ``deadline`` with ``lighter_model``."""
     column: str | None = Field(default=None, exclude_if=lambda column: column is None)
     """The field of a request that gives the feature; left out where it is called like the feature."""
     code: str
     """``missing``: not given or null; ``unknown``: an id that training has not seen; ``unknown_field``: a field that
     the model does not know, which is ignored; ``not_in_store``: an item or user whose columns the server does not have;
-    ``store_away``: one whose columns it could not look up; ``not_finite``: a score that is no number."""
+    ``store_away``: one whose columns it could not look up; ``not_finite``: a score that is no number;
+    ``lighter_model``: a lighter version ranked, as the deadline left no time for the other one."""
     count: int
     """Values; at most 1 per request on the user and context sides, unless it is a list."""
     hint: str | None = Field(default=None, exclude_if=lambda hint: hint is None)

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.request import RankOptions
+from serving.models.light import misfit
 from serving.models.live import LiveRequests
 from serving.models.refusal import Refusal, Role
 from serving.models.split import Arm, UserSplit
 
 _logger = logging.getLogger(__name__)
 
-_PLACES = ("ranker", "challenger", "shadow", "previous")
+_PLACES = ("ranker", "challenger", "shadow", "light", "previous")
 
 
 class NotReadyError(Exception):
@@ -52,6 +53,10 @@ class ServedModels:
         """The champion before, whole, for a rollback that loads nothing."""
         self.challenger: Ranker | None = None
         self.shadow: Ranker | None = None
+        self.light: Ranker | None = None
+        """Answers what the champion would answer too late, if it can; see ``lighter``."""
+        self.on_light: Callable[[Ranker], None] = lambda _: None
+        """Called before a ranker comes into that place."""
         self.refused: dict[Role, Refusal] = {}
         """Versions that aliases name now and that were not taken."""
         self.error: Exception | None = None
@@ -74,6 +79,12 @@ class ServedModels:
         arm = self._split.arm(request)
         return (challenger if arm == "challenger" else champion), arm
 
+    @property
+    def lighter(self) -> Ranker | None:
+        """Who answers in the place of the champion, where that would be late; None where there is none that can."""
+        champion, light = self.ranker, self.light
+        return light if champion is not None and light is not None and misfit(light, champion) is None else None
+
     def get_for_new(self) -> Ranker:
         """The champion for requests that are still to come; NotReadyError where they should go elsewhere."""
         if self.is_draining:
@@ -91,16 +102,20 @@ class ServedModels:
 
     def by_role(self) -> Iterator[tuple[Role, Ranker]]:
         """What is in use, the champion first."""
-        champion, challenger, shadow = self.ranker, self.challenger, self.shadow
-        if champion is not None:
-            yield "champion", champion
-        if challenger is not None:
-            yield "challenger", challenger
-        if shadow is not None:
-            yield "shadow", shadow
+        in_use: dict[Role, Ranker | None] = {
+            "champion": self.ranker,
+            "challenger": self.challenger,
+            "shadow": self.shadow,
+            "light": self.light,
+        }
+        for role, ranker in in_use.items():
+            if ranker is not None:
+                yield role, ranker
 
     def use(self, role: Role, ranker: Ranker) -> None:
         """Put a ranker in its place; the champion before is kept."""
+        if role == "light":
+            self.on_light(ranker)
         with self._lock:
             if role == "champion":
                 self.previous, self.ranker = self.ranker, ranker
@@ -120,7 +135,7 @@ class ServedModels:
         return list({id(ranker): ranker for ranker in found}.values())
 
     def withdraw(self, role: Role) -> None:
-        """Leave the place of a challenger or a shadow empty."""
+        """Leave the place of another role than the champion's empty."""
         assert role != "champion"
         setattr(self, role, None)
 

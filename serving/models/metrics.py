@@ -64,6 +64,7 @@ class ModelMetrics:
             "Requests by whom they were given to while there is a challenger; no_user: the champion, for want of an id",
             ["arm"],
         )
+        self._lightened = count("recmoe_rank_lighter", "Answers of the light version, as another one's would be late")
         self._shadowed = count(
             "recmoe_shadow_requests",
             "Requests for the shadow: ranked, dropped as too many waited, or error",
@@ -118,6 +119,10 @@ class ModelMetrics:
     def routed(self, arm: str) -> None:
         """A request was given to this arm of the split."""
         self._routed.labels(arm).inc()
+
+    def lightened(self) -> None:
+        """The light version answered a request in the place of another one."""
+        self._lightened.inc()
 
     def shadowed(self, outcome: str) -> None:
         """That became of a request for the shadow."""

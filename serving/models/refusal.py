@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-Role = Literal["champion", "challenger", "shadow"]
-"""What a model is for: it answers, it answers a share of the users, it is compared."""
+Role = Literal["champion", "challenger", "shadow", "light"]
+"""What a model is for: it answers, it answers a share of the users, it is compared, it answers what would be late."""
 
 
 class Refusal(BaseModel):

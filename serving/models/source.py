@@ -106,6 +106,7 @@ def watch_of(
     versions, settings = source.named_versions(), source.settings
     if versions is None:
         needing = [name for name in _NEED_AN_ALIAS if getattr(settings, name)]
+        needing += ["late"] if settings.late == "light" else []
         if needing:
             raise ServingError(f"{needing[0]}: {source.source} names no alias; serve models:/NAME@ALIAS")
         return None
@@ -114,6 +115,8 @@ def watch_of(
         aliases["challenger"] = "challenger"
     if settings.shadow_share > 0:
         aliases["shadow"] = "shadow"
+    if settings.late == "light":
+        aliases["light"] = "light"
     name = versions.name
     return ModelWatch(
         models,

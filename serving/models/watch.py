@@ -12,6 +12,7 @@ import torch
 from recmoe.errors import RecmoeError, RegistryError, StoreError
 from recmoe.ranking.ranker import Ranker
 from serving.models.holder import ServedModels
+from serving.models.light import misfit
 from serving.models.metrics import ModelMetrics
 from serving.models.refusal import Refusal, Role
 from serving.orders import WorkerCommand
@@ -65,6 +66,7 @@ class ModelWatch:
         self._commands = commands or queue.SimpleQueue()
         self._is_closed = False
         self._trouble: str | None = None
+        self._light_trouble: str | None = None
         self._passing: set[Role] = set()
         """Roles whose refusal is the fault of the registry or a store."""
         self._thread = threading.Thread(target=self._run, name="models", daemon=True)
@@ -120,6 +122,7 @@ class ModelWatch:
             return
         is_lost = self._aliases["champion"] not in named
         self._tell_trouble(f"no version has the alias {self._aliases['champion']} any more" if is_lost else None)
+        self._tell_light_trouble(named)
 
     def _tell_trouble(self, trouble: str | None) -> None:
         """Log what keeps the alias from being followed, once, and that it has passed."""
@@ -132,6 +135,19 @@ class ModelWatch:
         else:
             _logger.warning("the alias cannot be followed, %s: %s", serves, trouble)
         self._trouble = trouble
+
+    def _tell_light_trouble(self, named: Mapping[str, str]) -> None:
+        """Log, once, why no version ranks what would be late, where one should."""
+        alias, light, trouble = self._aliases.get("light"), self._models.light, None
+        if alias is None:
+            return
+        if alias not in named:
+            trouble = f"no version has the alias {alias}; recmoe promote MODEL VERSION --alias {alias}"
+        elif light is not None:
+            trouble = misfit(light, self._models.get())
+        if trouble is not None and trouble != self._light_trouble:
+            _logger.warning("requests that would be late are refused: %s", trouble)
+        self._light_trouble = trouble
 
     def _follow(self, role: Role, version: str | None, *, retries: bool) -> None:
         """Let a role be what its alias names."""

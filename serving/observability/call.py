@@ -44,6 +44,8 @@ class Call:
     protocol: str | None = None
     model: "ModelInfo | None" = None
     """Who ranks, once that is known."""
+    is_light: bool = False
+    """Whether a lighter version ranks, as another one would be late."""
     num_candidates: int | None = None
     stages: list[Stage] = field(default_factory=list)
     """Those that have ended."""

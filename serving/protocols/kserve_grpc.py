@@ -12,14 +12,16 @@ from recmoe import __version__
 from recmoe.errors import RequestError, ServingError, StoreError
 from recmoe.ranking.ranker import Ranker
 from recmoe.ranking.request import ColumnRequest
+from serving.job import Deadline, LateError
 from serving.models.holder import NotReadyError
 from serving.observability.call import CALL, REQUEST_ID, Call
-from serving.pool import Deadline, LateError, OverloadError
+from serving.pool import OverloadError
 from serving.problem import CLIENT_GONE, BodyTooLargeError, UnknownModelError
 from serving.protocols.kserve import inputs_described, outputs_described
 from serving.protocols.kserve_infer import GrpcInferCall, read_message
 from serving.protocols.kserve_messages import MESSAGES
 from serving.protocols.kserve_v2 import served
+from serving.protocols.wire import has_text
 from serving.service import RankingService
 from serving.token import is_known
 
@@ -28,6 +30,8 @@ _logger = logging.getLogger(__name__)
 NAME = "kserve_grpc"
 SERVICE = "inference.GRPCInferenceService"
 _PROBES = ("ServerLive", "ServerReady")
+_MODEL_VERSION = 2
+"""Number of that field in a ModelInferRequest."""
 Method = Callable[[bytes, Any], Awaitable[bytes]]
 
 _STATUS = {
@@ -154,7 +158,9 @@ class KServeGrpc:
             return infer.read(ranker, message)
 
         with service.reader.held(len(body)):
-            reply = await service.rank(body, deadline, NAME, read, infer.encode, named=lambda: named)
+            reply = await service.rank(
+                body, deadline, NAME, read, infer.encode, named=lambda: named, is_named=has_text(body, _MODEL_VERSION)
+            )
         service.finished(deadline)
         assert isinstance(reply.content, bytes)
         return reply.content

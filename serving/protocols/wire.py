@@ -4,6 +4,7 @@ Two bytes may be a whole message inside another, and become fifty in memory.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from recmoe.errors import RequestError
 
@@ -51,6 +52,26 @@ def check_fields(body: bytes, nested: Nested) -> None:
                         f"has inputs of more than {MAX_NESTED_BYTES} bytes; give their elements in raw_input_contents",
                     )
             place += size
+
+
+def has_text(body: bytes, number: int) -> bool:
+    """Whether a message has a field of this number that holds bytes; False where it is no message, as far as seen.
+
+    It is asked before the message is read, and looks at no field inside another.
+    """
+    place, end = 0, len(body)
+    with suppress(RequestError):
+        for _ in range(MAX_FIELDS):
+            tag, place = _varint(body, place, end)
+            size = _SIZES.get(tag & 7, 0)
+            if tag & 7 == _VARINT:
+                _, place = _varint(body, place, end)
+            elif tag & 7 == _BYTES:
+                size, place = _varint(body, place, end)
+                if tag >> 3 == number and size > 0:
+                    return True
+            place += size
+    return False
 
 
 def _varint(body: bytes, place: int, end: int) -> tuple[int, int]:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from serving.pool import Deadline, LateError, OverloadError, RankingPool
+from serving.job import Deadline, LateError
+from serving.pool import OverloadError, RankingPool
 
 MakePool = Callable[..., RankingPool]
 

@@ -265,6 +265,48 @@ def test_challenger_comes_and_goes_with_its_alias_and_is_not_loaded_twice(
     wait_for(lambda: number(watched.page, 'recmoe_model_swaps_total{outcome="removed",role="challenger"') == 1)
 
 
+def test_light_version_comes_and_goes_with_its_alias_and_the_log_says_while_there_is_none(
+    versions: Versions,
+    mlflow_folder: Path,
+    wait_for: WaitFor,
+    number: Number,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    watched = Watched(versions, mlflow_folder, aliases={"champion": "champion", "light": "light"})
+    timed: list[str | None] = []
+    watched.models.on_light = lambda ranker: timed.append(ranker.info.version)
+    client = watched.registry._client
+
+    with caplog.at_level(logging.WARNING):
+        watched.watch.start()
+        wait_for(lambda: len(caplog.records) == 1)
+        watched.registry.promote("shop", "1", alias="light")
+        watched.watch.tell(LOOK)
+        wait_for(lambda: len(caplog.records) == 2)
+        is_itself = watched.models.light is watched.models.get(), watched.models.lighter
+        watched.registry.promote("shop", "2", alias="light")
+        watched.watch.tell(LOOK)
+        wait_for(lambda: watched.models.lighter is not None)
+        lighter = watched.models.lighter
+        in_use = [(role, ranker.info.version) for role, ranker in watched.models.by_role()]
+        client.delete_registered_model_alias("shop", "light")
+        watched.watch.tell(LOOK)
+        wait_for(lambda: len(caplog.records) == 3)
+    watched.watch.close()
+
+    absent = "no version has the alias light; recmoe promote MODEL VERSION --alias light"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"requests that would be late are refused: {reason}"
+        for reason in (absent, "version 1 is the champion itself", absent)
+    ]
+    assert is_itself == (True, None)
+    assert lighter is not None
+    assert (lighter.info.version, in_use) == ("2", [("champion", "1"), ("light", "2")])
+    assert (watched.models.light, watched.models.lighter) == (None, None)
+    assert (timed, watched.loaded) == (["1", "2"], ["2"])
+    assert number(watched.page, 'recmoe_model_swaps_total{outcome="removed",role="light"') == 1
+
+
 def test_version_that_another_worker_refuses_is_left(watched: Watched, wait_for: WaitFor) -> None:
     refusals = [Refusal(role=role, version="2", reason="of another", at="now") for role in ("champion", "challenger")]
     watched.registry.promote("shop", "2")
@@ -322,6 +364,7 @@ def test_source_that_names_no_alias_is_not_watched(tmp_path: Path) -> None:
         ({"shadow_share": 0.1}, "shadow_share"),
         ({"challenger_share": 0.1, "split_by": "user_id"}, "challenger_share"),
         ({"webhook_secret_file": "secret"}, "webhook_secret_file"),
+        ({"late": "light"}, "late"),
     ],
 )
 def test_settings_that_need_an_alias_are_refused_without_one(

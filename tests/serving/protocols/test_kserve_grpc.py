@@ -24,6 +24,7 @@ from recmoe.export.bundle import ModelBundle
 from recmoe.ranking import Ranker
 from serving.app import create_app
 from serving.models.holder import ServedModels
+from serving.protocols.wire import has_text
 from serving.server import serve
 from serving.settings import ServeSettings, read_settings
 
@@ -389,3 +390,16 @@ def test_id_of_a_call_comes_back_and_is_in_its_log(serve_grpc: Served, caplog: p
     assert len(answers[1]) == 32
     assert vars(slow)["fields"]["protocol"] == "kserve_grpc"
     assert list(vars(slow)["fields"]["stages_ms"])[:2] == ["queue", "decode"]
+
+
+def test_version_is_found_in_a_message_that_is_not_read_yet() -> None:
+    message = service_pb2.ModelInferRequest(model_name="shop", id="2", raw_input_contents=[b"\x12\x01x"])
+    unnamed = message.SerializeToString()
+    message.model_version = "4"
+    named = message.SerializeToString()
+
+    assert (has_text(named, 2), has_text(unnamed, 2)) == (True, False)
+    # Behind fields of every wire type: a number, eight bytes and four.
+    assert has_text(b"\x50\x07" + b"\x59" + bytes(8) + b"\x5d" + bytes(4) + named, 2)
+    # What is cut or no message holds nothing; that is said when it is read.
+    assert not any(has_text(body, 2) for body in (b"", b"\xff", b"\x12", b"\x12\x00", named[:3]))
