@@ -39,12 +39,14 @@ def serve(
         on_swap: called when another version answers, where the source is an alias.
 
     Raises:
-        ServingError: the port is taken, the address cannot be listened on, or a certificate or token cannot be read.
+        ServingError: the port is taken, the address cannot be listened on, a certificate or token cannot be read, or
+            the GPU is not there.
         BundleError, RegistryError: there is no such model, or it does not pass.
     """
     wanted = settings or ServeSettings()
     check_certificate(wanted)
     _check_grpc(wanted)
+    _check_device(wanted)
     with listen(wanted.host, wanted.port) as listener:
         events = _events(on_ready, on_swap)
         if wanted.workers > 1:
@@ -91,6 +93,16 @@ def _check_grpc(settings: ServeSettings) -> None:
         raise ServingError("grpc_port needs the packages grpcio and protobuf: pip install 'recmoe[grpc]'") from error
     with listen(settings.host, settings.grpc_port, flag="--grpc-port"):
         pass
+
+
+def _check_device(settings: ServeSettings) -> None:
+    """ServingError where there is no such GPU."""
+    if settings.device == "cpu":
+        return
+    # torch comes with it, and settings are read before the port is taken.
+    from recmoe.ranking.engine import ranking_device
+
+    ranking_device(settings.device)
 
 
 @contextmanager

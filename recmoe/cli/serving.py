@@ -57,6 +57,8 @@ def serve(
     split_by: flags.SplitBy = None,
     shadow_share: flags.ShadowShare = None,
     precision: flags.Precision = None,
+    device: flags.Device = None,
+    batch_candidates: flags.BatchCandidates = None,
     items: flags.Items = None,
     items_known_bytes: flags.ItemsKnownBytes = None,
     max_explained: flags.MaxExplained = None,
@@ -145,6 +147,7 @@ def rank(
     strict_fields: StrictFields = False,
     items: flags.Items = None,
     users: flags.Users = None,
+    device: flags.Device = None,
     as_json: Json = False,
 ) -> None:
     """Order the candidates of one request, without a server."""
@@ -158,7 +161,9 @@ def rank(
     parsed = RankRequest.parse(body)
     if score is not None:
         parsed = parsed.model_copy(update={"score": score})
-    ranker = load_ranker(model, registry_uri=registry, strict_fields=strict_fields, items=items, users=users)
+    ranker = load_ranker(
+        model, registry_uri=registry, strict_fields=strict_fields, device=device or "cpu", items=items, users=users
+    )
     response = ranker.rank(parsed)
     if as_json:
         print(response.model_dump_json(indent=2))
