@@ -8,7 +8,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-_COUNTED = ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "_unique", "unique_")
+_COUNTED = (
+    *("_local_scalar_dense", "item.", "is_nonzero", "equal.", "nonzero", "argwhere", "where.default"),
+    *("masked_select", "bincount", "_unique", "unique_"),
+)
 """Operations whose result, or its size, the host has to wait for."""
 
 

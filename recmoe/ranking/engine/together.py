@@ -63,6 +63,11 @@ class TogetherEngine:
         self.num_passes = 0
         """How often the engine has computed."""
 
+    @property
+    def num_waiting(self) -> int:
+        """Calls that nobody computes yet."""
+        return len(self._waiting)
+
     def predict(
         self, shared: Batch, own: Batch, request_C: Tensor, known: KnownCandidates | None = None
     ) -> NDArray[np.float32]:
