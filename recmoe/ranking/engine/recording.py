@@ -1,6 +1,7 @@
 """Recorder: makes of a computation one that is repeated in one go; CudaGraphs on a GPU, PlainCalls on the CPU."""
 
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,6 +13,9 @@ _NUM_TRIALS = 3
 """Runs before a capture: libraries choose their kernels and take their memory in the first ones."""
 _capturing = threading.Lock()
 """Held while a graph is captured: a process can do one at a time."""
+_taking = threading.Lock()
+_free_streams: dict[torch.device, list[torch.cuda.Stream]] = {}
+"""By device, those of recorders that are gone."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class PlainCalls:
 
 
 class CudaGraphs:
-    """Records CUDA graphs, which share a stream and the memory in between.
+    """Records CUDA graphs, which share a stream of their own and the memory in between.
 
     Args:
         device: of the GPU.
@@ -68,7 +72,11 @@ class CudaGraphs:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        # Libraries keep memory for every stream that they have met: one that is free is used again.
+        free = _free_streams.setdefault(device, [])
+        with _taking:
+            self._stream = free.pop() if free else torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        weakref.finalize(self, free.append, self._stream)
         # Graphs run one after the other, and read nothing that another one has left there.
         self._pool = torch.cuda.graph_pool_handle()
 

@@ -4,20 +4,23 @@ On the CPU a recording is a plain call; sizes, padding and turns are those of a 
 """
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from recmoe.errors import BundleError
 from recmoe.export.bundle import ModelBundle
 from recmoe.features.layout import OWN_SIDES
 from recmoe.ranking import Ranker, RankRequest, RankResponse
 from recmoe.ranking.engine.captured import CapturedEngine
 from recmoe.ranking.engine.eager import EagerEngine
 from recmoe.ranking.engine.place import build_engine, on_device
-from recmoe.ranking.engine.recording import PlainCalls
+from recmoe.ranking.engine.recording import PlainCalls, Staging
 from recmoe.ranking.precision import TOLERANCES
 from recmoe.ranking.replay import check_replay
 from tests.ranking.engine.conftest import Candidates, MakeModel, ShopModel
@@ -147,7 +150,7 @@ def test_what_cannot_be_recorded_is_logged_once(make_model: MakeModel, caplog: p
 class FailingRecorder(PlainCalls):
     """What a driver says of a capture that it cannot do."""
 
-    def record(self, compute, staging):  # type: ignore[no-untyped-def]
+    def record(self, compute: Callable[[], Tensor], staging: Staging) -> Callable[[], Tensor]:
         del compute, staging
         raise RuntimeError("operation not permitted\nwhen stream is capturing")
 
@@ -163,6 +166,23 @@ def test_a_capture_that_fails_is_computed_without(make_model: MakeModel, caplog:
     np.testing.assert_allclose(found_CT, eager.predict(*shop.candidates()), atol=1e-6, rtol=0)
     assert captured.hazard == "operation not permitted when stream is capturing"
     assert "operation not permitted when stream is capturing" in caplog.text
+
+
+class Forgetful(PlainCalls):
+    """Repeats what it has computed once, whatever has been written since."""
+
+    def record(self, compute: Callable[[], Tensor], staging: Staging) -> Callable[[], Tensor]:
+        del staging
+        result = compute()
+        return lambda: result
+
+
+def test_a_wrong_recording_is_refused_by_the_replay(bundle: ModelBundle) -> None:
+    model = on_device(bundle.model, CPU)
+    captured = CapturedEngine(model, device=CPU, precision="fp32", recorder=Forgetful(), requests=(1,))
+
+    with pytest.raises(BundleError, match="replay: task ctr differs from the training model by more than 1e-05"):
+        check_replay(bundle, Ranker(bundle)._decoder, captured.predict, TOLERANCES["fp32"])
 
 
 def test_a_ranker_ranks_by_recorded_passes(bundle: ModelBundle) -> None:
