@@ -77,17 +77,15 @@ def serve(
     calibration_candidates: flags.CalibrationCandidates = None,
     expected_rates: flags.ExpectedRates = None,
 ) -> None:
-    """Answer ranking requests over HTTP until Ctrl-C: POST /v1/rank, /v2 (KServe), /readyz, /metrics, /docs.
-
-    A setting is a flag, an environment variable (RECMOE_SERVE_DEADLINE_MS) or a key of the file; the first given holds.
-    """
-    given = {name: value for name, value in locals().items() if name not in ("model", "config") and value is not None}
-    _serve(model, config, given)
+    """Answer ranking requests over HTTP until Ctrl-C: POST /v1/rank, /v2 (KServe), /readyz, /metrics, /docs."""
+    _serve(model, config, locals())
 
 
-def _serve(model: str, config: Path | None, given: Mapping[str, object]) -> None:
+def _serve(model: str, config: Path | None, flags_given: Mapping[str, object]) -> None:
     from serving.settings import read_settings
 
+    others = ("model", "config")
+    given = {name: value for name, value in flags_given.items() if name not in others and value is not None}
     settings = read_settings(config, given)
     (_serve_here if settings.replicas is None else _serve_on_ray)(model, settings)
 

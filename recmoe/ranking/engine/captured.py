@@ -193,7 +193,9 @@ class _Recorded:
         ends = np.cumsum([aligned(*self._requests), *(side.num_bytes for side in rows)]).tolist()
         self._bounds = list(zip([0, *ends[:-1]], ends, strict=True))
         self._staging = recorder.staging(ends[-1])
-        self._host = self._cut(self._staging.host)
+        requests, *contents = self._cut(self._staging.host)
+        self._request_C: NDArray[np.int64] = views(requests, [self._requests])[0].numpy()
+        self._writers = [side.writer(content) for side, content in zip(rows, contents, strict=True)]
         self._run: Callable[[], Tensor] | None = None
 
     def record(self, candidates: _Candidates, eager: EagerEngine, recorder: Recorder) -> str | None:
@@ -218,12 +220,10 @@ class _Recorded:
         return predictions
 
     def _fill(self, shared: Batch, own: Batch, request_C: Tensor) -> None:
-        requests, *sides = self._host
-        (request_B,) = views(requests, [self._requests])
-        request_B[: own.num_rows] = request_C
-        request_B[own.num_rows :] = 0
-        for rows, content, batch in zip(self._rows, sides, (shared, own), strict=True):
-            rows.fill(content, batch)
+        self._request_C[: own.num_rows] = request_C.numpy()
+        self._request_C[own.num_rows :] = 0
+        for writer, batch in zip(self._writers, (shared, own), strict=True):
+            writer.write(batch)
 
     def _computation(self, eager: EagerEngine) -> Callable[[], Tensor]:
         requests, *sides = self._cut(self._staging.device)

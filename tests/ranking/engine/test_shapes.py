@@ -33,7 +33,7 @@ def padded(shape: SideShape, layout: InputLayout, given: Batch) -> Batch:
     """The rows as a model reads them from buffers that held something else before."""
     rows = StaticRows(shape, layout)
     content = torch.full((rows.num_bytes,), 7, dtype=torch.uint8)
-    rows.fill(content, given)
+    rows.writer(content).write(given)
     return rows.batch(content)
 
 
