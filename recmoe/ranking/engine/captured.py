@@ -207,6 +207,8 @@ class _Recorded:
         compute = self._computation(eager)
         self._fill(*candidates)
         self._staging.upload()
+        # What a model makes once and keeps is there from now on.
+        compute()
         hazard = first_hazard(compute)
         if hazard is None:
             self._run = recorder.record(compute, self._staging)

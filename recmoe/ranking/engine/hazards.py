@@ -51,8 +51,9 @@ def _hazard(name: str, args: Sequence[Any], given: Mapping[str, Any], result: An
         return f"{name} counts its rows on the host in {tensors[0].dtype}"
     if name.startswith("lift_fresh") and any(one.dim() or one.device.type != "cpu" for one in tensors):
         return "numbers of Python are copied"
-    # A single number on the host is handed over with the kernel; whatever has an axis is copied.
-    places = {one.device.type for one in tensors if one.dim()} | {one.device.type for one in made}
+    # A single number on the host is handed over with the kernel; whatever has an axis, or is moved, is copied.
+    is_moved = name.startswith(("to.", "_to_copy"))
+    places = {one.device.type for one in [*tensors, *made] if one.dim() or is_moved}
     return f"{name} copies between {' and '.join(sorted(places))}" if len(places) > 1 else None
 
 

@@ -9,6 +9,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
+from recmoe.embeddings.row_format import FLOAT32, RowFormat
 from recmoe.embeddings.tables import PlainTables
 from recmoe.features.batch import Batch
 from recmoe.features.encoder import FeatureEncoder
@@ -53,25 +54,37 @@ class ShopModel(NamedTuple):
 
 @pytest.fixture(scope="session")
 def make_model(shop_log: pa.Table, shop_config: dict[str, Any]) -> MakeModel:
-    """Makes a model; arguments are sections of its config, and features beside those of the shop."""
+    """Makes a model; arguments are sections of its config, features beside those of the shop, and how rows are kept."""
 
-    def make(*, features: dict[str, Any] | None = None, lists: bool = True, **sections: Any) -> ShopModel:
+    def make(
+        *,
+        features: dict[str, Any] | None = None,
+        lists: bool = True,
+        tasks: dict[str, Any] | None = None,
+        rows: RowFormat = FLOAT32,
+        **sections: Any,
+    ) -> ShopModel:
         log = with_histories(shop_log) if features else shop_log
         every = {**shop_config["inputs"]["features"], **(features or {})}
         kept = {name: one for name, one in every.items() if lists or one["kind"] not in ("id_list", "sequence")}
-        tasks = TaskSet(TypeAdapter(dict[str, TaskConfig]).validate_python(shop_config["tasks"]))
+        task_set = TaskSet(TypeAdapter(dict[str, TaskConfig]).validate_python(tasks or shop_config["tasks"]))
         schema = FeatureSchema.model_validate({**shop_config["inputs"], "features": kept})
-        encoder = FeatureEncoder.fit(schema, [log], tasks.label_columns)
+        encoder = FeatureEncoder.fit(schema, [log], task_set.label_columns)
         torch.manual_seed(0)
         model = build_model(
             layout=encoder.layout,
-            tasks=tasks,
+            tasks=task_set,
             config=ModelConfig.model_validate({**shop_config["model"], **sections}),
-            tables=lambda layout: PlainTables(layout, seed=0, init_std=1.0),
+            tables=lambda layout: PlainTables(layout, formats={table.name: rows for table in layout.tables}),
         ).eval()
         for parameter in model.parameters():
             # Wider than fresh weights, so that rows differ.
-            nn.init.normal_(parameter, std=0.2)
+            if parameter.requires_grad:
+                nn.init.normal_(parameter, std=0.2)
+        if rows != FLOAT32:
+            for weight_VC in model.input_layer.tables.parameters():
+                width = weight_VC.shape[1] - rows.num_extra
+                weight_VC.data = rows.pack(0.2 * torch.randn(len(weight_VC), width))
         return ShopModel(model, encoder, log)
 
     return make
