@@ -31,7 +31,7 @@ from recmoe.moe.gate_use import GateUse
 from recmoe.moe.gates.gate import Gate, KnowsExperts, SharesOut, Weighed
 from recmoe.moe.gates.weighing import weigh_all
 from recmoe.moe.layer_extras import AroundGates, FromUnchosen, JointChoice
-from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
+from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput, select_parts
 
 Mixes = Literal["outputs", "weights"]
 """What gates mix: what experts make of a row, or the experts themselves."""
@@ -213,7 +213,7 @@ class ExpertLayer(nn.Module):
         if self.around is not None:
             weights_BGE = weights_BGE + self.around()
             weights = [
-                of_gate if len(mixed) == of_gate.shape[1] else of_gate[:, mixed]
+                of_gate if len(mixed) == of_gate.shape[1] else select_parts(of_gate, mixed, dim=1)
                 for of_gate, mixed in zip(weights_BGE.unbind(1), self.mixed, strict=True)
             ]
         experts = cast(ExpertStack, self.experts)

@@ -50,6 +50,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "tables in int8": {"architecture": {"kind": "mmoe"}, "rows": INT8},
     "ids alone in bf16": {"architecture": {"kind": "mmoe"}, "rows": BF16, "lists": False},
     "merged weights": {"architecture": {"kind": "mmoe", "mixes": "weights"}},
+    "merged weights of some": {"architecture": {"kind": "cgc", "expert_hidden": [16, 8], "mixes": "weights"}},
+    "sparse gates of some": {"architecture": {"kind": "ple", "num_shared_experts": 2, "gate": {"kind": "top_k"}}},
     "ids alone": {"lists": False},
 }
 """Arguments of ``make_model`` by name."""
