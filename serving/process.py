@@ -88,7 +88,7 @@ class _Process:
         """Until the process is told to stop; raises what loading does."""
         models = self._served.models
         # From before the model is loaded: its replay is the proof.
-        with fast_products(torch.device("cpu")):
+        with fast_products(torch.device(self._settings.device)):
             if self._begins_loaded:
                 models.load()
             if models.error is None:

@@ -39,11 +39,13 @@ def serve(
         on_swap: called when another version answers, where the source is an alias.
 
     Raises:
-        ServingError: the port is taken, the address cannot be listened on, or a certificate or token cannot be read.
+        ServingError: the port is taken, the address cannot be listened on, a certificate or token cannot be read, or
+            the GPU is not there.
         BundleError, RegistryError: there is no such model, or it does not pass.
     """
     wanted = settings or ServeSettings()
     check_certificate(wanted)
+    _check_device(wanted)
     with _with_grpc_port(wanted) as wanted, listen(wanted.host, wanted.port) as listener:
         events = _events(on_ready, on_swap)
         if wanted.workers > 1:
@@ -104,6 +106,16 @@ def _with_grpc_port(settings: ServeSettings) -> Iterator[ServeSettings]:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         holder.bind((settings.host, 0))
         yield settings.model_copy(update={"grpc_port": holder.getsockname()[1]})
+
+
+def _check_device(settings: ServeSettings) -> None:
+    """ServingError where there is no such GPU."""
+    if settings.device == "cpu":
+        return
+    # torch comes with it, and settings are read before the port is taken.
+    from recmoe.ranking.engine import ranking_device
+
+    ranking_device(settings.device)
 
 
 @contextmanager

@@ -92,6 +92,11 @@ class ServeSettings(Config):
     """Share of the requests that the model's alias shadow ranks too, where there is one, to compare scores."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Type of matrix products; bf16 is faster where the processor has it, and changes predictions by 2 % at most."""
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda|cuda:\d+)$")] = "cpu"
+    """Where candidates are ranked: cpu, cuda (the first GPU) or cuda:N; a GPU holds the tables of all models in use."""
+    batch_candidates: NonNegativeInt | None = None
+    """Candidates of waiting requests that are ranked together at most; 0 for each request by itself. By default 8192 on
+    a GPU, and 0 on the CPU, where threads side by side are faster."""
     items: str | None = None
     """Store of items, as ``recmoe items build`` makes it: a folder, or redis://HOST:PORT/DB. Requests may leave out the
     columns that it holds."""
@@ -150,6 +155,16 @@ class ServeSettings(Config):
         for name in ("max_replicas", "target_requests"):
             if self.replicas is None and getattr(self, name) is not None:
                 yield name, "needs replicas too, the least that there are"
+
+        if self.device != "cpu":
+            if self.workers > 1:
+                yield (
+                    "workers",
+                    f"are {self.workers}, and each would hold the tables on {self.device}: serve by one, whose threads "
+                    "share the GPU, or by one server per GPU behind a load balancer",
+                )
+            if self.replicas is not None:
+                yield "replicas", f"rank on the CPU; drop it, or device {self.device}"
 
         for name, address in self._stores().items():
             if "://" in address:

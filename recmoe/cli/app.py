@@ -104,7 +104,8 @@ app.command(epilog="Example: recmoe register runs/ple --name shop")(register)
 app.command(epilog="Example: recmoe promote shop 3 --note 'better cvr'")(promote)
 app.command(epilog="Example: recmoe rollback shop")(rollback)
 app.command(
-    epilog="Example: recmoe serve models:/shop@champion --port 8000, or RECMOE_SERVE_DEADLINE_MS=200 recmoe serve "
+    epilog="A setting is a flag, an environment variable or a key of the file; the first given holds. "
+    "Example: recmoe serve models:/shop@champion --port 8000, or RECMOE_SERVE_DEADLINE_MS=200 recmoe serve "
     "bundles/ple --workers 2 --threads 1 --queue 64, or recmoe serve runs/ple --config serve.yaml, or on a cluster "
     "recmoe serve models:/shop@champion --replicas 2 --max-replicas 8",
     context_settings={"auto_envvar_prefix": "RECMOE_SERVE"},

@@ -89,6 +89,15 @@ Precision = Annotated[
     Literal["fp32", "bf16"] | None,
     typer.Option(help="Type of matrix products; bf16 is faster where the processor has it.", show_default="fp32"),
 ]
+Device = Annotated[
+    str | None, typer.Option(help="Where candidates are ranked: cpu, cuda or cuda:N.", show_default="cpu")
+]
+BatchCandidates = Annotated[
+    int | None,
+    typer.Option(
+        help="Candidates of waiting requests ranked together at most; 8192 on a GPU, 0 on the CPU by default."
+    ),
+]
 Items = Annotated[
     str | None,
     typer.Option(

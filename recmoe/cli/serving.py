@@ -58,6 +58,8 @@ def serve(
     split_by: flags.SplitBy = None,
     shadow_share: flags.ShadowShare = None,
     precision: flags.Precision = None,
+    device: flags.Device = None,
+    batch_candidates: flags.BatchCandidates = None,
     items: flags.Items = None,
     items_known_bytes: flags.ItemsKnownBytes = None,
     max_explained: flags.MaxExplained = None,
@@ -76,17 +78,15 @@ def serve(
     calibration_candidates: flags.CalibrationCandidates = None,
     expected_rates: flags.ExpectedRates = None,
 ) -> None:
-    """Answer ranking requests over HTTP until Ctrl-C: POST /v1/rank, /v2 (KServe), /readyz, /metrics, /docs.
-
-    A setting is a flag, an environment variable (RECMOE_SERVE_DEADLINE_MS) or a key of the file; the first given holds.
-    """
-    given = {name: value for name, value in locals().items() if name not in ("model", "config") and value is not None}
-    _serve(model, config, given)
+    """Answer ranking requests over HTTP until Ctrl-C: POST /v1/rank, /v2 (KServe), /readyz, /metrics, /docs."""
+    _serve(model, config, locals())
 
 
-def _serve(model: str, config: Path | None, given: Mapping[str, object]) -> None:
+def _serve(model: str, config: Path | None, flags_given: Mapping[str, object]) -> None:
     from serving.settings import read_settings
 
+    others = ("model", "config")
+    given = {name: value for name, value in flags_given.items() if name not in others and value is not None}
     settings = read_settings(config, given)
     (_serve_here if settings.replicas is None else _serve_on_ray)(model, settings)
 
@@ -149,6 +149,7 @@ def rank(
     strict_fields: StrictFields = False,
     items: flags.Items = None,
     users: flags.Users = None,
+    device: flags.Device = None,
     as_json: Json = False,
 ) -> None:
     """Order the candidates of one request, without a server."""
@@ -162,7 +163,9 @@ def rank(
     parsed = RankRequest.parse(body)
     if score is not None:
         parsed = parsed.model_copy(update={"score": score})
-    ranker = load_ranker(model, registry_uri=registry, strict_fields=strict_fields, items=items, users=users)
+    ranker = load_ranker(
+        model, registry_uri=registry, strict_fields=strict_fields, device=device or "cpu", items=items, users=users
+    )
     response = ranker.rank(parsed)
     if as_json:
         print(response.model_dump_json(indent=2))

@@ -232,7 +232,7 @@ class PlainTables(nn.Module):
         pieces: list[Tensor] = []
         entries: dict[str, Tensor] = {}
         first_key = first_id = 0
-        num_ids_K = batch.lengths_KB.sum(dim=1).tolist()
+        num_ids_K = batch.count_ids()
         for (table, is_sequence), group in groupby(keys, key=lambda key: (key.table, key.is_sequence)):
             members = list(group)
             last_key = first_key + len(members)

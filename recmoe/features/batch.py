@@ -2,7 +2,7 @@
 
 # B rows, F dense columns, K sparse keys, L label columns, Z logits, N entries of a sequence in all rows
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -59,10 +59,23 @@ class Batch:
     no sequence has."""
     teacher_BZ: Tensor | None = None
     """float32, the logits that another model gives for the rows, NaN where it knows no such task; None without one."""
+    num_ids_K: tuple[int, ...] | None = None
+    """Ids per key in all rows, where the host knows them: a device need not be waited for then."""
 
     @property
     def num_rows(self) -> int:
         return self.dense_BF.shape[0]
+
+    def count_ids(self) -> list[int]:
+        """Ids per key in all rows."""
+        if self.num_ids_K is not None:
+            return list(self.num_ids_K)
+        counts: list[int] = self.lengths_KB.sum(dim=1).tolist()
+        return counts
+
+    def counted(self, num_ids_K: Iterable[int]) -> "Batch":
+        """The same batch, of which the host knows how many ids each key has."""
+        return replace(self, num_ids_K=tuple(num_ids_K))
 
     def sequences(self, layout: InputLayout) -> dict[str, Sequence]:
         """The sequences of the batch by feature.
@@ -71,7 +84,7 @@ class Batch:
             layout: of this batch.
         """
         places = {key.name: place for place, key in enumerate(layout.sparse)}
-        num_ids_K = self.lengths_KB.sum(dim=1).tolist() if layout.sequences else []
+        num_ids_K = self.count_ids() if layout.sequences else []
         rows_K = torch.split(self.values, num_ids_K) if layout.sequences else ()
         found, first_age = {}, 0
         for sequence in layout.sequences:

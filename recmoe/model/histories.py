@@ -132,7 +132,11 @@ class Histories(nn.Module):
         for part in (*self.shared, *self.own):
             sequence = sequences[part.name]
             entries_ND = torch.cat([entries[key.name] for key in part.entries], dim=1)
-            padding = _Padding(sequence.lengths_B, num_entries=len(entries_ND), max_length=part.spec.max_length)
+            # On a GPU the longest of a batch is not asked for: the answer would have to be waited for. Nor is it where
+            # the numbers of ids are given: what is computed then has a fixed size.
+            is_fixed = entries_ND.device.type != "cpu" or batch.num_ids_K is not None
+            longest = part.spec.max_length if is_fixed else int(sequence.lengths_B.max()) if batch.num_rows else 1
+            padding = _Padding(sequence.lengths_B, num_entries=len(entries_ND), longest=longest)
             ages_N = sequence.ages_N
             encoded[part.name] = self._encoder(part).encode(
                 padding(entries_ND), padding.mask_BL, None if ages_N is None else padding(ages_N[:, None])[..., 0]
@@ -180,11 +184,9 @@ class Histories(nn.Module):
 class _Padding:
     """Entries of all rows, one after the other, as a matrix of rows with room for the longest."""
 
-    def __init__(self, lengths_B: Tensor, *, num_entries: int, max_length: int) -> None:
+    def __init__(self, lengths_B: Tensor, *, num_entries: int, longest: int) -> None:
         device = lengths_B.device
         self._num_rows = len(lengths_B)
-        # On a GPU the longest of a batch is not asked for: the answer would have to be waited for.
-        longest = int(lengths_B.max()) if self._num_rows and device.type == "cpu" else max_length
         # With no entry at all some weights would get no gradient, which other workers wait for.
         longest = max(longest, 1)
         self._length = longest

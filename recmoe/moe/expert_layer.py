@@ -31,7 +31,7 @@ from recmoe.moe.gate_use import GateUse
 from recmoe.moe.gates.gate import Gate, KnowsExperts, SharesOut, Weighed
 from recmoe.moe.gates.weighing import weigh_all
 from recmoe.moe.layer_extras import AroundGates, FromUnchosen, JointChoice
-from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput
+from recmoe.moe.linear import NO_GROUPS, Groups, SidedInput, select_parts
 
 Mixes = Literal["outputs", "weights"]
 """What gates mix: what experts make of a row, or the experts themselves."""
@@ -114,6 +114,8 @@ class ExpertLayer(nn.Module):
         self.mixes = mixes
         self.fork: ForkShared | None = None
         """What tells apart the gradients that the gates send to experts which several of them see."""
+        self.computes_all = False
+        """Whether experts are computed in rows too for which no gate chose them: their number is known beforehand."""
         self.out_features = experts.out_features
         self.around = around
         self.unchosen = unchosen
@@ -144,7 +146,7 @@ class ExpertLayer(nn.Module):
     def is_sparse(self) -> bool:
         """Whether only what some gate chose is computed, in the mode that the gates are in."""
         leaves_out = self.choice is not None and self.choice.num_used < self.visible_GE.shape[1]
-        return leaves_out or any(cast(Gate, gate).is_sparse for gate in self.gates)
+        return not self.computes_all and (leaves_out or any(cast(Gate, gate).is_sparse for gate in self.gates))
 
     @property
     def num_used(self) -> tuple[int, ...]:
@@ -164,8 +166,7 @@ class ExpertLayer(nn.Module):
     def curves(self) -> Mapping[str, float]:
         """Of each gate that shares out its experts among the rows of a training batch, since the last call.
 
-        ``rerouted``: the share of rows that had other experts than they would be served with; ``unrouted``: of those
-        that had none.
+        ``rerouted``: the share of rows that had other experts than served ones would; ``unrouted``: of those with none.
         """
         values: dict[str, float] = {}
         for name, gate in zip(self.gate_names, self.gates, strict=True):
@@ -212,7 +213,7 @@ class ExpertLayer(nn.Module):
         if self.around is not None:
             weights_BGE = weights_BGE + self.around()
             weights = [
-                of_gate if len(mixed) == of_gate.shape[1] else of_gate[:, mixed]
+                of_gate if len(mixed) == of_gate.shape[1] else select_parts(of_gate, mixed, dim=1)
                 for of_gate, mixed in zip(weights_BGE.unbind(1), self.mixed, strict=True)
             ]
         experts = cast(ExpertStack, self.experts)
@@ -287,8 +288,7 @@ class ExpertLayer(nn.Module):
     def _kept(self, by_gate: Sequence[Weighed]) -> list[Tensor]:
         """p_BV of every gate; in training some experts are left out, if so configured."""
         weights = [of_gate.weights_BV for of_gate in by_gate]
-        if self.choice is not None:
-            weights = self.choice(weights)
+        weights = weights if self.choice is None else self.choice(weights)
         if self.training and self.expert_dropout:
             return [drop_experts(p_BV, self.expert_dropout) for p_BV in weights]
         return weights

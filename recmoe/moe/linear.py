@@ -123,6 +123,12 @@ def select_groups(x: Tensor | SidedInput, rows: Sequence[Tensor]) -> list[Tensor
     return [x.index_select(rows_N) for rows_N in rows]
 
 
+def select_parts(x: Tensor, places: Sequence[int], *, dim: int) -> Tensor:
+    """Some slices of an axis: an index made of numbers of Python would be copied to a GPU, and waited for."""
+    parts = x.unbind(dim)
+    return torch.stack([parts[place] for place in places], dim=dim)
+
+
 def compute_dtype(weight: Tensor) -> torch.dtype:
     """What products with a weight are computed in: autocast's type where that is on, else the weight's own."""
     device_type = weight.device.type

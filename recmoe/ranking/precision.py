@@ -16,16 +16,20 @@ TOLERANCES: dict[Precision, float] = {"fp32": TOLERANCE, "bf16": 2e-2}
 """Largest difference from a prediction of the trained model, as a part of it; as it is where that is below 1."""
 
 
-def at_precision(model: MultiTaskRanker, precision: Precision) -> MultiTaskRanker:
+def at_precision(model: MultiTaskRanker, precision: Precision, device: torch.device) -> MultiTaskRanker:
     """The model, or one of the same tables whose matrices are bf16, cast once for all requests.
 
+    Args:
+        device: the model's.
+
     Raises:
-        ServingError: the processor has no bf16 arithmetic.
+        ServingError: the device has no bf16 arithmetic.
     """
     if precision == "fp32":
         return model
-    if not has_fast_bf16(torch.device("cpu")):
-        raise ServingError("this processor has no bf16 arithmetic; use precision fp32")
+    if not has_fast_bf16(device):
+        what = "processor" if device.type == "cpu" else "GPU"
+        raise ServingError(f"this {what} has no bf16 arithmetic; use precision fp32")
     reduced = copy.deepcopy(model, {id(model.input_layer): model.input_layer})
     for weight in reduced.model.parameters():
         # What has one dimension (a bias, a norm) is little work, and some of it is read in float32.

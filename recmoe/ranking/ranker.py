@@ -13,27 +13,24 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from torch import Tensor
 
 from recmoe.errors import BundleError, ConfigError, RequestError
 from recmoe.export.bundle import ModelBundle
-from recmoe.features.batch import Batch
 from recmoe.features.blocks import concatenated
 from recmoe.features.columns import plain_type
 from recmoe.features.layout import Side
 from recmoe.json_document import first_problem
-from recmoe.model.known_items import KnownCandidates
-from recmoe.products import autocast
 from recmoe.ranking.clock import Clock
 from recmoe.ranking.columns import AnyRequest, RequestDecoder, options_of
+from recmoe.ranking.engine import build_engine, explaining
 from recmoe.ranking.explain import Explainer
 from recmoe.ranking.feature_warnings import FeatureWarnings
 from recmoe.ranking.items.candidate_rows import CandidateRows, EncodedCandidates
 from recmoe.ranking.items.candidates import StoredItems
-from recmoe.ranking.items.known import check_known, know_items, known_candidates
+from recmoe.ranking.items.known import keep_products, known_candidates
 from recmoe.ranking.items.store import RowStore
 from recmoe.ranking.items.users import StoredUsers
-from recmoe.ranking.precision import TOLERANCES, Precision, at_precision
+from recmoe.ranking.precision import TOLERANCES, Precision
 from recmoe.ranking.ranked import Ranked, order_of
 from recmoe.ranking.replay import check_replay
 from recmoe.ranking.request import ModelInfo, RankRequest, RankResponse, ScoreInfo, check_num_candidates
@@ -54,10 +51,12 @@ class Ranker:
         version: its version in the registry.
         strict_fields: whether a field that the model does not know is an error, whatever the bundle's config says.
         precision: of matrix products.
+        device: ``cpu``, ``cuda`` or ``cuda:N``: where candidates are ranked; explanations are made on the CPU.
+        batch_candidates: see ``build_engine``.
 
     Raises:
         BundleError: its section ``ranking`` is not valid.
-        ServingError: the processor has no bf16 arithmetic.
+        ServingError: the device is not there, or has no bf16 arithmetic.
     """
 
     def __init__(
@@ -68,6 +67,8 @@ class Ranker:
         version: str | None = None,
         strict_fields: bool = False,
         precision: Precision = "fp32",
+        device: str = "cpu",
+        batch_candidates: int | None = None,
     ) -> None:
         try:
             config = RankingConfig.model_validate(bundle.config.get("ranking", {}))
@@ -79,13 +80,14 @@ class Ranker:
             config = config.model_copy(update={"unknown_fields": "error"})
         self.bundle = bundle
         self.precision = precision
-        self._model = at_precision(bundle.model, precision)
+        self.engine = build_engine(bundle.model, device=device, precision=precision, batch_candidates=batch_candidates)
         self.info = ModelInfo(name=name or bundle.name, version=version, digest=bundle.digest)
         self.task_names = bundle.tasks.names
         self.config = config
         """Limits of a request."""
         self._decoder = RequestDecoder(bundle.encoder, config)
-        self.explainer = Explainer(self._model, bundle.encoder, self._decoder, precision)
+        model, of_products = explaining(self.engine, bundle.model, precision)
+        self.explainer = Explainer(model, bundle.encoder, self._decoder, of_products)
         """Says what makes predictions, of requests that ask for it and of flat rows."""
         self._warnings = FeatureWarnings(bundle.encoder)
         self.items: StoredItems | None = None
@@ -102,6 +104,8 @@ class Ranker:
         version: str | None = None,
         strict_fields: bool = False,
         precision: Precision = "fp32",
+        device: str = "cpu",
+        batch_candidates: int | None = None,
         items: RowStore | None = None,
         items_known_bytes: int = 0,
         users: RowStore | None = None,
@@ -109,16 +113,24 @@ class Ranker:
         """A ranker that has proved itself: the replay gave the training model's scores, flat and as requests.
 
         Args:
-            items, items_known_bytes, users: see ``with_stores``.
+            items, items_known_bytes, users: see ``with_stores``; the others are the ranker's own.
 
         Raises:
             BundleError: the bundle is damaged, or a feature or task (named) differs.
             SchemaError, DataError, StoreError: see ``with_stores``.
         """
         bundle = source if isinstance(source, ModelBundle) else ModelBundle.load(source)
-        ranker = cls(bundle, name=name, version=version, strict_fields=strict_fields, precision=precision)
+        ranker = cls(
+            bundle,
+            name=name,
+            version=version,
+            strict_fields=strict_fields,
+            precision=precision,
+            device=device,
+            batch_candidates=batch_candidates,
+        )
         bundle.check_replay()
-        check_replay(bundle, ranker._decoder, ranker._predict, tolerance=TOLERANCES[precision])
+        ranker.engine.warm_up(*check_replay(bundle, ranker._decoder, ranker.engine.predict, TOLERANCES[precision]))
         return ranker.with_stores(items=items, items_known_bytes=items_known_bytes, users=users)
 
     def with_stores(
@@ -236,17 +248,9 @@ class Ranker:
         own = concatenated([one.own.rows.batch for one in encoded], self._decoder.own.layout)
         items = None if self.items is None else self.items.known
         known = None if items is None else known_candidates(items, [one.own for one in encoded])
-        predictions_CT = self._predict(shared, own, torch.repeat_interleave(torch.tensor(counts)), known)
+        predictions_CT = self.engine.predict(shared, own, torch.repeat_interleave(torch.tensor(counts)), known)
         of_request = np.split(predictions_CT.astype(np.float64), np.cumsum(counts)[:-1])
         return [one.own.in_request_order(found_CT) for one, found_CT in zip(encoded, of_request, strict=True)]
-
-    def _predict(
-        self, shared: Batch, own: Batch, request_C: Tensor, known: KnownCandidates | None = None
-    ) -> NDArray[np.float32]:
-        with torch.inference_mode(), autocast(self.precision, torch.device("cpu")):
-            predictions_CT = self._model.predict_sided(shared, own, request_C, known)
-        result: NDArray[np.float32] = predictions_CT.numpy()
-        return result
 
     def _take_users(self, store: RowStore) -> None:
         """Use a store from now on."""
@@ -259,11 +263,8 @@ class Ranker:
         self.items = StoredItems(store, self.bundle.encoder, self._decoder)
         first = self.bundle.replay.rows.slice(0, 1)
         shared = self._decoder.shared.encode(self._decoder.shared.of_table(first)).batch
-        with torch.inference_mode(), autocast(self.precision, torch.device("cpu")):
-            known = know_items(self._model, self.items, shared, max_bytes=known_bytes)
-        if known is not None:
-            check_known(self.items, known, partial(self._predict, shared), tolerance=TOLERANCES[self.precision])
-        self.items.know(known)
+        tolerance = TOLERANCES[self.precision]
+        self.items.know(keep_products(self.engine, self.items, shared, max_bytes=known_bytes, tolerance=tolerance))
 
     def _ranked(self, encoded: EncodedRequest, predictions_CT: NDArray[np.float64], clock: Clock) -> Ranked:
         """Candidates in order; a score that is not finite is warned of."""

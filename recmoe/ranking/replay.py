@@ -20,11 +20,16 @@ Predict = Callable[[Batch, Batch, Tensor], NDArray[np.float32]]
 """predictions_CT from the rows of requests, those of candidates, and the request of each candidate."""
 
 
-def check_replay(bundle: ModelBundle, decoder: RequestDecoder, predict: Predict, *, tolerance: float) -> None:
+def check_replay(
+    bundle: ModelBundle, decoder: RequestDecoder, predict: Predict, tolerance: float
+) -> tuple[Batch, Batch]:
     """Score the rows of the replay.
 
     Args:
         tolerance: see ``Replay.check_predictions``.
+
+    Returns:
+        The rows of requests, and those of their candidates.
 
     Raises:
         BundleError: they are encoded otherwise, or a task is scored differently.
@@ -37,3 +42,4 @@ def check_replay(bundle: ModelBundle, decoder: RequestDecoder, predict: Predict,
             raise BundleError("replay: rows are encoded otherwise in requests than in training")
     shared, own = batches
     bundle.replay.check_predictions(predict(shared, own, torch.arange(rows.num_rows)), tolerance=tolerance)
+    return shared, own

@@ -65,6 +65,8 @@ def load_ranker(
     registry_uri: str | None = None,
     strict_fields: bool = False,
     precision: Literal["fp32", "bf16"] = "fp32",
+    device: str = "cpu",
+    batch_candidates: int | None = None,
     items: "RowStore | str | None" = None,
     items_known_bytes: int = 0,
     users: "RowStore | str | None" = None,
@@ -77,6 +79,7 @@ def load_ranker(
         registry_uri: registry to ask; by default MLFLOW_TRACKING_URI, else the one in ``runs``.
         strict_fields: whether a request may not hold fields that the model does not know.
         precision: of matrix products.
+        device, batch_candidates: see ``Ranker``.
         items, users: stores, or the folders or Redis servers where they lie; see ``Ranker.with_stores``.
         items_known_bytes: see there.
         on_found: called with a version of the registry once its bundle is on this machine.
@@ -84,6 +87,7 @@ def load_ranker(
     Raises:
         BundleError, RegistryError, TrainingError: there is no such model, or it does not pass.
         SchemaError, DataError: the items or users are not a store, or not one for this model.
+        ServingError: there is no such device.
         StoreError: a store does not answer.
     """
     from recmoe.ranking.items import open_store
@@ -94,6 +98,8 @@ def load_ranker(
         Ranker.load,
         strict_fields=strict_fields,
         precision=precision,
+        device=device,
+        batch_candidates=batch_candidates,
         items=open_store(items, "item") if isinstance(items, str) else items,
         items_known_bytes=items_known_bytes,
         users=open_store(users, "user") if isinstance(users, str) else users,

@@ -14,6 +14,7 @@ from recmoe.tasks.error import SQUARED_ERROR, ErrorMeasure
 from recmoe.tasks.imitation import class_divergence
 from recmoe.tasks.level import Level
 from recmoe.tasks.mixing import CLASSES, Mixing
+from recmoe.tasks.numbers import Numbers
 from recmoe.tasks.own_label import OwnLabelConfig
 from recmoe.tasks.scale import NATURAL, Scale
 from recmoe.tasks.start import LabelSums, TaskStart
@@ -38,7 +39,7 @@ class ClassesTask:
 
     def __init__(self, *, names: Sequence[str], numbers: Sequence[float]) -> None:
         self.logits: tuple[str, ...] = tuple(names)
-        self._numbers = tuple(numbers)
+        self._numbers = Numbers(numbers)
 
     def losses(self, rows: TaskRows) -> Tensor:
         """Cross-entropy per row, in nats; see ``Task``."""
@@ -50,7 +51,7 @@ class ClassesTask:
 
     def predict(self, logits_BK: Tensor) -> Tensor:
         """Expected value per row; see ``Task``."""
-        return logits_BK.softmax(dim=1) @ logits_BK.new_tensor(self._numbers)
+        return logits_BK.softmax(dim=1) @ self._numbers.beside(logits_BK)
 
     def measures(self, logits_BK: Tensor, labels_B: Tensor) -> Mapping[str, Tensor]:
         """How probable the label was, and whether it was the most probable class; see ``Task``."""
@@ -67,12 +68,12 @@ class ClassesTask:
 
     def starts(self, sums: LabelSums) -> list[TaskStart]:
         """log((rows of the class + 1/2) / (rows + K/2)); see ``Task``."""
-        num_rows = float(sums.num_rows_S[0]) + 0.5 * len(self._numbers)
+        num_rows = float(sums.num_rows_S[0]) + 0.5 * len(self.logits)
         return [TaskStart(logit=float(((count + 0.5) / num_rows).log())) for count in sums.sums_S]
 
     def _is_class(self, labels_B: Tensor) -> Tensor:
         # A row that does not count holds 0, which need not be a class: it is none of them.
-        return (labels_B[:, None] == labels_B.new_tensor(self._numbers)).to(labels_B.dtype)
+        return (labels_B[:, None] == self._numbers.beside(labels_B)).to(labels_B.dtype)
 
 
 class ClassesTaskConfig(OwnLabelConfig):

@@ -15,6 +15,7 @@ from recmoe.tasks.error import SQUARED_ERROR, ErrorMeasure
 from recmoe.tasks.imitation import binary_divergence
 from recmoe.tasks.level import Level
 from recmoe.tasks.mixing import Mixing
+from recmoe.tasks.numbers import Numbers
 from recmoe.tasks.own_label import OwnLabelConfig
 from recmoe.tasks.scale import NATURAL, Scale
 from recmoe.tasks.start import LabelSums, TaskStart
@@ -52,6 +53,7 @@ class OrdinalTask:
         steps = [f"{low}-{high}" for low, high in itertools.pairwise(names[1:])]
         self.logits: tuple[str, ...] = (f"{names[0]}-{names[1]}", *steps)
         self._levels = tuple(levels)
+        self._numbers = Numbers(levels)
 
     def losses(self, rows: TaskRows) -> Tensor:
         """Sum of the cross-entropies of the questions, in nats; see ``Task``."""
@@ -65,7 +67,7 @@ class OrdinalTask:
 
     def predict(self, logits_BK: Tensor) -> Tensor:
         """Expected level per row; see ``Task``."""
-        steps_K = logits_BK.new_tensor(self._levels).diff()
+        steps_K = self._numbers.beside(logits_BK).diff()
         return self._levels[0] + torch.sigmoid(self._log_odds(logits_BK)) @ steps_K
 
     def measures(self, logits_BK: Tensor, labels_B: Tensor) -> Mapping[str, Tensor]:

@@ -80,6 +80,8 @@ class ModelSource:
             registry_uri=self.settings.registry,
             strict_fields=self.settings.strict_fields,
             precision=self.settings.precision,
+            device=self.settings.device,
+            batch_candidates=self.settings.batch_candidates,
             items=stores.get("items"),
             items_known_bytes=self.settings.items_known_bytes,
             users=stores.get("users"),

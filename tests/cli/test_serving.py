@@ -5,10 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from recmoe.cli import app
 from recmoe.cli.serving import _told
+from recmoe.errors import ServingError
 from recmoe.ranking.request import FeatureWarning
 from recmoe.ranking.score import did_you_mean
 
@@ -33,6 +35,17 @@ PRICE = "Preis\n(EUR)"
 )
 def test_warning_is_one_line_that_names_the_field(warning: FeatureWarning, line: str) -> None:
     assert _told(warning) == line
+
+
+def test_rank_on_a_gpu_that_is_not_there_says_so(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)
+
+    result = CliRunner().invoke(
+        app, ["rank", "-", "--model", str(bundle_path), "--device", "cuda"], input='{"candidates": [{"item_id": 101}]}'
+    )
+
+    assert isinstance(result.exception, ServingError)
+    assert "is built without CUDA" in str(result.exception)
 
 
 def test_explanations_are_a_line_per_task_and_gate(bundle_path: Path) -> None:

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,41 @@ def test_taken_port_is_named_with_what_to_do(bundle_path: Path, tmp_path: Path) 
 def test_address_that_is_not_ours_is_named(bundle_path: Path, tmp_path: Path) -> None:
     with pytest.raises(ServingError, match=r"cannot listen on no.such.host.invalid: .*; choose another --host"):
         serve(str(bundle_path), ServeSettings(host="no.such.host.invalid", port=0), runs=tmp_path)
+
+
+def test_gpu_that_is_not_there_is_refused_before_the_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)
+
+    with pytest.raises(
+        ServingError, match=r"device cuda: torch .* is built without CUDA; install .*or serve on the CPU"
+    ):
+        serve(str(tmp_path / "no model"), ServeSettings(port=0, device="cuda"), runs=tmp_path)
+
+
+def test_requests_that_wait_are_ranked_together_and_answered_each_for_itself(
+    start_server: StartServer, bundle_path: Path, bundle: ModelBundle
+) -> None:
+    server = start_server(bundle_path, "--batch-candidates", "100", "--threads", "4")
+    ranker = Ranker.load(bundle)
+    requests = [
+        {"user": {"user_id": f"u{number}"}, "candidates": {"item_id": [101 + number], "price": [number or "dear"]}}
+        for number in range(24)
+    ]
+
+    def ask(request: dict[str, Any]) -> Any:
+        try:
+            return fetch(f"{server.url}/v1/rank", request)["items"][0]["tasks"]
+        except urllib.error.HTTPError as error:
+            return json.loads(error.read())["field"]
+
+    with ThreadPoolExecutor(8) as clients:
+        refused, *answers = clients.map(ask, requests)
+
+    assert refused == "candidates.price[0]"
+    for request, tasks in zip(requests[1:], answers, strict=True):
+        assert tasks == pytest.approx(ranker.rank(RankRequest.parse(request)).items[0].tasks, abs=1e-6)
 
 
 def test_model_that_cannot_be_loaded_ends_the_server_with_its_error(tmp_path: Path) -> None:

@@ -92,6 +92,23 @@ def test_bounds_of_replicas_fit_together(given: dict[str, int], message: str) ->
         read_settings(None, given)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"device": "gpu"}, "device: string should match pattern"),
+        (
+            {"device": "cuda", "workers": 2},
+            "workers: are 2, and each would hold the tables on cuda: serve by one, whose",
+        ),
+        ({"device": "cuda:1", "replicas": 2}, "replicas: rank on the CPU; drop it, or device cuda:1"),
+        ({"batch_candidates": -1}, "batch_candidates: input should be greater than or equal to 0"),
+    ],
+)
+def test_one_process_ranks_on_a_gpu(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"command line  {message}"):
+        read_settings(None, given)
+
+
 def test_there_are_as_many_replicas_at_most_as_at_least_unless_more_are_allowed() -> None:
     assert ServeSettings(replicas=3).most_replicas == 3
     assert ServeSettings(replicas=3, max_replicas=8).most_replicas == 8

@@ -15,7 +15,7 @@ from recmoe.axes import WeightAxes
 from recmoe.moe.experts.joint import joint_experts
 from recmoe.moe.experts.stack import ExpertKind, Form
 from recmoe.moe.grouped import RowGroups, grouped_linear
-from recmoe.moe.linear import SidedInput, compute_dtype, linear
+from recmoe.moe.linear import SidedInput, compute_dtype, linear, select_parts
 
 Run = tuple[Tensor | SidedInput, int]
 """An input, and how many neighbouring experts read it."""
@@ -132,9 +132,11 @@ class MlpExperts(nn.Module):
         outputs = []
         for p_BV, experts in zip(weights, seen, strict=True):
             sees_all = len(experts) == self.num_experts
-            y_BO = self._activate(_mean(first_BEO if sees_all else first_BEO[:, experts], p_BV))
+            y_BO = self._activate(_mean(first_BEO if sees_all else select_parts(first_BEO, experts, dim=1), p_BV))
             for weight_EOD, bias_EO in zip(self.weights_EOD[1:], self.biases_EO[1:], strict=True):
-                weight_VOD, bias_VO = (weight_EOD, bias_EO) if sees_all else (weight_EOD[experts], bias_EO[experts])
+                weight_VOD, bias_VO = (
+                    part if sees_all else select_parts(part, experts, dim=0) for part in (weight_EOD, bias_EO)
+                )
                 y_BO = self._activate(_mean(_every(y_BO, weight_VOD, bias_VO), p_BV))
             outputs.append(y_BO)
         return outputs

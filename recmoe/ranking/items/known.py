@@ -4,6 +4,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from recmoe.features.blocks import EncodedRows
 from recmoe.model import MultiTaskRanker
 from recmoe.model.known_items import KnownCandidates, KnownItems
 from recmoe.moe.known import KnownRows
+from recmoe.ranking.engine import Engine
 from recmoe.ranking.items.candidate_rows import EncodedCandidates
 from recmoe.ranking.items.candidates import StoredItems
 from recmoe.ranking.items.store import Places
@@ -29,6 +31,33 @@ _PROVED = 256
 
 Predict = Callable[[Batch, Tensor, KnownCandidates | None], NDArray[np.float32]]
 """predictions_CT from the rows of candidates of one request, the request of each, and which are known."""
+
+
+def keep_products(
+    engine: Engine, items: StoredItems, shared: Batch, *, max_bytes: int, tolerance: float
+) -> KnownItems | None:
+    """What the first items of a store give, compared with what it is in a request; None where none is kept.
+
+    Args:
+        shared: one row of user and context, any.
+        max_bytes: see ``know_items``.
+        tolerance: largest difference of a prediction.
+
+    Raises:
+        ServingError: products that are kept change predictions.
+    """
+    if max_bytes and not engine.keeps_products:
+        _logger.warning(
+            "this model is served without products of items that are kept: they are for the CPU, and it is ranked on "
+            "%s or in recorded passes",
+            engine.device,
+        )
+        return None
+    with engine.computing():
+        known = know_items(engine.model, items, shared, max_bytes=max_bytes)
+    if known is not None:
+        check_known(items, known, partial(engine.predict, shared), tolerance=tolerance)
+    return known
 
 
 def know_items(model: MultiTaskRanker, items: StoredItems, shared: Batch, *, max_bytes: int) -> KnownItems | None:

@@ -10,7 +10,7 @@ import torch
 from pydantic import TypeAdapter
 
 from recmoe.embeddings.tables import PlainTables
-from recmoe.export.bundle import write_bundle
+from recmoe.export.bundle import ModelBundle, write_bundle
 from recmoe.export.replay import Replay
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import OWN_SIDES, SHARED_SIDES
@@ -19,6 +19,7 @@ from recmoe.model import ModelConfig, MultiTaskRanker, build_model
 from recmoe.model.known_items import KnownCandidates
 from recmoe.moe.known import KnownRows
 from recmoe.ranking import Ranker, RankRequest
+from recmoe.ranking.engine import build_engine
 from recmoe.ranking.items import ArrowStore
 from recmoe.tasks import TaskConfig
 from recmoe.tasks.funnel import TaskSet
@@ -117,6 +118,27 @@ def test_model_that_reads_items_otherwise_is_told(
         "this model is served without products of items that are kept: it reads the columns of items otherwise than "
         "in products with the whole input"
     ]
+
+
+def test_engine_that_keeps_no_products_is_told(
+    bundle: ModelBundle, store_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain, ranker = Ranker(bundle), Ranker(bundle)
+    ranker.engine = build_engine(bundle.model, records=True)
+    store = ArrowStore.open(store_path)
+
+    ranker, plain = (one.with_stores(items=store, items_known_bytes=2**20) for one in (ranker, plain))
+
+    assert ranker.items is not None
+    assert plain.items is not None
+    assert ranker.items.num_known == 0 < plain.items.num_known
+    assert [record.message for record in caplog.records] == [
+        "this model is served without products of items that are kept: they are for the CPU, and it is ranked on cpu "
+        "or in recorded passes"
+    ]
+    request = RankRequest.parse({"user": {"user_id": "u1"}, "candidates": [{"item_id": 101}, {"item_id": 110}]})
+    for item, other in zip(ranker.rank(request).items, plain.rank(request).items, strict=True):
+        assert (item.item_id, item.tasks) == (other.item_id, pytest.approx(other.tasks, abs=1e-6))
 
 
 def test_model_whose_candidates_read_a_history_is_told(
