@@ -3,7 +3,9 @@
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pyarrow as pa
@@ -12,6 +14,8 @@ from typer.testing import CliRunner
 
 from recmoe.cli import app
 from recmoe.export.bundle import ModelBundle
+from recmoe.export.delta import Delta
+from recmoe.registry import artifacts
 from recmoe.registry.registry import Registry
 from recmoe.runs.source import load_ranker
 from tests.large_shop import large_bundle, with_new_rows
@@ -154,3 +158,21 @@ def test_version_of_another_shape_is_sent_whole_or_made(
     registry.register(grown, base="1")
 
     assert files(registry.resolve("models:/shop/2", cache=tmp_path / "cache").path) == files(grown)
+
+
+def test_many_that_ask_at_once_make_it_once(
+    files: Files, deltas: Registry, chain: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply, made = artifacts.apply_delta, []
+
+    def counted(delta: Delta, *arguments: Any, **keywords: Any) -> object:
+        made.append(delta.digest)
+        return apply(delta, *arguments, **keywords)
+
+    monkeypatch.setattr(artifacts, "apply_delta", counted)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: deltas.resolve("models:/shop/3", cache=tmp_path).path, range(4)))
+
+    assert len(set(found)) == 1
+    assert files(found[0]) == files(chain[2])
+    assert len(made) == 2

@@ -1,6 +1,7 @@
 """A delta is small, makes the very bundle that it was made of, and says what it does not fit."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -245,4 +246,21 @@ def test_file_that_the_base_has_otherwise_is_refused(
     (copied_delta / "bundle" / "tables.json").unlink()
 
     with pytest.raises(BundleError, match=r"takes tables\.json from .*, which has another one; register the"):
+        apply_delta(Delta.read(copied_delta), large_bundle_path, tmp_path / "made")
+
+
+def test_rows_with_other_values_are_refused_even_if_their_hash_fits(
+    copied_delta: Path, large_bundle_path: Path, tmp_path: Path
+) -> None:
+    rows = sorted((copied_delta / "rows").iterdir())[0]
+    content = bytearray(rows.read_bytes())
+    content[-1] ^= 1
+    rows.write_bytes(content)
+    name = f"tables/{rows.name}"
+    rewrite(copied_delta, lambda found: found["rows"][name].update(sha256=hashlib.sha256(content).hexdigest()))
+
+    with pytest.raises(
+        BundleError,
+        match=rf"delta does not make of .*shop the bundle that it says: {name} is damaged: its content has changed; r",
+    ):
         apply_delta(Delta.read(copied_delta), large_bundle_path, tmp_path / "made")
