@@ -5,16 +5,13 @@ from typing import Any, get_args
 import pyarrow as pa
 import pytest
 import torch
-from pydantic import TypeAdapter
 
 from recmoe.architectures import ArchitectureConfig
 from recmoe.architectures.trunks import TrunkConfig
 from recmoe.client.explanation import Explanation, TaskExplanation
-from recmoe.embeddings.tables import PlainTables
 from recmoe.errors import RequestError
 from recmoe.export.bundle import ModelBundle
 from recmoe.features.encoder import FeatureEncoder
-from recmoe.model import ModelConfig, MultiTaskRanker, build_model
 from recmoe.model.attributions import default_orders
 from recmoe.model.inputs import feature_widths
 from recmoe.moe.balance.statistics import visible
@@ -23,8 +20,7 @@ from recmoe.products import has_fast_bf16
 from recmoe.ranking import Ranker, RankRequest
 from recmoe.ranking.columns import RequestDecoder
 from recmoe.ranking.explain import Explainer
-from recmoe.tasks import TaskConfig
-from recmoe.tasks.funnel import TaskSet
+from tests.ranking.drawn_models import model_of
 
 USER, CONTEXT = {"user_id": "u3", "tags": ["wool", "new"], "age": 40}, {"hour": 12}
 CANDIDATES = [
@@ -77,16 +73,6 @@ def assert_adds_up(task: TaskExplanation) -> None:
 
 def log_odds(probability: float) -> float:
     return float(torch.logit(torch.tensor(probability, dtype=torch.float64)))
-
-
-def model_of(config: dict[str, Any], encoder: FeatureEncoder, tasks: dict[str, Any]) -> MultiTaskRanker:
-    torch.manual_seed(3)
-    return build_model(
-        layout=encoder.layout,
-        tasks=TaskSet(TypeAdapter(dict[str, TaskConfig]).validate_python(tasks)),
-        config=ModelConfig.model_validate(config),
-        tables=lambda rows: PlainTables(rows, seed=3, init_std=1.0),
-    ).eval()
 
 
 def test_explanation_is_of_the_prediction_in_the_answer(ranker: Ranker) -> None:

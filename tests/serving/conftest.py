@@ -24,26 +24,22 @@ from recmoe.ranking import Ranker
 from serving.app import create_app
 from serving.connection import ConnectionLimits
 from serving.draining import DrainingServer
+from tests.ranking.drawn_models import small_config
 
 BIG = 1460000000000000001
 """Two to the power of 53 and more: JavaScript would round it to …000."""
 
-CONFIG: dict[str, Any] = {
-    "inputs": {
-        "width": 4,
-        "item": "item_id",
-        "features": {
-            "user_id": {"kind": "id", "side": "user"},
-            "account": {"kind": "id", "side": "user"},
-            "seen": {"kind": "id_list", "side": "user", "table": "item_id", "pooling": "sum"},
-            "shop": {"kind": "id", "side": "context"},
-            "item_id": {"kind": "id"},
-            "price": {"kind": "numeric"},
-        },
+CONFIG = small_config(
+    {
+        "user_id": {"kind": "id", "side": "user"},
+        "account": {"kind": "id", "side": "user"},
+        "seen": {"kind": "id_list", "side": "user", "table": "item_id", "pooling": "sum"},
+        "shop": {"kind": "id", "side": "context"},
+        "item_id": {"kind": "id"},
+        "price": {"kind": "numeric"},
     },
-    "tasks": {"score": {"kind": "binary", "label": "click"}, "buy": {"kind": "binary", "label": "buy"}},
-    "model": {"architecture": {"kind": "shared_bottom", "hidden": [8]}},
-}
+    {"score": "click", "buy": "buy"},
+)
 
 
 @dataclass(frozen=True)

@@ -7,22 +7,18 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
-from pydantic import TypeAdapter
 
-from recmoe.embeddings.tables import PlainTables
 from recmoe.export.bundle import ModelBundle, write_bundle
 from recmoe.export.replay import Replay
 from recmoe.features.encoder import FeatureEncoder
 from recmoe.features.layout import OWN_SIDES, SHARED_SIDES
 from recmoe.features.schema import FeatureSchema
-from recmoe.model import ModelConfig, MultiTaskRanker, build_model
 from recmoe.model.known_items import KnownCandidates
 from recmoe.moe.known import KnownRows
 from recmoe.ranking import Ranker, RankRequest
 from recmoe.ranking.engine import build_engine
 from recmoe.ranking.items import ArrowStore
-from recmoe.tasks import TaskConfig
-from recmoe.tasks.funnel import TaskSet
+from tests.ranking.drawn_models import model_of, small_config
 
 BundleMaker = Callable[..., Path]
 
@@ -52,16 +48,6 @@ COMPUTED_EVERY_TIME = {
     "whole rows",
 }
 """Models that ask for the own part of known items too."""
-
-
-def model_of(config: dict[str, Any], encoder: FeatureEncoder, tasks: dict[str, Any]) -> MultiTaskRanker:
-    torch.manual_seed(3)
-    return build_model(
-        layout=encoder.layout,
-        tasks=TaskSet(TypeAdapter(dict[str, TaskConfig]).validate_python(tasks)),
-        config=ModelConfig.model_validate(config),
-        tables=lambda rows: PlainTables(rows, seed=3, init_std=1.0),
-    ).eval()
 
 
 def integers(values: list[int]) -> torch.Tensor:
@@ -144,24 +130,19 @@ def test_engine_that_keeps_no_products_is_told(
 def test_model_whose_candidates_read_a_history_is_told(
     tmp_path: Path, shop_log: pa.Table, store_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = {
-        "inputs": {
-            "width": 4,
-            "item": "item_id",
-            "features": {
-                "item_id": {"kind": "id"},
-                "price": {"kind": "numeric"},
-                "seen": {
-                    "kind": "sequence",
-                    "side": "user",
-                    "columns": {"item": {"column": "tags", "table": "item_id"}},
-                    "encoder": {"kind": "target_attention"},
-                },
+    config = small_config(
+        {
+            "item_id": {"kind": "id"},
+            "price": {"kind": "numeric"},
+            "seen": {
+                "kind": "sequence",
+                "side": "user",
+                "columns": {"item": {"column": "tags", "table": "item_id"}},
+                "encoder": {"kind": "target_attention"},
             },
         },
-        "tasks": {"ctr": {"kind": "binary", "label": "click"}},
-        "model": {"architecture": {"kind": "shared_bottom", "hidden": [8]}},
-    }
+        {"ctr": "click"},
+    )
     encoder = FeatureEncoder.fit(FeatureSchema.model_validate(config["inputs"]), [shop_log])
     model = model_of(config["model"], encoder, config["tasks"])
     with torch.inference_mode():

@@ -15,32 +15,28 @@ from recmoe.ranking.items import ArrowStore, RowStore
 from recmoe.ranking.look_ups import LookUps
 from recmoe.ranking.request import ColumnRequest, RankOptions, RankResponse
 from recmoe.runs.stores import write_store
+from tests.ranking.drawn_models import small_config
 
 WriteModel = Callable[[Path, dict[str, Any], pa.Table], Path]
 
-CONFIG: dict[str, Any] = {
-    "inputs": {
-        "width": 4,
-        "item": "item_id",
-        "features": {
-            "user_id": {"kind": "id", "side": "user"},
-            "age": {"kind": "numeric", "side": "user"},
-            "tags": {"kind": "id_list", "side": "user", "pooling": "sum", "separator": "|"},
-            "history": {
-                "kind": "sequence",
-                "columns": {"item": {"column": "seen_items", "table": "item_id"}, "what": {"column": "seen_what"}},
-                "time": "seen_at",
-                "now": "now",
-                "max_length": 4,
-                "encoder": {"kind": "target_attention"},
-            },
-            "hour": {"kind": "numeric", "side": "context"},
-            "item_id": {"kind": "id"},
+CONFIG = small_config(
+    {
+        "user_id": {"kind": "id", "side": "user"},
+        "age": {"kind": "numeric", "side": "user"},
+        "tags": {"kind": "id_list", "side": "user", "pooling": "sum", "separator": "|"},
+        "history": {
+            "kind": "sequence",
+            "columns": {"item": {"column": "seen_items", "table": "item_id"}, "what": {"column": "seen_what"}},
+            "time": "seen_at",
+            "now": "now",
+            "max_length": 4,
+            "encoder": {"kind": "target_attention"},
         },
+        "hour": {"kind": "numeric", "side": "context"},
+        "item_id": {"kind": "id"},
     },
-    "tasks": {"ctr": {"kind": "binary", "label": "click"}},
-    "model": {"architecture": {"kind": "shared_bottom", "hidden": [8]}},
-}
+    {"ctr": "click"},
+)
 CANDIDATES = {"candidates": {"item_id": [100, 103, 107, 109]}}
 
 
