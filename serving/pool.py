@@ -145,8 +145,8 @@ class RankingPool:
     def _is_in_time(self, job: Job, turn_s: float) -> bool:
         """Whether a job is done in time whose turn comes in so many seconds.
 
-        On the mean, where it is refused otherwise: it had no other chance. Where there is lighter work, in most cases:
-        all are as late as they may be while there is too much to do.
+        Without lighter work, the mean time decides: the job is refused otherwise. With lighter work, time for slow work
+        must be left: while there is too much to do, every job is let in with as little time as that.
         """
         time_of = self._times.expected_s if job.lighter is None else self._times.slow_s
         return turn_s + time_of(job.done_as) <= job.deadline.left_s

@@ -40,7 +40,8 @@ DEADLINE_HEADER = {
     "name": "X-Deadline-Ms",
     "in": "header",
     "required": False,
-    "description": "Milliseconds until the answer must be there; it is refused early rather than late.",
+    "description": "Milliseconds until the answer must be there; it is refused early, or ranked by a lighter model, "
+    "rather than late.",
     "schema": {"type": "number", "exclusiveMinimum": 0},
 }
 """For the OpenAPI page."""
