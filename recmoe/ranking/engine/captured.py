@@ -20,6 +20,7 @@ from recmoe.features.recombined import recombined
 from recmoe.model import MultiTaskRanker
 from recmoe.model.known_items import KnownCandidates
 from recmoe.moe.expert_layer import ExpertLayer
+from recmoe.moe.experts.stack import TakesGroups
 from recmoe.ranking.engine.eager import EagerEngine
 from recmoe.ranking.engine.hazards import first_hazard
 from recmoe.ranking.engine.recording import Recorder
@@ -90,11 +91,11 @@ class CapturedEngine:
         """Why nothing is recorded; None while that is not so."""
         self.num_recorded = 0
         """Computations that were recorded, those among them that others have replaced."""
-        if precision == "fp32":
-            # In float32 a grouped product counts its rows on the host, and rows that no gate chose are few.
-            for module in model.modules():
-                if isinstance(module, ExpertLayer):
-                    module.computes_all = True
+        for module in model.modules():
+            if isinstance(module, ExpertLayer):
+                # Grouped products find their rows by themselves, but not in float32; all else counts them on the host.
+                is_grouped = isinstance(module.experts, TakesGroups) and module.experts.is_grouped
+                module.computes_all = precision == "fp32" or not is_grouped
 
     def predict(
         self, shared: Batch, own: Batch, request_C: Tensor, known: KnownCandidates | None = None

@@ -16,6 +16,7 @@ from torch import Tensor
 from recmoe.errors import BundleError
 from recmoe.export.bundle import ModelBundle
 from recmoe.features.layout import OWN_SIDES
+from recmoe.products import has_fast_bf16
 from recmoe.ranking import Ranker, RankRequest, RankResponse
 from recmoe.ranking.engine.captured import CapturedEngine
 from recmoe.ranking.engine.eager import EagerEngine
@@ -119,6 +120,21 @@ def test_threads_take_turns(make_model: MakeModel) -> None:
 
     for found_CT, expected_CT in zip(found, expected * 4, strict=True):
         np.testing.assert_allclose(found_CT, expected_CT, atol=1e-6, rtol=0)
+
+
+@pytest.mark.skipif(not has_fast_bf16(CPU), reason="the processor has no bf16 arithmetic")
+@pytest.mark.parametrize("name", ["mmoe", "gate top_k", "history transformer", "ids alone in bf16"])
+def test_bf16_is_recorded_as_it_is_computed(name: str, make_model: MakeModel) -> None:
+    shop = make_model(**MODELS[name])
+    captured = build_engine(shop.model, precision="bf16", records=True)
+    called = build_engine(shop.model, precision="bf16")
+    given = shop.candidates(4)
+
+    # Chosen experts and all of them are other products: they round otherwise.
+    np.testing.assert_allclose(captured.predict(*given), called.predict(*given), atol=TOLERANCES["bf16"], rtol=0)
+
+    assert isinstance(captured, CapturedEngine)
+    assert captured.hazard is None
 
 
 def test_every_size_is_recorded_beforehand(make_model: MakeModel) -> None:
