@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recmoe.export.replay import relative_difference
 from recmoe.features.batch import Batch
 from recmoe.features.layout import OWN_SIDES, SHARED_SIDES, InputLayout
 from recmoe.features.recombined import recombined
@@ -25,7 +26,7 @@ from recmoe.ranking.engine.eager import EagerEngine
 from recmoe.ranking.engine.hazards import first_hazard
 from recmoe.ranking.engine.recording import Recorder
 from recmoe.ranking.engine.shapes import SideShape, SideShapes, StaticRows, aligned, views
-from recmoe.ranking.precision import Precision
+from recmoe.ranking.precision import TOLERANCES, Precision
 
 _logger = logging.getLogger(__name__)
 
@@ -56,8 +57,8 @@ class CapturedEngine:
     Rows are padded to the next size, and cut off again. There is one recording per number of requests and candidates:
     where lists of a request are longer than its room for ids, a larger one takes its place. Threads take turns.
 
-    What a model does that cannot be recorded is found when the first size is; then every call is computed operation by
-    operation, and the log says why.
+    Every recording is compared with the plain computation of the rows that it was made with. Where they differ, or a
+    model does what cannot be recorded, every call is computed operation by operation, and the log says why.
 
     Args:
         model: on the device; the engine's own, for it is changed so that it can be recorded.
@@ -168,7 +169,7 @@ class CapturedEngine:
         rows = StaticRows(sides.shared, self._shared.layout), StaticRows(sides.own, self._own.layout)
         recorded = _Recorded(sides, rows, self._recorder)
         try:
-            hazard = recorded.record(candidates, self._eager, self._recorder)
+            hazard = recorded.record(candidates, self._eager, self._recorder) or self._difference(recorded, candidates)
         except RuntimeError as error:
             hazard = " ".join(str(error).split())
         if hazard is not None:
@@ -177,6 +178,13 @@ class CapturedEngine:
         self._recorded[key] = recorded
         self.num_recorded += 1
         return recorded
+
+    def _difference(self, recorded: "_Recorded", candidates: _Candidates) -> str | None:
+        """What is wrong with predictions of a recording, compared with those that are computed call by call."""
+        found_CT, expected_CT = recorded.predict(*candidates), self._eager.predict(*candidates)
+        largest, tolerance = relative_difference(found_CT, expected_CT).max(), TOLERANCES[self.precision]
+        # Not "beyond": a comparison with NaN is false, and NaN must not pass.
+        return None if largest <= tolerance else f"its predictions differ by {largest:.1e}, which may be {tolerance:g}"
 
     def _refuse(self, reason: str) -> None:
         self.hazard = reason

@@ -184,6 +184,24 @@ def test_a_capture_that_fails_is_computed_without(make_model: MakeModel, caplog:
     assert "operation not permitted when stream is capturing" in caplog.text
 
 
+class Wrong(PlainCalls):
+    """Records something else."""
+
+    def record(self, compute: Callable[[], Tensor], staging: Staging) -> Callable[[], Tensor]:
+        del staging
+        return lambda: compute() * float("nan")
+
+
+def test_a_recording_that_differs_is_not_used(make_model: MakeModel) -> None:
+    shop = make_model()
+    captured = CapturedEngine(on_device(shop.model, CPU), device=CPU, precision="fp32", recorder=Wrong())
+
+    found_CT = captured.predict(*shop.candidates())
+
+    assert captured.hazard == "its predictions differ by nan, which may be 1e-05"
+    np.testing.assert_allclose(found_CT, engines(shop)[0].predict(*shop.candidates()), atol=1e-6, rtol=0)
+
+
 class Forgetful(PlainCalls):
     """Repeats what it has computed once, whatever has been written since."""
 
