@@ -1,7 +1,10 @@
 """ServingMetrics: what Prometheus reads of a server."""
 
 import os
+import struct
+import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -45,6 +48,10 @@ _PREDICTIONS = (
 _NAMED_FIELDS = 100
 """Names of ignored fields that are counted one by one: clients make them up, and each takes memory for good."""
 _OTHER_FIELDS = "(others)"
+_READS = 5
+"""How often the counts of several processes are read where one of them has just made an empty file for its own."""
+_FILLED_S = 0.02
+"""Between two reads."""
 
 
 class ServingMetrics:
@@ -166,6 +173,15 @@ class ServingMetrics:
         """All of it in Prometheus' text format; where several processes serve, what all of them have counted."""
         if SHARED_METRICS not in os.environ:
             return generate_latest(self._registry)
+        for _ in range(_READS - 1):
+            # A worker that has just started makes a file, and gives it its size a moment later.
+            with suppress(struct.error):
+                return self._page_of_all()
+            time.sleep(_FILLED_S)
+        return self._page_of_all()
+
+    @staticmethod
+    def _page_of_all() -> bytes:
         together = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call]
         return generate_latest(together)

@@ -143,13 +143,11 @@ class RankingPool:
         return mean_s * (num_ahead - self._num_threads + 1) / self._num_threads
 
     def _is_in_time(self, job: Job, turn_s: float) -> bool:
-        """Whether a job is done in time whose turn comes in so many seconds.
+        """Whether a job is done in time, in most cases, whose turn comes in so many seconds.
 
-        Without lighter work, the mean time decides: the job is refused otherwise. With lighter work, time for slow work
-        must be left: while there is too much to do, every job is let in with as little time as that.
+        Time for slow work must be left: while there is too much to do, every job is let in with as little time as that.
         """
-        time_of = self._times.expected_s if job.lighter is None else self._times.slow_s
-        return turn_s + time_of(job.done_as) <= job.deadline.left_s
+        return turn_s + self._times.slow_s(job.done_as) <= job.deadline.left_s
 
     def _settle(self, job: Job, turn_s: float) -> None:
         """Choose the lighter work of a job where the full work may be late."""

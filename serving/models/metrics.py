@@ -24,32 +24,18 @@ class ModelMetrics:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._info = Gauge(
-            "recmoe_model_info",
-            "1 for a model in use",
-            ["role", "model", "version", "digest"],
-            registry=registry,
-            multiprocess_mode="livemax",
-        )
-        self._age_s = Gauge(
-            "recmoe_model_age_seconds",
-            "Seconds since the champion's bundle was exported",
-            registry=registry,
-            multiprocess_mode="livemax",
-        )
         count = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry, multiprocess_mode="livemax")
+        self._info = gauge("recmoe_model_info", "1 for a model in use", ["role", "model", "version", "digest"])
+        self._age_s = gauge("recmoe_model_age_seconds", "Seconds since the champion's bundle was exported")
         self._swaps = count(
             "recmoe_model_swaps",
             "Versions that an alias came to name: loaded, kept (in memory still), refused, superseded while it was "
             "loaded; removed where it names none any more",
             ["role", "outcome"],
         )
-        self._refused = Gauge(
-            "recmoe_model_refused",
-            "1 for a version that an alias names and that is refused",
-            ["role", "version"],
-            registry=registry,
-            multiprocess_mode="livemax",
+        self._refused = gauge(
+            "recmoe_model_refused", "1 for a version that an alias names and that is refused", ["role", "version"]
         )
         self._registry_failures = count(
             "recmoe_registry_failures", "Times that the registry did not say what its aliases name"
