@@ -127,7 +127,7 @@ class RankingPool:
         deadline = job.deadline
         self._settle(job, turn_s)
         if not self._is_in_time(job, turn_s) and not self._makes_room(job):
-            expected_s = turn_s + self._times.expected_s(job.done_as)
+            expected_s = turn_s + self._times.slow_s(job.done_as)
             raise OverloadError(
                 "no_time",
                 f"an answer would take about {expected_s * 1000:.0f} ms, and {max(0, deadline.left_s) * 1000:.0f} ms "
@@ -136,10 +136,10 @@ class RankingPool:
             )
 
     def _turn_s(self, waiting: Counter[str]) -> float:
-        """Seconds until it is the turn of what comes behind work of these kinds."""
+        """Seconds until it is the turn of what comes behind work of these kinds, if that is slow: so it is together."""
         kinds_ahead = self._busy + waiting
         num_ahead = kinds_ahead.total()
-        mean_s = sum(num * self._times.expected_s(kind) for kind, num in kinds_ahead.items()) / num_ahead
+        mean_s = sum(num * self._times.slow_s(kind) for kind, num in kinds_ahead.items()) / num_ahead
         return mean_s * (num_ahead - self._num_threads + 1) / self._num_threads
 
     def _is_in_time(self, job: Job, turn_s: float) -> bool:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -35,7 +34,7 @@ from recmoe.ranking.ranked import Ranked, order_of
 from recmoe.ranking.replay import check_replay
 from recmoe.ranking.request import ModelInfo, RankRequest, RankResponse, ScoreInfo, check_num_candidates
 from recmoe.ranking.score import RankingConfig, unknown_name
-from recmoe.ranking.stages import AnyDecoded, EncodedRequest, attempt, decode, encode
+from recmoe.ranking.stages import AnyDecoded, EncodedRequest, attempt, decode, encode, request_of
 from recmoe.ranking.values import RequestColumn
 
 _CHUNK_ROWS = 8192
@@ -248,7 +247,7 @@ class Ranker:
         own = concatenated([one.own.rows.batch for one in encoded], self._decoder.own.layout)
         items = None if self.items is None else self.items.known
         known = None if items is None else known_candidates(items, [one.own for one in encoded])
-        predictions_CT = self.engine.predict(shared, own, torch.repeat_interleave(torch.tensor(counts)), known)
+        predictions_CT = self.engine.predict(shared, own, request_of(counts), known)
         of_request = np.split(predictions_CT.astype(np.float64), np.cumsum(counts)[:-1])
         return [one.own.in_request_order(found_CT) for one, found_CT in zip(encoded, of_request, strict=True)]
 

@@ -1,7 +1,10 @@
 """What becomes of a request, stage by stage, and errors that are its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
 
 from recmoe.errors import DataError, RequestError, SchemaError
 from recmoe.features.blocks import BlockRows, EncodedRows
@@ -62,3 +65,11 @@ def encode(work: Callable[[A], B], rows: A, *, field: str) -> B:
         return work(rows)
     except (DataError, SchemaError) as error:
         raise RequestError(field, str(error)) from error
+
+
+def request_of(counts: Sequence[int]) -> Tensor:
+    """The request of each candidate, int64, from how many there are in each request."""
+    if len(counts) == 1:
+        # A tenth of the time.
+        return torch.zeros(counts[0], dtype=torch.int64)
+    return torch.repeat_interleave(torch.tensor(counts))
