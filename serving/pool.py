@@ -20,6 +20,9 @@ from serving.service_times import ServiceTimes
 
 T = TypeVar("T")
 
+_SLOWDOWN = 1.25
+"""By which all that waits may become slower, as on a machine that others use too, without an answer that is late."""
+
 _AGAIN_S = 10.0
 """Seconds without full work after which a thread that nothing waits for does some, to know how long it takes."""
 
@@ -147,7 +150,7 @@ class RankingPool:
 
         Time for slow work must be left: while there is too much to do, every job is let in with as little time as that.
         """
-        return turn_s + self._times.slow_s(job.done_as) <= job.deadline.left_s
+        return _SLOWDOWN * turn_s + self._times.slow_s(job.done_as) <= job.deadline.left_s
 
     def _settle(self, job: Job, turn_s: float) -> None:
         """Choose the lighter work of a job where the full work may be late."""
