@@ -68,15 +68,15 @@ def test_answers_that_would_be_late_are_those_of_fewer_experts(
     }
     server = start_server("models:/shop@champion", "--late", "light", "--threads", "1", "--workers", workers)
     wait_for(lambda: ask(f"{server.url}/readyz").document["light"] == "2")
-    # Time for a few rankings, when many more come at once.
-    soon_ms = 4000 * took_s(road["1"])
+    # Time for some rankings, when many more come at once.
+    soon_ms = 12_000 * took_s(road["1"])
 
     def rank(call: int, deadline_ms: float = soon_ms) -> Any:
         return ask(f"{server.url}/v1/rank", REQUESTS[call % 4], {"X-Deadline-Ms": f"{deadline_ms:.3f}"})
 
     unhurried = rank(0, 100_000)
-    with ThreadPoolExecutor(24) as clients:
-        answers = list(clients.map(rank, range(48)))
+    with ThreadPoolExecutor(48) as clients:
+        answers = list(clients.map(rank, range(144)))
     page = ask(f"{server.url}/metrics").text
     server.process.send_signal(signal.SIGTERM)
 
