@@ -4,10 +4,12 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 import uvicorn
 
+from serving.acceptor import Acceptor
 from serving.connection import Connection, ConnectionLimits
 
 _logger = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ class DrainingServer(uvicorn.Server):
         delay_s: seconds to go on accepting after being told to stop.
         grace_s: seconds for requests under way after that.
         on_draining: called when the server is told to stop.
+        is_shared: whether other processes listen on its sockets too.
     """
 
     def __init__(
@@ -41,10 +44,27 @@ class DrainingServer(uvicorn.Server):
         delay_s: float,
         grace_s: float,
         on_draining: Callable[[], None],
+        is_shared: bool = False,
     ) -> None:
         config.http = partial(Connection, limits=limits)  # type: ignore[assignment]
         super().__init__(config)
         self._delay_s, self._grace_s, self._on_draining = delay_s, grace_s, on_draining
+        self._is_shared = is_shared
+        self._acceptors: list[Acceptor] = []
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin, and accept on sockets that listen."""
+        await super().startup(sockets=[])
+        for own in sockets or []:
+            acceptor = Acceptor(
+                own,
+                self._new_connection,
+                tls=self.config.ssl,
+                num_open=lambda: len(self.server_state.connections),
+                is_shared=self._is_shared,
+            )
+            acceptor.start()
+            self._acceptors.append(acceptor)
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _TURNS_PER_CHECK == 0:
@@ -86,25 +106,18 @@ class DrainingServer(uvicorn.Server):
     async def _stop_accepting(self, sockets: Sequence[socket.socket]) -> None:
         """Take in those whom the system has accepted already: closing the socket would reset them."""
         copies = [own.dup() for own in sockets]
-        for server in self.servers:
-            server.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
         for own in sockets:
             own.close()
-        loop = asyncio.get_running_loop()
-        for copy in copies:
+        for acceptor, copy in zip(self._acceptors, copies, strict=True):
             with copy:
                 copy.setblocking(False)
-                accepted = []
-                try:
+                with suppress(OSError):
                     while True:
-                        accepted.append(copy.accept()[0])
-                except OSError:
-                    pass
-            for client in accepted:
-                try:
-                    await loop.connect_accepted_socket(self._new_connection, client, ssl=self.config.ssl)
-                except OSError as error:
-                    _logger.info("a client left while it was accepted: %s", error)
+                        acceptor.take(copy.accept()[0])
+        for acceptor in self._acceptors:
+            await acceptor.arrived()
 
     def _new_connection(self) -> asyncio.Protocol:
         protocol: asyncio.Protocol = self.config.http_protocol_class(

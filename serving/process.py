@@ -115,6 +115,7 @@ def _server(app: FastAPI, settings: ServeSettings, *, on_draining: Callable[[], 
         delay_s=settings.drain_delay_s,
         grace_s=settings.drain_s,
         on_draining=on_draining,
+        is_shared=settings.workers > 1,
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -110,15 +111,17 @@ def url(ranker: Ranker, serve_app: Serve) -> Iterator[str]:
 @contextmanager
 def _served(app: FastAPI) -> Iterator[str]:
     limits = ConnectionLimits(max_connections=100, head_s=30, body_s=30, response_s=30, on_refused=lambda _: None)
-    config = uvicorn.Config(app, port=0, loop="uvloop", log_level="critical", access_log=False, ws="none")
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, loop="uvloop", log_level="critical", access_log=False, ws="none")
     server = DrainingServer(config, limits=limits, delay_s=0, grace_s=30, on_draining=lambda: None)
-    thread = threading.Thread(target=server.run)
+    port = listener.getsockname()[1]
+    thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
         while not server.started:
             assert thread.is_alive()
             thread.join(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         thread.join()

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +171,23 @@ def test_workers_look_items_up_in_one_store(start_server: StartServer, bundle_pa
     assert number(page, 'recmoe_items_lookups_total{outcome="hit"}') == 20
     assert number(page, 'recmoe_items_lookups_total{outcome="miss"}') == 10
     assert number(page, "recmoe_items_known") == 2
+
+
+@pytest.mark.slow
+def test_connections_that_come_at_once_are_shared_among_workers(start_server: StartServer, bundle_path: Path) -> None:
+    server = start_server(bundle_path, "--workers", "2", "--threads", "1")
+    parent = psutil.Process(server.process.pid)
+    wait_for(lambda: number(fetch(f"{server.url}/metrics"), "recmoe_workers") == 2)
+    host, _, port = server.url.removeprefix("http://").partition(":")
+
+    with ExitStack() as clients:
+        for _ in range(24):
+            clients.enter_context(socket.create_connection((host, int(port))))
+
+        def shares() -> list[int]:
+            found = [child.net_connections(kind="tcp") for child in parent.children()]
+            return [sum(one.status == psutil.CONN_ESTABLISHED for one in of_child) for of_child in found]
+
+        wait_for(lambda: sum(shares()) == 24)
+        # Of a spare one too, which takes none.
+        assert min(sorted(shares())[-2:]) >= 6
