@@ -65,10 +65,17 @@ class Acceptor:
         self._arriving.add(task)
         task.add_done_callback(self._arriving.discard)
 
-    async def arrived(self) -> None:
-        """Wait until all who were accepted are served, or have left."""
-        while self._arriving:
-            await asyncio.wait(set(self._arriving))
+    @property
+    def num_arriving(self) -> int:
+        """Clients that have been accepted and are not served yet."""
+        return len(self._arriving)
+
+    async def arrived(self, time_s: float) -> None:
+        """Wait until all who were accepted are served or have left; who takes longer for a TLS handshake is let go."""
+        if self._arriving:
+            await asyncio.wait(set(self._arriving), timeout=time_s)
+        for task in self._arriving:
+            task.cancel()
 
     def _listen(self) -> None:
         self._next = None

@@ -117,7 +117,7 @@ class DrainingServer(uvicorn.Server):
                     while True:
                         acceptor.take(copy.accept()[0])
         for acceptor in self._acceptors:
-            await acceptor.arrived()
+            await acceptor.arrived(min(_LAST_REQUEST_S, self._grace_s))
 
     def _new_connection(self) -> asyncio.Protocol:
         protocol: asyncio.Protocol = self.config.http_protocol_class(

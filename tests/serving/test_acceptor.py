@@ -4,12 +4,22 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Callable
-from typing import Any
+import ssl
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import pytest
+import uvloop
 
 from serving.acceptor import Acceptor
+
+T = TypeVar("T")
+
+
+def run(talk: Coroutine[Any, Any, T]) -> T:
+    """On the loop of servers."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(talk)
 
 
 class Echo(asyncio.Protocol):
@@ -64,11 +74,11 @@ def answers(errors: list[OSError], *, is_shared: bool, num_clients: int) -> list
 
         found = list(await asyncio.gather(*map(one, range(num_clients))))
         acceptor.close()
-        await acceptor.arrived()
+        await acceptor.arrived(10)
         return found
 
     with listener.real:
-        return asyncio.run(talk())
+        return run(talk())
 
 
 @pytest.mark.parametrize("is_shared", [False, True])
@@ -94,3 +104,21 @@ def test_without_a_file_for_a_connection_it_is_tried_again(
     assert [record.getMessage() for record in caplog.records] == [
         "no connection could be accepted: Too many open files; the next try is in 0.05 s"
     ]
+
+
+def test_a_client_that_never_shakes_hands_is_not_waited_for() -> None:
+    async def talk() -> bytes:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            acceptor = Acceptor(listener, Echo, tls=tls, num_open=lambda: 0, is_shared=False)
+            acceptor.start()
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            while not acceptor.num_arriving:
+                await asyncio.sleep(0.01)
+            acceptor.close()
+            await acceptor.arrived(0.05)
+            rest = await reader.read()
+            writer.close()
+            return rest
+
+    assert run(asyncio.wait_for(talk(), 30)) == b""
