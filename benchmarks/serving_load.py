@@ -83,7 +83,7 @@ def main() -> None:
 def killed(bundle: Path, options: Sequence[str], settings: BenchSettings, *, rate: float) -> Recovery:
     """Requests at a steady rate for 20 seconds; one worker is killed after five."""
     steady = replace(settings, rates=(rate,), duration_s=20.0)
-    with served(str(bundle), options, folder=bundle, environment={}) as (port, process):
+    with served(str(bundle), options, folder=bundle.parent, environment={}) as (port, process):
         _wait_for(lambda: _num_workers(port) == 2)
         seconds = []
 

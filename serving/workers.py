@@ -47,8 +47,8 @@ _SPARE_PAUSE_S = 1.0
 class _Worker:
     process: "subprocess.Popen[bytes]"
     reports: int
-    ends: tuple[int, int]
-    """Numbers of the files, of the socket and of its end of the pipe, in the process."""
+    their_reports: int
+    """Number of the other end of that pipe, in the process."""
     text: bytes = b""
     is_ready: bool = False
     error: str | None = None
@@ -149,17 +149,16 @@ class Workers:
             start_new_session=True,
         )
         os.close(theirs)
-        return _Worker(process, ours, (self.listener.fileno(), theirs))
+        return _Worker(process, ours, theirs)
 
     def _order(self, worker: _Worker) -> None:
         """Let it serve; one that has just ended is found out later."""
-        listener, reports = worker.ends
         order = WorkerOrder(
             source=self.source,
             runs=self.runs.resolve(),
             settings=self.settings,
-            listener=listener,
-            reports=reports,
+            listener=self.listener.fileno(),
+            reports=worker.their_reports,
             model=self._agreement.model,
             refused=list(self._agreement.refused.values()),
         )

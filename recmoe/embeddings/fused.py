@@ -210,7 +210,7 @@ def _arguments(spec: TableSpec) -> dict[str, Any]:
 
 def _select(batch: Batch, places: Sequence[int]) -> Batch:
     """The batch with some of its keys."""
-    ids_K = torch.split(batch.values, batch.lengths_KB.sum(dim=1).tolist())
+    ids_K = torch.split(batch.values, batch.count_ids())
     return replace(batch, values=torch.cat([ids_K[place] for place in places]), lengths_KB=batch.lengths_KB[places])
 
 

@@ -80,7 +80,7 @@ class Manifest:
         try:
             document = read_object(path.read_bytes())
             # Bundles of earlier versions have none.
-            is_whole = document.pop(_OWN_HASH, None) in (None, _hash_of(document))
+            is_whole = document.pop(_OWN_HASH, None) in (None, hash_of(document))
             found = (document.pop("format"), document.pop("format_version"))
         except (ValueError, KeyError) as error:
             raise BundleError(f"{path} is damaged: it cannot be read; {_AGAIN}") from error
@@ -114,7 +114,7 @@ class Manifest:
         """Write it into the folder of its bundle."""
         document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
         with (directory / MANIFEST).open("w", encoding="utf-8") as file:
-            json.dump({**document, _OWN_HASH: _hash_of(document)}, file, indent=2)
+            json.dump({**document, _OWN_HASH: hash_of(document)}, file, indent=2)
             file.flush()
             os.fsync(file.fileno())
 
@@ -131,18 +131,29 @@ class Manifest:
                 raise BundleError(f"{directory / name} is missing; {_AGAIN}")
         for name in sizes.keys() - self.files.keys():
             raise BundleError(f"{directory / name} is not listed in {MANIFEST}; remove it, or {_AGAIN}")
-        for name, entry in self.files.items():
-            path = directory / name
-            if sizes[name] != entry.size:
-                raise BundleError(f"{path} is damaged: {sizes[name]} bytes, {entry.size} were written; {_AGAIN}")
-            if sha256_of(path) != entry.sha256:
-                raise BundleError(f"{path} is damaged: its content has changed; {_AGAIN}")
+        check_entries(directory, self.files, sizes, again=_AGAIN)
 
 
 _MANIFEST = TypeAdapter(Manifest)
 
 
-def _hash_of(document: Mapping[str, Any]) -> str:
+def check_entries(directory: Path, entries: Mapping[str, FileEntry], sizes: Mapping[str, int], *, again: str) -> None:
+    """BundleError at the first file of a folder that is of another size or hash.
+
+    Args:
+        sizes: of the files that are there.
+        again: what to do about it.
+    """
+    for name, entry in entries.items():
+        path = directory / name
+        if sizes[name] != entry.size:
+            raise BundleError(f"{path} is damaged: {sizes[name]} bytes, {entry.size} were written; {again}")
+        if sha256_of(path) != entry.sha256:
+            raise BundleError(f"{path} is damaged: its content has changed; {again}")
+
+
+def hash_of(document: Mapping[str, Any]) -> str:
+    """What a document keeps of itself: it shows that the content has not changed by accident."""
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 

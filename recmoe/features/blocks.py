@@ -198,7 +198,7 @@ def concatenated(batches: Sequence[Batch], layout: InputLayout) -> Batch:
     """The rows of batches of one layout, without labels, one after the other."""
     if len(batches) == 1:
         return batches[0]
-    by_key = [torch.split(batch.values, batch.lengths_KB.sum(dim=1).tolist()) for batch in batches]
+    by_key = [torch.split(batch.values, batch.count_ids()) for batch in batches]
     ages = None
     if batches[0].ages is not None:
         found = [batch.sequences(layout) for batch in batches]
@@ -224,7 +224,7 @@ def side_by_side(parts: Sequence[tuple[InputLayout, Batch]], layout: InputLayout
     dense: dict[str, Tensor] = {}
     ages: dict[str, Tensor | None] = {}
     for of_part, batch in parts:
-        found = torch.split(batch.values, batch.lengths_KB.sum(dim=1).tolist())
+        found = torch.split(batch.values, batch.count_ids())
         for place, key in enumerate(of_part.sparse):
             rows[key.name], lengths[key.name] = found[place], batch.lengths_KB[place]
         dense |= {column.name: batch.dense_BF[:, place] for place, column in enumerate(of_part.dense)}

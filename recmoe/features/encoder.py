@@ -186,7 +186,7 @@ class FeatureEncoder:
             sides: those of the batch.
         """
         keys_K = self.layout.select(sides).sparse
-        ids_K = torch.split(batch.values, batch.lengths_KB.sum(dim=1).tolist())
+        ids_K = torch.split(batch.values, batch.count_ids())
         num_at_zero: dict[str, dict[str, int]] = {}
         for key, ids_n in zip(keys_K, ids_K, strict=True):
             num_at_zero.setdefault(key.feature, {})[key.name] = int((ids_n == 0).sum())

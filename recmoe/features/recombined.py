@@ -1,4 +1,4 @@
-"""recombined(): rows that are put together of the features of other rows."""
+"""recombined(): rows that are put together of the features of other rows; selected(): some rows as they are."""
 
 # B rows, N rows made of them, K sparse keys
 
@@ -39,6 +39,13 @@ def recombined(batch: Batch, layout: InputLayout, rows: Mapping[str, Tensor]) ->
         labels_BL=batch.labels_BL.new_empty(num_rows, 0),
         ages=_ages(batch, layout, rows),
     )
+
+
+def selected(batch: Batch, layout: InputLayout, rows_N: Tensor) -> Batch:
+    """N rows of a batch, in any order and as often as they are named; without labels and groups."""
+    features = [key.feature for key in layout.sparse] + [column.feature for column in layout.dense]
+    # Of a side without features there are rows all the same.
+    return recombined(batch, layout, dict.fromkeys(["", *features], rows_N))
 
 
 def _ages(batch: Batch, layout: InputLayout, rows: Mapping[str, Tensor]) -> Tensor | None:

@@ -75,7 +75,7 @@ def _unknown_shares(encoder: FeatureEncoder, stream: ParquetStream) -> dict[str,
     ):
         batch = encoder.encode(block.table, with_labels=False)
         counts = encoder.unknown_counts(block.table, batch)
-        for key, num_values in zip(encoder.layout.sparse, batch.lengths_KB.sum(dim=1).tolist(), strict=True):
+        for key, num_values in zip(encoder.layout.sparse, batch.count_ids(), strict=True):
             if key.name in counts:
                 unknown, missing = counts[key.name]
                 # A missing list has no ids; a missing id has a row.

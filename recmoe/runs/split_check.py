@@ -89,7 +89,7 @@ def count_split(config: ExperimentConfig, stream: ParquetStream, encoder: Featur
     for batch, _, _ in BatchLoader(stream, encoder, batch_size=CHUNK_ROWS).all_rows():
         labels_BT, weights_BT = tasks.targets(batch.labels_BL)
         _add(check.tasks, labels_BT, weights_BT)
-        num_ids = batch.lengths_KB.sum(dim=1).tolist()
+        num_ids = batch.count_ids()
         for key, values in zip(encoder.layout.sparse, torch.split(batch.values, num_ids), strict=True):
             check.num_ids[key.name] += len(values)
             check.num_unknown[key.name] += int((values == 0).sum())

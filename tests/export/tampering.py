@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import safetensors.torch
 import torch
 
-from recmoe.export.manifest import FileEntry, _hash_of, digest_of
+from recmoe.export.manifest import FileEntry, digest_of, hash_of
 from recmoe.features import encoder_state
 
 HUGE = 10**14
@@ -261,7 +261,7 @@ def made_anew(place: Place) -> None:
     if fingerprint is not None:
         manifest["schema_fingerprint"] = fingerprint
     manifest.pop("sha256", None)
-    place.put("manifest.json", json.dumps({**manifest, "sha256": _hash_of(manifest)}).encode())
+    place.put("manifest.json", json.dumps({**manifest, "sha256": hash_of(manifest)}).encode())
 
 
 def _name_tables(place: Place) -> None:

@@ -4,8 +4,8 @@ delta.json           the bundle that it builds on, and where each file of the ne
 bundle/              manifest.json of the new bundle, and its files that travel whole
 rows/                a file of row numbers and values for each table file of which some rows differ
 
-Applied to its base it gives the new bundle byte by byte, by the hashes of the new bundle's own manifest. So whatever is
-done with a bundle afterwards does not know how it came.
+Applied to its base it gives the new bundle byte by byte, by the hashes of the new bundle's own manifest. What is
+done with a bundle afterwards need not know how it came.
 """
 
 from recmoe.export.delta.apply import apply_delta

@@ -6,11 +6,9 @@ from pathlib import Path
 from recmoe.errors import BundleError
 from recmoe.export.contents import MANIFEST, file_sizes
 from recmoe.export.delta.copied import copy_file, link_or_copy
-from recmoe.export.delta.document import BUNDLE, Delta, rows_file
+from recmoe.export.delta.document import AGAIN, BUNDLE, Delta, rows_file
 from recmoe.export.delta.rows import apply_rows
 from recmoe.export.manifest import Manifest, sha256_of
-
-_AGAIN = "register the bundle again"
 
 
 def apply_delta(delta: Delta, base: Path, target: Path, *, links: bool = False) -> Manifest:
@@ -52,15 +50,15 @@ def _check_base(delta: Delta, base: Path, earlier: Manifest) -> None:
     if earlier.digest != delta.base.digest:
         raise BundleError(
             f"{delta.path} builds on the bundle {delta.base.digest[:12]} of {delta.base.name} version "
-            f"{delta.base.version}, {base} is {earlier.digest[:12]}; {_AGAIN}"
+            f"{delta.base.version}, {base} is {earlier.digest[:12]}; {AGAIN}"
         )
     sizes, files, content = file_sizes(base), delta.manifest.files, delta.content
     for name in content.same:
         if earlier.files.get(name) != files[name]:
-            raise BundleError(f"{delta.path} takes {name} from {base}, which has another one; {_AGAIN}")
+            raise BundleError(f"{delta.path} takes {name} from {base}, which has another one; {AGAIN}")
     for name, rows in content.rows.items():
         if rows.base not in earlier.files or earlier.files[rows.base].size != files[name].size:
-            raise BundleError(f"{delta.path} changes rows of {rows.base}, of which {base} has none so large; {_AGAIN}")
+            raise BundleError(f"{delta.path} changes rows of {rows.base}, of which {base} has none so large; {AGAIN}")
     for name in (*content.same, *(rows.base for rows in content.rows.values())):
         if sizes.get(name) != earlier.files[name].size:
             raise BundleError(
@@ -81,10 +79,10 @@ def _check_made(delta: Delta, base: Path, earlier: Manifest, target: Path) -> No
                     f"{base / name} is damaged: its content has changed; copy or export the bundle again"
                 ) from error
         raise BundleError(
-            f"{delta.path} does not make of {base} the bundle that it says: {_within(target, error)}; {_AGAIN}"
+            f"{delta.path} does not make of {base} the bundle that it says: {_within(target, error)}; {AGAIN}"
         ) from error
 
 
 def _within(target: Path, error: BundleError) -> str:
-    """What is wrong with a file of a folder that nobody will see."""
+    """What is wrong with a file of a folder that will be removed."""
     return str(error).replace(f"{target}/", "").partition(";")[0]

@@ -1,17 +1,16 @@
 """Delta: what a delta holds and which bundle it builds on, read from its delta.json and held to its files."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field, NonNegativeInt, TypeAdapter
 
 from recmoe.errors import BundleError
 from recmoe.export.contents import FOLDERS, MANIFEST, TABLE_FILE, TABLES, file_sizes, shown
-from recmoe.export.manifest import Digest, FileEntry, Manifest, sha256_of
+from recmoe.export.manifest import Digest, FileEntry, Manifest, check_entries, hash_of
 from recmoe.json_document import checked, read_object
 
 DELTA = "delta.json"
@@ -23,7 +22,7 @@ _FOLDERS = frozenset({BUNDLE, ROWS_FOLDER, *(f"{BUNDLE}/{name}" for name in FOLD
 FORMAT = "recmoe-delta"
 FORMAT_VERSION = 1
 
-_AGAIN = "register the bundle again"
+AGAIN = "register the bundle again"
 _OWN_HASH = "sha256"
 
 
@@ -79,7 +78,7 @@ class DeltaContent:
     def write(self, directory: Path) -> None:
         """Write it into the folder of its delta."""
         document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
-        text = json.dumps({**document, _OWN_HASH: _hash_of(document)}, indent=2)
+        text = json.dumps({**document, _OWN_HASH: hash_of(document)}, indent=2)
         (directory / DELTA).write_text(text, encoding="utf-8")
 
 
@@ -105,24 +104,24 @@ class Delta:
         file = path / DELTA
         for name in (DELTA, f"{BUNDLE}/{MANIFEST}"):
             if (path / name).is_symlink() or not (path / name).is_file():
-                raise BundleError(f"{path} is no delta: it has no file {name}; {_AGAIN}")
+                raise BundleError(f"{path} is no delta: it has no file {name}; {AGAIN}")
         try:
             document = read_object(file.read_bytes())
-            is_whole = document.pop(_OWN_HASH) == _hash_of(document)
+            is_whole = document.pop(_OWN_HASH) == hash_of(document)
             found = (document.pop("format"), document.pop("format_version"))
         except (ValueError, KeyError) as error:
-            raise BundleError(f"{file} is damaged: it cannot be read; {_AGAIN}") from error
+            raise BundleError(f"{file} is damaged: it cannot be read; {AGAIN}") from error
         if found != (FORMAT, FORMAT_VERSION):
             raise BundleError(
                 f"{file} is of format {shown(str(found[0]))} version {shown(str(found[1]))}, this recmoe reads "
-                f"{FORMAT} version {FORMAT_VERSION}; {_AGAIN} with this version"
+                f"{FORMAT} version {FORMAT_VERSION}; {AGAIN} with this version"
             )
         if not is_whole:
-            raise BundleError(f"{file} is damaged: its content has changed; {_AGAIN}")
+            raise BundleError(f"{file} is damaged: its content has changed; {AGAIN}")
         try:
             content = checked(_CONTENT, document)
         except ValueError as error:
-            raise BundleError(f"{file} is damaged: {error}; {_AGAIN}") from error
+            raise BundleError(f"{file} is damaged: {error}; {AGAIN}") from error
         manifest = Manifest.read(path / BUNDLE)
         _check_lists(file, content, manifest)
         return cls(path, content, manifest)
@@ -160,16 +159,10 @@ class Delta:
         for name in (DELTA, f"{BUNDLE}/{MANIFEST}"):
             sizes.pop(name, None)
         for name in self.held.keys() - sizes.keys():
-            raise BundleError(f"{self.path / name} is missing; {_AGAIN}")
+            raise BundleError(f"{self.path / name} is missing; {AGAIN}")
         for name in sizes.keys() - self.held.keys():
-            raise BundleError(f"{self.path / name} is not listed in {DELTA}; remove it, or {_AGAIN}")
-        for name, entry in self.held.items():
-            if sizes[name] != entry.size:
-                raise BundleError(
-                    f"{self.path / name} is damaged: {sizes[name]} bytes, {entry.size} were written; {_AGAIN}"
-                )
-            if sha256_of(self.path / name) != entry.sha256:
-                raise BundleError(f"{self.path / name} is damaged: its content has changed; {_AGAIN}")
+            raise BundleError(f"{self.path / name} is not listed in {DELTA}; remove it, or {AGAIN}")
+        check_entries(self.path, self.held, sizes, again=AGAIN)
 
 
 def rows_file(name: str) -> str:
@@ -177,22 +170,18 @@ def rows_file(name: str) -> str:
     return f"{ROWS_FOLDER}/{name.removeprefix(f'{TABLES}/')}"
 
 
-def _hash_of(document: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-
 def _check_lists(file: Path, content: DeltaContent, manifest: Manifest) -> None:
     """BundleError where a delta does not say of every file of its bundle, and of no other, where it comes from."""
     if content.digest != manifest.digest:
-        raise BundleError(f"{file} makes another bundle than the manifest beside it lists; {_AGAIN}")
+        raise BundleError(f"{file} makes another bundle than the manifest beside it lists; {AGAIN}")
     listed = [*content.same, *content.whole, *content.rows]
     if sorted(listed) != sorted(manifest.files):
         odd = sorted({*listed} ^ {*manifest.files}) or listed
         raise BundleError(
-            f"{file} and the manifest beside it do not name the same files, such as {shown(odd[0])}; {_AGAIN}"
+            f"{file} and the manifest beside it do not name the same files, such as {shown(odd[0])}; {AGAIN}"
         )
     for name, rows in content.rows.items():
         for one in (name, rows.base):
             folder, _, table = one.rpartition("/")
             if folder != TABLES or not TABLE_FILE.fullmatch(table):
-                raise BundleError(f"{file} has rows of {shown(one)}, which is no file of a table; {_AGAIN}")
+                raise BundleError(f"{file} has rows of {shown(one)}, which is no file of a table; {AGAIN}")

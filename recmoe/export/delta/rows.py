@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 from recmoe.errors import BundleError
 from recmoe.export.delta.copied import copy_file
+from recmoe.export.delta.document import AGAIN
 from recmoe.export.tensor_header import TensorHeader, read_headers
 from recmoe.export.weights import ROWS
 
@@ -23,7 +24,6 @@ VALUES = "values"
 _BLOCK_BYTES = 2**24
 _HEAD_BYTES = 160
 _MAX_ROWS = 2**31 - 1
-_AGAIN = "register the bundle again"
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def apply_rows(base: Path, rows: Path, target: Path) -> None:
     """
     layout = RowLayout.of(base)
     if layout is None:
-        raise BundleError(f"{base} holds no rows of a table that could be changed; {_AGAIN}")
+        raise BundleError(f"{base} holds no rows of a table that could be changed; {AGAIN}")
     headers = read_headers(rows)
     values = headers.get(VALUES)
     num_changed = values.shape[0] if values is not None and values.shape else 0
@@ -105,12 +105,12 @@ def apply_rows(base: Path, rows: Path, target: Path) -> None:
     if headers != expected:
         raise BundleError(
             f"{rows} is damaged: it does not hold numbers and values of rows of {layout.row_bytes} bytes, as those of "
-            f"{base} are; {_AGAIN}"
+            f"{base} are; {AGAIN}"
         )
     try:
         tensors = safetensors.numpy.load_file(rows)
     except (OSError, SafetensorError) as error:
-        raise BundleError(f"{rows} cannot be read: {error}; {_AGAIN}") from error
+        raise BundleError(f"{rows} cannot be read: {error}; {AGAIN}") from error
     numbers_n, values_nB = tensors[NUMBERS], tensors[VALUES]
     _check_numbers(rows, numbers_n, layout.num_rows)
     copy_file(base, target)
@@ -126,11 +126,11 @@ def apply_rows(base: Path, rows: Path, target: Path) -> None:
 def _check_numbers(rows: Path, numbers_n: NDArray[np.int32], num_rows: int) -> None:
     outside = numbers_n[(numbers_n < 0) | (numbers_n >= num_rows)]
     if outside.size:
-        raise BundleError(f"{rows} names row {outside[0]}, its table has {num_rows:,} rows; {_AGAIN}")
+        raise BundleError(f"{rows} names row {outside[0]}, its table has {num_rows:,} rows; {AGAIN}")
     wrong = np.flatnonzero(numbers_n[1:] <= numbers_n[:-1])
     if wrong.size:
         before, number = numbers_n[wrong[0]], numbers_n[wrong[0] + 1]
-        raise BundleError(f"{rows} names row {number} after row {before}: the numbers must increase; {_AGAIN}")
+        raise BundleError(f"{rows} names row {number} after row {before}: the numbers must increase; {AGAIN}")
 
 
 def _head(path: Path, layout: RowLayout) -> bytes:

@@ -17,7 +17,7 @@ from torch import Tensor
 from recmoe.export.replay import relative_difference
 from recmoe.features.batch import Batch
 from recmoe.features.layout import OWN_SIDES, SHARED_SIDES, InputLayout
-from recmoe.features.recombined import recombined
+from recmoe.features.recombined import selected
 from recmoe.model import MultiTaskRanker
 from recmoe.model.known_items import KnownCandidates
 from recmoe.moe.expert_layer import ExpertLayer
@@ -140,8 +140,8 @@ class CapturedEngine:
             end = min(end, first + self._own.most_rows)
             last_request = int(request_C[end - 1])
             yield (
-                _rows(shared, self._shared.layout, torch.arange(first_request, last_request + 1)),
-                _rows(own, self._own.layout, torch.arange(first, end)),
+                selected(shared, self._shared.layout, torch.arange(first_request, last_request + 1)),
+                selected(own, self._own.layout, torch.arange(first, end)),
                 request_C[first:end] - first_request,
             )
             first = end
@@ -253,11 +253,4 @@ def _compute(eager: EagerEngine, shared: Batch, own: Batch, request_C: Tensor) -
 
 def _repeated(batch: Batch, layout: InputLayout, num_rows: int) -> Batch:
     """So many rows: those of a batch, again and again."""
-    return _rows(batch, layout, torch.arange(num_rows) % batch.num_rows)
-
-
-def _rows(batch: Batch, layout: InputLayout, rows_N: Tensor) -> Batch:
-    """Some rows of a batch."""
-    features = [key.feature for key in layout.sparse] + [column.feature for column in layout.dense]
-    # Of a side without features there are rows all the same.
-    return recombined(batch, layout, dict.fromkeys(["", *features], rows_N))
+    return selected(batch, layout, torch.arange(num_rows) % batch.num_rows)

@@ -65,7 +65,7 @@ class TogetherEngine:
 
     @property
     def num_waiting(self) -> int:
-        """Calls that nobody computes yet."""
+        """Calls that no thread computes yet."""
         return len(self._waiting)
 
     def predict(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from recmoe.features.batch import Batch
 from recmoe.features.blocks import BlockRows, EncodedRows, concatenated
 from recmoe.features.layout import InputLayout
-from recmoe.features.recombined import recombined
+from recmoe.features.recombined import selected
 from recmoe.ranking.items.store import FoundRows, Places
 
 
@@ -73,6 +73,4 @@ class EncodedCandidates:
             # Of the known ones only these few are unpacked.
             parts.insert(0, known(self.known_H[at_K[is_known_K]]))
             at_K = np.where(is_known_K, np.cumsum(is_known_K) - 1, at_K - num_known + np.count_nonzero(is_known_K))
-        rows_K = torch.from_numpy(at_K)
-        features = {key.feature for key in layout.sparse} | {column.feature for column in layout.dense}
-        return recombined(concatenated(parts, layout), layout, dict.fromkeys(features, rows_K))
+        return selected(concatenated(parts, layout), layout, torch.from_numpy(at_K))

@@ -14,7 +14,7 @@ import pytest
 from recmoe.errors import BundleError
 from recmoe.export.bundle import ModelBundle
 from recmoe.export.delta import DELTA, Delta, DeltaBase, DeltaPlan, apply_delta, copied
-from recmoe.export.delta.document import _hash_of
+from recmoe.export.delta.document import hash_of
 from recmoe.export.manifest import Manifest
 from recmoe.ranking.ranker import Ranker
 from tests.large_shop import large_bundle, with_changed_rows, with_new_rows
@@ -181,7 +181,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, object]], object]) -> None
     document = json.loads((folder / DELTA).read_text())
     document.pop("sha256")
     change(document)
-    (folder / DELTA).write_text(json.dumps({**document, "sha256": _hash_of(document)}))
+    (folder / DELTA).write_text(json.dumps({**document, "sha256": hash_of(document)}))
 
 
 TABLE = f"tables/{'0' * 64}.safetensors"

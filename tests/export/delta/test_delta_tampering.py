@@ -12,7 +12,7 @@ import pytest
 
 from recmoe.errors import BundleError
 from recmoe.export.delta import DELTA, Delta, apply_delta
-from recmoe.export.delta.document import _hash_of, rows_file
+from recmoe.export.delta.document import hash_of, rows_file
 from tests.export.tampering import WAYS, Place
 
 ADVICE = re.compile("(copy|export|register) .*again|remove it")
@@ -44,7 +44,7 @@ def made_anew(place: Place) -> None:
         for name, rows in document["rows"].items():
             content = (place.bundle / rows_file(name)).read_bytes()
             rows |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        text = json.dumps({**document, "sha256": _hash_of(document)}).encode()
+        text = json.dumps({**document, "sha256": hash_of(document)}).encode()
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return
     place.put(DELTA, text)
